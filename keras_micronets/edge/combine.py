@@ -1,0 +1,76 @@
+"""How the members' probabilities become one prediction."""
+
+import numpy as np
+
+RULES = ("mean", "vote", "weights")
+
+
+def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
+    """Combine the class probabilities of several members into one.
+
+    The same definition serves the device, with NumPy, and a Keras model, with
+    `xp=keras.ops`.
+
+    Args:
+        probabilities: Array of shape `(members, samples, classes)`; each row sums
+            to one.
+        rule: `"mean"`, the mean probability; `"vote"`, the share of the members
+            whose most probable class it is, where ties, and only ties, go to the
+            larger mean probability; or `"weights"`, the weighted mean.
+            Defaults to `"mean"`.
+        weights: One non-negative weight a member, summing to one, for the rule
+            `"weights"`. Defaults to `None`.
+        xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
+            of any backend. Defaults to `numpy`.
+
+    Returns:
+        Array of shape `(samples, classes)`; each row sums to one.
+
+    Raises:
+        ValueError: If the rule is unknown, or the weights do not suit it.
+
+    Example:
+
+    ```python
+    members = np.array([[[0.9, 0.1]], [[0.4, 0.6]]])
+    combine(members)  # [[0.65, 0.35]]
+    combine(members, rule="vote")  # a tie, won by the first class
+    ```
+    """
+    check_rule(rule, weights, probabilities.shape[0])
+    if rule == "weights":
+        column = np.reshape(np.asarray(weights, "float32"), (-1, 1, 1))
+        return xp.sum(xp.multiply(probabilities, column), axis=0)
+    mean = xp.mean(probabilities, axis=0)
+    return mean if rule == "mean" else _vote(probabilities, mean, xp)
+
+
+def check_rule(rule: str, weights, n_members: int) -> None:
+    """Raise a `ValueError` unless rule and weights suit the number of members."""
+    if rule not in RULES:
+        raise ValueError(f"Expected a rule out of {RULES}. Received: rule={rule!r}.")
+    if rule != "weights":
+        if weights is not None:
+            raise ValueError(
+                "Weights go with rule='weights' alone; leave them out. "
+                f"Received: rule={rule!r}, weights={weights}."
+            )
+        return
+    values = np.asarray([] if weights is None else weights, "float64")
+    if values.shape != (n_members,) or not (
+        (values >= 0).all() and abs(values.sum() - 1) < 1e-4
+    ):
+        raise ValueError(
+            f"Expected {n_members} weights, none negative, that sum to one. "
+            f"Received: weights={weights}."
+        )
+
+
+def _vote(probabilities, mean, xp):
+    members, _, classes = probabilities.shape
+    choices = xp.expand_dims(xp.argmax(probabilities, axis=-1), -1)
+    votes = xp.equal(choices, xp.arange(classes, dtype=choices.dtype))
+    share = xp.mean(xp.where(votes, xp.ones_like(mean), xp.zeros_like(mean)), axis=0)
+    # Shares differ by 1/members or not at all: this settles ties and nothing else.
+    tie_break = 0.5 / members
+    return (share + tie_break * mean) / (1 + tie_break)

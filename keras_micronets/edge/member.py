@@ -1,0 +1,194 @@
+"""One `.tflite` classifier, run by LiteRT."""
+
+import os
+import threading
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+
+class Member:
+    """Run one `.tflite` classifier and give class probabilities.
+
+    Args:
+        model: Path of a `.tflite` file, or the bytes of one. It has one input and
+            one output; their first dimension is the batch.
+        name: Name used in tables and messages. Defaults to the file's stem, or
+            to `"member"` for bytes.
+        from_logits: Whether the model puts out logits, so that `predict` applies
+            a softmax. Defaults to `False`.
+        num_threads: Threads LiteRT may use for one inference. Defaults to `1`.
+
+    Attributes:
+        name: The name.
+        input_shape, output_shape: Shapes without the batch.
+        input_dtype, output_dtype: NumPy dtype names, `"int8"` for example.
+        input_quantization, output_quantization: `(scale, zero_point)`, and
+            `(0.0, 0)` for a float tensor.
+
+    Raises:
+        ValueError: If LiteRT cannot load the model, or it has several inputs or
+            outputs.
+
+    Example:
+
+    ```python
+    member = Member("model.tflite", from_logits=True)
+    probabilities = member.predict(np.zeros((1, *member.input_shape), "float32"))
+    ```
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike | bytes,
+        *,
+        name: str | None = None,
+        from_logits: bool = False,
+        num_threads: int = 1,
+    ):
+        self.name = name or _default_name(model)
+        self.from_logits = from_logits
+        self._lock = threading.Lock()
+        self._interpreter = _load(model, self.name, num_threads)
+        self._input = _only(self._interpreter.get_input_details(), "input", self.name)
+        self._output = _only(
+            self._interpreter.get_output_details(), "output", self.name
+        )
+        self._batch, *input_shape = (int(n) for n in self._input["shape"])
+        self.input_shape = tuple(input_shape)
+        self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
+        self.input_dtype = np.dtype(self._input["dtype"]).name
+        self.output_dtype = np.dtype(self._output["dtype"]).name
+        self.input_quantization = _quantization(self._input)
+        self.output_quantization = _quantization(self._output)
+
+    def predict_raw(self, x: np.ndarray) -> np.ndarray:
+        """Return the model's output as it is, integer steps for an int8 model.
+
+        Args:
+            x: Inputs of shape `(samples, *input_shape)`, real values: they are
+                quantised here where the model takes integers.
+
+        Returns:
+            Array of shape `(samples, *output_shape)` and dtype `output_dtype`.
+
+        Raises:
+            ValueError: If the shape of `x` is not the model's.
+        """
+        x = np.asarray(x, "float32")
+        if x.shape[1:] != self.input_shape or x.ndim == 0:
+            raise ValueError(
+                f"Member {self.name!r} expects inputs of shape "
+                f"(samples, {', '.join(map(str, self.input_shape))}). "
+                f"Received: shape {x.shape}."
+            )
+        x = quantize(x, self.input_dtype, *self.input_quantization)
+        raw = np.empty((len(x), *self.output_shape), self.output_dtype)
+        with self._lock:
+            for start in range(0, len(x), self._batch):
+                rows = slice(start, start + self._batch)
+                raw[rows] = self._invoke(x[rows])
+        return raw
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return class probabilities.
+
+        The probabilities of an int8 softmax are multiples of 1/256, so their sum
+        misses one by the rounding; such rows are scaled to sum to one.
+
+        Args:
+            x: Inputs of shape `(samples, *input_shape)`, real values.
+
+        Returns:
+            `float32` array of shape `(samples, classes)`.
+
+        Raises:
+            ValueError: If the shape of `x` is not the model's.
+        """
+        scale, zero_point = self.output_quantization
+        outputs = dequantize(self.predict_raw(x), scale, zero_point)
+        return softmax(outputs) if self.from_logits else _normalize(outputs, scale)
+
+    def _invoke(self, rows):
+        count = len(rows)
+        if count < self._batch:  # the file's batch is fixed: fill it up
+            rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch - count, 0)])
+        self._interpreter.set_tensor(self._input["index"], rows)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])[:count]
+
+
+def quantize(
+    x: np.ndarray, dtype: str, scale: float = 0.0, zero_point: int = 0
+) -> np.ndarray:
+    """Round real values to the integer steps of a tensor (half to even).
+
+    Args:
+        x: Real values of any shape.
+        dtype: Dtype of the tensor; a float dtype is a plain cast.
+        scale: Real value of one step. Defaults to `0.0`, not quantised.
+        zero_point: Step that stands for zero. Defaults to `0`.
+
+    Returns:
+        Array of the shape of `x` and of `dtype`, clipped to its range.
+    """
+    if not scale:
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    steps = np.rint(x / np.float32(scale)) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:
+    """Return the real values, `float32`, of a tensor's integer steps."""
+    values = raw.astype("float32")
+    return (values - zero_point) * np.float32(scale) if scale else values
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def _normalize(outputs, scale):
+    # Only what rounding explains is put right: anything further from one is no
+    # row of probabilities, and whoever checks for that must still see it.
+    total = outputs.sum(axis=-1, keepdims=True)
+    rounded = (np.abs(total - 1) <= outputs.shape[-1] * scale) & (total > 0)
+    return outputs / np.where(rounded, total, np.float32(1))
+
+
+def _load(model, name, num_threads):
+    source = "model_content" if isinstance(model, bytes) else "model_path"
+    value = model if isinstance(model, bytes) else os.fspath(model)
+    try:
+        interpreter = Interpreter(**{source: value}, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        shown = f"the bytes of {name!r}" if isinstance(model, bytes) else str(value)
+        raise ValueError(
+            f"Expected a .tflite model that LiteRT can run. Received: {shown}. "
+            f"LiteRT says: {error}"
+        ) from error
+    return interpreter
+
+
+def _default_name(model):
+    if isinstance(model, bytes):
+        return "member"
+    return os.path.splitext(os.path.basename(os.fspath(model)))[0]
+
+
+def _only(details, kind, name):
+    if len(details) != 1:
+        raise ValueError(
+            f"Expected a model with one {kind}. Received: {name!r}, with {len(details)}"
+            f": {[d['name'] for d in details]}."
+        )
+    return details[0]
+
+
+def _quantization(detail):
+    scale, zero_point = detail["quantization"]
+    return float(scale), int(zero_point)

@@ -1,0 +1,23 @@
+"""Twins of Keras layers that read their kernels through masks and fake quantisers."""
+
+from keras_micronets.layers.activation_quantizer import ActivationQuantizer
+from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
+from keras_micronets.layers.kernel import Kernel, kernels, sparsity
+from keras_micronets.layers.kernel_quantizer import KernelQuantizer
+from keras_micronets.layers.kernel_twins import (
+    MicroConv1D,
+    MicroConv2D,
+    MicroConv2DTranspose,
+    MicroDense,
+    MicroDepthwiseConv2D,
+    MicroEinsumDense,
+    MicroSeparableConv2D,
+)
+from keras_micronets.layers.mask import Mask
+from keras_micronets.layers.promote import Promotion, promote
+from keras_micronets.layers.quantizers import (
+    freeze_quantizers,
+    quantized_share,
+    set_quantizers,
+)
+from keras_micronets.layers.strip import strip

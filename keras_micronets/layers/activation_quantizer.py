@@ -1,0 +1,109 @@
+import keras
+from keras import ops
+
+from keras_micronets.layers.state import Quantizer, read
+
+SMALLEST_RANGE = 1e-4
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class ActivationQuantizer(Quantizer):
+    """Round a tensor to the 8-bit integers that the device will compute with.
+
+    While training, the range follows a moving average of the batches' minimum
+    and maximum; the first batch sets it. Zero is always representable. Gradients
+    pass straight through inside the range and stop outside (Jacob et al. 2018).
+    Does nothing, and observes nothing, until `active` is set.
+
+    Args:
+        fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
+            for the output of a softmax; `None` to learn the range. Defaults to
+            `None`.
+        momentum: Float in [0, 1), the weight of the past in the moving average.
+            Defaults to `0.99`.
+        bits: Integer from 2 to 8. Defaults to `8`.
+
+    Call arguments:
+        inputs: Float tensor of any shape.
+        training: Boolean, whether to move the range.
+    """
+
+    def __init__(
+        self,
+        *,
+        fixed_range: tuple[float, float] | None = None,
+        momentum: float = 0.99,
+        bits: int = 8,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.fixed_range = fixed_range and tuple(fixed_range)
+        self.momentum = momentum
+        self.bits = bits
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        lower, upper = self.fixed_range or (0.0, 0.0)
+        self.lower = self._bound("lower", lower)
+        self.upper = self._bound("upper", upper)
+
+    def _bound(self, name, value):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype="float32",
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+        )
+
+    def call(self, inputs, training=False):
+        if self.frozen is not None:
+            bounds = self.frozen_bounds
+            return self._quantize(inputs, *bounds) if self.frozen else inputs
+        active = read(self.active)
+        if training and self.fixed_range is None:
+            self._observe(inputs, active)
+        bounds = self.bounds()
+        return ops.cond(active, lambda: self._quantize(inputs, *bounds), lambda: inputs)
+
+    def bounds(self):
+        """Return the tensors `(lower, upper)` of the range."""
+        return read(self.lower), read(self.upper)
+
+    def _quantize(self, inputs, lower, upper):
+        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+        return keras.quantizers.fake_quant_with_min_max_vars(
+            inputs, lower, upper, self.bits
+        )
+
+    def _observe(self, inputs, active):
+        past = self.bounds()
+        lower, upper = ops.cond(
+            active, lambda: self._moved(inputs, *past), lambda: past
+        )
+        self.lower.assign(lower)
+        self.upper.assign(upper)
+
+    def _moved(self, inputs, lower, upper):
+        inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
+        batch = ops.minimum(ops.min(inputs), 0.0), ops.maximum(ops.max(inputs), 0.0)
+        first = ops.equal(lower, upper)
+        moved = [
+            ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
+            for old, new in zip((lower, upper), batch, strict=True)
+        ]
+        return tuple(moved)
+
+    def freeze(self, *, keep=True):
+        super().freeze(keep=keep)
+        self.frozen_bounds = [
+            ops.convert_to_numpy(bound).item() for bound in self.bounds()
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "fixed_range": self.fixed_range,
+            "momentum": self.momentum,
+            "bits": self.bits,
+        }

@@ -1,0 +1,62 @@
+import keras
+from keras import ops
+
+from keras_micronets.layers.state import Quantizer, read
+
+SMALLEST_RANGE = 1e-6
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class KernelQuantizer(Quantizer):
+    """Round a kernel to the integers that an exported file will hold.
+
+    Symmetric, zero at zero, in the narrow range [-127, 127] for 8 bits. The range
+    is the largest magnitude of the kernel itself, so nothing has to be learned
+    and zeros stay zero. Gradients pass straight through (Jacob et al. 2018,
+    "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference"). Does nothing until `active` is set.
+
+    Args:
+        axis: Integer, the axis with a scale for each index, or `None` for one
+            scale a tensor. Defaults to `None`.
+        bits: Integer from 2 to 8. Defaults to `8`.
+
+    Call arguments:
+        kernel: Float tensor.
+    """
+
+    def __init__(self, *, axis: int | None = None, bits: int = 8, **kwargs):
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.bits = bits
+
+    def call(self, kernel):
+        if self.frozen is not None:
+            return self._quantize(kernel) if self.frozen else kernel
+        return ops.cond(
+            read(self.active), lambda: self._quantize(kernel), lambda: kernel
+        )
+
+    def _quantize(self, kernel):
+        limit = ops.stop_gradient(self._limit(kernel))
+        return keras.quantizers.fake_quant_with_min_max_vars(
+            kernel, -limit, limit, self.bits, narrow_range=True, axis=self.axis
+        )
+
+    def _limit(self, kernel):
+        """The largest magnitude; a channel of zeros takes that of the others.
+
+        A range of its own would be nothing, and a bias divided by nothing does
+        not fit the integers of a file.
+        """
+        magnitude = ops.abs(ops.cast(kernel, "float32"))
+        largest = ops.max(magnitude)
+        if self.axis is None:
+            return ops.maximum(largest, SMALLEST_RANGE)
+        axis = self.axis % len(kernel.shape)
+        others = [i for i in range(len(kernel.shape)) if i != axis]
+        limit = ops.max(magnitude, axis=others)
+        return ops.maximum(ops.where(limit > 0, limit, largest), SMALLEST_RANGE)
+
+    def get_config(self):
+        return {**super().get_config(), "axis": self.axis, "bits": self.bits}

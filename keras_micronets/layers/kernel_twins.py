@@ -1,0 +1,162 @@
+"""Twins of the Keras layers that have kernels."""
+
+import keras
+from keras import ops
+
+from keras_micronets.layers.twin import KernelPropertyTwin, KernelTwin
+
+KERNEL_TWINS: dict[type, type] = {}
+
+
+def _twin_of(base):
+    """Register a class as the twin of a Keras layer.
+
+    Keras keys weight files by the name of a layer's class. A twin therefore bears
+    the plain layer's name, so that each loads the other's files.
+    """
+
+    def register(cls):
+        keras.saving.register_keras_serializable("keras_micronets", cls.__name__)(cls)
+        cls.__name__ = base.__name__
+        KERNEL_TWINS[base] = cls
+        return cls
+
+    return register
+
+
+@_twin_of(keras.layers.Dense)
+class MicroDense(KernelPropertyTwin, keras.layers.Dense):
+    """A `Dense` layer with a mask and fake quantisers; one scale a kernel."""
+
+    def linear(self, inputs):
+        return ops.matmul(inputs, self.kernel)
+
+
+@_twin_of(keras.layers.EinsumDense)
+class MicroEinsumDense(KernelPropertyTwin, keras.layers.EinsumDense):
+    """An `EinsumDense` layer with a mask and fake quantisers; one scale a kernel."""
+
+    def linear(self, inputs):
+        return ops.einsum(self.equation, inputs, self.kernel)
+
+
+@_twin_of(keras.layers.Conv2D)
+class MicroConv2D(KernelPropertyTwin, keras.layers.Conv2D):
+    """A `Conv2D` layer with a mask and fake quantisers; a scale for each filter."""
+
+    def quantization_axis(self, name):
+        return -1
+
+    def linear(self, inputs):
+        return self.convolution_op(inputs, self.kernel)
+
+
+@_twin_of(keras.layers.Conv1D)
+class MicroConv1D(KernelPropertyTwin, keras.layers.Conv1D):
+    """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
+
+    It computes a 2-D convolution of height 1: LiteRT has no other, and the
+    converter takes a scale for each filter only where it sees none being reshaped.
+    """
+
+    def quantization_axis(self, name):
+        return -1
+
+    def to_device(self, name, kernel):
+        return ops.expand_dims(kernel, 0)
+
+    def linear(self, inputs):
+        steps_axis = 1 if self.data_format == "channels_last" else 2
+        padding = self.padding
+        if padding == "causal":
+            pads = [[0, 0]] * 3
+            pads[steps_axis] = [self.dilation_rate[0] * (self.kernel_size[0] - 1), 0]
+            inputs, padding = ops.pad(inputs, pads), "valid"
+        outputs = ops.conv(
+            ops.expand_dims(inputs, steps_axis),
+            self.device_kernel(),
+            strides=(1, *self.strides),
+            padding=padding,
+            dilation_rate=(1, *self.dilation_rate),
+            data_format=self.data_format,
+        )
+        return ops.squeeze(outputs, steps_axis)
+
+
+@_twin_of(keras.layers.DepthwiseConv2D)
+class MicroDepthwiseConv2D(KernelTwin, keras.layers.DepthwiseConv2D):
+    """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
+
+    def quantization_axis(self, name):
+        return -1
+
+    def to_device(self, name, kernel):
+        return _flat_channels(kernel)
+
+    def linear(self, inputs):
+        return _depthwise(self, inputs, self.effective())
+
+
+@_twin_of(keras.layers.SeparableConv2D)
+class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
+    """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
+
+    LiteRT computes it as two convolutions. With `"kernel"` among the quantisers,
+    the tensor between them is quantised too.
+    """
+
+    kernel_names = ("depthwise_kernel", "pointwise_kernel")
+
+    def build_state(self):
+        if "kernel" in self.quantizers and "depthwise" not in self.quantizers:
+            self.quantizers = (*self.quantizers, "depthwise")
+        super().build_state()
+
+    def quantization_axis(self, name):
+        return -1
+
+    def to_device(self, name, kernel):
+        return _flat_channels(kernel) if name == "depthwise_kernel" else kernel
+
+    def linear(self, inputs):
+        outputs = _depthwise(self, inputs, self.effective("depthwise_kernel"))
+        return ops.conv(
+            self.fake_quantize("depthwise", outputs),
+            self.effective("pointwise_kernel"),
+            strides=1,
+            padding="valid",
+            data_format=self.data_format,
+        )
+
+
+@_twin_of(keras.layers.Conv2DTranspose)
+class MicroConv2DTranspose(KernelTwin, keras.layers.Conv2DTranspose):
+    """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel."""
+
+    def linear(self, inputs):
+        return ops.conv_transpose(
+            inputs,
+            self.effective(),
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+
+
+def _flat_channels(kernel):
+    """LiteRT stores the filters of all input channels along one axis."""
+    height, width, channels, multiplier = kernel.shape
+    return ops.reshape(kernel, (height, width, 1, channels * multiplier))
+
+
+def _depthwise(layer, inputs, kernel):
+    return ops.depthwise_conv(
+        inputs,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        dilation_rate=layer.dilation_rate,
+        data_format=layer.data_format,
+    )

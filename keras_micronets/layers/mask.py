@@ -1,0 +1,42 @@
+import keras
+from keras import ops
+
+from keras_micronets.layers.state import State
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class Mask(State):
+    """Keep some weights of a kernel and hold the others at zero.
+
+    A twin multiplies its kernel with a mask that lives in this nested layer, as
+    one non-trainable boolean a weight: gradients of masked weights are zero by
+    themselves, and the mask is saved and loaded with the model.
+
+    Call arguments:
+        kernel: Float tensor of the shape that the mask was built with.
+
+    Example:
+
+    ```python
+    mask = keras_micronets.layers.Mask()
+    mask.build((4, 2))
+    mask.mask.assign([[True, False]] * 4)
+    mask(keras.ops.ones((4, 2)))  # the second column is zero
+    ```
+    """
+
+    def build(self, kernel_shape):
+        self.mask = self.add_weight(
+            name="mask",
+            shape=kernel_shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+        )
+
+    def call(self, kernel):
+        return ops.where(self.mask, kernel, 0.0)
+
+    def reset(self):
+        """Keep every weight."""
+        self.mask.assign(ops.ones_like(self.mask))

@@ -1,0 +1,121 @@
+from collections import defaultdict
+from dataclasses import dataclass
+
+import keras
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.twin import FUSED_ACTIVATIONS
+from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
+
+_RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a model's fake quantisers go.
+
+    Attributes:
+        quantizers: Dictionary from layer to the names of its quantisers.
+        floating: Names of the operations that stay in float, with their classes.
+    """
+
+    quantizers: dict[keras.layers.Layer, tuple[str, ...]]
+    floating: tuple[str, ...]
+
+
+def place_quantizers(model: keras.Model) -> Placement:
+    """Decide which tensors of a model get a fake quantiser.
+
+    One quantiser a tensor: on the output of the layer that makes it, or, for
+    input layers and operations that have no twin, at the inputs of those that
+    read it. None stands inside a chain that LiteRT computes as one operation
+    (kernel, batch normalisation, rectifier; addition, rectifier), and none after
+    a layer that only moves values. In a subclassed model there is no graph to
+    read: there every layer with a kernel has its input and output quantised.
+
+    Args:
+        model: A built model. Nested functional models are walked.
+
+    Returns:
+        A `Placement`.
+    """
+    quantizers, floating = defaultdict(tuple), []
+    _place(model, quantizers, floating, is_top=True)
+    return Placement(dict(quantizers), tuple(floating))
+
+
+def _place(model, quantizers, floating, is_top):
+    if not _keras_private.is_functional(model):
+        return _place_everywhere(model, quantizers)
+    readers, producers = defaultdict(list), defaultdict(list)
+    for producer, reader, position in _keras_private.edges(model):
+        readers[producer].append(reader)
+        producers[reader].append((position, producer))
+    outputs = _keras_private.output_operations(model)
+    for operation in {**readers, **producers}:
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        if isinstance(operation, keras.Model):
+            _place(operation, quantizers, floating, is_top=False)
+        elif not has_twin(operation):
+            floating.append(f"{operation.name} ({type(operation).__name__})")
+        else:
+            names = quantizers[operation]
+            names += ("kernel",) if is_kernel_layer(operation) else ()
+            names += _input_names(producers[operation], is_top)
+            names += _output_names(operation, readers[operation], operation in outputs)
+            quantizers[operation] = names
+
+
+def _place_everywhere(model, quantizers):
+    for layer in _keras_private.flatten_layers(model):
+        if is_kernel_layer(layer):
+            names = ("kernel", "input_0", *_output_names(layer, [], is_output=True))
+            quantizers[layer] = names
+
+
+def _input_names(producers, is_top):
+    return tuple(
+        f"input_{position}"
+        for position, producer in producers
+        if (isinstance(producer, keras.layers.InputLayer) and is_top)
+        or not (has_twin(producer) or isinstance(producer, _OTHERS_CARE))
+    )
+
+
+# An inner model's inputs are quantised where the outer model makes them.
+_OTHERS_CARE = (keras.Model, keras.layers.InputLayer)
+
+
+def _output_names(operation, readers, is_output):
+    if plain_class(operation) in PASS_THROUGH:
+        return ()
+    fused = len(readers) == 1 and not is_output and _fuses(operation, readers[0])
+    if fused:
+        return ()
+    apart = is_kernel_layer(operation) and operation.activation not in FUSED_ACTIVATIONS
+    return ("preactivation", "output") if apart else ("output",)
+
+
+def _fuses(operation, reader):
+    """Whether LiteRT computes the reader within the operation before it."""
+    before, after = plain_class(operation), plain_class(reader)
+    linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
+    if after is keras.layers.BatchNormalization:
+        return is_kernel_layer(operation) and linear
+    fusible = (keras.layers.Add, keras.layers.BatchNormalization)
+    return _is_rectifier(reader) and (
+        (is_kernel_layer(operation) and linear) or before in fusible
+    )
+
+
+def _is_rectifier(layer):
+    kind = plain_class(layer)
+    if kind is keras.layers.Activation:
+        return layer.activation in _RECTIFIERS
+    if kind is keras.layers.ReLU:
+        return (layer.negative_slope, layer.threshold) == (0, 0) and (
+            layer.max_value in (None, 6)
+        )
+    return False

@@ -1,0 +1,127 @@
+import warnings
+from dataclasses import dataclass
+
+import keras
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.placement import place_quantizers
+from keras_micronets.layers.twins import TWINS, has_twin, is_kernel_layer, is_twin
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What `promote` did.
+
+    Attributes:
+        promoted: Names of the layers that became twins or got more quantisers.
+        skipped: Names and classes of the layers with kernels that have no twin.
+        floating: Names and classes of the operations that stay in float.
+    """
+
+    promoted: tuple[str, ...]
+    skipped: tuple[str, ...]
+    floating: tuple[str, ...] = ()
+
+    def warn(self) -> None:
+        """Say once what was left alone, with a count and five examples."""
+        _warn(self.skipped, "cannot be pruned and are left as they are")
+        _warn(self.floating, "have no quantised twin and stay in float")
+
+
+def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
+    """Turn the layers of a model into their twins, in place.
+
+    Layer names, weights, optimizer state and every reference to the layers
+    survive. The model predicts exactly as before until a mask or a quantiser
+    changes. Layers that have no twin are left alone.
+
+    Args:
+        model: A built Keras model: sequential, functional or subclassed, nested
+            models included.
+        quantize: Boolean, whether to add fake quantisers as well (inactive ones).
+            Defaults to `False`.
+
+    Returns:
+        A `Promotion` that names what was promoted and what was skipped.
+
+    Raises:
+        ValueError: If the model is not built, or has no kernel to prune.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    keras_micronets.layers.promote(model).promoted  # ("dense",)
+    ```
+    """
+    if not model.built:
+        raise ValueError(
+            "Expected a built model: promotion gives each kernel a mask of its "
+            f"shape. Received: {model.name!r}, which is not built. Call it on a "
+            "batch, or give it a `keras.Input`."
+        )
+    layers = list(dict.fromkeys(_keras_private.flatten_layers(model)))
+    wanted = {layer: () for layer in layers if is_kernel_layer(layer)}
+    if not wanted:
+        raise ValueError(
+            "Expected a model with layers to prune (Dense, EinsumDense, Conv1D, "
+            "Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose). Received: "
+            f"{model.name!r} with {_names(layers[1:]) or 'no layers'}."
+        )
+    floating = ()
+    if quantize:
+        placement = place_quantizers(model)
+        wanted.update(placement.quantizers)
+        floating = placement.floating
+    usable = {layer: names for layer, names in wanted.items() if _is_plain(layer)}
+    promoted = [layer for layer, names in usable.items() if _promote(layer, names)]
+    if promoted:
+        _forget_compiled_steps(model)
+    skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
+    return Promotion(_names(promoted), _names(skipped, classes=True), floating)
+
+
+def _promote(layer, quantizers):
+    """Make one layer a twin; return whether anything changed."""
+    missing = set(quantizers) - set(getattr(layer, "quantizers", ()))
+    if is_twin(layer) and not missing:
+        return False
+    if not is_twin(layer):
+        layer.__class__ = TWINS[type(layer)]
+        layer.quantizers = ()
+    layer.extend(quantizers)
+    return True
+
+
+def _is_plain(layer):
+    """Layers that Keras itself has quantised, or given LoRA weights, are left alone."""
+    quantized = getattr(layer, "quantization_mode", None) is not None
+    return not (quantized or getattr(layer, "lora_enabled", False))
+
+
+def _is_foreign(layer, usable):
+    matrices = [v for v in layer.trainable_variables if len(v.shape) >= 2]
+    inner = _keras_private.flatten_layers(layer)[1:]
+    owned = {id(v) for child in inner for v in child.trainable_variables}
+    own = [v for v in matrices if id(v) not in owned]
+    return bool(own) and (layer not in usable or not has_twin(layer))
+
+
+def _forget_compiled_steps(model):
+    """Compiled before the promotion, they would not read the new state."""
+    for name in ("train_function", "test_function", "predict_function"):
+        if hasattr(model, name):
+            setattr(model, name, None)
+
+
+def _names(layers, classes=False):
+    return tuple(
+        f"{layer.name} ({type(layer).__name__})" if classes else layer.name
+        for layer in layers
+    )
+
+
+def _warn(names, what):
+    if names:
+        examples = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        warnings.warn(f"{len(names)} layers {what}: {examples}", stacklevel=3)

@@ -1,0 +1,61 @@
+import keras
+from keras import ops
+
+
+def read(variable):
+    """Return a variable's value as a tensor that `ops.cond` takes.
+
+    `ops.convert_to_tensor` passes TensorFlow's variables through as they are.
+    """
+    return ops.stop_gradient(variable)
+
+
+class State(keras.layers.Layer):
+    """Base of the small nested layers that hold a twin's masks and quantisers.
+
+    Keras layers save a fixed list of their own weights, and would drop any state
+    added to themselves; a nested layer is saved beside them. A file written by a
+    plain layer has no such state: loading it calls `reset()`.
+    """
+
+    def reset(self) -> None:
+        """Return to the state in which the twin computes what the plain layer does."""
+        raise NotImplementedError
+
+    def load_own_variables(self, store):
+        if len(store.keys()) == 0:
+            self.reset()
+        else:
+            super().load_own_variables(store)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+class Quantizer(State):
+    """Base of the fake quantisers: a switch, and a frozen form for export."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.frozen = None
+
+    def build(self, input_shape=None):
+        self.active = self.add_weight(
+            name="active", shape=(), dtype="bool", initializer="zeros", trainable=False
+        )
+
+    def reset(self):
+        self.active.assign(False)
+
+    def freeze(self, *, keep: bool = True) -> None:
+        """Make the state a constant of the program traced next.
+
+        Args:
+            keep: Boolean, whether it is the present state; otherwise the quantiser
+                is off. Defaults to `True`.
+        """
+        self.frozen = keep and bool(ops.convert_to_numpy(self.active))
+
+    def unfreeze(self) -> None:
+        """Read the state from the variables again."""
+        self.frozen = None

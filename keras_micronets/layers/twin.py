@@ -1,0 +1,182 @@
+import keras
+from keras import ops
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.activation_quantizer import ActivationQuantizer
+from keras_micronets.layers.kernel_quantizer import KernelQuantizer
+from keras_micronets.layers.mask import Mask
+
+# What LiteRT gives these operations, whatever the data.
+FIXED_RANGES = {
+    keras.activations.softmax: (0.0, 255 / 256),
+    keras.activations.sigmoid: (0.0, 255 / 256),
+    keras.activations.tanh: (-1.0, 127 / 128),
+}
+# Activations that LiteRT computes within the operation before them.
+FUSED_ACTIVATIONS = (
+    None,
+    keras.activations.linear,
+    keras.activations.relu,
+    keras.activations.relu6,
+)
+
+
+class Twin:
+    """Mixin: a Keras layer whose inputs and outputs may pass fake quantisers.
+
+    Args:
+        quantizers: Names of the tensors that have a fake quantiser: `"output"`,
+            `"input_0"`, `"input_1"`, ... for the tensors that the layer reads.
+            Defaults to `()`.
+    """
+
+    def __init__(self, *args, quantizers=(), **kwargs):
+        super().__init__(*args, **kwargs)
+        self.quantizers = tuple(quantizers)
+        if self.built:  # Keras builds layers without weights in their constructor
+            self.extend(())
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.build_state()
+
+    def extend(self, quantizers) -> None:
+        """Add quantisers, and whatever state is missing, to a built layer."""
+        self.quantizers = tuple(dict.fromkeys((*self.quantizers, *quantizers)))
+        with _keras_private.unlocked(self):
+            self.build_state()
+
+    def build_state(self) -> None:
+        """Add the nested layers that `quantizers` asks for and are not there yet."""
+        for name in self.quantizers:
+            if name != "kernel" and not hasattr(self, f"{name}_quantizer"):
+                quantizer = self.make_quantizer(name)
+                setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+
+    def build_nested(self, layer, shape=()):
+        """Build a nested layer under this layer's name."""
+        with _keras_private.name_scope(self):
+            layer.build(shape)
+        return layer
+
+    def make_quantizer(self, name):
+        fixed = name == "output" and FIXED_RANGES.get(self.output_activation)
+        return ActivationQuantizer(
+            fixed_range=fixed or None, name=f"{name}_quantizer", dtype=self.dtype_policy
+        )
+
+    @property
+    def output_activation(self):
+        """The activation function whose result leaves the layer, if it has one."""
+        if isinstance(self, keras.layers.Softmax):
+            return keras.activations.softmax
+        return getattr(self, "activation", None)
+
+    def fake_quantize(self, name, tensor):
+        """Pass a tensor through the quantiser of that name, if there is one."""
+        quantizer = getattr(self, f"{name}_quantizer", None)
+        return tensor if quantizer is None else quantizer(tensor)
+
+    def quantize_inputs(self, inputs):
+        flat = [
+            self.fake_quantize(f"input_{i}", tensor)
+            for i, tensor in enumerate(keras.tree.flatten(inputs))
+        ]
+        return keras.tree.pack_sequence_as(inputs, flat)
+
+    def get_config(self):
+        return {**super().get_config(), "quantizers": list(self.quantizers)}
+
+
+class KernelTwin(Twin):
+    """Mixin: a Keras layer that reads its kernels through masks and quantisers.
+
+    The forward pass computes with `fake_quant(mask * kernel)`. The raw kernel is
+    what trains, and what is saved and loaded.
+
+    Args:
+        quantizers: Names of the tensors that have a fake quantiser: `"kernel"`
+            (every kernel of the layer), `"output"`, `"input_0"`, and
+            `"preactivation"` where the device computes the activation apart.
+            Defaults to `()`.
+    """
+
+    kernel_names = ("kernel",)
+    reads_raw = False
+
+    def build_state(self):
+        for name in self.kernel_names:
+            shape = self.raw(name).shape
+            if not hasattr(self, f"{name}_mask"):
+                mask = Mask(name=f"{name}_mask", dtype=self.dtype_policy)
+                setattr(self, f"{name}_mask", self.build_nested(mask, shape))
+            wanted = "kernel" in self.quantizers
+            if wanted and not hasattr(self, f"{name}_quantizer"):
+                quantizer = KernelQuantizer(
+                    axis=self.quantization_axis(name),
+                    name=f"{name}_quantizer",
+                    dtype=self.dtype_policy,
+                )
+                setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+        super().build_state()
+
+    def quantization_axis(self, name):
+        """The axis of a kernel that may have a scale for each index."""
+        return
+
+    def raw(self, name="kernel"):
+        """Return the variable of a kernel, before mask and quantiser."""
+        before, self.reads_raw = self.reads_raw, True
+        try:
+            return getattr(self, name)
+        finally:
+            self.reads_raw = before
+
+    def masked(self, name="kernel"):
+        """Return a kernel with its mask applied, not quantised."""
+        mask = getattr(self, f"{name}_mask")
+        return mask(ops.convert_to_tensor(self.raw(name)))
+
+    def device_kernel(self, name="kernel"):
+        """Return a kernel as the forward pass reads it, in the device's layout."""
+        return self.fake_quantize(name, self.to_device(name, self.masked(name)))
+
+    def to_device(self, name, kernel):
+        """Reshape a kernel to the layout in which the device quantises it."""
+        return kernel
+
+    def effective(self, name="kernel"):
+        """Return a kernel as the forward pass reads it, in its own shape."""
+        return ops.reshape(self.device_kernel(name), self.raw(name).shape)
+
+    def linear(self, inputs):
+        """Apply the layer without its bias and activation."""
+        raise NotImplementedError
+
+    def call(self, inputs, training=None):
+        outputs = self.linear(self.quantize_inputs(inputs))
+        if self.bias is not None:
+            outputs = ops.add(outputs, self.shaped_bias())
+        if self.activation is not None:
+            outputs = self.activation(self.fake_quantize("preactivation", outputs))
+        return self.fake_quantize("output", outputs)
+
+    def shaped_bias(self):
+        if getattr(self, "data_format", None) == "channels_first":
+            return ops.reshape(self.bias, (1, -1) + (1,) * self.rank)
+        return self.bias
+
+    def save_own_variables(self, store):
+        before, self.reads_raw = self.reads_raw, True
+        try:
+            super().save_own_variables(store)
+        finally:
+            self.reads_raw = before
+
+
+class KernelPropertyTwin(KernelTwin):
+    """Mixin for layers whose `kernel` is a property: it gives the effective one."""
+
+    @property
+    def kernel(self):
+        return super().kernel if self.reads_raw else self.effective()

@@ -1,0 +1,25 @@
+from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
+from keras_micronets.layers.kernel_twins import KERNEL_TWINS
+
+TWINS = {**KERNEL_TWINS, **ACTIVATION_TWINS}
+_PLAIN = {twin: base for base, twin in TWINS.items()}
+
+
+def plain_class(layer) -> type:
+    """Return the Keras class of a layer, whether it was promoted or not."""
+    return _PLAIN.get(type(layer), type(layer))
+
+
+def is_twin(layer) -> bool:
+    """Return whether a layer is a twin already."""
+    return type(layer) in _PLAIN
+
+
+def has_twin(layer) -> bool:
+    """Return whether a layer is a twin or can become one."""
+    return plain_class(layer) in TWINS
+
+
+def is_kernel_layer(layer) -> bool:
+    """Return whether a layer has kernels that a mask can be put on."""
+    return plain_class(layer) in KERNEL_TWINS

@@ -1,0 +1,174 @@
+"""Checks at the boundary: what comes in is right, or a `ValueError` says why."""
+
+import operator
+from typing import Any
+
+import numpy as np
+
+_LOGITS = (
+    "These may be logits: pass `from_logits=True` when adding the learner. "
+    "(An int8 softmax is a few 1/256 off: divide each row by its sum.)"
+)
+
+
+def check_probabilities(probabilities: Any) -> np.ndarray:
+    """Check an array of the class probabilities that learners predict.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`, each row of
+            classes non-negative and summing to one within `1e-3`.
+
+    Returns:
+        The same values as a floating-point array. `float32` and `float64` are kept
+        as they are, without a copy; everything else becomes one of the two.
+
+    Raises:
+        ValueError: If there is no learner, or the shape or a value is wrong; the
+            message names the first learner concerned.
+
+    Example:
+
+    ```python
+    check_probabilities([[[0.9, 0.1], [0.2, 0.8]]]).shape  # (1, 2, 2)
+    ```
+    """
+    p = _as_floats(probabilities)
+    if p.shape[:1] == (0,):
+        raise ValueError(
+            "Expected at least one learner. Received: an empty pool, "
+            f"probabilities of shape {p.shape}. Add learners to it first."
+        )
+    if p.ndim != 3 or p.shape[1] == 0:
+        raise ValueError(
+            "Expected probabilities of shape (learners, samples, classes) with at "
+            f"least one sample. Received: shape {p.shape}."
+        )
+    if p.shape[2] < 2:
+        raise ValueError(
+            "Expected at least two classes. Received: probabilities of shape "
+            f"{p.shape}. For one sigmoid output `p` give the columns `[1 - p, p]`."
+        )
+    _check_rows(p)
+    return p
+
+
+def as_labels(y: Any, n_classes: int, n_samples: int) -> np.ndarray:
+    """Bring labels, sparse or one-hot, to integers of shape `(samples,)`.
+
+    Args:
+        y: Integer labels of shape `(samples,)` or `(samples, 1)`, or one-hot rows of
+            shape `(samples, classes)`. Floats with integer values will do.
+        n_classes: Integer. Number of classes.
+        n_samples: Integer. Number of samples.
+
+    Returns:
+        Array of `int64`, shape `(samples,)`, values in `[0, n_classes)`.
+
+    Raises:
+        ValueError: If shape, length or a value is not as above.
+
+    Example:
+
+    ```python
+    as_labels([[0, 0, 1], [1, 0, 0]], n_classes=3, n_samples=2)  # array([2, 0])
+    ```
+    """
+    y = np.asarray(y)
+    if y.dtype.kind not in "biuf":
+        raise ValueError(f"Expected numeric labels. Received: dtype {y.dtype}.")
+    if y.shape not in {(n_samples,), (n_samples, 1), (n_samples, n_classes)}:
+        raise ValueError(
+            f"Expected labels of shape ({n_samples},), ({n_samples}, 1) or one-hot "
+            f"({n_samples}, {n_classes}), to fit {n_samples} samples and {n_classes} "
+            f"classes. Received: shape {y.shape}."
+        )
+    if y.shape == (n_samples, n_classes):
+        return _from_one_hot(y)
+    labels = y.reshape(-1)
+    if not (np.isfinite(labels) & (labels == np.floor(labels))).all():
+        raise ValueError(
+            f"Expected integer labels. Received: {_first(labels, labels % 1 != 0)}."
+        )
+    outside = (labels < 0) | (labels >= n_classes)
+    if outside.any():
+        raise ValueError(
+            f"Expected labels from 0 to {n_classes - 1}, as there are {n_classes} "
+            f"classes. Received: {_first(labels, outside)}."
+        )
+    return labels.astype(np.int64)
+
+
+def check_n_members(n_members: Any, n_learners: int) -> int:
+    """Check that `n_members` is an integer from one to the number of learners.
+
+    Args:
+        n_members: Integer. How many learners to keep.
+        n_learners: Integer. How many there are.
+
+    Returns:
+        `n_members` as an `int`.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is less than one or more than there are learners.
+    """
+    try:
+        n_members = operator.index(n_members)
+    except TypeError:
+        raise TypeError(
+            f"Expected an integer number of members. Received: n_members={n_members!r}."
+        ) from None
+    if not 1 <= n_members <= n_learners:
+        raise ValueError(
+            f"Expected n_members from 1 to {n_learners}, the number of learners. "
+            f"Received: n_members={n_members}. Lower it, or add learners."
+        )
+    return n_members
+
+
+def _as_floats(values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            "Expected learners with equal numbers of samples and classes. "
+            f"Received: {error}"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected probabilities as real numbers. Received: dtype {array.dtype}."
+        )
+    return array.astype(np.result_type(array.dtype, np.float32), copy=False)
+
+
+def _check_rows(p: np.ndarray) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
+        sums, smallest = p.sum(axis=-1), p.min(axis=-1)
+    for wrong, found in (
+        (~np.isfinite(sums), "NaN or infinity"),
+        (smallest < 0, "a negative value. " + _LOGITS),
+        (np.abs(sums - 1) > 1e-3, "a row summing to {:.4g}. " + _LOGITS),
+    ):
+        if wrong.any():
+            learner, sample = np.argwhere(wrong)[0]
+            raise ValueError(
+                "Expected finite, non-negative probabilities that sum to one over the "
+                f"classes. Received: from learner {learner}, at sample {sample}, "
+                + found.format(sums[learner, sample])
+            )
+
+
+def _from_one_hot(y: np.ndarray) -> np.ndarray:
+    wrong = ((y != 0) & (y != 1)).any(axis=1) | (y.sum(axis=1, dtype=float) != 1)
+    if wrong.any():
+        raise ValueError(
+            "Expected one-hot rows: a single 1, otherwise 0. "
+            f"Received: {_first(y, wrong)}. For soft labels give their argmax."
+        )
+    return y.argmax(axis=1)
+
+
+def _first(values: np.ndarray, wrong: np.ndarray) -> str:
+    index = int(np.argmax(wrong))
+    return f"{values[index]} at sample {index}"
