@@ -78,3 +78,17 @@ def output_operations(model: keras.Model) -> set[keras.Operation]:
 def _functional(model):
     """A Sequential model keeps its graph in a functional model of its own."""
     return getattr(model, "_functional", None) or model
+
+
+def replace_layers(owner: keras.Layer, name: str, layers: list) -> None:
+    """Give a built model another list of nested layers under an attribute.
+
+    Args:
+        owner: The model.
+        name: Name of the attribute; what it held before is no longer tracked.
+        layers: The new layers; entries that are no layers are kept, untracked.
+    """
+    with unlocked(owner):
+        for old in getattr(owner, name, ()):
+            owner._tracker.untrack(old)
+        setattr(owner, name, layers)

@@ -1,4 +1,23 @@
-from .combine import combine
-from .member import Member
+"""What runs on the device. It needs NumPy and ai-edge-litert, nothing else.
 
-__all__ = ["Member", "combine"]
+This package is copied into every bundle as it is: inside it imports are relative.
+"""
+
+from .bench import Latency, bench
+from .combine import combine
+from .integrity import verify
+from .manifest import Manifest
+from .member import Member
+from .preprocessing import Preprocessing
+from .runner import EnsembleRunner
+
+__all__ = [
+    "EnsembleRunner",
+    "Latency",
+    "Manifest",
+    "Member",
+    "Preprocessing",
+    "bench",
+    "combine",
+    "verify",
+]

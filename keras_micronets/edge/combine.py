@@ -39,8 +39,8 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
     """
     check_rule(rule, weights, probabilities.shape[0])
     if rule == "weights":
-        column = np.reshape(np.asarray(weights, "float32"), (-1, 1, 1))
-        return xp.sum(xp.multiply(probabilities, column), axis=0)
+        weights = np.asarray(weights, "float32")
+        return xp.average(probabilities, axis=0, weights=weights)
     mean = xp.mean(probabilities, axis=0)
     return mean if rule == "mean" else _vote(probabilities, mean, xp)
 

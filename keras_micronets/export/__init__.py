@@ -1,0 +1,5 @@
+"""From Keras models to `.tflite` files and bundles for devices."""
+
+from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
+from keras_micronets.export.report import ExportReport
+from keras_micronets.export.tflite import export_tflite

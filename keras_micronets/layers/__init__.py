@@ -2,6 +2,7 @@
 
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
+from keras_micronets.layers.clone import clone, keeps_state, strip
 from keras_micronets.layers.kernel import Kernel, kernels, sparsity
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.kernel_twins import (
@@ -20,4 +21,4 @@ from keras_micronets.layers.quantizers import (
     quantized_share,
     set_quantizers,
 )
-from keras_micronets.layers.strip import strip
+from keras_micronets.layers.sparsity_report import SparsityReport, sparsity_report

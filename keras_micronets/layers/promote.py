@@ -78,6 +78,8 @@ def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
     if promoted:
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
+    if not promoted:  # said before
+        skipped, floating = (), ()
     return Promotion(_names(promoted), _names(skipped, classes=True), floating)
 
 

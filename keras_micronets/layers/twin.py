@@ -5,6 +5,7 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.mask import Mask
+from keras_micronets.layers.state import State
 
 # What LiteRT gives these operations, whatever the data.
 FIXED_RANGES = {
@@ -52,6 +53,11 @@ class Twin:
             if name != "kernel" and not hasattr(self, f"{name}_quantizer"):
                 quantizer = self.make_quantizer(name)
                 setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+
+    def states(self) -> dict:
+        """Return the nested layers that hold masks and quantisers, by name."""
+        nested = _keras_private.flatten_layers(self)
+        return {layer.name: layer for layer in nested if isinstance(layer, State)}
 
     def build_nested(self, layer, shape=()):
         """Build a nested layer under this layer's name."""

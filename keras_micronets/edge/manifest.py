@@ -1,0 +1,204 @@
+"""The bundle's `manifest.json`: the format, defined once for writer and reader."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .combine import check_rule
+from .from_json import from_json
+from .preprocessing import Preprocessing
+
+FORMAT_VERSION = 1
+FILE_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Say what a model takes in or puts out.
+
+    Args:
+        shape: Shape without the batch.
+        dtype: NumPy dtype name.
+        scale: Real value of one integer step; `0.0` for a float tensor.
+            Defaults to `0.0`.
+        zero_point: Step that stands for zero. Defaults to `0`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """Describe one member of a bundle.
+
+    Args:
+        name: Name of the member, unlike any other's.
+        file: Name of its `.tflite` file, relative to the bundle.
+        from_logits: Whether the model puts out logits.
+        input: What it takes in.
+        output: What it puts out.
+        bytes: Size of the file in bytes.
+        gzip_bytes: Size of the file in bytes, compressed by gzip.
+        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
+            Defaults to an empty dict.
+    """
+
+    name: str
+    file: str
+    from_logits: bool
+    input: TensorSpec
+    output: TensorSpec
+    bytes: int
+    gzip_bytes: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Say how the members' probabilities become one, see `combine`."""
+
+    rule: str = "mean"
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Describe a bundle: its files, its members and how to run them.
+
+    Args:
+        members: At least one; all of one input and one output shape.
+        files: SHA-256 of every file of the bundle but the manifest itself, keyed
+            by the file's name relative to the bundle, with forward slashes.
+        class_names: One name a class. Defaults to `None`, no names.
+        preprocessing: What raw inputs go through. Defaults to nothing.
+        combination: How members are combined. Defaults to the mean.
+        accuracies: What was measured, as JSON values, with a sentence that says
+            how. Defaults to an empty dict.
+        package_version: Version of the package that wrote the bundle.
+            Defaults to `""`.
+        created_by: What wrote the bundle. Defaults to `""`.
+        format_version: Version of this format. Defaults to `FORMAT_VERSION`.
+
+    Raises:
+        ValueError: If the parts do not go together.
+
+    Example:
+
+    ```python
+    manifest = Manifest.read("bundle")
+    print(manifest.members[0].name, manifest.accuracies)
+    ```
+    """
+
+    members: tuple[MemberEntry, ...]
+    files: dict[str, str]
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    combination: Combination = field(default_factory=Combination)
+    accuracies: dict[str, Any] = field(default_factory=dict)
+    package_version: str = ""
+    created_by: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self):
+        _check_members(self)
+        check_rule(self.combination.rule, self.combination.weights, len(self.members))
+        _check_class_names(self)
+        self.preprocessing.check(self.members[0].input.shape)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Return the manifest that a JSON text holds.
+
+        Raises:
+            ValueError: If the text is no manifest of this format version.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"Expected a manifest in JSON. Received: {error}"
+            ) from None
+        version = value.get("format_version") if isinstance(value, dict) else None
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"Expected a manifest of format version {FORMAT_VERSION}; run a bundle "
+                "with the runner that came with it, or export it anew. "
+                f"Received: format_version={version!r}."
+            )
+        return from_json(value, cls, "manifest")
+
+    def to_json(self) -> str:
+        """Return the manifest as JSON text; NumPy values become plain ones.
+
+        Raises:
+            ValueError: If a number is not finite.
+            TypeError: If a free value has no JSON form.
+        """
+        values = dataclasses.asdict(self)
+        return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
+
+    @classmethod
+    def read(cls, directory: str | os.PathLike) -> "Manifest":
+        """Return the manifest of a bundle. Nothing else of the bundle is read.
+
+        Raises:
+            ValueError: If the directory has no manifest of this format version.
+        """
+        path = Path(directory) / FILE_NAME
+        try:
+            return cls.from_json(path.read_text("utf-8"))
+        except OSError as error:
+            raise ValueError(
+                f"Expected a bundle, a directory with a {FILE_NAME}. "
+                f"Received: {directory} ({error.strerror})."
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def write(self, directory: str | os.PathLike) -> None:
+        """Write the manifest into the directory of a bundle."""
+        (Path(directory) / FILE_NAME).write_text(self.to_json(), "utf-8")
+
+
+def _check_members(manifest):
+    members = manifest.members
+    names = [member.name for member in members]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"Expected members, each of its own name. Received: {names}.")
+    for end in ("input", "output"):
+        shapes = {m.name: getattr(m, end).shape for m in members}
+        if len(set(shapes.values())) != 1:
+            raise ValueError(
+                f"Expected members of one {end} shape. Received: {shapes}."
+            )
+    if len(members[0].output.shape) != 1:
+        raise ValueError(
+            "Expected classifiers, with outputs of shape (samples, classes). "
+            f"Received: shape (samples, *{members[0].output.shape})."
+        )
+    unlisted = [m.file for m in members if m.file not in manifest.files]
+    if unlisted:
+        raise ValueError(
+            f"Expected a hash of every file. Received: none of {unlisted}."
+        )
+
+
+def _check_class_names(manifest):
+    names, classes = manifest.class_names, manifest.members[0].output.shape[0]
+    if names is not None and len(names) != classes:
+        raise ValueError(f"Expected {classes} class names. Received: {names}.")
+
+
+def _plain(value):
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"Expected values that JSON can hold. Received: {value!r}.")

@@ -1,0 +1,43 @@
+"""What raw inputs go through before the members see them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Turn raw inputs into what the members take: `(x - mean) / scale`.
+
+    Args:
+        mean: A number, or one a channel (the last axis). Defaults to `0.0`.
+        scale: A number, or one a channel; never zero. Defaults to `1.0`.
+
+    Example:
+
+    ```python
+    Preprocessing(mean=127.5, scale=127.5)(np.uint8([0, 255]))  # [-1., 1.]
+    ```
+    """
+
+    mean: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        mean, scale = self._arrays()
+        return (np.asarray(x, "float32") - mean) / scale
+
+    def check(self, input_shape: tuple[int, ...]) -> None:
+        """Raise a `ValueError` unless it suits inputs of a shape without batch."""
+        mean, scale = self._arrays()
+        channels = input_shape[-1:]
+        fits = mean.shape in ((), channels) and scale.shape in ((), channels)
+        if not (fits and np.isfinite([*mean.flat, *scale.flat]).all() and scale.all()):
+            raise ValueError(
+                "Expected a mean and a scale of preprocessing that are finite numbers, "
+                f"or one a channel, for inputs of shape {input_shape}, and a scale "
+                f"without zeros. Received: mean={self.mean}, scale={self.scale}."
+            )
+
+    def _arrays(self):
+        return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")

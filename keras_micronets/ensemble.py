@@ -1,0 +1,356 @@
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_micronets import _keras_private
+from keras_micronets import selection
+from keras_micronets.edge.combine import RULES
+from keras_micronets.edge.combine import combine
+from keras_micronets.edge.member import Member
+from keras_micronets.export import BundleMember
+from keras_micronets.export import export_tflite
+from keras_micronets.export import write_bundle
+from keras_micronets.learners import LearnerPool
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class EnsemblePruner(keras.Model):
+    """Keep the best representatives of a pool of learners, as one Keras model.
+
+    `prune` clusters the learners by what they predict on held-out data and keeps
+    one a cluster. From then on the ensemble predicts, evaluates, saves and loads
+    like any Keras model; its outputs are class probabilities. Only the members
+    are part of it, never the candidates.
+
+    Args:
+        learners: A `LearnerPool`; `None` for an ensemble that was loaded. Defaults
+            to `None`.
+        n_members: Integer, the number of clusters. With a `clusterer`, `None` or
+            the number that it finds. `None` is 4 for the default clusterer.
+            Defaults to `None`.
+        representative: What is kept of each cluster: `"accuracy"`, the most accurate
+            learner (Prune2Edge's "diversity first"); `"centroid"`, the one nearest
+            the centre; or `"best_cluster"`, all learners of the most accurate
+            cluster ("accuracy first"). Defaults to `"accuracy"`.
+        clusterer: A scikit-learn clusterer. `None` for k-means. Defaults to `None`.
+        combination: `"mean"` of the probabilities, `"vote"` with ties to the larger
+            mean, or `"weights"`: a weighted mean whose weights are fitted on the
+            data given to `prune`. Defaults to `"mean"`.
+        random_state: Integer that seeds the clusterer. Defaults to `None`.
+        **kwargs: `name`, `dtype` and so on, as for any Keras model.
+
+    Attributes:
+        selection_: The `selection.Selection`: indices, cluster labels, weights.
+        members_: The chosen models: Keras models, or `Member` objects that LiteRT
+            runs if the pool holds `.tflite` files.
+        report_: A `selection.SelectionReport`; it prints as a table.
+
+    Example:
+
+    ```python
+    ensemble = keras_micronets.EnsemblePruner(pool, n_members=4, random_state=0)
+    ensemble.prune(x_val, y_val)
+    print(ensemble.report_)
+    ensemble.compile(metrics=["accuracy"])
+    ensemble.evaluate(x_test, y_test)
+    ensemble.export("bundle", representative_data=x_train[:500])
+    ```
+
+    References: Alhalabi, Gaber and Basurra, "Prune2Edge: A Multi-Phase Pruning
+    Pipelines to Deep Ensemble Learning in IIoT" (arXiv:2004.04710) and "MicroNets".
+    Clustering on probabilities follows Lazarevic and Obradovic 2001.
+    """
+
+    def __init__(
+        self,
+        learners: LearnerPool | None = None,
+        n_members: int | None = None,
+        *,
+        representative: str = "accuracy",
+        clusterer=None,
+        combination: str = "mean",
+        random_state: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.learners = learners
+        self.n_members = n_members
+        self.representative = representative
+        self.clusterer = clusterer
+        self.combination = combination
+        self.random_state = random_state
+        self.members_ = []
+
+    def prune(
+        self, x, y, *, batch_size: int = 256, verbose: int | str = "auto"
+    ) -> "EnsemblePruner":
+        """Choose the members on held-out data.
+
+        Args:
+            x: Array of shape `(samples, ...)`. Neither training nor test data.
+            y: Labels, sparse `(samples,)` or one-hot `(samples, classes)`.
+            batch_size: Integer, samples a batch. Defaults to `256`.
+            verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
+                `"auto"`.
+
+        Returns:
+            The ensemble itself.
+
+        Raises:
+            ValueError: If the pool is empty, has fewer learners than members are
+                wanted, or its learners' outputs are no probabilities; if the labels
+                do not fit; or if an argument of the constructor is unknown. The
+                ensemble is then as it was.
+        """
+        self._check_prunable()
+        probabilities = self.learners.predict(x, batch_size=batch_size, verbose=verbose)
+        n_members = self.n_members
+        if n_members is None and self.clusterer is None:
+            n_members = 4
+        chosen = selection.cluster(
+            probabilities,
+            y,
+            n_members,
+            clusterer=self.clusterer,
+            representative=self.representative,
+            random_state=self.random_state,
+        )
+        kept = probabilities[chosen.indices]
+        weights = None
+        if self.combination == "weights":
+            weights = [float(w) for w in selection.fit_weights(kept, y)]
+        learners = [self.learners[int(i)] for i in chosen.indices]
+        report = self._make_report(probabilities, y, chosen, weights)
+        self._set_members(learners, weights)
+        self.selection_ = chosen
+        self.report_ = report
+        return self
+
+    def call(self, inputs, training=False):
+        self._check_pruned()
+        probabilities = ops.stack(
+            [
+                self._member_probabilities(member, from_logits, inputs)
+                for member, from_logits in zip(
+                    self.members_, self.from_logits_, strict=True
+                )
+            ]
+        )
+        return combine(
+            probabilities, rule=self.combination, weights=self.weights_, xp=ops
+        )
+
+    def compile(self, *args, **kwargs):
+        """Configure the ensemble as any Keras model.
+
+        With members that LiteRT runs, it runs eagerly whatever is asked for.
+        """
+        if not self._is_keras():
+            kwargs["run_eagerly"] = True
+        super().compile(*args, **kwargs)
+
+    def export(
+        self,
+        filepath: str | os.PathLike,
+        format: str = "bundle",
+        *,
+        quantization: str | None = "int8",
+        representative_data=None,
+        evaluation_data: tuple | None = None,
+        class_names=None,
+        preprocessing=None,
+        **kwargs,
+    ):
+        """Write the members as `.tflite` files with a runner, or as Keras does.
+
+        Args:
+            filepath: Directory of the bundle. An older bundle there is replaced.
+            format: `"bundle"`, or a format of `keras.Model.export`, to which all
+                else is then left. Defaults to `"bundle"`.
+            quantization: As for `export_tflite`. Members that are `.tflite` files
+                already are taken as they are. Defaults to `"int8"`.
+            representative_data: Array of some hundred training inputs, for members
+                without learned ranges. Defaults to `None`.
+            evaluation_data: Tuple `(x, y)`: the exported files are scored on it, and
+                the scores go into the manifest. Defaults to `None`.
+            class_names: List of names for the classes. Defaults to `None`.
+            preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
+                the device does to raw inputs. Defaults to `None`.
+            **kwargs: For Keras's own formats.
+
+        Returns:
+            The path of the bundle.
+
+        Raises:
+            ValueError: If the ensemble has no members yet, or as `export_tflite`
+                and `write_bundle` do. Nothing is written then.
+        """
+        self._check_pruned()
+        if format != "bundle":
+            return super().export(filepath, format=format, **kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            members = self._export_members(
+                Path(folder), quantization, representative_data
+            )
+            return write_bundle(
+                filepath,
+                members,
+                combination=self.combination,
+                weights=self.weights_,
+                class_names=class_names,
+                preprocessing=preprocessing,
+                accuracies=self._accuracies(members, evaluation_data),
+            )
+
+    def get_config(self):
+        if not self._is_keras():
+            raise ValueError(
+                "Expected members that are Keras models: only these can be saved. "
+                "Received: members that LiteRT runs. Use `export`, or prune the pool "
+                "of Keras learners that they were made from."
+            )
+        members = [keras.saving.serialize_keras_object(m) for m in self.members_]
+        return {
+            **super().get_config(),
+            "n_members": self.n_members,
+            "representative": self.representative,
+            "combination": self.combination,
+            "random_state": self.random_state,
+            "members": members,
+            "from_logits": self.from_logits_ if members else [],
+            "weights": self.weights_ if members else None,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        members = config.pop("members")
+        from_logits, weights = config.pop("from_logits"), config.pop("weights")
+        ensemble = cls(**config)
+        if members:
+            ensemble._track_members(
+                [keras.saving.deserialize_keras_object(m) for m in members],
+                from_logits,
+                weights,
+            )
+        return ensemble
+
+    def build(self, input_shape):
+        """The members are built already."""
+        self.built = True
+
+    def _set_members(self, learners, weights):
+        members = [learner.load() for learner in learners]
+        self.learners_ = tuple(learners)
+        self._track_members(members, [x.from_logits for x in learners], weights)
+
+    def _track_members(self, members, from_logits, weights):
+        _keras_private.replace_layers(self, "members_", members)
+        self.from_logits_ = [bool(value) for value in from_logits]
+        self.weights_ = weights
+        self.built = True
+        self.run_eagerly = self.run_eagerly or not self._is_keras()
+        for name in ("train_function", "test_function", "predict_function"):
+            setattr(self, name, None)  # compiled for other members
+
+    def _member_probabilities(self, member, from_logits, inputs):
+        if isinstance(member, Member):
+            return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
+        outputs = member(inputs, training=False)
+        outputs = ops.cast(outputs, "float32")
+        return ops.softmax(outputs) if from_logits else outputs
+
+    def _is_keras(self):
+        return not any(isinstance(member, Member) for member in self.members_)
+
+    def _make_report(self, probabilities, y, chosen, weights):
+        learners = list(self.learners)
+        kept = probabilities[chosen.indices]
+        return selection.selection_report(
+            probabilities,
+            y,
+            chosen,
+            names=[learner.name for learner in learners],
+            sparsity=[learner.sparsity for learner in learners],
+            n_bytes=[learner.n_bytes for learner in learners],
+            ensemble_probabilities=combine(
+                kept, rule=self.combination, weights=weights
+            ),
+        )
+
+    def _export_members(self, folder, quantization, representative_data):
+        members = []
+        for i, model in enumerate(self.members_):
+            if isinstance(model, Member):
+                path = self.learners_[i].path
+            else:
+                path = folder / f"{i}.tflite"
+                export_tflite(
+                    model,
+                    path,
+                    quantization=quantization,
+                    representative_data=representative_data,
+                )
+            members.append(
+                BundleMember(
+                    name=self._member_name(i),
+                    model=path.read_bytes(),
+                    from_logits=self.from_logits_[i],
+                    metadata=self._member_metadata(i),
+                )
+            )
+        return members
+
+    def _member_name(self, index):
+        learners = getattr(self, "learners_", ())
+        return learners[index].name if learners else f"member-{index}"
+
+    def _member_metadata(self, index):
+        learners = getattr(self, "learners_", ())
+        if not learners:
+            return {}
+        learner = learners[index]
+        keys = ("sparsity", "epoch", "seed", "origin", "metrics")
+        return {key: getattr(learner, key) for key in keys}
+
+    def _accuracies(self, members, evaluation_data):
+        if evaluation_data is None:
+            return {}
+        x, y = np.asarray(evaluation_data[0]), evaluation_data[1]
+        probabilities = np.stack(
+            [Member(m.model, from_logits=m.from_logits).predict(x) for m in members]
+        )
+        together = combine(probabilities, rule=self.combination, weights=self.weights_)
+        y = selection.as_labels(y, together.shape[-1], len(x))
+        scores = selection.accuracy(probabilities, y)
+        return {
+            "members": [float(score) for score in scores],
+            "ensemble": float(selection.accuracy(together[None], y)[0]),
+            "n_samples": len(x),
+            "how": "Accuracy of these files, run by LiteRT where they were exported, "
+            "on the evaluation data given to export().",
+        }
+
+    def _check_prunable(self):
+        if self.learners is None:
+            raise ValueError(
+                "Expected an ensemble that was made with a pool of learners. "
+                "Received: learners=None. A loaded ensemble predicts; to choose anew, "
+                "make one with `EnsemblePruner(pool)`."
+            )
+        if self.combination not in RULES:
+            raise ValueError(
+                f"Expected `combination` to be one of {RULES}. "
+                f"Received: combination={self.combination!r}."
+            )
+
+    def _check_pruned(self):
+        if not self.members_:
+            raise ValueError(
+                f"The ensemble {self.name!r} has no members yet. Call "
+                "`prune(x, y)` with held-out data first."
+            )

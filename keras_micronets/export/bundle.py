@@ -1,0 +1,214 @@
+"""The folder that goes to the device."""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_micronets._version import __version__
+from keras_micronets.edge.manifest import (
+    FILE_NAME,
+    Combination,
+    Manifest,
+    MemberEntry,
+    TensorSpec,
+)
+from keras_micronets.edge.member import Member
+from keras_micronets.edge.preprocessing import Preprocessing
+from keras_micronets.edge.runner import EnsembleRunner
+
+REQUIREMENTS = "ai-edge-litert >=2.1,<3\nnumpy >=2.0,<3\n"
+
+
+@dataclass(frozen=True)
+class BundleMember:
+    """Hold one member to be written into a bundle.
+
+    Args:
+        name: Name of the member, unlike any other's.
+        model: Bytes of a `.tflite` file, or the path of one.
+        from_logits: Whether the model puts out logits. Defaults to `False`.
+        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
+            Defaults to an empty dict.
+    """
+
+    name: str
+    model: bytes | str | os.PathLike
+    from_logits: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def write_bundle(
+    directory: str | os.PathLike,
+    members: Sequence[BundleMember],
+    *,
+    combination: str = "mean",
+    weights: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    preprocessing: Preprocessing | dict | None = None,
+    accuracies: dict[str, Any] | None = None,
+) -> Path:
+    """Write a bundle: a folder that runs on a device as it is.
+
+    It holds one `.tflite` file a member, `manifest.json`, the few files of the
+    runner, `__main__.py` and `requirements.txt`. The bundle is loaded and run once
+    before it takes its place, as a whole or not at all.
+
+    Args:
+        directory: Where the bundle goes. An empty directory, or an earlier bundle
+            with nothing else in it, is replaced.
+        members: At least one `BundleMember`; all of one input and output shape.
+        combination: `"mean"`, `"vote"` or `"weights"`, see `edge.combine`.
+            Defaults to `"mean"`.
+        weights: One a member, for `"weights"`. Defaults to `None`.
+        class_names: One a class. Defaults to `None`.
+        preprocessing: `Preprocessing`, or its arguments as a dict: what the device
+            does to raw inputs, `(x - mean) / scale`. Defaults to `None`, nothing.
+        accuracies: What was measured, as JSON values, with a sentence that says
+            how. Defaults to `None`.
+
+    Returns:
+        Path of the bundle.
+
+    Raises:
+        ValueError: If something else is at `directory`, a model cannot be run, or
+            the members do not go together. Nothing is written then.
+
+    Example:
+
+    ```python
+    members = [BundleMember("small", "small.tflite", from_logits=True)]
+    write_bundle("bundle", members, class_names=["cat", "dog"])
+    ```
+    """
+    target = Path(directory).resolve()
+    _check_replaceable(target)
+    models = {f"{i:02d}-{_slug(m.name)}.tflite": m for i, m in enumerate(members)}
+    contents = {name: _read(member.model) for name, member in models.items()}
+    entries = [_entry(file, contents[file], m) for file, m in models.items()]
+    contents |= _runner_files()
+    manifest = Manifest(
+        members=tuple(entries),
+        files={n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
+        class_names=class_names,
+        preprocessing=_preprocessing(preprocessing),
+        combination=Combination(combination, weights),
+        accuracies=accuracies or {},
+        package_version=__version__,
+        created_by="keras_micronets.export.write_bundle",
+    )
+    contents[FILE_NAME] = manifest.to_json().encode()
+    Manifest.from_json(manifest.to_json())  # what no reader would take is not written
+    _write_whole(target, contents)
+    return Path(directory)
+
+
+def zip_bytes(directory: str | os.PathLike) -> int:
+    """Return the size in bytes of a bundle's models together as one deflated zip."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for member in Manifest.read(directory).members:
+            archive.write(Path(directory) / member.file, member.file)
+    return len(buffer.getvalue())
+
+
+def _slug(name):
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
+
+
+def _read(model):
+    if isinstance(model, bytes):
+        return model
+    try:
+        return Path(model).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"Expected a .tflite file. Received: {model} ({error.strerror})."
+        ) from None
+
+
+def _entry(file, data, member):
+    loaded = Member(data, name=member.name, from_logits=member.from_logits)
+    return MemberEntry(
+        name=member.name,
+        file=file,
+        from_logits=member.from_logits,
+        input=TensorSpec(
+            loaded.input_shape, loaded.input_dtype, *loaded.input_quantization
+        ),
+        output=TensorSpec(
+            loaded.output_shape, loaded.output_dtype, *loaded.output_quantization
+        ),
+        bytes=len(data),
+        gzip_bytes=len(gzip.compress(data, mtime=0)),
+        metadata=member.metadata,
+    )
+
+
+def _runner_files():
+    code = {
+        f"edge/{file.name}": file.read_bytes()
+        for file in sorted(resources.files("keras_micronets.edge").iterdir(), key=str)
+        if file.name.endswith(".py")
+    }
+    return {
+        **code,
+        "__main__.py": Path(__file__).with_name("bundle_main.py").read_bytes(),
+        "requirements.txt": REQUIREMENTS.encode(),
+    }
+
+
+def _preprocessing(value):
+    return value if isinstance(value, Preprocessing) else Preprocessing(**(value or {}))
+
+
+def _check_replaceable(target):
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ValueError(f"Expected a directory to write. Received: the file {target}.")
+    files = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
+    files = {name for name in files if "__pycache__" not in name}
+    if not files and not any(target.iterdir()):
+        return
+    known = {FILE_NAME, *Manifest.read(target).files} if FILE_NAME in files else set()
+    if not known or files - known:
+        raise ValueError(
+            "Expected a new or empty directory, or an earlier bundle and nothing else; "
+            "choose another, or move away what is there. "
+            f"Received: {target}, with {sorted(files - known)[:5]}."
+        )
+
+
+def _write_whole(target, contents):
+    """Put the files in a directory beside the target, try it, then swap the two."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        for name, data in contents.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(data)
+        with EnsembleRunner(new) as runner:
+            runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
+        _swap(target, new, old)
+
+
+def _swap(target, new, old):
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise

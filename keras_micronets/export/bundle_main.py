@@ -1,0 +1,18 @@
+"""Run this bundle: `python BUNDLE predict images.npy`, or `python BUNDLE bench`."""
+
+# `write_bundle` copies this file into every bundle as `__main__.py`.
+import sys
+from pathlib import Path
+
+BUNDLE = Path(__file__).resolve().parent
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True  # a bundle stays as it was exported
+    sys.path.insert(0, str(BUNDLE))
+    try:
+        from edge.cli import main
+    except ModuleNotFoundError as error:
+        install = f"python -m pip install -r {BUNDLE / 'requirements.txt'}"
+        print(f"error: {error}. Run: {install}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(directory=BUNDLE))

@@ -1,0 +1,114 @@
+import keras
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.kernel import kernels
+from keras_micronets.layers.quantizers import quantized_share
+from keras_micronets.layers.state import State
+from keras_micronets.layers.twin import Twin
+from keras_micronets.layers.twins import is_twin, plain_class
+
+
+def strip(model: keras.Model) -> keras.Model:
+    """Return a plain Keras copy of a promoted model, with its zeros baked in.
+
+    The copy has the layers and names that the model had before promotion, none
+    of this package's classes, and is not compiled. Masked weights are zero; fake
+    quantisers are gone, and the weights are the raw ones.
+
+    Args:
+        model: A built Keras model, promoted or not. A subclassed model needs a
+            `get_config` that its constructor accepts, as for saving.
+
+    Returns:
+        A new Keras model with the same outputs up to the fake quantisers.
+
+    Example:
+
+    ```python
+    plain = keras_micronets.strip(model)
+    plain.save("plain.keras")  # loads without this package
+    ```
+    """
+    plain = _copy_structure(model, _plain_copy)
+    values = {id(k.layer.raw(k.name)): k.layer.masked(k.name) for k in kernels(model)}
+    for target, source in zip(plain.variables, _plain_variables(model), strict=True):
+        target.assign(values.get(id(source), source))
+    return plain
+
+
+def clone(model: keras.Model) -> keras.Model:
+    """Return a copy of a promoted model that is neither compiled nor shared.
+
+    Args:
+        model: A built Keras model, promoted or not. A subclassed model needs a
+            `get_config` that its constructor accepts, as for saving.
+
+    Returns:
+        A new model of the same layers, weights, masks and quantisers.
+    """
+    copy = _copy_structure(model, _same_copy)
+    targets = [layer for layer in _layers(copy) if not isinstance(layer, State)]
+    sources = [layer for layer in _layers(model) if not isinstance(layer, State)]
+    for target, source in zip(targets, sources, strict=True):
+        if is_twin(source) and not is_twin(target):  # a subclassed model made it
+            target.__class__ = type(source)
+            target.quantizers = ()
+            target.extend(source.quantizers)
+    pairs = zip(_plain_variables(copy), _plain_variables(model), strict=True)
+    for target, source in (*pairs, *_state_pairs(targets, sources)):
+        target.assign(source)
+    return copy
+
+
+def _copy_structure(model, copy_layer):
+    if _keras_private.is_functional(model):
+        return keras.models.clone_model(
+            model, clone_function=copy_layer, recursive=True
+        )
+    copy = type(model).from_config(model.get_config())
+    copy.build_from_config(model.get_build_config())
+    return copy
+
+
+def _plain_copy(layer):
+    config = layer.get_config()
+    if is_twin(layer):
+        config.pop("quantizers")
+    return plain_class(layer).from_config(config)
+
+
+def _same_copy(layer):
+    return type(layer).from_config(layer.get_config())
+
+
+def _state_pairs(targets, sources):
+    """Pair the state of twins by name: its order depends on how they came about."""
+    for target, source in zip(targets, sources, strict=True):
+        if isinstance(source, Twin):
+            for name, state in source.states().items():
+                yield from zip(
+                    target.states()[name].variables, state.variables, strict=True
+                )
+
+
+def _plain_variables(model):
+    ours = {
+        id(variable)
+        for layer in _layers(model)
+        if isinstance(layer, State)
+        for variable in layer.variables
+    }
+    return [variable for variable in model.variables if id(variable) not in ours]
+
+
+def _layers(model):
+    return _keras_private.flatten_layers(model)
+
+
+def keeps_state(model: keras.Model) -> bool:
+    """Return whether a `.keras` file of the model will bring its quantisers back.
+
+    Keras rebuilds a subclassed model by its constructor, which makes plain layers.
+    """
+    is_graph = _keras_private.is_functional(model)
+    return is_graph or quantized_share(model) == 0

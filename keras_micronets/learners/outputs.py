@@ -1,0 +1,72 @@
+"""What a model puts out: probabilities or logits, of how many classes."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+
+from keras_micronets.edge.member import softmax
+
+
+def settle_from_logits(model: keras.Model) -> bool | None:
+    """Tell whether a model puts out logits.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        What the compiled loss says, if it has a `from_logits`; else `False` where
+        the last layer ends in a softmax or sigmoid; else `None`: not known.
+    """
+    said = getattr(getattr(model, "loss", None), "from_logits", None)
+    if said is not None:
+        return bool(said)
+    normalizing = (keras.activations.softmax, keras.activations.sigmoid)
+    last = model.layers[-1] if model.layers else model
+    if isinstance(last, keras.layers.Softmax):
+        return False
+    if getattr(last, "activation", None) in normalizing:
+        return False
+    return None
+
+
+def to_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarray:
+    """Return class probabilities for a model's outputs.
+
+    Args:
+        outputs: Array of shape `(samples, classes)`.
+        from_logits: Whether they are logits.
+    """
+    outputs = np.asarray(outputs, "float32")
+    return softmax(outputs) if from_logits else outputs
+
+
+def architecture_hash(model: keras.Model) -> str:
+    """Return a hash that models share which differ in weights and names only."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    names = {}
+    _collect_names(config, names)
+    text = json.dumps(_rename(config, names), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _collect_names(value, names):
+    if isinstance(value, dict):
+        name = value.get("name")
+        if isinstance(name, str):
+            names.setdefault(name, f"#{len(names)}")
+        for item in value.values():
+            _collect_names(item, names)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _collect_names(item, names)
+
+
+def _rename(value, names):
+    if isinstance(value, dict):
+        return {key: _rename(item, names) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rename(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value

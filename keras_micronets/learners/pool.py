@@ -1,0 +1,386 @@
+import datetime
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_micronets import layers
+from keras_micronets.edge import Member
+from keras_micronets.edge.integrity import sha256
+from keras_micronets.export import export_tflite
+from keras_micronets.learners import files
+from keras_micronets.learners.learner import METADATA_FILE, Learner
+from keras_micronets.learners.outputs import architecture_hash, settle_from_logits
+from keras_micronets.learners.predictions import predict_all
+
+FORMAT = {"format": "keras_micronets learner pool", "version": 1}
+_MARKER = "pool.json"
+
+
+class LearnerPool:
+    """A folder of learners: models of one problem, trained and kept.
+
+    A learner is added as a whole or not at all, so that a process may be killed at
+    any moment; several may add to one pool. A learner whose file is damaged is
+    named in a warning and in `damaged`, and left out.
+
+    Args:
+        path: The folder. It is made if it does not exist.
+
+    Attributes:
+        path: The folder.
+        learners: The sound learners, in the order of their names.
+        damaged: Names of the folders that were left out.
+
+    Raises:
+        ValueError: If the path exists and is something else.
+
+    Example:
+
+    ```python
+    pool = keras_micronets.LearnerPool("pool")
+    pool.add(model, epoch=10, metrics={"val_accuracy": 0.81})
+    probabilities = pool.predict(x_val)  # (learners, samples, classes)
+    ```
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._open()
+        self.refresh()
+
+    def _open(self):
+        marker = self.path / _MARKER
+        if marker.is_file():
+            found = json.loads(marker.read_text())
+            if found != FORMAT:
+                raise ValueError(
+                    f"Expected a pool of format {FORMAT}. Received: {self.path}, whose "
+                    f"{_MARKER} says {found}. Use the version that wrote it."
+                )
+            files.remove_abandoned(self._folder)
+            return
+        if self.path.is_file() or (self.path.is_dir() and self._visible()):
+            raise ValueError(
+                "Expected the path of a pool, or one that is free. Received: "
+                f"{self.path}, which exists and is no pool. Choose another path."
+            )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        files.write_json(marker, FORMAT)
+
+    def _visible(self):
+        """What a process killed while it made the pool does not leave behind."""
+        ours = (self._folder.name,)
+        names = [entry.name for entry in self.path.iterdir()]
+        return [n for n in names if n not in ours and not n.startswith(".")]
+
+    @property
+    def _folder(self):
+        return self.path / "learners"
+
+    def refresh(self) -> None:
+        """Read the folder again, for what other processes have added."""
+        known = {learner.name: learner for learner in getattr(self, "learners", ())}
+        self.learners, self.damaged = [], []
+        for directory in sorted(self._folder.iterdir()):
+            if directory.name.startswith("."):
+                continue
+            learner = known.get(directory.name) or _read(directory)
+            if isinstance(learner, Learner):
+                self.learners.append(learner)
+            else:
+                self.damaged.append(directory.name)
+                warnings.warn(
+                    f"Learner {directory.name!r} of pool {self.path} is left out: "
+                    f"{learner}. Remove its folder to be rid of this message.",
+                    stacklevel=3,
+                )
+
+    def __len__(self):
+        return len(self.learners)
+
+    def __iter__(self) -> Iterator[Learner]:
+        return iter(self.learners)
+
+    def __getitem__(self, key: int | str) -> Learner:
+        if isinstance(key, str):
+            return next(x for x in self.learners if x.name == key)
+        return self.learners[key]
+
+    def __contains__(self, name: str) -> bool:
+        return (self._folder / name).exists()
+
+    def __repr__(self):
+        return f"LearnerPool({str(self.path)!r}): {len(self)} learners"
+
+    def next_run(self) -> str:
+        """Return the name of a run that no learner has yet."""
+        numbers = [int(r[4:]) for r in self._runs() if r[4:].isdigit()]
+        return f"run-{max(numbers, default=-1) + 1:03d}"
+
+    def last_run(self, epoch: int) -> str:
+        """Return the name of the last run, for a `fit` that resumes at an epoch.
+
+        Args:
+            epoch: Integer, epochs that it has behind it.
+        """
+        runs = [r for r in self._runs() if r[4:].isdigit()]
+        return max(runs, default="run-000")
+
+    def _runs(self):
+        self.refresh()
+        return {x.run for x in self.learners if x.run and x.run.startswith("run-")}
+
+    def add(
+        self,
+        model: keras.Model,
+        *,
+        name: str | None = None,
+        run: str | None = None,
+        epoch: int | None = None,
+        seed: int | None = None,
+        metrics: dict | None = None,
+        from_logits: bool | None = None,
+        origin: str = "",
+    ) -> Learner:
+        """Add a Keras model as it is now, masks and quantisers included.
+
+        Args:
+            model: A built model that puts out one row of classes a sample:
+                sequential or functional, or subclassed with a `get_config`.
+            name: Name of the learner, letters that a folder's name may have. `None`
+                for the next number. Defaults to `None`.
+            run: Name of the training run. Defaults to `None`.
+            epoch: Integer, epochs trained. Defaults to `None`.
+            seed: Integer, seed of the run. Defaults to `None`.
+            metrics: Dictionary from name to number. Defaults to `None`.
+            from_logits: Boolean, whether the model puts out logits. `None` to take
+                the compiled loss's word for it, or else that of the last layer's
+                activation; if neither tells, its outputs must turn out to be
+                probabilities. Defaults to `None`.
+            origin: How it was made, in words. Defaults to `""`.
+
+        Returns:
+            The `Learner`.
+
+        Raises:
+            ValueError: If the name is taken, or the model puts out anything but one
+                row of classes.
+        """
+        copy = layers.clone(model)
+        if not layers.keeps_state(copy):
+            raise ValueError(
+                "Expected a sequential or functional model: Keras rebuilds a "
+                "subclassed one without its quantisers. Received: "
+                f"{model.name!r} with active quantisers."
+            )
+        if from_logits is None:
+            from_logits = settle_from_logits(model)
+        metadata = {
+            "from_logits": from_logits,
+            "n_classes": _n_classes(model.output_shape, model.name),
+            "architecture": architecture_hash(copy),
+            "sparsity": layers.sparsity(copy),
+            "quantized": layers.quantized_share(copy) > 0,
+            "run": run,
+            "epoch": epoch,
+            "seed": seed,
+            "metrics": metrics or {},
+            "origin": origin or _describe(copy),
+        }
+        with files.partial_directory(self._folder) as partial:
+            copy.save(partial / "model.keras")
+            return self._store(partial, "model.keras", name, metadata)
+
+    def add_tflite(
+        self,
+        path: str | os.PathLike,
+        *,
+        name: str | None = None,
+        from_logits: bool = False,
+        **metadata,
+    ) -> Learner:
+        """Add a `.tflite` classifier.
+
+        Args:
+            path: The file; it is copied.
+            name: Name of the learner; `None` for the next number. Defaults to
+                `None`.
+            from_logits: Boolean, whether it puts out logits. Defaults to `False`.
+            **metadata: `sparsity`, `run`, `epoch`, `seed`, `metrics`, `origin`, as
+                `Learner` has them.
+
+        Returns:
+            The `Learner`.
+
+        Raises:
+            ValueError: If the name is taken or the file does not run.
+        """
+        member = Member(path)
+        values = {
+            "from_logits": from_logits,
+            "n_classes": _n_classes((None, *member.output_shape), member.name),
+            "architecture": "tflite",
+            "quantized": member.output_dtype == "int8",
+            **metadata,
+        }
+        with files.partial_directory(self._folder) as partial:
+            shutil.copy(path, partial / "model.tflite")
+            return self._store(partial, "model.tflite", name, values)
+
+    def _store(self, partial, file, name, metadata):
+        """Complete a partial folder and put it in its place in one step."""
+        path = partial / file
+        values = {
+            "name": name,
+            "file": file,
+            "sha256": sha256(path),
+            "n_bytes": path.stat().st_size,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(),
+            **metadata,
+        }
+        number = len(self)
+        while True:
+            values["name"] = name or f"learner-{number:04d}"
+            (partial / METADATA_FILE).write_text(json.dumps(values, indent=2))
+            try:
+                partial.rename(self._folder / values["name"])
+                break
+            except OSError as error:
+                if name or values["name"] not in self:
+                    raise ValueError(
+                        "Expected a name for a folder that is not taken yet. "
+                        f"Received: name={name!r}."
+                    ) from error
+                number += 1
+        self.refresh()
+        return self[values["name"]]
+
+    def predict(
+        self, x: np.ndarray, *, batch_size: int = 256, verbose: int | str = "auto"
+    ) -> np.ndarray:
+        """Return the class probabilities of all learners on one data set.
+
+        They are kept in the pool's folder, and computed again only if the data or
+        the learner is another.
+
+        Args:
+            x: Array of shape `(samples, ...)`.
+            batch_size: Integer, samples a batch. Defaults to `256`.
+            verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
+                `"auto"`.
+
+        Returns:
+            Float32 array of shape `(learners, samples, classes)`.
+
+        Raises:
+            ValueError: If the pool is empty, or its learners differ in the number
+                of classes.
+        """
+        self._check_not_empty()
+        classes = {learner.n_classes for learner in self.learners}
+        if len(classes) > 1:
+            raise ValueError(
+                "Expected learners of the same classes. Received: "
+                + ", ".join(f"{x.name} with {x.n_classes}" for x in self.learners)
+                + ". Keep one pool a problem."
+            )
+        return predict_all(
+            self.learners,
+            np.asarray(x),
+            self.path / "predictions",
+            batch_size=batch_size,
+            verbose=1 if verbose == "auto" else verbose,
+        )
+
+    def quantize(
+        self,
+        representative_data: np.ndarray | None = None,
+        *,
+        path: str | os.PathLike | None = None,
+        verbose: int | str = "auto",
+    ) -> "LearnerPool":
+        """Return the pool of the same learners as int8 `.tflite` files.
+
+        Learners that were trained with quantisers keep the ranges they learned; the
+        others are quantised after training. Learners that the other pool has
+        already are not made again.
+
+        Args:
+            representative_data: Array of some hundred inputs. `None` if all
+                learners have learned ranges. Defaults to `None`.
+            path: Folder of the new pool. `None` for this pool's path with `-int8`
+                behind it. Defaults to `None`.
+            verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
+                `"auto"`.
+
+        Returns:
+            The `LearnerPool` of int8 learners, with the same names.
+
+        Raises:
+            ValueError: If the pool is empty, or as `export_tflite` does.
+        """
+        self._check_not_empty()
+        pool = LearnerPool(path or f"{self.path}-int8")
+        verbose = 1 if verbose == "auto" else verbose
+        bar = keras.utils.Progbar(len(self), verbose=verbose, unit_name="learner")
+        for learner in self.learners:
+            if learner.name not in pool:
+                pool._add_quantized(learner, representative_data)
+            bar.add(1)
+        return pool
+
+    def _add_quantized(self, learner, representative_data):
+        with files.partial_directory(self._folder) as partial:
+            report = export_tflite(
+                learner.load(),
+                partial / "model.tflite",
+                representative_data=representative_data,
+            )
+            metadata = learner.to_json() | {
+                "architecture": "tflite",
+                "quantized": True,
+                "origin": f"{learner.origin}; int8, ranges {report.calibration}",
+            }
+            for key in ("name", "file", "sha256", "n_bytes", "created"):
+                del metadata[key]
+            self._store(partial, "model.tflite", learner.name, metadata)
+
+    def _check_not_empty(self):
+        if not self.learners:
+            raise ValueError(
+                f"Expected a pool with learners. Received: {self.path}, which is "
+                "empty. Fill it with `add` or the `LearnerCheckpoint` callback."
+            )
+
+
+def _read(directory):
+    """Return the learner of a folder, or what is wrong with it."""
+    try:
+        learner = Learner.read(directory)
+        if sha256(learner.path) != learner.sha256:
+            return "its model file is not the one that was written"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{type(error).__name__}: {error}"
+    return learner
+
+
+def _n_classes(output_shape, name):
+    if isinstance(output_shape, list) or len(output_shape) != 2:
+        raise ValueError(
+            "Expected a classifier: one output of shape (samples, classes). "
+            f"Received: {name!r} with output shape {output_shape}."
+        )
+    return int(output_shape[-1])
+
+
+def _describe(model):
+    parts = [f"sparsity {layers.sparsity(model):.3f}"]
+    if layers.quantized_share(model) > 0:
+        parts.append("quantisation-aware")
+    return ", ".join(parts)

@@ -1,0 +1,117 @@
+"""Predictions of many learners, computed once and kept on disk."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_micronets.learners.files import write_atomically
+from keras_micronets.learners.learner import Learner
+from keras_micronets.learners.outputs import to_probabilities
+
+
+class PredictionCache:
+    """Probabilities of learners on data sets, one file a learner and data set.
+
+    A file is found by the hash of the data and the hash of the learner's model, and
+    so is reused only when both are the same.
+
+    Args:
+        directory: Where the files lie; made when the first is written.
+        x: The data, an array.
+    """
+
+    def __init__(self, directory: Path, x: np.ndarray):
+        self.directory = directory / _hash_array(x)[:32]
+        self.n_samples = len(x)
+
+    def read(self, learner: Learner) -> np.ndarray | None:
+        """Return the learner's probabilities, or `None` if there are none sound."""
+        path = self._path(learner)
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        expected = (self.n_samples, learner.n_classes)
+        return array if array.shape == expected else None
+
+    def write(self, learner: Learner, probabilities: np.ndarray) -> None:
+        """Keep a learner's probabilities."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        np.save(buffer, probabilities, allow_pickle=False)
+        write_atomically(self._path(learner), buffer.getvalue())
+
+    def _path(self, learner):
+        kind = {True: "logits", False: "probabilities", None: "unknown"}
+        return self.directory / (
+            f"{learner.sha256[:32]}-{kind[learner.from_logits]}.npy"
+        )
+
+
+class Predictor:
+    """Predict with one learner after the other, compiling once an architecture.
+
+    Args:
+        x: The data, an array of shape `(samples, ...)`.
+        batch_size: Integer, samples a batch for Keras models.
+    """
+
+    def __init__(self, x: np.ndarray, batch_size: int):
+        self.x = x
+        self.batch_size = batch_size
+        self._architecture = None
+        self._model = None
+
+    def predict(self, learner: Learner) -> np.ndarray:
+        """Return the learner's probabilities, `(samples, classes)`."""
+        if not learner.is_keras:
+            return learner.load().predict(self.x)
+        if learner.architecture != self._architecture:
+            self._model = learner.load()
+            self._architecture = learner.architecture
+        else:
+            self._model.load_weights(learner.path)
+        outputs = self._model.predict(self.x, batch_size=self.batch_size, verbose=0)
+        return to_probabilities(outputs, learner.from_logits)
+
+
+def predict_all(
+    learners: Sequence[Learner],
+    x: np.ndarray,
+    cache_directory: Path,
+    *,
+    batch_size: int,
+    verbose: int,
+) -> np.ndarray:
+    """Return the probabilities of learners, `(learners, samples, classes)`.
+
+    Args:
+        learners: Learners with the same number of classes.
+        x: Data of shape `(samples, ...)`.
+        cache_directory: Where predictions are kept.
+        batch_size: Integer, samples a batch.
+        verbose: Integer, 0 for silence, 1 for a progress bar.
+    """
+    cache, predictor = PredictionCache(cache_directory, x), Predictor(x, batch_size)
+    shape = (len(learners), len(x), learners[0].n_classes)
+    probabilities = np.empty(shape, "float32")
+    bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
+    # Learners of one architecture follow each other, to be compiled for together.
+    for i in sorted(range(len(learners)), key=lambda i: learners[i].architecture):
+        found = cache.read(learners[i])
+        if found is None:
+            found = predictor.predict(learners[i])
+            cache.write(learners[i], found)
+        probabilities[i] = found
+        bar.add(1)
+    return probabilities
+
+
+def _hash_array(x):
+    digest = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
+    digest.update(np.ascontiguousarray(x))
+    return digest.hexdigest()

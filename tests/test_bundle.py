@@ -1,0 +1,257 @@
+import configparser
+import io
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
+
+from keras_micronets.edge import EnsembleRunner, Member, verify
+from keras_micronets.edge.integrity import sha256
+from keras_micronets.export import bundle as bundle_module
+from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
+
+MEMBERS = ["a", "b/../c d", "e"]
+
+
+def members():
+    return [
+        BundleMember(name, tiny_tflite(seed, softmax=seed != 1), seed == 1, {"i": seed})
+        for seed, name in enumerate(MEMBERS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return write_bundle(
+        tmp_path_factory.mktemp("bundles") / "bundle",
+        members(),
+        class_names=["x", "y", "z"],
+        preprocessing={"mean": 127.5, "scale": 64},
+        accuracies={"test": {"value": np.float64(0.5), "how": "a guess"}},
+    )
+
+
+@pytest.fixture
+def bundle(original, tmp_path):
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def files_of(directory):
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in paths}
+
+
+def test_contents(original):
+    assert sorted(os.listdir(original)) == [
+        "00-a.tflite",
+        "01-b_c_d.tflite",
+        "02-e.tflite",
+        "__main__.py",
+        "edge",
+        "manifest.json",
+        "requirements.txt",
+    ]
+    package = Path(bundle_module.__file__).parents[1] / "edge"
+    code = {p.name: p.read_bytes() for p in package.glob("*.py")}
+    assert files_of(original / "edge") == code
+    assert (original / "00-a.tflite").read_bytes() == members()[0].model
+
+
+def test_manifest(original):
+    manifest = verify(original)
+    assert set(manifest.files) == set(files_of(original)) - {"manifest.json"}
+    first = manifest.members[0]
+    assert [m.name for m in manifest.members] == MEMBERS
+    assert [m.from_logits for m in manifest.members] == [False, True, False]
+    assert (first.input.shape, first.output.shape) == (SHAPE, (CLASSES,))
+    assert (first.output.scale, first.output.zero_point) == (1 / 256, -128)
+    assert first.bytes == len(members()[0].model)
+    assert 0 < first.gzip_bytes < first.bytes
+    assert first.metadata == {"i": 0}
+    assert manifest.accuracies == {"test": {"value": 0.5, "how": "a guess"}}
+    assert manifest.combination.rule == "mean"
+
+
+def test_models_may_be_paths(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(tiny_tflite())
+    written = write_bundle(
+        tmp_path / "deep" / "bundle", [BundleMember("m", tmp_path / "m.tflite")]
+    )
+    x = samples()
+    with EnsembleRunner(written) as runner:
+        np.testing.assert_allclose(
+            runner.predict(x), Member(tiny_tflite()).predict(x), atol=1e-7
+        )
+
+
+def test_requirements_are_those_of_the_package():
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(Path(__file__).parents[1] / "setup.cfg")
+    needed = config["options"]["install_requires"].splitlines()
+    assert set(bundle_module.REQUIREMENTS.splitlines()) <= set(needed)
+
+
+def test_zip_bytes(original):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in original.glob("*.tflite"):
+            archive.write(path, path.name)
+    assert zip_bytes(original) == len(buffer.getvalue())
+
+
+# Damage
+
+
+def test_every_changed_file_is_refused_and_named(bundle):
+    for name, data in files_of(bundle).items():
+        if name == "manifest.json":
+            continue
+        middle = len(data) // 2
+        damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        (bundle / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match="Received: a changed") as caught:
+            EnsembleRunner(bundle)
+        assert repr(name) in str(caught.value)
+        (bundle / name).write_bytes(data)
+    EnsembleRunner(bundle).close()
+
+
+def test_missing_file_is_named(bundle):
+    (bundle / "00-a.tflite").unlink()
+    with pytest.raises(ValueError, match=r"no readable '00-a\.tflite'"):
+        EnsembleRunner(bundle)
+
+
+def edit(bundle, change):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "edge/../../outside", "..\\outside", "C:\\outside", "a\0b"]
+)
+def test_path_out_of_the_bundle_is_refused(bundle, name):
+    outside = bundle.parent / "outside"
+    outside.write_text("secret")
+    edit(bundle, lambda m: m["files"].update({name: sha256(outside)}))
+    with pytest.raises(ValueError, match="inside the bundle") as caught:
+        EnsembleRunner(bundle)
+    assert repr(name) in str(caught.value)
+
+
+def test_absolute_path_is_refused(bundle):
+    inside = bundle / "requirements.txt"
+    edit(bundle, lambda m: m["files"].update({str(inside): sha256(inside)}))
+    with pytest.raises(ValueError, match="inside the bundle"):
+        EnsembleRunner(bundle)
+
+
+def test_link_out_of_the_bundle_is_refused(bundle):
+    outside = bundle.parent / "outside.tflite"
+    shutil.move(bundle / "00-a.tflite", outside)
+    (bundle / "00-a.tflite").symlink_to(outside)
+    with pytest.raises(ValueError, match=r"inside the bundle.*'00-a\.tflite'"):
+        EnsembleRunner(bundle)
+
+
+def test_unknown_format_is_refused(bundle):
+    edit(bundle, lambda m: m.update(format_version=99))
+    with pytest.raises(ValueError, match=r"version 1.*format_version=99"):
+        EnsembleRunner(bundle)
+
+
+# Where it is written
+
+
+def test_earlier_bundle_and_empty_directory_are_replaced(bundle, tmp_path):
+    (bundle / "edge" / "__pycache__").mkdir()
+    (bundle / "edge" / "__pycache__" / "cli.pyc").write_bytes(b"")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for directory in (bundle, empty):
+        written = write_bundle(directory, members()[:1])
+        assert written == directory
+        assert [m.name for m in verify(written).members] == ["a"]
+        assert not (written / "02-e.tflite").exists()
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "empty"]
+
+
+def test_something_else_is_left_alone(bundle, tmp_path):
+    file, folder, other = (tmp_path / name for name in ("file", "folder", "other"))
+    file.write_text("mine")
+    folder.mkdir()
+    (folder / "mine.txt").write_text("mine")
+    shutil.copytree(folder, other)
+    (other / "manifest.json").write_text("{}")
+    (bundle / "mine.txt").write_text("mine")
+    before = files_of(tmp_path)
+    for target in (file, folder, other, bundle):
+        with pytest.raises(ValueError, match="Expected"):
+            write_bundle(target, members())
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"members": []}, "Expected members"),
+        ({"members": members()[:1] * 2}, "own name"),
+        ({"members": [BundleMember("a", b"junk")]}, "Expected a .tflite model"),
+        ({"members": [BundleMember("a", "absent.tflite")]}, "absent.tflite"),
+        ({"combination": "median"}, "median"),
+        ({"combination": "weights"}, "3 weights"),
+        ({"weights": [1, 0, 0]}, "leave them out"),
+        ({"class_names": ["x"]}, "3 class names"),
+        ({"class_names": [1, 2, 3]}, "class_names"),
+        ({"preprocessing": {"scale": 0}}, "scale"),
+        ({"preprocessing": {"mean": [1, 2, 3]}}, "mean"),
+        ({"accuracies": {"a": float("inf")}}, "JSON"),
+    ],
+)
+def test_bad_input_writes_nothing(bundle, tmp_path, arguments, message):
+    before = files_of(tmp_path)
+    for target in (bundle, tmp_path / "new" / "bundle"):
+        with pytest.raises(ValueError, match=message):
+            write_bundle(target, **{"members": members()} | arguments)
+    assert files_of(tmp_path) == before
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_members_of_unlike_shape(tmp_path):
+    other = BundleMember("other", tiny_tflite(shape=(5, 5, 2)))
+    with pytest.raises(ValueError, match="one input shape"):
+        write_bundle(tmp_path / "bundle", [*members(), other])
+
+
+def test_earlier_bundle_survives_a_failure(bundle, tmp_path, monkeypatch):
+    before = files_of(tmp_path)
+
+    class Broken(EnsembleRunner):
+        def predict(self, x):
+            raise RuntimeError("it does not run")
+
+    monkeypatch.setattr(bundle_module, "EnsembleRunner", Broken)
+    with pytest.raises(RuntimeError, match="does not run"):
+        write_bundle(bundle, members())
+    assert files_of(tmp_path) == before
+
+
+def test_earlier_bundle_comes_back_if_the_swap_fails(bundle, tmp_path, monkeypatch):
+    before, rename = files_of(tmp_path), os.rename
+
+    def fail_for_new(source, target):
+        if Path(source).name == "new":
+            raise OSError("no space")
+        rename(source, target)
+
+    monkeypatch.setattr(bundle_module.os, "rename", fail_for_new)
+    with pytest.raises(OSError, match="no space"):
+        write_bundle(bundle, members())
+    assert files_of(tmp_path) == before

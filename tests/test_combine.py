@@ -1,0 +1,120 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_micronets.edge.combine import RULES, combine
+
+
+def probabilities_of(seed, members=5, samples=7, classes=4):
+    rng = np.random.default_rng(seed)
+    drawn = rng.dirichlet(np.full(classes, 0.3), (members, samples))
+    return drawn.astype("float32")
+
+
+def weights_of(rule, seed, members):
+    if rule != "weights":
+        return None
+    return np.random.default_rng(seed).dirichlet(np.ones(members))
+
+
+drawn = given(
+    seed=st.integers(0, 2**32 - 1),
+    members=st.integers(1, 6),
+    samples=st.integers(0, 5),
+    classes=st.integers(1, 6),
+    rule=st.sampled_from(RULES),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@drawn
+def test_rows_sum_to_one(seed, members, samples, classes, rule):
+    p = probabilities_of(seed, members, samples, classes)
+    combined = combine(p, rule=rule, weights=weights_of(rule, seed, members))
+    assert combined.shape == (samples, classes)
+    assert (combined >= 0).all()
+    np.testing.assert_allclose(combined.sum(-1), 1, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@drawn
+def test_order_of_members_does_not_matter(seed, members, samples, classes, rule):
+    p = probabilities_of(seed, members, samples, classes)
+    weights = weights_of(rule, seed, members)
+    order = np.random.default_rng(seed).permutation(members)
+    moved = combine(
+        p[order], rule=rule, weights=None if weights is None else weights[order]
+    )
+    expected = combine(p, rule=rule, weights=weights)
+    np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_keras_gives_the_same(rule):
+    p, weights = probabilities_of(0), weights_of(rule, 0, 5)
+    tensor = keras.ops.convert_to_tensor(p)
+    combined = combine(tensor, rule=rule, weights=weights, xp=keras.ops)
+    expected = combine(p, rule=rule, weights=weights)
+    assert expected.dtype == "float32"
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(combined), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_symbolic_tensors(rule):
+    p = keras.KerasTensor((5, None, 4))
+    combined = combine(p, rule=rule, weights=weights_of(rule, 0, 5), xp=keras.ops)
+    assert (combined.shape, combined.dtype) == ((None, 4), "float32")
+    assert not combined.sparse
+
+
+def test_mean_and_weights_by_hand():
+    p = np.array([[[1.0, 0.0]], [[0.25, 0.75]]])
+    np.testing.assert_allclose(combine(p), [[0.625, 0.375]])
+    weighted = combine(p, rule="weights", weights=[0.2, 0.8])
+    np.testing.assert_allclose(weighted, [[0.4, 0.6]], atol=1e-6)
+
+
+def test_vote_follows_the_majority_against_the_mean():
+    p = np.array([[[0.51, 0.49]], [[0.51, 0.49]], [[0.0, 1.0]]])
+    assert combine(p)[0].argmax() == 1
+    assert combine(p, rule="vote")[0].argmax() == 0
+
+
+def test_vote_settles_a_tie_by_the_mean():
+    p = np.array([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]]])
+    combined = combine(p, rule="vote")
+    assert combined[0].argmax() == 1
+    expected = (np.array([0.5, 0.5, 0]) + 0.25 * p.mean(0)[0]) / 1.25
+    np.testing.assert_allclose(combined[0], expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), members=st.integers(1, 7))
+def test_vote_never_overrules_a_majority(seed, members):
+    p = probabilities_of(seed, members, samples=20)
+    votes = np.stack([(p.argmax(-1) == c).sum(0) for c in range(p.shape[-1])], -1)
+    winner = combine(p, rule="vote").argmax(-1)
+    rows = np.arange(len(winner))
+    np.testing.assert_array_equal(votes[rows, winner], votes.max(-1))
+
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match=r"rule out of.*Received: rule='median'"):
+        combine(probabilities_of(0), rule="median")
+
+
+@pytest.mark.parametrize(
+    "weights", [None, [0.5, 0.5], [0.5] * 5, [-1, 1, 1, 0, 0], [np.nan] * 5]
+)
+def test_unsuitable_weights(weights):
+    with pytest.raises(ValueError, match="Expected 5 weights"):
+        combine(probabilities_of(0), rule="weights", weights=weights)
+
+
+def test_weights_without_their_rule():
+    with pytest.raises(ValueError, match="leave them out"):
+        combine(probabilities_of(0), weights=[0.2] * 5)

@@ -1,0 +1,173 @@
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keras_micronets.edge.from_json import from_json
+from keras_micronets.edge.manifest import (
+    FORMAT_VERSION,
+    Combination,
+    Manifest,
+    MemberEntry,
+    TensorSpec,
+)
+from keras_micronets.edge.preprocessing import Preprocessing
+
+
+def entry(name="a", **changes):
+    values = {
+        "name": name,
+        "file": f"{name}.tflite",
+        "from_logits": False,
+        "input": TensorSpec((4, 4, 2), "int8", 0.5, 3),
+        "output": TensorSpec((3,), "int8", 1 / 256, -128),
+        "bytes": 10,
+        "gzip_bytes": 9,
+        "metadata": {"sparsity": 0.8, "epoch": 3},
+    }
+    return MemberEntry(**values | changes)
+
+
+def manifest(**changes):
+    values = {
+        "members": (entry("a"), entry("b")),
+        "files": {"a.tflite": "00", "b.tflite": "01", "edge/cli.py": "02"},
+        "class_names": ("x", "y", "z"),
+        "preprocessing": Preprocessing(mean=(1.0, 2.0), scale=255.0),
+        "combination": Combination("weights", (0.25, 0.75)),
+        "accuracies": {"test": {"value": 0.9, "how": "on 360 digits"}},
+        "package_version": "1.2.3",
+        "created_by": "a test",
+    }
+    return Manifest(**values | changes)
+
+
+PLAIN = json.loads(manifest().to_json())
+
+
+def test_round_trip(tmp_path):
+    assert Manifest.from_json(manifest().to_json()) == manifest()
+    manifest().write(tmp_path)
+    assert Manifest.read(tmp_path) == manifest()
+
+
+def test_defaults_round_trip():
+    small = Manifest(members=(entry("a"),), files={"a.tflite": "00"})
+    assert Manifest.from_json(small.to_json()) == small
+
+
+def test_numpy_values_become_plain():
+    free = {"accuracy": np.float32(0.5), "counts": np.arange(3)}
+    read = Manifest.from_json(manifest(accuracies=free).to_json())
+    assert read.accuracies == {"accuracy": 0.5, "counts": [0, 1, 2]}
+
+
+def test_values_that_json_cannot_hold():
+    with pytest.raises(TypeError, match="JSON can hold"):
+        manifest(accuracies={"a": object()}).to_json()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        manifest(accuracies={"a": float("nan")}).to_json()
+
+
+def changed(path, value):
+    data = copy.deepcopy(PLAIN)
+    *parents, last = path
+    place = data
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["format_version"], FORMAT_VERSION + 1, "format_version=2"),
+        (["format_version"], "1", "format_version='1'"),
+        (["members"], {}, r"manifest\.members to be of type list"),
+        (["members"], [], "Expected members"),
+        (["members", 1, "name"], "a", "each of its own name"),
+        (["members", 1, "bytes"], "10", r"members\[1\]\.bytes to be of type int"),
+        (["members", 1, "bytes"], True, r"members\[1\]\.bytes to be of type int"),
+        (["members", 0, "from_logits"], 1, "from_logits to be of type bool"),
+        (["members", 0, "input"], {}, r"members\[0\]\.input to have \['shape'"),
+        (["members", 0, "input", "shape", 1], 4.5, r"input\.shape\[1\]"),
+        (["members", 0, "input", "shape"], [2, 2, 2], "one input shape"),
+        (["members", 0, "output", "shape"], [4], "one output shape"),
+        (["members", 0, "file"], "c.tflite", "a hash of every file"),
+        (["members", 0, "output", "scale"], 10**400, r"output\.scale"),
+        (["files", "a.tflite"], None, r"files\['a\.tflite'\]"),
+        (["class_names"], ["x"], "3 class names"),
+        (["class_names"], "xyz", "class_names"),
+        (["preprocessing", "mean"], [1, 2, 3], "one a channel"),
+        (["preprocessing", "mean"], "1", r"preprocessing\.mean"),
+        (["preprocessing", "scale"], 0, "without zeros"),
+        (["preprocessing", "scale"], float("nan"), "finite"),
+        (["combination", "rule"], "median", "median"),
+        (["combination", "weights"], [0.5], "2 weights"),
+        (["combination", "weights"], None, "2 weights"),
+        (["accuracies"], 3, "accuracies to be of type dict"),
+    ],
+)
+def test_what_is_wrong_is_named(path, value, message):
+    with pytest.raises(ValueError, match=message):
+        Manifest.from_json(changed(path, value))
+
+
+@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Manifest)])
+def test_missing_field_is_named(field):
+    text = json.dumps({key: value for key, value in PLAIN.items() if key != field})
+    with pytest.raises(ValueError, match=field):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000])
+def test_not_a_manifest(text):
+    with pytest.raises(ValueError, match="Expected a manifest"):
+        Manifest.from_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(field=st.sampled_from(sorted(PLAIN)), value=json_values)
+def test_anything_else_is_read_or_a_value_error(field, value):
+    text = json.dumps(PLAIN | {field: value})
+    try:
+        read = Manifest.from_json(text)
+    except ValueError:
+        return
+    assert isinstance(read, Manifest)
+
+
+def test_read_says_which_directory(tmp_path):
+    with pytest.raises(ValueError, match=f"Expected a bundle.*{tmp_path.name}"):
+        Manifest.read(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=tmp_path.name):
+        Manifest.read(tmp_path)
+
+
+def test_from_json_converts():
+    assert from_json([[1], []], tuple[tuple[int, ...], ...], "v") == ((1,), ())
+    assert from_json({"a": 1}, dict[str, float], "v") == {"a": 1.0}
+    assert from_json(None, float | None, "v") is None
+    with pytest.raises(ValueError, match=r"v\[1\] to be of type int. Received: '2'"):
+        from_json([1, "2"], tuple[int, ...], "v")
+
+
+def test_preprocessing():
+    x = np.array([[0, 255]], "uint8")
+    processed = Preprocessing(mean=(0.0, 127.5), scale=127.5)(x)
+    assert processed.dtype == "float32"
+    assert processed.tolist() == [[0, 1]]
+    np.testing.assert_array_equal(Preprocessing()(x), x)

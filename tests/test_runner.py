@@ -1,0 +1,114 @@
+import re
+
+import numpy as np
+import pytest
+from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
+
+from keras_micronets.edge import EnsembleRunner, Member, bench, combine
+from keras_micronets.export.bundle import BundleMember, write_bundle
+
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def x():
+    return np.random.default_rng(1).integers(0, 256, (9, *SHAPE), "uint8")
+
+
+@pytest.fixture(scope="module")
+def members():
+    return [BundleMember(n, tiny_tflite(seed)) for seed, n in enumerate(NAMES)]
+
+
+@pytest.fixture(scope="module")
+def bundle(members, tmp_path_factory):
+    return write_bundle(
+        tmp_path_factory.mktemp("runner") / "bundle",
+        members,
+        class_names=["x", "y", "z"],
+        preprocessing={"mean": [127.5, 100.0], "scale": 64.0},
+    )
+
+
+@pytest.fixture
+def runner(bundle):
+    with EnsembleRunner(bundle) as runner:
+        yield runner
+
+
+def by_hand(members, x):
+    ready = (x.astype("float32") - np.float32([127.5, 100])) / np.float32(64)
+    return np.stack([Member(m.model).predict(ready) for m in members])
+
+
+def test_members_and_ensemble(runner, members, x):
+    expected = by_hand(members, x)
+    np.testing.assert_array_equal(runner.predict_members(x), expected)
+    probabilities = runner.predict(x)
+    assert probabilities.dtype == "float32"
+    assert probabilities.shape == (len(x), CLASSES)
+    np.testing.assert_array_equal(probabilities, combine(expected))
+    assert runner.class_names == ("x", "y", "z")
+
+
+@pytest.mark.parametrize("rule", ["vote", "weights"])
+def test_combination_of_the_manifest(tmp_path, members, rule):
+    weights = [0.5, 0.3, 0.2] if rule == "weights" else None
+    x = samples()
+    bundle = write_bundle(
+        tmp_path / "bundle", members, combination=rule, weights=weights
+    )
+    with EnsembleRunner(bundle) as runner:
+        expected = combine(runner.predict_members(x), rule=rule, weights=weights)
+        np.testing.assert_array_equal(runner.predict(x), expected)
+
+
+def test_threads_change_nothing(bundle, runner, x):
+    expected = runner.predict(x, parallel=False)
+    np.testing.assert_array_equal(runner.predict(x), expected)
+    with EnsembleRunner(bundle, num_threads=1) as one:
+        np.testing.assert_array_equal(one.predict(x), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_other_dtypes(runner, x, dtype):
+    np.testing.assert_array_equal(runner.predict(x.astype(dtype)), runner.predict(x))
+
+
+def test_no_samples(runner):
+    assert runner.predict(np.zeros((0, *SHAPE))).shape == (0, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.zeros(SHAPE), np.float32(0), np.zeros((1, *SHAPE), "U1"), [[["a"]]]],
+)
+def test_wrong_input(runner, x):
+    with pytest.raises(ValueError, match=r"samples, 6, 6, 2\). Received: shape"):
+        runner.predict(x)
+
+
+def test_input_that_is_not_finite(runner, x):
+    with pytest.raises(ValueError, match="Expected finite"):
+        runner.predict(np.full(x.shape, np.nan))
+
+
+def test_not_a_bundle(tmp_path):
+    with pytest.raises(ValueError, match="Expected a bundle"):
+        EnsembleRunner(tmp_path / "nowhere")
+
+
+def test_bench(runner):
+    latency = bench(runner, repeats=3)
+    assert set(latency.members) == set(NAMES)
+    times = [*latency.members.values(), latency.sequential, latency.threaded]
+    assert all(0 < ms < 1000 for ms in times)
+    assert latency.sequential > max(latency.members.values())
+    lines = str(latency).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines[1:4]] == [*NAMES]
+    assert all(re.search(r"  \d+\.\d{3}$", line) for line in lines[1:])
+
+
+def test_bench_needs_repeats(runner):
+    with pytest.raises(ValueError, match="repeats=0"):
+        bench(runner, repeats=0)
