@@ -18,6 +18,19 @@ from keras_micronets.learners import LearnerPool
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
+def negative_log_likelihood(y_true, y_pred):
+    """Return the negative log-likelihood a sample, of sparse or one-hot labels.
+
+    Args:
+        y_true: Labels of shape `(samples,)`, `(samples, 1)` or `(samples, classes)`.
+        y_pred: Probabilities of shape `(samples, classes)`.
+    """
+    if y_true.shape == y_pred.shape and y_pred.shape[-1] > 1:
+        return keras.losses.categorical_crossentropy(y_true, y_pred)
+    return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
 class EnsemblePruner(keras.Model):
     """Keep the best representatives of a pool of learners, as one Keras model.
 
@@ -144,14 +157,22 @@ class EnsemblePruner(keras.Model):
             probabilities, rule=self.combination, weights=self.weights_, xp=ops
         )
 
-    def compile(self, *args, **kwargs):
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """Configure the ensemble as any Keras model.
 
-        With members that LiteRT runs, it runs eagerly whatever is asked for.
+        Args:
+            optimizer: As for `keras.Model`. Defaults to `"rmsprop"`.
+            loss: As for `keras.Model`. `None` for the negative log-likelihood, of
+                sparse or one-hot labels. Defaults to `None`.
+            **kwargs: As for `keras.Model`. With members that LiteRT runs,
+                `run_eagerly` is always `True`.
         """
         if not self._is_keras():
             kwargs["run_eagerly"] = True
-        super().compile(*args, **kwargs)
+        super().compile(optimizer, loss or negative_log_likelihood, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def export(
         self,

@@ -173,7 +173,7 @@ def test_fresh_environment_predicts_the_same(bundle, images, expected, tmp_path)
     installed = run(*pip, python=python)
     assert installed.returncode == 0, installed.stderr
     output = tmp_path / "out.npy"
-    done = run(bundle, "predict", images, "--output", output, python=python)
+    done = run("-I", bundle, "predict", images, "--output", output, python=python)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(output), expected[0])
     absent = run("-c", "import tensorflow", python=python)

@@ -27,7 +27,7 @@ from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
 
-REQUIREMENTS = "ai-edge-litert >=2.1,<3\nnumpy >=2.0,<3\n"
+REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
 
 
 @dataclass(frozen=True)

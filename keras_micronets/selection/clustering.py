@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.base import clone, is_clusterer
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
@@ -35,10 +35,10 @@ def cluster(
         y: Labels, sparse or one-hot; see `as_labels`.
         n_members: Integer, the number of clusters. With a `clusterer`, `None` or the
             number of clusters that it finds. Defaults to `4`.
-        clusterer: A scikit-learn clusterer (`sklearn.base.ClusterMixin`, or a pipeline
-            that ends in one). It is cloned, never fitted itself. Learners that it
-            labels `-1`, noise, are in no cluster and never kept. Defaults to `None`:
-            `KMeans(n_members, n_init=10)`.
+        clusterer: A scikit-learn clusterer (`sklearn.base.ClusterMixin`, a pipeline
+            that ends in one, a mixture model). It is cloned, never fitted itself.
+            Learners that it labels `-1`, noise, are in no cluster and never kept.
+            Defaults to `None`: `KMeans(n_members, n_init=10)`.
         representative: What is kept. Defaults to `"accuracy"`.
             `"accuracy"`: the most accurate learner of each cluster; ties go to the
             lower negative log-likelihood, then the lower index. Prune2Edge's
@@ -92,9 +92,9 @@ def _clusterer(
 ) -> tuple[Any, str]:
     if clusterer is None:
         return _default_clusterer(n_members, random_state, p), "KMeans"
-    if isinstance(clusterer, type) or not is_clusterer(clusterer):
+    if isinstance(clusterer, type) or not hasattr(clusterer, "fit_predict"):
         raise TypeError(
-            "Expected an instance of a scikit-learn clusterer (ClusterMixin). "
+            "Expected an instance of a scikit-learn clusterer, with fit_predict. "
             f"Received: clusterer={clusterer!r}."
         )
     if n_members is not None:
