@@ -6,14 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_micronets import _keras_private
-from keras_micronets import selection
-from keras_micronets.edge.combine import RULES
-from keras_micronets.edge.combine import combine
+from keras_micronets import _keras_private, selection
+from keras_micronets.edge.combine import RULES, combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import BundleMember
-from keras_micronets.export import export_tflite
-from keras_micronets.export import write_bundle
+from keras_micronets.export import BundleMember, export_tflite, write_bundle
 from keras_micronets.learners import LearnerPool
 
 

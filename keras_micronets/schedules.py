@@ -121,7 +121,7 @@ class TfmotSchedule:
     def __init__(self, schedule, total_steps: int):
         self.schedule = schedule
         self.total_steps = total_steps
-        end = schedule.get_config()["config"].get("end_step", -1)
+        end = getattr(schedule, "end_step", -1)
         if end > total_steps:
             warnings.warn(
                 f"The tfmot schedule ends at step {end}, but the run has "
@@ -141,8 +141,7 @@ class TfmotSchedule:
         return self.schedule(round(progress * self.total_steps))
 
     def __repr__(self):
-        config = self.schedule.get_config()
-        return f"tfmot {config['class_name']}({config['config']})"
+        return f"tfmot {self.schedule.get_config()}"
 
 
 def as_schedule(schedule, total_steps: int | None) -> Callable[[float], float]:

@@ -1,7 +1,5 @@
 """The seven kernel twins in many variations, and models made of one such layer."""
 
-import inspect
-
 import keras
 import numpy as np
 
@@ -10,7 +8,7 @@ from keras_micronets.layers import kernels, promote, set_quantizers
 
 IMAGE, SERIES, FLAT = (7, 7, 4), (9, 4), (6,)
 
-# name: (class of Keras, arguments, shape of an input)
+# Name: class of Keras, its arguments, the shape of an input.
 PLAIN = {
     "dense": (keras.layers.Dense, {"units": 5}, FLAT),
     "einsum": (
@@ -32,51 +30,42 @@ PLAIN = {
         IMAGE,
     ),
 }
-VARIATIONS = {
-    **{f"{name}-nobias": (name, {"use_bias": False}) for name in PLAIN if name != "einsum"},
-    "einsum-nobias": ("einsum", {"bias_axes": None}),
-    "dense-series": ("dense", {}, SERIES),
-    "dense-relu": ("dense", {"activation": "relu"}),
-    "dense-softmax": ("dense", {"activation": "softmax"}),
-    "dense-sigmoid": ("dense", {"activation": "sigmoid"}),
-    "dense-tanh": ("dense", {"activation": "tanh"}),
-    "dense-relu6": ("dense", {"activation": "relu6"}),
-    "einsum-heads": ("einsum", {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"}),
-    "einsum-relu": ("einsum", {"activation": "relu"}),
-    "conv1d-same": ("conv1d", {"padding": "same"}),
-    "conv1d-causal": ("conv1d", {"padding": "causal", "dilation_rate": 2}),
-    "conv1d-strides": ("conv1d", {"strides": 2, "padding": "same"}),
-    "conv1d-dilation": ("conv1d", {"dilation_rate": 2}),
-    "conv1d-relu": ("conv1d", {"activation": "relu"}),
-    "conv1d-groups": ("conv1d", {"filters": 4, "groups": 2}),
-    "conv2d-same": ("conv2d", {"padding": "same"}),
-    "conv2d-strides": ("conv2d", {"strides": 2, "padding": "same"}),
-    "conv2d-dilation": ("conv2d", {"dilation_rate": 2}),
-    "conv2d-groups": ("conv2d", {"filters": 4, "groups": 2}),
-    "conv2d-relu": ("conv2d", {"activation": "relu"}),
-    "conv2d-softmax": ("conv2d", {"activation": "softmax"}),
-    "conv2d-sigmoid": ("conv2d", {"activation": "sigmoid"}),
-    "conv2d-tanh": ("conv2d", {"activation": "tanh"}),
-    "conv2d-wide": ("conv2d", {"kernel_size": (1, 5), "padding": "same"}),
-    "depthwise-same": ("depthwise", {"padding": "same"}),
-    "depthwise-strides": ("depthwise", {"strides": 2, "padding": "same"}),
-    "depthwise-dilation": ("depthwise", {"dilation_rate": 2}),
-    "depthwise-twofold": ("depthwise", {"depth_multiplier": 2}),
-    "depthwise-relu": ("depthwise", {"activation": "relu"}),
-    "separable-same": ("separable", {"padding": "same"}),
-    "separable-strides": ("separable", {"strides": 2, "padding": "same"}),
-    "separable-dilation": ("separable", {"dilation_rate": 2}),
-    "separable-twofold": ("separable", {"depth_multiplier": 2}),
-    "separable-relu": ("separable", {"activation": "relu"}),
-    "transpose-same": ("transpose", {"padding": "same"}),
-    "transpose-strides": ("transpose", {"strides": 2, "padding": "same"}),
-    "transpose-output": ("transpose", {"strides": 2, "output_padding": 1}),
-    "transpose-dilation": ("transpose", {"dilation_rate": 2}),
-    "transpose-relu": ("transpose", {"activation": "relu"}),
+_HEADS = {
+    "equation": "abc,cde->abde",
+    "output_shape": (None, 2, 3),
+    "bias_axes": "de",
 }
+_CONVOLUTIONS = ("conv1d", "conv2d", "depthwise", "separable", "transpose")
+# Name: what it varies, with which arguments, and another shape if it needs one.
+VARIATIONS = {
+    "einsum-nobias": ("einsum", {"bias_axes": None}),
+    "einsum-heads": ("einsum", _HEADS),
+    "dense-series": ("dense", {}, SERIES),
+    "dense-relu6": ("dense", {"activation": "relu6"}),
+    "conv1d-causal": ("conv1d", {"padding": "causal", "dilation_rate": 2}),
+    "conv1d-groups": ("conv1d", {"filters": 4, "groups": 2}),
+    "conv2d-groups": ("conv2d", {"filters": 4, "groups": 2}),
+    "conv2d-wide": ("conv2d", {"kernel_size": (1, 5), "padding": "same"}),
+    "depthwise-twofold": ("depthwise", {"depth_multiplier": 2}),
+    "separable-twofold": ("separable", {"depth_multiplier": 2}),
+    "transpose-output": ("transpose", {"strides": 2, "output_padding": 1}),
+}
+for _name in PLAIN:
+    VARIATIONS[f"{_name}-relu"] = (_name, {"activation": "relu"})
+    if _name != "einsum":
+        VARIATIONS[f"{_name}-nobias"] = (_name, {"use_bias": False})
+for _name in _CONVOLUTIONS:
+    VARIATIONS[f"{_name}-same"] = (_name, {"padding": "same"})
+    VARIATIONS[f"{_name}-strides"] = (_name, {"strides": 2, "padding": "same"})
+    VARIATIONS[f"{_name}-dilation"] = (_name, {"dilation_rate": 2})
+for _activation in ("softmax", "sigmoid", "tanh"):
+    for _name in ("dense", "conv2d"):
+        VARIATIONS[f"{_name}-{_activation}"] = (_name, {"activation": _activation})
+CASES = (*PLAIN, *VARIATIONS)
 
 
 def resolve(case):
+    """Return `(class of Keras, arguments, shape of an input)`."""
     if case in PLAIN:
         return PLAIN[case]
     name, changes, *shape = VARIATIONS[case]
@@ -84,23 +73,27 @@ def resolve(case):
     return cls, {**arguments, **changes}, (shape or [own_shape])[0]
 
 
-def plain_model(case):
+def plain_model(case, **changes):
     cls, arguments, shape = resolve(case)
-    return keras.Sequential([keras.Input(shape), cls(**arguments, name="only")])
+    layer = cls(**{**arguments, **changes}, name="only")
+    return keras.Sequential([keras.Input(shape), layer])
+
+
+def twin_class(case):
+    return getattr(layers, f"Micro{resolve(case)[0].__name__}")
 
 
 def twin_model(case, how="direct"):
-    """A model of one twin, used directly or promoted."""
+    """Make a model of one twin, which is used directly or comes of promotion."""
     if how == "promoted":
         model = plain_model(case)
         promote(model, quantize=True)
         return model
-    cls, arguments, shape = resolve(case)
-    twin = getattr(layers, f"Micro{cls.__name__}")
+    _, arguments, shape = resolve(case)
     names = ["kernel", "input_0", "output"]
     if arguments.get("activation") in ("softmax", "sigmoid", "tanh"):
         names.append("preactivation")
-    layer = twin(**arguments, quantizers=names, name="only")
+    layer = twin_class(case)(**arguments, quantizers=names, name="only")
     return keras.Sequential([keras.Input(shape), layer])
 
 
@@ -110,13 +103,24 @@ def inputs(model, n=64, seed=0):
 
 
 def mask_and_quantize(model, sparsity=0.6):
-    """Mask at random, train the bias, quantise, and learn the ranges of `inputs`."""
+    """Mask at random, move the biases from zero, learn the ranges of `inputs`."""
     rng = np.random.default_rng(1)
     for kernel in kernels(model):
         kernel.set_mask(rng.random(kernel.mask.shape) >= sparsity)
-    bias = getattr(model.get_layer("only"), "bias", None)
-    if bias is not None:
-        bias.assign(rng.normal(size=bias.shape) * 0.1)
+    for variable in model.trainable_variables:
+        if variable.name == "bias":
+            variable.assign(rng.normal(size=variable.shape) * 0.1)
     set_quantizers(model, True)
     model(inputs(model), training=True)
     return model
+
+
+def predict(model, x=None):
+    """Return the outputs without compiling a predict function."""
+    x = inputs(model) if x is None else x
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def state(model):
+    """Return every raw weight, mask and range of a model by its path."""
+    return {v.path: keras.ops.convert_to_numpy(v.value) for v in model.variables}

@@ -1,6 +1,5 @@
 import keras
 
-from keras_micronets import layers
 from keras_micronets.learners import LearnerPool
 
 
@@ -16,14 +15,18 @@ class LearnerCheckpoint(keras.callbacks.Callback):
         every: Integer, epochs between learners. Defaults to `1`.
         start: Float in [0, 1), the progress before which none is taken. Defaults
             to `0.0`.
-        run: String that names the run within the pool. `None` for the next free
-            number, or, where `fit` resumes, the pool's last run. Defaults to
-            `None`.
+        run: String that names the run within the pool; name it where a run that
+            was killed in its first epoch shall find itself again. `None` for the
+            next free number, or, where `fit` resumes at a later epoch, the pool's
+            last run. Defaults to `None`.
         seed: Integer that the run was seeded with, for the record. Defaults to
             `None`.
         from_logits: Boolean, whether the model puts out logits. `None` to settle
             it as `LearnerPool.add` does. Defaults to `None`.
         verbose: Integer, 1 to print a line a learner. Defaults to `0`.
+
+    Raises:
+        ValueError: When `fit` begins, if `every` or `start` is out of its range.
 
     Example:
 
@@ -60,11 +63,16 @@ class LearnerCheckpoint(keras.callbacks.Callback):
             raise ValueError(
                 f"Expected `every` to be 1 or more epochs. Received: {self.every}."
             )
+        if not 0.0 <= self.start < 1.0:
+            raise ValueError(
+                "Expected `start` in [0, 1), a fraction of the run. "
+                f"Received: start={self.start}."
+            )
         self._run = self.run
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._run is None:
-            self._run = self.pool.last_run(epoch) if epoch else self.pool.next_run()
+            self._run = self.pool.last_run() if epoch else self.pool.next_run()
 
     def on_epoch_end(self, epoch, logs=None):
         done = epoch + 1
@@ -73,9 +81,8 @@ class LearnerCheckpoint(keras.callbacks.Callback):
         name = f"{self._run}-epoch-{done:04d}"
         if name in self.pool:
             return
-        model = self.model
         learner = self.pool.add(
-            model,
+            self.model,
             name=name,
             run=self._run,
             epoch=done,
@@ -84,7 +91,4 @@ class LearnerCheckpoint(keras.callbacks.Callback):
             from_logits=self.from_logits,
         )
         if self.verbose:
-            sparsity = layers.sparsity(model)
-            keras.utils.io_utils.print_msg(
-                f"\nLearner {learner.name}: sparsity {sparsity:.3f}"
-            )
+            print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")

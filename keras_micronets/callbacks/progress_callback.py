@@ -28,7 +28,8 @@ class ProgressCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         steps = self.params["steps"]
         if steps is not None:
-            self._report(self._epoch * steps + batch + 1)
+            # With several steps an execution, the last may count beyond the epoch.
+            self._report(self._epoch * steps + min(batch + 1, steps))
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch ends with this step."""

@@ -33,8 +33,9 @@ class WeightPruning(ProgressCallback):
 
     Raises:
         TypeError: When `fit` begins, if the schedule is not callable.
-        ValueError: When `fit` begins, if the schedule leaves [0, 1), the scope is
-            unknown, or the model is not built or has nothing to prune.
+        ValueError: When `fit` begins, if the schedule leaves [0, 1), the scope or
+            the frequency is none of these, or the model is not built or has
+            nothing to prune.
 
     Example:
 
@@ -61,6 +62,11 @@ class WeightPruning(ProgressCallback):
             raise ValueError(
                 f"Expected `scope` to be one of {tuple(_ALLOCATIONS)}. "
                 f"Received: scope={self.scope!r}."
+            )
+        if self.frequency is not None and self.frequency < 1:
+            raise ValueError(
+                "Expected `frequency` to be 1 or more batches, or `None`. "
+                f"Received: frequency={self.frequency}."
             )
         layers.promote(model).warn()
 

@@ -1,6 +1,7 @@
 """How long a bundle takes on this device."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,13 +57,25 @@ def bench(runner: EnsembleRunner, *, repeats: int = 200) -> Latency:
     x = np.zeros((1, *runner.members[0].input_shape), "float32")
     tasks = [lambda member=m: member.predict(x) for m in runner.members]
     tasks += [lambda: runner.predict(x, parallel=False), lambda: runner.predict(x)]
-    _times(tasks)  # warms up
-    times = [_times(tasks) for _ in range(repeats)]
-    *members, sequential, threaded = np.median(times, axis=0).tolist()
+    *members, sequential, threaded = interleaved_medians(tasks, repeats=repeats)
     names = [member.name for member in runner.members]
     return Latency(
         dict(zip(names, members, strict=True)), sequential, threaded, repeats
     )
+
+
+def interleaved_medians(
+    tasks: Sequence[Callable[[], object]], *, repeats: int = 200
+) -> list[float]:
+    """Return the median time of each task in milliseconds, measured in turns.
+
+    Args:
+        tasks: Functions without arguments.
+        repeats: How often each is measured, after one call that is not.
+            Defaults to `200`.
+    """
+    _times(tasks)
+    return np.median([_times(tasks) for _ in range(repeats)], axis=0).tolist()
 
 
 def _times(tasks):

@@ -13,7 +13,8 @@ def strip(model: keras.Model) -> keras.Model:
 
     The copy has the layers and names that the model had before promotion, none
     of this package's classes, and is not compiled. Masked weights are zero; fake
-    quantisers are gone, and the weights are the raw ones.
+    quantisers are gone, and the weights are the raw ones. Keras may name input
+    layers anew that had no name of their own.
 
     Args:
         model: A built Keras model, promoted or not. A subclassed model needs a
@@ -67,6 +68,7 @@ def _copy_structure(model, copy_layer):
         )
     copy = type(model).from_config(model.get_config())
     copy.build_from_config(model.get_build_config())
+    copy.built = True  # Keras has built its layers, and says so of those only
     return copy
 
 

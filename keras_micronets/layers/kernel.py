@@ -44,7 +44,7 @@ class Kernel:
     @property
     def sparsity(self) -> float:
         """The share of weights that the mask removes."""
-        return 1.0 - np.count_nonzero(self.mask) / self.size
+        return 1.0 - int(np.count_nonzero(self.mask)) / self.size
 
     def set_mask(self, mask: np.ndarray) -> None:
         """Set the mask, and write zeros where it removes.

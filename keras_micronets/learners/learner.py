@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ class Learner:
         seed: Seed of the run, if it was told.
         metrics: The metrics at that epoch.
         origin: How it was made, in words.
+        source: Hash of the learner that it was quantised from, if it was.
         created: Time in ISO format, UTC.
     """
 
@@ -49,6 +49,7 @@ class Learner:
     seed: int | None = None
     metrics: dict = field(default_factory=dict)
     origin: str = ""
+    source: str | None = None
     created: str = ""
 
     @classmethod
@@ -57,11 +58,15 @@ class Learner:
         values = json.loads((directory / METADATA_FILE).read_text())
         return cls(directory=directory, **values)
 
-    def to_json(self) -> dict:
-        """Return the metadata as it is stored."""
-        values = dataclasses.asdict(self)
-        del values["directory"]
-        return values
+    def write(self, directory: Path) -> None:
+        """Write the metadata into a folder."""
+        values = self.about("directory")
+        text = json.dumps(values, indent=2, default=lambda number: number.item())
+        (directory / METADATA_FILE).write_text(text)
+
+    def about(self, *without: str) -> dict:
+        """Return the attributes as a dictionary, without those named."""
+        return {key: x for key, x in vars(self).items() if key not in without}
 
     @property
     def path(self) -> Path:

@@ -31,6 +31,25 @@ def settle_from_logits(model: keras.Model) -> bool | None:
     return None
 
 
+def count_classes(output_shape: tuple, name: str) -> int:
+    """Return the number of classes of a classifier.
+
+    Args:
+        output_shape: Shape of its output, `(None, classes)`.
+        name: Name for the message.
+
+    Raises:
+        ValueError: If it puts out anything but one row of classes.
+    """
+    match output_shape:
+        case (_, int(classes)):
+            return classes
+    raise ValueError(
+        "Expected a classifier: one output of shape (samples, classes). "
+        f"Received: {name!r} with output shape {output_shape}."
+    )
+
+
 def to_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarray:
     """Return class probabilities for a model's outputs.
 

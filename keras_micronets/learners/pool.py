@@ -1,6 +1,5 @@
-import datetime
-import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -11,15 +10,20 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
-from keras_micronets.edge.integrity import sha256
-from keras_micronets.export import export_tflite
 from keras_micronets.learners import files
-from keras_micronets.learners.learner import METADATA_FILE, Learner
-from keras_micronets.learners.outputs import architecture_hash, settle_from_logits
+from keras_micronets.learners.learner import Learner
+from keras_micronets.learners.outputs import (
+    architecture_hash,
+    count_classes,
+    settle_from_logits,
+)
 from keras_micronets.learners.predictions import predict_all
-
-FORMAT = {"format": "keras_micronets learner pool", "version": 1}
-_MARKER = "pool.json"
+from keras_micronets.learners.quantization import (
+    check_keras,
+    check_made_from,
+    quantize_learner,
+)
+from keras_micronets.learners.storage import open_folder, read_learners, store
 
 
 class LearnerPool:
@@ -51,55 +55,21 @@ class LearnerPool:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self._open()
+        self._folder = open_folder(self.path)
+        self.learners, self.damaged = [], []
         self.refresh()
-
-    def _open(self):
-        marker = self.path / _MARKER
-        if marker.is_file():
-            found = json.loads(marker.read_text())
-            if found != FORMAT:
-                raise ValueError(
-                    f"Expected a pool of format {FORMAT}. Received: {self.path}, whose "
-                    f"{_MARKER} says {found}. Use the version that wrote it."
-                )
-            files.remove_abandoned(self._folder)
-            return
-        if self.path.is_file() or (self.path.is_dir() and self._visible()):
-            raise ValueError(
-                "Expected the path of a pool, or one that is free. Received: "
-                f"{self.path}, which exists and is no pool. Choose another path."
-            )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(marker, FORMAT)
-
-    def _visible(self):
-        """What a process killed while it made the pool does not leave behind."""
-        ours = (self._folder.name,)
-        names = [entry.name for entry in self.path.iterdir()]
-        return [n for n in names if n not in ours and not n.startswith(".")]
-
-    @property
-    def _folder(self):
-        return self.path / "learners"
 
     def refresh(self) -> None:
         """Read the folder again, for what other processes have added."""
-        known = {learner.name: learner for learner in getattr(self, "learners", ())}
-        self.learners, self.damaged = [], []
-        for directory in sorted(self._folder.iterdir()):
-            if directory.name.startswith("."):
-                continue
-            learner = known.get(directory.name) or _read(directory)
-            if isinstance(learner, Learner):
-                self.learners.append(learner)
-            else:
-                self.damaged.append(directory.name)
-                warnings.warn(
-                    f"Learner {directory.name!r} of pool {self.path} is left out: "
-                    f"{learner}. Remove its folder to be rid of this message.",
-                    stacklevel=3,
-                )
+        before = self.damaged
+        self.learners, damaged = read_learners(self._folder, self.learners)
+        self.damaged = list(damaged)
+        for name in set(damaged) - set(before):
+            warnings.warn(
+                f"Learner {name!r} of pool {self.path} is left out: {damaged[name]}. "
+                "Remove its folder to be rid of this message.",
+                stacklevel=3,
+            )
 
     def __len__(self):
         return len(self.learners)
@@ -109,7 +79,7 @@ class LearnerPool:
 
     def __getitem__(self, key: int | str) -> Learner:
         if isinstance(key, str):
-            return next(x for x in self.learners if x.name == key)
+            return {learner.name: learner for learner in self.learners}[key]
         return self.learners[key]
 
     def __contains__(self, name: str) -> bool:
@@ -120,21 +90,16 @@ class LearnerPool:
 
     def next_run(self) -> str:
         """Return the name of a run that no learner has yet."""
-        numbers = [int(r[4:]) for r in self._runs() if r[4:].isdigit()]
-        return f"run-{max(numbers, default=-1) + 1:03d}"
+        return f"run-{self._last_number() + 1:03d}"
 
-    def last_run(self, epoch: int) -> str:
-        """Return the name of the last run, for a `fit` that resumes at an epoch.
+    def last_run(self) -> str:
+        """Return the name of the last numbered run, for a `fit` that resumes."""
+        return f"run-{max(self._last_number(), 0):03d}"
 
-        Args:
-            epoch: Integer, epochs that it has behind it.
-        """
-        runs = [r for r in self._runs() if r[4:].isdigit()]
-        return max(runs, default="run-000")
-
-    def _runs(self):
+    def _last_number(self):
         self.refresh()
-        return {x.run for x in self.learners if x.run and x.run.startswith("run-")}
+        found = [re.fullmatch(r"run-(\d+)", x.run or "") for x in self.learners]
+        return max((int(match[1]) for match in found if match), default=-1)
 
     def add(
         self,
@@ -183,7 +148,7 @@ class LearnerPool:
             from_logits = settle_from_logits(model)
         metadata = {
             "from_logits": from_logits,
-            "n_classes": _n_classes(model.output_shape, model.name),
+            "n_classes": count_classes(model.output_shape, model.name),
             "architecture": architecture_hash(copy),
             "sparsity": layers.sparsity(copy),
             "quantized": layers.quantized_share(copy) > 0,
@@ -224,7 +189,7 @@ class LearnerPool:
         member = Member(path)
         values = {
             "from_logits": from_logits,
-            "n_classes": _n_classes((None, *member.output_shape), member.name),
+            "n_classes": count_classes((None, *member.output_shape), member.name),
             "architecture": "tflite",
             "quantized": member.output_dtype == "int8",
             **metadata,
@@ -234,32 +199,9 @@ class LearnerPool:
             return self._store(partial, "model.tflite", name, values)
 
     def _store(self, partial, file, name, metadata):
-        """Complete a partial folder and put it in its place in one step."""
-        path = partial / file
-        values = {
-            "name": name,
-            "file": file,
-            "sha256": sha256(path),
-            "n_bytes": path.stat().st_size,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(),
-            **metadata,
-        }
-        number = len(self)
-        while True:
-            values["name"] = name or f"learner-{number:04d}"
-            (partial / METADATA_FILE).write_text(json.dumps(values, indent=2))
-            try:
-                partial.rename(self._folder / values["name"])
-                break
-            except OSError as error:
-                if name or values["name"] not in self:
-                    raise ValueError(
-                        "Expected a name for a folder that is not taken yet. "
-                        f"Received: name={name!r}."
-                    ) from error
-                number += 1
+        name = store(self._folder, partial, file, name, len(self), **metadata)
         self.refresh()
-        return self[values["name"]]
+        return self[name]
 
     def predict(
         self, x: np.ndarray, *, batch_size: int = 256, verbose: int | str = "auto"
@@ -323,10 +265,14 @@ class LearnerPool:
             The `LearnerPool` of int8 learners, with the same names.
 
         Raises:
-            ValueError: If the pool is empty, or as `export_tflite` does.
+            ValueError: If the pool is empty, or has learners that are not Keras
+                models; if the other pool's were made from other learners; or as
+                `export_tflite` does.
         """
         self._check_not_empty()
+        check_keras(self)
         pool = LearnerPool(path or f"{self.path}-int8")
+        check_made_from(pool, self)
         verbose = 1 if verbose == "auto" else verbose
         bar = keras.utils.Progbar(len(self), verbose=verbose, unit_name="learner")
         for learner in self.learners:
@@ -335,20 +281,9 @@ class LearnerPool:
             bar.add(1)
         return pool
 
-    def _add_quantized(self, learner, representative_data):
+    def _add_quantized(self, learner, data):
         with files.partial_directory(self._folder) as partial:
-            report = export_tflite(
-                learner.load(),
-                partial / "model.tflite",
-                representative_data=representative_data,
-            )
-            metadata = learner.to_json() | {
-                "architecture": "tflite",
-                "quantized": True,
-                "origin": f"{learner.origin}; int8, ranges {report.calibration}",
-            }
-            for key in ("name", "file", "sha256", "n_bytes", "created"):
-                del metadata[key]
+            metadata = quantize_learner(learner, partial / "model.tflite", data)
             self._store(partial, "model.tflite", learner.name, metadata)
 
     def _check_not_empty(self):
@@ -357,26 +292,6 @@ class LearnerPool:
                 f"Expected a pool with learners. Received: {self.path}, which is "
                 "empty. Fill it with `add` or the `LearnerCheckpoint` callback."
             )
-
-
-def _read(directory):
-    """Return the learner of a folder, or what is wrong with it."""
-    try:
-        learner = Learner.read(directory)
-        if sha256(learner.path) != learner.sha256:
-            return "its model file is not the one that was written"
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"{type(error).__name__}: {error}"
-    return learner
-
-
-def _n_classes(output_shape, name):
-    if isinstance(output_shape, list) or len(output_shape) != 2:
-        raise ValueError(
-            "Expected a classifier: one output of shape (samples, classes). "
-            f"Received: {name!r} with output shape {output_shape}."
-        )
-    return int(output_shape[-1])
 
 
 def _describe(model):

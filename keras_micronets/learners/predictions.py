@@ -12,12 +12,14 @@ from keras_micronets.learners.files import write_atomically
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import to_probabilities
 
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
 
 class PredictionCache:
     """Probabilities of learners on data sets, one file a learner and data set.
 
     A file is found by the hash of the data and the hash of the learner's model, and
-    so is reused only when both are the same.
+    so is reused only when both are the same; it ends with the hash of itself.
 
     Args:
         directory: Where the files lie; made when the first is written.
@@ -26,24 +28,26 @@ class PredictionCache:
 
     def __init__(self, directory: Path, x: np.ndarray):
         self.directory = directory / _hash_array(x)[:32]
-        self.n_samples = len(x)
 
     def read(self, learner: Learner) -> np.ndarray | None:
         """Return the learner's probabilities, or `None` if there are none sound."""
-        path = self._path(learner)
         try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            content = self._path(learner).read_bytes()
+        except OSError:
             return None
-        expected = (self.n_samples, learner.n_classes)
-        return array if array.shape == expected else None
+        array, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+        if hashlib.sha256(array).digest() != digest:
+            return None
+        return np.load(io.BytesIO(array), allow_pickle=False)
 
     def write(self, learner: Learner, probabilities: np.ndarray) -> None:
         """Keep a learner's probabilities."""
         self.directory.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, probabilities, allow_pickle=False)
-        write_atomically(self._path(learner), buffer.getvalue())
+        content = buffer.getvalue()
+        digest = hashlib.sha256(content).digest()  # NumPy does not read so far
+        write_atomically(self._path(learner), content + digest)
 
     def _path(self, learner):
         kind = {True: "logits", False: "probabilities", None: "unknown"}

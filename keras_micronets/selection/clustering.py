@@ -42,12 +42,13 @@ def cluster(
         representative: What is kept. Defaults to `"accuracy"`.
             `"accuracy"`: the most accurate learner of each cluster; ties go to the
             lower negative log-likelihood, then the lower index. Prune2Edge's
-            "diversity first".
+            "diversity first", as far as its abstract tells.
             `"centroid"`: the learner of each cluster that is nearest its mean in
             Euclidean distance; ties go to the lower index.
             `"best_cluster"`: all learners of the cluster whose mean accuracy is
-            highest, so their number is not `n_members`. Prune2Edge's "accuracy
-            first", by the authors' later code.
+            highest, so their number is not `n_members`; ties go to the lower mean
+            negative log-likelihood. Prune2Edge's "accuracy first", as the code of its
+            authors' later FedNets has it (the paper's own is not public).
         random_state: Integer, `numpy.random.RandomState` or `None`, for every
             `random_state` of the clusterer that is `None`. Defaults to `None`.
 
@@ -167,7 +168,10 @@ def _best_cluster(
     clusters: list[np.ndarray], p: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
     accuracies, losses = accuracy(p, y), negative_log_likelihood(p, y)
-    return min(clusters, key=lambda c: (-accuracies[c].mean(), losses[c].mean()))
+    # Equal means of unlike numbers of learners may differ by rounding.
+    return min(
+        clusters, key=lambda c: (-accuracies[c].mean().round(12), losses[c].mean())
+    )
 
 
 _REPRESENTATIVES: dict[str, Callable[..., np.ndarray]] = {

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 _WIDTH = 100
-_NAME_WIDTH = 24
 _MOST_ROWS = 40
+_FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB"]
+_HEADER = ["", "learner", "cluster", *_FIGURES, "why"]
 
 
 class LearnerRow(NamedTuple):
@@ -75,32 +76,25 @@ class SelectionReport:
 def _table(report: SelectionReport) -> list[str]:
     shown = report.rows if len(report.rows) <= _MOST_ROWS else report.kept
     shown = sorted(shown, key=lambda r: (r.cluster, not r.kept, -r.accuracy, r.index))
-    cells = [_header(), *map(_cells, shown), _ensemble_cells(report)]
-    filled = [i for i in range(len(cells[0])) if any(row[i] for row in cells[1:])]
-    widths = {i: max(len(row[i]) for row in cells) for i in filled}
-    lines = [_line([(row[i], widths[i], i) for i in filled]) for row in cells]
-    rule = "-" * max(map(len, lines))
-    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
-
-
-def _header() -> list[str]:
-    figures = ["accuracy", "NLL", "ECE", "zeros", "kB", "gzip kB"]
-    return ["", "learner", "cluster", *figures, "why"]
+    lines = [_HEADER, *map(_cells, shown), _ensemble_cells(report)]
+    columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    room = _WIDTH - sum(max(map(len, c)) + 2 for c in columns if c[0] != "learner")
+    texts = [
+        "  ".join(cells).rstrip()
+        for cells in zip(*(_align(c, room) for c in columns), strict=True)
+    ]
+    rule = "-" * max(map(len, texts))
+    return [texts[0], rule, *texts[1:-1], rule, texts[-1]]
 
 
 def _cells(row: LearnerRow) -> list[str]:
-    return [
-        "*" if row.kept else "",
-        _shorten(row.name, _NAME_WIDTH),
-        str(row.cluster) if row.cluster >= 0 else "none",
-        *_figures(row._asdict()),
-        row.why,
-    ]
+    mark, label = "*" if row.kept else "", str(row.cluster) if row.cluster >= 0 else "-"
+    return [mark, row.name, label, *_figures(row._asdict()), row.why]
 
 
 def _ensemble_cells(report: SelectionReport) -> list[str]:
-    name = f"ensemble of {len(report.kept)}"
-    return ["*", name, "", *_figures({**report.ensemble, "sparsity": None}), ""]
+    figures = _figures({"sparsity": None, **report.ensemble})
+    return ["*", f"ensemble of {len(report.kept)}", "", *figures, ""]
 
 
 def _figures(values: dict[str, Any]) -> list[str]:
@@ -117,36 +111,34 @@ def _kilobytes(n_bytes: int | None) -> str:
     return "" if n_bytes is None else f"{n_bytes / 1000:.1f}"
 
 
-def _line(cells: list[tuple[str, int, int]]) -> str:
-    words = {0, 1, len(_header()) - 1}
-    parts = [t.ljust(w) if i in words else t.rjust(w) for t, w, i in cells]
-    line = "  ".join(parts).rstrip()
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+def _align(column: tuple[str, ...], room: int) -> list[str]:
+    if column[0] == "learner":
+        column = tuple(shorten(name, max(room, 13)) for name in column)
+    width = max(map(len, column))
+    words = column[0] in ("", "learner", "why")
+    return [text.ljust(width) if words else text.rjust(width) for text in column]
 
 
-def _shorten(name: str, width: int) -> str:
-    """Cut out the middle: names of learners differ at both ends."""
+def shorten(name: str, width: int) -> str:
+    """Cut out the middle of a name: learners' names differ at both ends."""
     tail = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - tail]}…{name[-tail:]}"
 
 
 def _notes(report: SelectionReport) -> list[str]:
-    n_kept, n_rows = len(report.kept), len(report.rows)
     how = report.method
     if report.representative:
         how += f", representative={report.representative!r}"
-    hidden = n_rows > _MOST_ROWS
-    notes = [f"Kept (*) {n_kept} of {n_rows} learners by {how}."]
-    notes += ["Only these are shown; `rows` has all."] if hidden else []
+    notes = [f"Kept (*) {len(report.kept)} of {len(report.rows)} learners by {how}."]
+    if len(report.rows) > _MOST_ROWS:
+        notes.append("The others are in `rows`.")
     if report.disagreement is not None:
-        note = "Two learners predict different classes for "
-        note += f"{report.disagreement:.1%} of the samples on average"
+        note = f"Two learners differ in {report.disagreement:.1%} of their predictions"
         if report.disagreement_kept is not None:
-            note += f", two of the kept for {report.disagreement_kept:.1%}"
+            note += f", two kept ones in {report.disagreement_kept:.1%}"
         notes.append(note + ".")
     return [
         *notes,
-        f"Measured on the {report.n_samples} samples that were used for choosing, "
-        "so the figures flatter:",
-        "judge the ensemble on other data.",
+        f"Measured on the {report.n_samples} samples used for choosing, which flatters:"
+        " judge the ensemble on others.",
     ]

@@ -1,16 +1,22 @@
 """Make a `SelectionReport` from predictions and a `Selection`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection import metrics
-from keras_micronets.selection.mapping import prediction_map
+from keras_micronets.selection.mapping import prediction_distances, prediction_map
+from keras_micronets.selection.metrics import (
+    accuracy,
+    disagreement,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from keras_micronets.selection.reasons import reasons
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
+from keras_micronets.selection.weighting import combine
 
 
 def selection_report(
@@ -27,18 +33,18 @@ def selection_report(
     """Report who was kept, why, and what it is worth.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`, what the choice
+        probabilities: Array of shape `(learners, samples, classes)`: what the choice
             was made on.
         y: Labels, sparse or one-hot; see `as_labels`.
-        selection: A `Selection` made from them.
+        selection: The `Selection` made from them.
         names: Sequence of strings, one a learner.
-        sparsity: Sequence of floats in `[0, 1]`, one a learner. Defaults to `None`,
-            not known; so may single values be.
-        n_bytes: Sequence of integers, the size of each learner's file in bytes.
-            Defaults to `None`.
-        gzip_bytes: The same for the file after gzip. Defaults to `None`.
-        ensemble_probabilities: Array of shape `(samples, classes)`, what the ensemble
-            predicts. Defaults to `None`, the mean weighted as in `selection`.
+        sparsity: Sequence of floats in `[0, 1]`, one a learner; `None` where not
+            known. Defaults to `None`, none known.
+        n_bytes: Sequence of integers, the size of each learner's file in bytes;
+            `None` where not known. Defaults to `None`.
+        gzip_bytes: The same after gzip. Defaults to `None`.
+        ensemble_probabilities: Array of shape `(samples, classes)`: what the ensemble
+            predicts. Defaults to `None`: the mean, weighted as in `selection`.
 
     Returns:
         A `SelectionReport`.
@@ -50,47 +56,91 @@ def selection_report(
 
     ```python
     selection = cluster(probabilities, y, n_members=4, random_state=0)
-    report = selection_report(probabilities, y, selection, names=["a", "b", ...])
-    print(report)
+    print(selection_report(probabilities, y, selection, names=names))
     ```
     """
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
-    _check_selection(selection, len(p))
-    names = _column("names", names, len(p))
-    figures = _figures(p, y)
+    _check_length("selection.labels", selection.labels, len(p))
+    _check_length("names", names, len(p))
     sizes = {
-        "sparsity": _column("sparsity", sparsity, len(p), float),
-        "n_bytes": _column("n_bytes", n_bytes, len(p), int),
-        "gzip_bytes": _column("gzip_bytes", gzip_bytes, len(p), int),
+        "sparsity": _column("sparsity", sparsity, float, len(p)),
+        "n_bytes": _column("n_bytes", n_bytes, int, len(p)),
+        "gzip_bytes": _column("gzip_bytes", gzip_bytes, int, len(p)),
     }
+    if ensemble_probabilities is None:
+        ensemble_probabilities = combine(p[selection.indices], selection.weights)
     kept = np.isin(np.arange(len(p)), selection.indices)
-    positions = prediction_map(p)
-    columns = {
-        "index": range(len(p)),
-        "name": names,
-        "cluster": selection.labels.tolist(),
-        "kept": kept.tolist(),
-        "why": reasons(selection, p, y, names),
-        **figures,
-        **sizes,
-        "map_x": positions[:, 0].tolist(),
-        "map_y": positions[:, 1].tolist(),
-    }
-    rows = [LearnerRow(*(columns[f][i] for f in LearnerRow._fields)) for i in columns["index"]]
-    combined = ensemble_probabilities
-    if combined is None:
-        combined = np.tensordot(selection.weights, p[selection.indices], 1)
-    ensemble = {name: values[0] for name, values in _figures([combined], y).items()}
-    for key in ("n_bytes", "gzip_bytes"):
-        ensemble[key] = _total([sizes[key][i] for i in selection.indices])
-    differences = metrics.disagreement(p)
+    differences = disagreement(p)
     return SelectionReport(
-        rows=tuple(rows),
+        rows=_rows(p, y, selection, kept, [str(name) for name in names], sizes),
         method=selection.method,
         representative=selection.representative,
-        n_samples=p.shape[1],
+        n_samples=len(y),
         disagreement=_mean_of_pairs(differences),
         disagreement_kept=_mean_of_pairs(differences[np.ix_(kept, kept)]),
-        ensemble=ensemble,
+        ensemble={
+            **_figures(ensemble_probabilities, y),
+            "n_bytes": _total(sizes["n_bytes"], kept),
+            "gzip_bytes": _total(sizes["gzip_bytes"], kept),
+        },
     )
+
+
+def _rows(
+    p: np.ndarray,
+    y: np.ndarray,
+    selection: Selection,
+    kept: np.ndarray,
+    names: list[str],
+    sizes: dict[str, list],
+) -> tuple[LearnerRow, ...]:
+    why = reasons(selection, p, y)
+    positions = prediction_map(prediction_distances(p))
+    return tuple(
+        LearnerRow(
+            index=i,
+            name=names[i],
+            cluster=int(selection.labels[i]),
+            kept=bool(kept[i]),
+            why=why[i],
+            map_x=float(positions[i, 0]),
+            map_y=float(positions[i, 1]),
+            **_figures(p[i], y),
+            **{key: values[i] for key, values in sizes.items()},
+        )
+        for i in range(len(p))
+    )
+
+
+def _figures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    return {
+        "accuracy": float(accuracy(p, y)),
+        "negative_log_likelihood": float(negative_log_likelihood(p, y)),
+        "expected_calibration_error": float(expected_calibration_error(p, y)),
+    }
+
+
+def _column(name: str, values: Any, kind: Callable, n_learners: int) -> list:
+    if values is None:
+        return [None] * n_learners
+    _check_length(name, values, n_learners)
+    return [None if value is None else kind(value) for value in values]
+
+
+def _check_length(name: str, values: Any, n_learners: int) -> None:
+    if len(values) != n_learners:
+        raise ValueError(
+            f"Expected {name} to have {n_learners} values, one a learner. "
+            f"Received: {len(values)}."
+        )
+
+
+def _total(sizes: list[int | None], kept: np.ndarray) -> int | None:
+    chosen = [size for size, is_kept in zip(sizes, kept, strict=True) if is_kept]
+    return None if None in chosen else sum(chosen)
+
+
+def _mean_of_pairs(differences: np.ndarray) -> float | None:
+    n = len(differences)
+    return float(differences.sum() / (n * (n - 1))) if n > 1 else None

@@ -85,9 +85,10 @@ def as_labels(y: Any, n_classes: int, n_samples: int) -> np.ndarray:
     if y.shape == (n_samples, n_classes):
         return _from_one_hot(y)
     labels = y.reshape(-1)
-    if not (np.isfinite(labels) & (labels == np.floor(labels))).all():
+    broken = ~np.isfinite(labels) | (labels != np.floor(labels))
+    if broken.any():
         raise ValueError(
-            f"Expected integer labels. Received: {_first(labels, labels % 1 != 0)}."
+            f"Expected integer labels. Received: {_first(labels, broken)}."
         )
     outside = (labels < 0) | (labels >= n_classes)
     if outside.any():

@@ -8,14 +8,16 @@ from keras_micronets.sparsity.masks import keep_largest
 def allocate_per_layer(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
     """Return how many entries to remove from each array: the same share of each.
 
+    Every array keeps at least one entry, so that no layer is cut off.
+
     Args:
         scores: Arrays of scores, one a kernel.
         sparsity: Float in [0, 1).
 
     Returns:
-        A list of integers, each within half an entry of its share.
+        A list of integers, each within an entry of its share.
     """
-    return [round(sparsity * score.size) for score in scores]
+    return [min(round(sparsity * s.size), s.size - 1) for s in scores]
 
 
 def allocate_over_model(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:

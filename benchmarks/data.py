@@ -1,0 +1,81 @@
+"""CIFAR-10 for the benchmarks, and the augmentation they share."""
+
+import keras
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+MEAN = np.float32([125.3, 123.0, 113.9])  # of CIFAR-10's training images, a channel
+SCALE = np.float32([63.0, 62.1, 66.7])
+
+
+def load(path, *, train_size, seed):
+    """Return `(train, choose, test)`, each a tuple `(x, y)`, standardised.
+
+    A fifth of the training images is set aside for choosing learners.
+
+    Args:
+        path: An `.npz` with x_train, y_train, x_test, y_test, or `None` to let
+            Keras download CIFAR-10.
+        train_size: Integer, images drawn from the training set, or `None` for all.
+        seed: Integer that draws them and splits them.
+    """
+    x_train, y_train, x_test, y_test = _arrays(path)
+    if train_size is not None and train_size < len(x_train):
+        x_train, _, y_train, _ = train_test_split(
+            x_train, y_train, train_size=train_size, random_state=seed, stratify=y_train
+        )
+    x_train, x_choose, y_train, y_choose = train_test_split(
+        x_train, y_train, test_size=0.2, random_state=seed, stratify=y_train
+    )
+    parts = ((x_train, y_train), (x_choose, y_choose), (x_test, y_test))
+    return tuple(((x - MEAN) / SCALE, y) for x, y in parts)
+
+
+def _arrays(path):
+    if path is None:
+        (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
+    else:
+        with np.load(path, allow_pickle=False) as file:
+            names = ("x_train", "y_train", "x_test", "y_test")
+            x_train, y_train, x_test, y_test = (file[name] for name in names)
+    return x_train, y_train.ravel(), x_test, y_test.ravel()
+
+
+class Augmented(keras.utils.PyDataset):
+    """Batches of images, flipped and shifted by up to a tenth at random.
+
+    Args:
+        x: Images `(samples, height, width, channels)`.
+        y: Labels.
+        batch_size: Integer.
+        seed: Integer.
+    """
+
+    def __init__(self, x, y, *, batch_size, seed):
+        super().__init__()
+        self.x, self.y, self.batch_size = x, y, batch_size
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size :][: self.batch_size]
+        return self._augment(self.x[rows]), self.y[rows]
+
+    def on_epoch_end(self):
+        self.order = self.rng.permutation(len(self.x))
+
+    def _augment(self, x):
+        pad = x.shape[1] // 10
+        wide = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+        tops, lefts = self.rng.integers(0, 2 * pad + 1, (2, len(x)))
+        flips = self.rng.choice([-1, 1], len(x))
+        size = x.shape[1]
+        return np.stack(
+            [
+                image[top : top + size, left : left + size][:, ::flip]
+                for image, top, left, flip in zip(wide, tops, lefts, flips, strict=True)
+            ]
+        )

@@ -1,0 +1,76 @@
+"""The command `keras-micronets`."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments. `None` for those of the process. Defaults to `None`.
+
+    Returns:
+        Exit code: `0`, or `2` for bad input, said on stderr.
+
+    Example:
+
+    ```python
+    main(["quickstart", "--epochs", "60"])
+    ```
+    """
+    arguments = _parser().parse_args(argv)
+    # Before TensorFlow is loaded: its start-up notes would bury the table.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        arguments.run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-micronets",
+        description="Sparse, quantised ensembles for small devices.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    quickstart = commands.add_parser(
+        "quickstart",
+        help="train, prune, quantise, choose, export and run, in a few minutes",
+        description="Walk the whole road on handwritten digits, or on your images.",
+    )
+    quickstart.add_argument(
+        "--data", metavar="FILE.npz", help="x_train, y_train, x_test, y_test"
+    )
+    quickstart.add_argument(
+        "--out", metavar="DIR", help="where pool and bundle go; a new directory"
+    )
+    quickstart.add_argument("--epochs", type=int, default=60)
+    quickstart.add_argument("--learners", type=int, default=12)
+    quickstart.add_argument("--members", type=int, default=4)
+    quickstart.add_argument("--seed", type=int, default=0)
+    quickstart.set_defaults(run=_quickstart)
+    return parser
+
+
+def _quickstart(arguments):
+    from keras_micronets.quickstart import load_problem, run_quickstart
+
+    out = arguments.out or Path(tempfile.mkdtemp(prefix="keras-micronets-"))
+    run_quickstart(
+        load_problem(arguments.data, seed=arguments.seed),
+        out,
+        epochs=arguments.epochs,
+        n_learners=arguments.learners,
+        n_members=arguments.members,
+        seed=arguments.seed,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Turning the Keras learners of a pool into int8 `.tflite` ones."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from keras_micronets.export import export_tflite
+from keras_micronets.learners.learner import Learner
+
+
+def quantize_learner(
+    learner: Learner, path: Path, representative_data: np.ndarray | None
+) -> dict:
+    """Write a learner's int8 `.tflite` file, and return what is known of it.
+
+    Args:
+        learner: A Keras learner.
+        path: Where to write.
+        representative_data: As for `export_tflite`.
+    """
+    report = export_tflite(
+        learner.load(), path, representative_data=representative_data
+    )
+    of_the_file = ("directory", "name", "file", "sha256", "n_bytes", "created")
+    return learner.about(*of_the_file) | {
+        "architecture": "tflite",
+        "quantized": True,
+        "source": learner.sha256,
+        "origin": f"{learner.origin}; int8, ranges {report.calibration}",
+    }
+
+
+def check_keras(learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` unless all learners are Keras models."""
+    others = [learner.name for learner in learners if not learner.is_keras]
+    if others:
+        raise ValueError(
+            "Expected learners that are Keras models. Received: "
+            f"{', '.join(others[:5])}, which are `.tflite` files already."
+        )
+
+
+def check_made_from(made: Iterable[Learner], learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` if learners share a name but not their origin.
+
+    Learners may have been trained anew under the names of old ones.
+
+    Args:
+        made: Learners that were quantised before.
+        learners: Those that shall be quantised.
+    """
+    sources = {learner.name: learner.source for learner in made}
+    others = [x.name for x in learners if sources.get(x.name, x.sha256) != x.sha256]
+    if others:
+        raise ValueError(
+            "Expected a free path, or the pool of these learners as int8. Received: "
+            f"one whose {', '.join(others[:5])} came from other learners. Choose "
+            "another `path`, or remove that folder."
+        )

@@ -1,0 +1,175 @@
+"""The strokes that the pictures share. Imports matplotlib only when drawing."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_micronets.selection.report import SelectionReport, shorten
+
+# Okabe and Ito's colours, told apart by colour-blind readers, and three more; clusters
+# beyond the tenth begin again.
+_COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800"]
+_COLOURS += ["#6A3D9A", "#7F5539", "#5C6B73"]
+_NOISE, _INK, _FAINT, _STAR = "#9a9a9a", "#222222", "#dddddd", "#C1121F"
+# Where a label may stand, in points from its mark, the best first.
+_SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
+_CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
+_OFFSETS = [(r * x, r * y) for r in (13, 22, 34, 50) for x, y in _SIDES + _CORNERS]
+_NO_ROOM = 1000
+_Points = dict[int, tuple[float, float]]
+
+
+def new_axes() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise ImportError(
+            "Pictures need matplotlib. Install it with "
+            "`pip install keras-micronets[plots]`."
+        ) from None
+    figure = pyplot.figure(figsize=(7.2, 5.2), dpi=120, layout="constrained")
+    # Closed, a notebook shows the returned figure once, not a second time by itself.
+    pyplot.close(figure)
+    ax = figure.add_subplot()
+    ax.spines[:].set_visible(False)
+    ax.grid(color=_FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, labelsize=8.5, labelcolor="#555555")
+    ax.xaxis.label.set(fontsize=9, color=_INK)
+    ax.yaxis.label.set(fontsize=9, color=_INK)
+    return ax
+
+
+def colour(cluster: int) -> str:
+    return _COLOURS[cluster % len(_COLOURS)] if cluster >= 0 else _NOISE
+
+
+def sizes_by_accuracy(report: SelectionReport) -> list[float]:
+    accuracies = np.array([row.accuracy for row in report.rows])
+    spread = max(float(np.ptp(accuracies)), 1e-9)
+    return (30 + 110 * (accuracies - accuracies.min()) / spread).tolist()
+
+
+def learners(
+    ax: Any, report: SelectionReport, points: _Points, sizes: list[float] | None = None
+) -> None:
+    for row in report.rows:
+        if row.index not in points:
+            continue
+        x, y = points[row.index]
+        area = sizes[row.index] if sizes else 60
+        fill = {"color": colour(row.cluster), "linewidths": 0}
+        ax.scatter(x, y, s=area, alpha=1 if row.kept else 0.55, zorder=3, **fill)
+        if row.kept:
+            ring = (np.sqrt(area) + 6) ** 2
+            ax.scatter(x, y, s=ring, facecolors="none", edgecolors=_INK, zorder=4)
+
+
+def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
+    if report.representative not in ("accuracy", "centroid"):
+        return
+    keepers = {row.cluster: points[row.index] for row in report.kept}
+    for row in report.rows:
+        if row.cluster in keepers:
+            ends = np.array([points[row.index], keepers[row.cluster]])
+            ax.plot(*ends.T, color=colour(row.cluster), alpha=0.35, lw=1, zorder=1)
+
+
+def ensemble(ax: Any, at: tuple[float, float]) -> None:
+    ax.scatter(*at, s=330, marker="*", color=_STAR, edgecolors="white", zorder=5)
+
+
+def ensemble_label(report: SelectionReport, at: tuple[float, float]) -> dict[str, Any]:
+    text = f"ensemble of {len(report.kept)}\n{at[1]:.1f}%, {at[0]:.3g} kB"
+    return {"text": text, "xy": at, "color": _STAR, "weight": "bold"}
+
+
+def kept_labels(report: SelectionReport, points: _Points) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": f"{shorten(row.name, 24)}\n{row.accuracy:.1%}",
+            "xy": points[row.index],
+            "color": _INK,
+        }
+        for row in report.kept
+        if row.index in points
+    ]
+
+
+def size_axes(ax: Any, sizes: list[float]) -> None:
+    ax.margins(0.14, 0.16)
+    if min(sizes) > 0 and max(sizes) > 10 * min(sizes):
+        from matplotlib.ticker import LogLocator
+
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+    else:
+        ax.set_xlim(left=0)
+    low, high = ax.get_ylim()
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= min(high, 100)])
+
+
+def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
+    """Write each label beside its point, where it covers least.
+
+    A label that finds no place beside those already there is left out.
+    """
+    figure = ax.figure.canvas.figure
+    figure.draw_without_rendering()
+    reach = 6 * figure.dpi / 72
+    marks = [*points.values(), *(item["xy"] for item in labels)]
+    taken = [_box_around(mark, reach) for mark in ax.transData.transform(marks)]
+    written: list[Any] = []
+    for item in labels:
+        note = _note(ax, item)
+        box = _place(note, ax.bbox, taken, written)
+        if box is None:
+            note.remove()
+        else:
+            written.append(box)
+            if np.hypot(*note.get_position()) > _OFFSETS[0][0]:
+                _leader(ax, item["xy"], note.get_position())
+
+
+def _note(ax: Any, item: dict[str, Any]) -> Any:
+    from matplotlib.patheffects import withStroke
+
+    look = {"fontsize": 8.5, "linespacing": 1.15, "zorder": 6}
+    note = ax.annotate(**item, **look, xytext=(0, 0), textcoords="offset points")
+    note.set_in_layout(False)  # or the axes would move under the labels just placed
+    note.set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
+    return note
+
+
+def _leader(ax: Any, mark: tuple[float, float], offset: tuple[float, float]) -> None:
+    line = {"arrowstyle": "-", "color": _NOISE, "lw": 0.7, "shrinkA": 0, "shrinkB": 8}
+    where = {"xytext": offset, "textcoords": "offset points", "zorder": 2}
+    ax.annotate("", mark, **where, arrowprops=line).set_in_layout(False)
+
+
+def _place(note: Any, frame: Any, taken: list[Any], written: list[Any]) -> Any:
+    best, best_cost = None, _NO_ROOM
+    for offset in _OFFSETS:
+        box = _move(note, offset)
+        outside = not (frame.contains(*box.min) and frame.contains(*box.max))
+        cost = _NO_ROOM * (outside + sum(map(box.overlaps, written)))
+        cost += sum(map(box.overlaps, taken))
+        if cost < best_cost:
+            best, best_cost = offset, cost
+    return None if best is None else _move(note, best)
+
+
+def _move(note: Any, offset: tuple[float, float]) -> Any:
+    x, y = offset
+    note.set(position=offset)
+    note.set_horizontalalignment("left" if x > 0 else "right" if x < 0 else "center")
+    note.set_verticalalignment("bottom" if y > 0 else "top" if y < 0 else "center")
+    return note.get_window_extent()
+
+
+def _box_around(centre: np.ndarray, reach: float) -> Any:
+    from matplotlib.transforms import Bbox
+
+    return Bbox([centre - reach, centre + reach])

@@ -1,0 +1,150 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from model_cases import MODELS, images, labels, outputs
+
+from keras_micronets.layers import (
+    clone,
+    keeps_state,
+    kernels,
+    promote,
+    quantized_share,
+    set_quantizers,
+    strip,
+)
+from keras_micronets.layers.twins import is_twin
+
+every_model = pytest.mark.parametrize("kind", MODELS)
+
+LOADS = """
+import sys
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], model(x, training=False))
+print([name for name in sys.modules if name.startswith("keras_micronets")])
+"""
+
+
+def pruned(kind, *, active=False):
+    model = MODELS[kind]()
+    promote(model, quantize=True)
+    rng = np.random.default_rng(0)
+    for kernel in kernels(model):
+        kernel.set_mask(rng.random(kernel.mask.shape) > 0.5)
+    set_quantizers(model, active)
+    model(images(), training=True)  # moves batch statistics and ranges
+    return model
+
+
+@every_model
+def test_strip_gives_a_plain_model_with_the_zeros(kind):
+    model = pruned(kind)
+    plain = strip(model)
+    for layer in plain._flatten_layers():
+        assert not is_twin(layer)
+        assert not type(layer).__module__.startswith("keras_micronets")
+    assert plain.count_params() < model.count_params()
+    np.testing.assert_allclose(outputs(plain), outputs(model), atol=1e-6)
+    zeros = sum(int(np.sum(np.array(v) == 0)) for v in plain.trainable_variables)
+    masked = sum(k.size - int(k.mask.sum()) for k in kernels(model))
+    assert zeros >= masked > 0
+
+
+@every_model
+def test_strip_masks_what_the_raw_kernel_still_holds(kind):
+    model = pruned(kind)
+    for kernel in kernels(model):  # as an optimizer with weight decay might
+        raw = kernel.layer.raw(kernel.name)
+        raw.assign_add(np.ones(raw.shape))
+    np.testing.assert_allclose(outputs(strip(model)), outputs(model), atol=1e-6)
+
+
+@every_model
+def test_strip_leaves_the_model_alone(kind):
+    model = pruned(kind, active=True)
+    expected = outputs(model)
+    strip(model)
+    np.testing.assert_array_equal(outputs(model), expected)
+    assert quantized_share(model) == 1.0
+
+
+@every_model
+def test_strip_keeps_names_and_trains(kind):
+    model = MODELS[kind]()
+    names = [layer.name for layer in model.layers if layer.weights]
+    promote(model, quantize=True)
+    plain = strip(model)
+    assert [layer.name for layer in plain.layers if layer.weights] == names
+    assert not plain.compiled
+    plain.compile("sgd", "sparse_categorical_crossentropy")
+    plain.fit(images(), labels(), verbose=0)
+
+
+@every_model
+def test_strip_takes_a_plain_model(kind):
+    model = MODELS[kind]()
+    np.testing.assert_array_equal(outputs(strip(model)), outputs(model))
+
+
+def test_stripped_files_load_without_this_package(tmp_path):
+    kinds = [kind for kind in MODELS if kind != "subclassed"]
+    np.save(tmp_path / "x.npy", images())
+    for kind in kinds[1:3]:
+        plain = strip(pruned(kind))
+        plain.save(tmp_path / "plain.keras")
+        paths = [tmp_path / name for name in ("plain.keras", "x.npy", "y.npy")]
+        done = subprocess.run(
+            [sys.executable, "-c", LOADS, *map(str, paths)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "[]"
+        np.testing.assert_allclose(np.load(paths[-1]), outputs(plain), atol=1e-6)
+
+
+def test_stripped_subclassed_model_loads_where_its_class_is(tmp_path):
+    plain = strip(pruned("subclassed"))
+    plain.save(tmp_path / "plain.keras")
+    loaded = keras.saving.load_model(tmp_path / "plain.keras")
+    np.testing.assert_allclose(outputs(loaded), outputs(plain), atol=1e-6)
+
+
+@pytest.mark.parametrize("active", [False, True])
+@every_model
+def test_clone_is_equal_and_apart(kind, active):
+    model = pruned(kind, active=active)
+    copy = clone(model)
+    expected = outputs(model)
+    np.testing.assert_array_equal(outputs(copy), expected)
+    assert quantized_share(copy) == float(active)
+    for old, new in zip(kernels(model), kernels(copy), strict=True):
+        np.testing.assert_array_equal(new.weights, old.weights)
+        np.testing.assert_array_equal(new.mask, old.mask)
+        assert new.layer is not old.layer
+        assert new.layer.name == old.layer.name
+    for kernel in kernels(copy):
+        kernel.set_mask(np.zeros(kernel.mask.shape, bool))
+    np.testing.assert_array_equal(outputs(model), expected)
+    assert np.abs(outputs(copy) - expected).max() > 0
+
+
+def test_clones_of_a_subclassed_model_can_be_promoted():
+    assert promote(clone(MODELS["subclassed"]())).promoted == ("conv", "head")
+
+
+@every_model
+def test_clone_takes_a_plain_model(kind):
+    model = MODELS[kind]()
+    np.testing.assert_array_equal(outputs(clone(model)), outputs(model))
+
+
+def test_keeps_state():
+    assert keeps_state(pruned("residual", active=True))
+    assert keeps_state(pruned("subclassed"))
+    assert not keeps_state(pruned("subclassed", active=True))

@@ -1,0 +1,163 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from tiny_keras import Interrupt, Watch, compiled, data, dense_model, fit
+
+from keras_micronets import LearnerPool, layers
+from keras_micronets.callbacks import (
+    LearnerCheckpoint,
+    QuantizationAwareTraining,
+    WeightPruning,
+)
+from keras_micronets.schedules import PolynomialDecay
+
+
+def names(pool):
+    return [learner.name for learner in pool]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return LearnerPool(tmp_path / "pool")
+
+
+def test_learners_carry_what_is_known(pool):
+    weights = []
+    keep = Watch(on_epoch=lambda model, epoch: weights.append(model.get_weights()))
+    history = fit(
+        compiled(dense_model()),
+        WeightPruning(PolynomialDecay(0.0, 0.75)),
+        QuantizationAwareTraining(start=0.5),
+        LearnerCheckpoint(pool, every=2, seed=7),
+        keep,
+        validation_data=data(seed=1),
+    ).history
+    assert names(pool) == ["run-000-epoch-0002", "run-000-epoch-0004"]
+    for learner, epoch in zip(pool, (2, 4), strict=True):
+        assert learner.run == "run-000"
+        assert learner.epoch == epoch
+        assert learner.seed == 7
+        assert learner.sparsity == history["sparsity"][epoch - 1]
+        assert learner.quantized is True
+        assert learner.from_logits is False
+        assert learner.metrics.keys() == history.keys()
+        for key, value in learner.metrics.items():
+            assert value == pytest.approx(history[key][epoch - 1])
+        loaded = learner.load()
+        for found, kept in zip(loaded.get_weights(), weights[epoch - 1], strict=True):
+            np.testing.assert_array_equal(found, kept)
+    assert pool[0].sparsity < pool[1].sparsity == 0.75
+
+
+@pytest.mark.parametrize(
+    ("every", "start", "epochs"),
+    [(1, 0.0, [1, 2, 3, 4, 5]), (2, 0.0, [2, 4]), (1, 0.6, [3, 4, 5]), (6, 0.0, [])],
+)
+def test_when_learners_are_taken(pool, every, start, epochs):
+    checkpoint = LearnerCheckpoint(pool, every, start=start)
+    fit(compiled(dense_model()), checkpoint, epochs=5)
+    assert [learner.epoch for learner in pool] == epochs
+
+
+def test_a_second_fit_is_a_new_run(pool):
+    checkpoint, model = LearnerCheckpoint(pool), compiled(dense_model())
+    fit(model, checkpoint, epochs=2)
+    fit(model, checkpoint, epochs=2)
+    assert names(pool) == [
+        "run-000-epoch-0001",
+        "run-000-epoch-0002",
+        "run-001-epoch-0001",
+        "run-001-epoch-0002",
+    ]
+    assert checkpoint.run is None
+
+
+def test_runs_may_be_named(pool):
+    fit(compiled(dense_model()), LearnerCheckpoint(pool, run="wide-3"), epochs=1)
+    fit(compiled(dense_model()), LearnerCheckpoint(pool), epochs=1)
+    assert names(pool) == ["run-000-epoch-0001", "wide-3-epoch-0001"]
+    assert pool["wide-3-epoch-0001"].run == "wide-3"
+
+
+def test_a_fit_that_goes_on_stays_in_its_run(pool):
+    model = compiled(dense_model())
+    fit(model, LearnerCheckpoint(pool), epochs=2)
+    fit(model, LearnerCheckpoint(pool), epochs=3, initial_epoch=2)
+    assert [learner.run for learner in pool] == ["run-000"] * 3
+    assert [learner.epoch for learner in pool] == [1, 2, 3]
+
+
+def test_a_resumed_run_adds_none_twice(pool, tmp_path):
+    fit(compiled(dense_model()), LearnerCheckpoint(pool), epochs=1)  # an older run
+
+    def callbacks(*others):
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / "backup", delete_checkpoint=False
+        )
+        pruning = WeightPruning(PolynomialDecay(0.0, 0.8, end=1.0))
+        return [pruning, LearnerCheckpoint(pool), backup, *others]
+
+    with pytest.raises(InterruptedError):
+        fit(compiled(dense_model()), *callbacks(Interrupt(3)), epochs=5)
+    before = {learner.name: learner.sha256 for learner in pool}
+    # The backup is that of an epoch earlier, as if the process had been killed
+    # after the learner was added and before the backup was made.
+    metadata = tmp_path / "backup" / "training_metadata.json"
+    metadata.write_text(json.dumps({"epoch": 2, "batch": 0}))
+    history = fit(compiled(dense_model(seed=5)), *callbacks(), epochs=5)
+    assert history.epoch == [2, 3, 4]
+    assert names(pool)[1:] == [f"run-001-epoch-{n:04d}" for n in range(1, 6)]
+    for name, sha256 in before.items():
+        assert pool[name].sha256 == sha256
+    sparsities = [learner.sparsity for learner in pool][1:]
+    assert sparsities == sorted(sparsities)
+    assert sparsities[-1] == layers.sparsity(pool[-1].load())
+
+
+def test_it_says_what_it_added(pool, capsys):
+    checkpoint = LearnerCheckpoint(pool, verbose=1)
+    fit(compiled(dense_model()), WeightPruning(lambda p: 0.5), checkpoint, epochs=1)
+    out = capsys.readouterr().out
+    assert "Learner run-000-epoch-0001: sparsity 0.500" in out
+
+
+def test_a_damaged_learner_is_not_trained_again(pool):
+    model = compiled(dense_model())
+    fit(model, LearnerCheckpoint(pool), epochs=2)
+    pool[0].path.write_bytes(b"nothing")
+    with pytest.warns(UserWarning, match="run-000-epoch-0001"):
+        again = LearnerPool(pool.path)
+    fit(model, LearnerCheckpoint(again, run="run-000"), epochs=3)
+    assert names(again) == ["run-000-epoch-0002", "run-000-epoch-0003"]
+    assert again.damaged == ["run-000-epoch-0001"]
+
+
+def test_from_logits_is_told_or_settled(pool):
+    model = compiled(dense_model(activation=None))
+    fit(model, LearnerCheckpoint(pool, run="settled"), epochs=1)
+    fit(model, LearnerCheckpoint(pool, run="told", from_logits=True), epochs=1)
+    assert pool["settled-epoch-0001"].from_logits is None
+    assert pool["told-epoch-0001"].from_logits is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "Received: 0"),
+        ({"every": -2}, "Received: -2"),
+        ({"start": 1.0}, "start=1.0"),
+        ({"start": -0.5}, "start=-0.5"),
+    ],
+)
+def test_a_bad_argument_is_named(pool, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit(compiled(dense_model()), LearnerCheckpoint(pool, **arguments))
+    assert len(pool) == 0
+
+
+def test_a_run_that_no_folder_can_be_named_after(pool):
+    with pytest.raises(ValueError, match="Expected a name of letters"):
+        fit(compiled(dense_model()), LearnerCheckpoint(pool, run="../run"), epochs=1)
+    assert [path.name for path in pool.path.parent.iterdir()] == ["pool"]

@@ -1,0 +1,191 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from tiny_keras import (
+    Interrupt,
+    Watch,
+    assert_zeros_where_masked,
+    compiled,
+    counts,
+    data,
+    dense_model,
+    fit,
+)
+
+from keras_micronets import layers
+from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
+from keras_micronets.layers import ActivationQuantizer
+from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.schedules import PolynomialDecay
+
+
+def ranges(model):
+    """The ranges that are learned, by the path of their quantiser in the model."""
+    return {
+        quantizer.lower.path.split("/", 1)[1]: tuple(
+            float(bound) for bound in quantizer.bounds()
+        )
+        for quantizer in quantizers(model)
+        if isinstance(quantizer, ActivationQuantizer) and not quantizer.fixed_range
+    }
+
+
+class Record(Watch):
+    """Keep the share of quantisers that are on, and the ranges, after each batch."""
+
+    def __init__(self):
+        self.shares, self.ranges = [], []
+        super().__init__(on_batch=self.keep)
+
+    def keep(self, model, step):
+        self.shares.append(layers.quantized_share(model))
+        self.ranges.append(ranges(model))
+
+
+def test_it_is_off_before_its_start_and_on_from_it():
+    record = Record()
+    model = compiled(dense_model())
+    history = fit(model, QuantizationAwareTraining(start=0.5), record).history
+    # The quantisers are switched before the batch that begins at half of the run.
+    assert record.shares == [0.0] * 19 + [1.0] * 21
+    assert history["quantized"] == [0.0, 1.0, 1.0, 1.0]
+    assert all(type(value) is float for value in history["quantized"])
+
+
+def test_ranges_move_only_while_it_is_on():
+    record = Record()
+    fit(compiled(dense_model()), QuantizationAwareTraining(start=0.5), record)
+    before, after = record.ranges[:20], record.ranges[20:]
+    assert before[0]
+    assert all(bounds == (0.0, 0.0) for found in before for bounds in found.values())
+    assert all(upper > lower for lower, upper in after[0].values())
+    for earlier, later in itertools.pairwise(after):
+        assert any(earlier[path] != later[path] for path in earlier)
+
+
+def test_ranges_stand_still_outside_of_training():
+    model = compiled(dense_model())
+    fit(model, QuantizationAwareTraining(), epochs=1)
+    before = ranges(model)
+    x, y = data()
+    model.predict(100 * x, verbose=0)
+    model.evaluate(100 * x, y, verbose=0)
+    assert ranges(model) == before
+
+
+def test_the_model_computes_with_rounded_values_once_it_is_on():
+    model = compiled(dense_model(activation=None))
+    fit(model, QuantizationAwareTraining(), epochs=1)
+    outputs = model.predict(data()[0], verbose=0)
+    lower, upper = next(b for p, b in ranges(model).items() if p.startswith("head"))
+    steps = outputs / ((upper - lower) / 255)
+    np.testing.assert_allclose(steps, np.round(steps), atol=1e-3)
+    assert len(np.unique(outputs)) > 3
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3])
+def test_it_starts_within_an_epoch(start):
+    record = Record()
+    fit(compiled(dense_model()), QuantizationAwareTraining(start), record, epochs=1)
+    off = max(0, round(10 * start) - 1)
+    assert record.shares == [0.0] * off + [1.0] * (10 - off)
+
+
+def test_it_starts_under_several_steps_an_execution():
+    record = Record()
+    model = compiled(dense_model(), steps_per_execution=4)
+    fit(model, QuantizationAwareTraining(start=0.45), record, epochs=2)
+    assert record.shares == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_in_a_second_fit_it_stays_on():
+    model, qat = compiled(dense_model()), QuantizationAwareTraining(start=0.5)
+    fit(model, qat, epochs=2)
+    learned, record = ranges(model), Record()
+    history = fit(model, qat, record, epochs=2).history
+    assert history["quantized"] == [1.0, 1.0]
+    assert record.shares == [1.0] * 20
+    for path, bounds in record.ranges[0].items():
+        assert bounds == pytest.approx(learned[path], rel=0.1, abs=0.1)
+
+
+def test_a_model_that_was_fitted_before_it():
+    model = compiled(dense_model())
+    fit(model, epochs=1)
+    model.predict(data()[0], verbose=0)
+    record = Record()
+    fit(model, QuantizationAwareTraining(), record, epochs=1)
+    assert all(upper > lower for lower, upper in record.ranges[0].values())
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["pruning first", "pruning last"])
+def test_with_pruning_in_either_order(order):
+    both = [
+        WeightPruning(PolynomialDecay(0.0, 0.75)),
+        QuantizationAwareTraining(start=0.5),
+    ]
+    watch = Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model))
+    model = compiled(dense_model())
+    history = fit(model, *both[::order], watch).history
+    assert counts(model) == {"hidden": 96, "head": 36}
+    assert history["sparsity"][-1] == 0.75
+    assert history["quantized"] == [0.0, 1.0, 1.0, 1.0]
+    for kernel in layers.kernels(model):  # zeros stay zero through the quantiser
+        effective = keras.ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+        assert (effective[~kernel.mask] == 0).all()
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["pruning first", "pruning last"])
+def test_a_run_that_was_interrupted_resumes(tmp_path, order):
+    def callbacks(*others):
+        ours = [
+            WeightPruning(PolynomialDecay(0.0, 0.75)),
+            QuantizationAwareTraining(start=0.4),
+        ]
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / "backup", delete_checkpoint=False
+        )
+        return [backup, *ours[::order], *others]
+
+    before = Record()
+    with pytest.raises(InterruptedError):
+        fit(compiled(dense_model()), *callbacks(before, Interrupt(3)), epochs=5)
+    resumed, after = compiled(dense_model(seed=5)), Record()
+    history = fit(resumed, *callbacks(after), epochs=5)
+    assert history.epoch == [3, 4]
+    assert history.history["quantized"] == [1.0, 1.0]
+    assert history.history["sparsity"][-1] == 0.75
+    # Ranges go on from where they were: one batch moves them by a hundredth.
+    for path, bounds in after.ranges[0].items():
+        assert bounds == pytest.approx(before.ranges[-1][path], rel=0.05, abs=0.05)
+
+
+def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
+    def callbacks(*others):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        return [QuantizationAwareTraining(start=0.75), backup, *others]
+
+    with pytest.raises(InterruptedError):
+        fit(compiled(dense_model()), *callbacks(Interrupt(1)))
+    history = fit(compiled(dense_model()), *callbacks()).history
+    assert history["quantized"] == [0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("start", [-0.1, 1.0, 60])
+def test_a_start_outside_the_run_is_refused(start):
+    model = compiled(dense_model())
+    with pytest.raises(ValueError, match=f"Received: start={start}"):
+        fit(model, QuantizationAwareTraining(start=start))
+    assert type(model.layers[0]) is keras.layers.Dense  # nothing was promoted
+
+
+def test_a_model_without_kernels_is_refused():
+    model = compiled(keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]))
+    with pytest.raises(ValueError, match="Expected a model with layers to prune"):
+        model.fit(
+            *(np.eye(3), np.arange(3)),
+            callbacks=[QuantizationAwareTraining()],
+            verbose=0,
+        )

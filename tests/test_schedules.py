@@ -1,0 +1,193 @@
+import subprocess
+import sys
+import warnings
+
+import keras
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keras_micronets.schedules import (
+    Constant,
+    PolynomialDecay,
+    TfmotSchedule,
+    as_schedule,
+    check_sparsity,
+)
+
+sparsities = st.floats(0.0, 1.0, exclude_max=True)
+moments = st.floats(0.0, 1.0)
+
+
+@st.composite
+def ramps(draw):
+    begin, end = sorted(draw(st.lists(moments, min_size=2, max_size=2, unique=True)))
+    return PolynomialDecay(
+        draw(sparsities),
+        draw(sparsities),
+        begin=begin,
+        end=end,
+        power=draw(st.floats(0.1, 10.0)),
+    )
+
+
+@pytest.fixture(scope="module")
+def tfmot():
+    with warnings.catch_warnings():
+        warnings.filterwarnings(  # tfmot compares versions the old way
+            "ignore", "distutils Version classes are deprecated", DeprecationWarning
+        )
+        import tensorflow_model_optimization
+    return tensorflow_model_optimization.sparsity.keras
+
+
+def test_constant_holds_from_its_beginning():
+    schedule = Constant(0.5, begin=0.25)
+    assert [schedule(p) for p in (0.0, 0.24, 0.25, 1.0)] == [0.0, 0.0, 0.5, 0.5]
+
+
+def test_polynomial_decay_is_steep_first():
+    schedule = PolynomialDecay(0.0, 0.8)
+    assert schedule(0.0) == 0.0
+    assert schedule(0.375) == pytest.approx(0.8 * (1 - 0.5**3))
+    assert schedule(0.75) == schedule(1.0) == 0.8
+
+
+def test_polynomial_decay_is_a_straight_line_at_power_one():
+    schedule = PolynomialDecay(0.2, 0.6, begin=0.5, end=1.0, power=1.0)
+    values = [schedule(p) for p in (0.0, 0.5, 0.75, 1.0)]
+    assert values == pytest.approx([0.2, 0.2, 0.4, 0.6])
+
+
+@given(ramps(), moments)
+def test_a_ramp_stays_between_its_ends(schedule, progress):
+    low, high = sorted((schedule.initial_sparsity, schedule.final_sparsity))
+    assert low - 1e-12 <= schedule(progress) <= high + 1e-12
+    assert check_sparsity(schedule(progress), "sparsity") < 1
+
+
+@given(ramps(), moments, moments)
+def test_a_growing_ramp_never_falls(schedule, earlier, later):
+    schedule.initial_sparsity, schedule.final_sparsity = sorted(
+        (schedule.initial_sparsity, schedule.final_sparsity)
+    )
+    earlier, later = sorted((earlier, later))
+    assert schedule(earlier) <= schedule(later) + 1e-12
+
+
+@given(st.one_of(ramps(), st.builds(Constant, sparsities, begin=moments)))
+def test_a_configuration_makes_an_equal_schedule(schedule):
+    again = type(schedule).from_config(schedule.get_config())
+    assert again.get_config() == schedule.get_config()
+    grid = [i / 20 for i in range(21)]
+    assert [again(p) for p in grid] == [schedule(p) for p in grid]
+    assert eval(repr(schedule)).get_config() == schedule.get_config()
+
+
+def test_keras_saves_schedules():
+    schedule = PolynomialDecay(0.1, 0.8, power=2.0)
+    stored = keras.saving.serialize_keras_object(schedule)
+    again = keras.saving.deserialize_keras_object(stored)
+    assert type(again) is PolynomialDecay
+    assert again.get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Constant(1.0), "sparsity=1.0"),
+        (lambda: Constant(-0.1), "sparsity=-0.1"),
+        (lambda: Constant(float("nan")), "sparsity=nan"),
+        (lambda: Constant(0.5, begin=1.5), "begin=1.5"),
+        (lambda: PolynomialDecay(80, 0.9), "initial_sparsity=80"),
+        (lambda: PolynomialDecay(0.0, 1.0), "final_sparsity=1.0"),
+        (lambda: PolynomialDecay(0.0, 0.8, begin=-1), "begin=-1"),
+        (lambda: PolynomialDecay(0.0, 0.8, end=2), "end=2"),
+        (lambda: PolynomialDecay(0.0, 0.8, begin=0.5, end=0.5), "end=0.5"),
+        (lambda: PolynomialDecay(0.0, 0.8, power=0), "power=0"),
+    ],
+)
+def test_a_bad_argument_is_named(make, named):
+    with pytest.raises(ValueError, match=r"Expected .* Received: .*" + named):
+        make()
+
+
+@pytest.mark.parametrize("schedule", [0.8, None, [0.0, 0.8]])
+def test_what_is_no_schedule_is_refused(schedule):
+    with pytest.raises(TypeError, match="Expected a schedule"):
+        as_schedule(schedule, 100)
+
+
+@pytest.mark.parametrize("wrong", [1.0, -0.01, float("nan")])
+def test_a_schedule_that_leaves_the_range_anywhere_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"at 50 % of the run"):
+        as_schedule(lambda progress: wrong if progress == 0.5 else 0.3, 100)
+
+
+def test_any_callable_is_a_schedule():
+    def line(progress):
+        return progress / 2
+
+    assert as_schedule(line, None) is line
+
+
+@pytest.mark.parametrize("total", [40, 100, 333])
+def test_tfmot_schedules_answer_at_each_step_as_tfmot_says(tfmot, total):
+    given = [
+        tfmot.ConstantSparsity(0.5, begin_step=5, end_step=30, frequency=4),
+        tfmot.PolynomialDecay(0.1, 0.7, begin_step=3, end_step=40, frequency=5),
+    ]
+    for schedule in given:
+        adapted = as_schedule(schedule, total)
+        for step in range(total + 1):
+            due, sparsity = schedule(step)
+            assert adapted(step / total) == float(sparsity)
+            assert adapted.is_due(step / total) == bool(due)
+
+
+def test_a_tfmot_schedule_that_ends_after_the_run_is_told(tfmot):
+    schedule = tfmot.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=101)
+    with pytest.warns(UserWarning, match=r"ends at step 101, but the run has 100"):
+        as_schedule(schedule, 100)
+    as_schedule(tfmot.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=100), 100)
+    as_schedule(tfmot.ConstantSparsity(0.5, begin_step=0), 100)  # has no end
+
+
+def test_a_tfmot_schedule_needs_the_steps_of_the_run(tfmot):
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        as_schedule(tfmot.ConstantSparsity(0.5, begin_step=0), None)
+
+
+def test_a_tfmot_schedule_of_ones_own_is_adapted(tfmot):
+    class Half(tfmot.PruningSchedule):
+        def __call__(self, step):
+            return step == 10, 0.5
+
+        def get_config(self):
+            return {}
+
+    adapted = as_schedule(Half(), 20)
+    assert isinstance(adapted, TfmotSchedule)
+    assert [adapted.is_due(p) for p in (0.0, 0.5, 1.0)] == [False, True, False]
+    assert adapted(0.5) == 0.5
+    assert repr(adapted) == "tfmot {}"
+
+
+def test_training_does_not_import_tfmot():
+    script = """
+import sys
+import keras
+import numpy as np
+import keras_micronets as kmn
+
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+model.compile("sgd", "mse")
+pruning = kmn.callbacks.WeightPruning(kmn.schedules.PolynomialDecay(0.0, 0.5))
+model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0, callbacks=[pruning])
+found = [name for name in sys.modules if name.startswith("tensorflow_model")]
+sys.exit(f"imported {found}" if found else 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

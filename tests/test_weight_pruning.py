@@ -1,0 +1,419 @@
+import csv
+import itertools
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from tiny_keras import (
+    Interrupt,
+    Watch,
+    assert_zeros_where_masked,
+    compiled,
+    counts,
+    data,
+    dense_model,
+    fit,
+    masks,
+)
+
+from keras_micronets import layers
+from keras_micronets.callbacks import WeightPruning
+from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.schedules import Constant, PolynomialDecay
+
+# Epochs of ten batches, and two kernels: 8 x 16 and 16 x 3.
+SIZES = {"layer": [128, 48], "model": [176]}
+
+
+def assert_target_met(model, target, scope="layer"):
+    removed = list(counts(model).values())
+    removed = removed if scope == "layer" else [sum(removed)]
+    for count, size in zip(removed, SIZES[scope], strict=True):
+        assert abs(count - target * size) < 1
+    assert_zeros_where_masked(model)
+
+
+@pytest.fixture(scope="module")
+def tfmot():
+    with warnings.catch_warnings():
+        warnings.filterwarnings(  # tfmot compares versions the old way
+            "ignore", "distutils Version classes are deprecated", DeprecationWarning
+        )
+        import tensorflow_model_optimization
+    return tensorflow_model_optimization.sparsity.keras
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_the_target_is_met_and_sparsity_never_falls(scope):
+    model = compiled(dense_model())
+    seen = []
+    watch = Watch(
+        on_batch=lambda model, step: seen.append(masks(model)),
+        on_epoch=lambda model, epoch: assert_zeros_where_masked(model),
+    )
+    pruning = WeightPruning(PolynomialDecay(0.0, 0.8), scope=scope)
+    history = fit(model, pruning, watch).history
+    assert_target_met(model, 0.8, scope)
+    for before, after in itertools.pairwise(seen):
+        assert not any((after[name] & ~before[name]).any() for name in after)
+    assert history["sparsity"] == sorted(history["sparsity"])
+    assert history["sparsity"][-1] == layers.sparsity(model)
+    assert all(type(value) is float for value in history["sparsity"])
+
+    present = masks(model)
+    history = fit(model, pruning, watch, epochs=1).history
+    assert history["sparsity"] == [layers.sparsity(model)]
+    for name, mask in masks(model).items():
+        np.testing.assert_array_equal(mask, present[name])
+    assert_zeros_where_masked(model)
+
+
+def test_sparsity_follows_the_schedule_at_every_step():
+    schedule = PolynomialDecay(0.1, 0.9, end=1.0)
+    model = compiled(dense_model())
+
+    def check(model, step):
+        for count, size in zip(counts(model).values(), SIZES["layer"], strict=True):
+            assert abs(count - schedule(step / 40) * size) <= 0.5
+
+    fit(model, WeightPruning(schedule), Watch(on_batch=check))
+    assert_target_met(model, 0.9)
+
+
+def test_masks_change_at_the_frequency_and_at_an_epochs_end():
+    model = compiled(dense_model())
+    seen = []
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    fit(model, WeightPruning(lambda p: 0.9 * p, frequency=4), watch, epochs=2)
+    steps = [s for s in range(2, 21) if seen[s - 1] != seen[s - 2]]
+    assert steps == [4, 8, 10, 12, 16, 20]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+        lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+        lambda: keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9),
+        lambda: keras.optimizers.Adam(
+            0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=3
+        ),
+    ],
+    ids=["momentum", "weight decay", "ema", "ema that overwrites"],
+)
+def test_zeros_stay_with(optimizer):
+    model = compiled(dense_model(), optimizer())
+    watch = Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model))
+    fit(model, WeightPruning(PolynomialDecay(0.0, 0.75)), watch)
+    assert_target_met(model, 0.75)
+
+
+@pytest.mark.parametrize("n", [40, 36])
+def test_several_steps_an_execution(n):
+    """Ten and nine batches an epoch: neither is a multiple of four."""
+    model = compiled(dense_model(), steps_per_execution=4)
+    watch = Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model))
+    schedule = PolynomialDecay(0.0, 0.75, end=1.0)
+    history = fit(model, WeightPruning(schedule), watch, epochs=2, n=n, batch_size=4)
+    assert_target_met(model, 0.75)
+    half = history.history["sparsity"][0]
+    assert half == pytest.approx(schedule(0.5), abs=1 / 176)
+
+
+def quiet(*callbacks):
+    return {"callbacks": list(callbacks), "shuffle": False, "verbose": 0}
+
+
+def generate(n_batches):
+    x, y = data(4)
+    for _ in range(n_batches):
+        yield x, y
+
+
+def as_dataset(n_batches):
+    """A tf.data pipeline whose length Keras does not know."""
+    import tensorflow as tf
+
+    x, y = data(4)
+    dataset = tf.data.Dataset.from_tensors((x, y)).repeat(n_batches)
+    return dataset.filter(lambda *_: True)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
+def test_data_of_unknown_length_is_pruned_by_epoch():
+    model = compiled(dense_model())
+    seen = []
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    pruning = WeightPruning(lambda progress: 0.8 * progress)
+    model.fit(as_dataset(3), epochs=4, **quiet(pruning, watch))
+    np.testing.assert_allclose(seen, np.repeat([0.2, 0.4, 0.6, 0.8], 3), atol=1 / 176)
+    assert_target_met(model, 0.8)
+
+
+def test_a_generator_with_steps_is_pruned_by_step():
+    model = compiled(dense_model())
+    seen = []
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    pruning = WeightPruning(lambda progress: 0.8 * progress)
+    model.fit(generate(12), steps_per_epoch=6, epochs=2, **quiet(pruning, watch))
+    np.testing.assert_allclose(seen, 0.8 * np.arange(1, 13) / 12, atol=1 / 176)
+
+
+def test_progress_counts_the_initial_epoch():
+    model = compiled(dense_model())
+    pruning = WeightPruning(lambda progress: 0.8 * progress)
+    history = fit(model, pruning, epochs=8, initial_epoch=6).history
+    assert history["sparsity"] == pytest.approx([0.7, 0.8], abs=1 / 176)
+
+
+def test_a_model_that_was_fitted_before_promotion():
+    model = compiled(dense_model())
+    fit(model, epochs=1)
+    model.predict(data()[0], verbose=0)
+    iterations = int(model.optimizer.iterations.numpy())
+    fit(model, WeightPruning(Constant(0.9)), epochs=2)
+    assert_target_met(model, 0.9)
+    assert int(model.optimizer.iterations.numpy()) == iterations + 20
+    x, _ = data()
+    plain = layers.strip(model)
+    np.testing.assert_allclose(
+        model.predict(x, verbose=0), plain.predict(x, verbose=0), atol=1e-6
+    )
+
+
+def test_nested_functional_and_shared_layers():
+    keras.utils.set_random_seed(0)
+    shared = keras.layers.Dense(8, name="shared")
+    inner_in = keras.Input((8,))
+    inner = keras.Model(inner_in, keras.layers.Dense(8, name="inner")(inner_in))
+    inputs = keras.Input((8,))
+    x = keras.layers.Add()([shared(inputs), shared(inner(inputs))])
+    outputs = keras.layers.Dense(3, activation="softmax", name="head")(x)
+    model = compiled(keras.Model(inputs, outputs))
+    fit(model, WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=2)
+    assert counts(model) == {"shared": 32, "inner": 32, "head": 12}
+    assert_zeros_where_masked(model)
+
+
+def test_convolutions_are_pruned():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 1)),
+            keras.layers.Reshape((4, 2, 1)),
+            keras.layers.Conv2D(4, 3, padding="same", name="conv"),
+            keras.layers.BatchNormalization(),
+            keras.layers.DepthwiseConv2D(2, name="depthwise"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+    fit(compiled(model), WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=1)
+    assert counts(model) == {"conv": 18, "depthwise": 8, "head": 6}
+    assert_zeros_where_masked(model)
+
+
+def test_loggers_after_it_show_the_sparsity(tmp_path, monkeypatch):
+    written = []
+    board = keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)
+    monkeypatch.setattr(  # TensorFlow's own needs the tensorboard package
+        board.summary, "scalar", lambda name, value, step: written.append((name, value))
+    )
+    history = fit(
+        compiled(dense_model()),
+        WeightPruning(PolynomialDecay(0.0, 0.8)),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        board,
+        epochs=3,
+    ).history
+    with open(tmp_path / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["sparsity"]) for row in rows] == history["sparsity"]
+    shown = [value for name, value in written if name == "epoch_sparsity"]
+    assert shown == history["sparsity"]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize("listed", ["after", "before"])
+def test_checkpoints_load_as_they_are(tmp_path, suffix, listed):
+    model = compiled(dense_model(), keras.optimizers.SGD(0.1, momentum=0.9))
+    kept = {}
+
+    def keep(model, epoch):
+        kept[epoch + 1] = masks(model), model.get_weights()
+
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        tmp_path / ("{epoch}" + suffix), save_weights_only=suffix == ".weights.h5"
+    )
+    pruning = WeightPruning(PolynomialDecay(0.0, 0.8))
+    both = [pruning, checkpoint] if listed == "after" else [checkpoint, pruning]
+    fit(model, *both, Watch(on_epoch=keep), epochs=3)
+    for epoch, (expected, weights) in kept.items():
+        path = tmp_path / f"{epoch}{suffix}"
+        if suffix == ".keras":
+            loaded = keras.saving.load_model(path)
+        else:
+            loaded = dense_model(seed=1)
+            layers.promote(loaded)
+            loaded.load_weights(path)
+        for name, mask in masks(loaded).items():
+            np.testing.assert_array_equal(mask, expected[name])
+        if listed == "after":
+            assert_zeros_where_masked(loaded)
+            for found, value in zip(loaded.get_weights(), weights, strict=True):
+                np.testing.assert_array_equal(found, value)
+    assert sum(counts(loaded).values()) == pytest.approx(0.8 * 176, abs=2)
+
+
+def test_a_loaded_checkpoint_trains_on(tmp_path):
+    model = compiled(dense_model())
+    fit(model, WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    before = masks(loaded)
+    fit(loaded, WeightPruning(PolynomialDecay(0.0, 0.8)), epochs=2)
+    assert_target_met(loaded, 0.8)
+    for name, mask in masks(loaded).items():
+        assert not (mask & ~before[name]).any()
+
+
+@pytest.mark.parametrize("listed", ["first", "last"])
+def test_a_run_that_was_interrupted_resumes(tmp_path, listed):
+    def callbacks(*others):
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / "backup", delete_checkpoint=False
+        )
+        pruning = WeightPruning(PolynomialDecay(0.0, 0.8, end=1.0))
+        both = [backup, pruning] if listed == "first" else [pruning, backup]
+        return [*both, *others]
+
+    whole = compiled(dense_model())
+    expected = fit(
+        whole, WeightPruning(PolynomialDecay(0.0, 0.8, end=1.0)), epochs=6
+    ).history
+
+    before = {}
+    watch = Watch(on_epoch=lambda model, epoch: before.update(masks(model)))
+    with pytest.raises(InterruptedError):
+        fit(
+            compiled(dense_model()),
+            *callbacks(watch, Interrupt(3)),
+            epochs=6,
+        )
+    resumed = compiled(dense_model(seed=5))
+    start = []
+    keep = Watch(on_batch=lambda model, step: start.append(masks(model)))
+    history = fit(resumed, *callbacks(keep), epochs=6)
+    assert history.epoch == [3, 4, 5]
+    for name, mask in start[0].items():
+        assert not (mask & ~before[name]).any()
+    assert history.history["sparsity"] == expected["sparsity"][3:]
+    assert counts(resumed) == counts(whole)
+    assert_target_met(resumed, 0.8)
+
+
+def test_tfmot_schedules_change_masks_at_due_steps_only(tfmot):
+    schedule = tfmot.PolynomialDecay(
+        0.1, 0.7, begin_step=3, end_step=24, power=1, frequency=7
+    )
+    seen = [0.0]
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    model = compiled(dense_model())
+    fit(model, WeightPruning(schedule), watch)
+    changed = [s for s in range(1, 41) if seen[s] != seen[s - 1]]
+    assert changed == [3, 10, 17, 24]
+    for step in changed:
+        assert seen[step] == pytest.approx(float(schedule(step)[1]), abs=1 / 176)
+    assert_target_met(model, 0.7)
+
+
+def test_a_tfmot_constant_schedule_begins_and_ends_when_it_says(tfmot):
+    due = []
+
+    class Pruning(WeightPruning):
+        def _is_due(self, step):
+            if super()._is_due(step):
+                due.append(step)
+            return False
+
+    schedule = tfmot.ConstantSparsity(0.5, begin_step=5, end_step=30, frequency=10)
+    fit(compiled(dense_model()), Pruning(schedule))
+    assert due == [5, 15, 25]
+
+
+def test_a_tfmot_schedule_under_several_steps_an_execution(tfmot):
+    schedule = tfmot.ConstantSparsity(0.5, begin_step=5, end_step=5, frequency=1)
+    seen = []
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    model = compiled(dense_model(), steps_per_execution=4)
+    fit(model, WeightPruning(schedule), watch, epochs=1)
+    assert seen == [0.0, 0.5, 0.5]
+
+
+def test_a_tfmot_schedule_that_ends_after_the_run_is_told(tfmot):
+    schedule = tfmot.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=50)
+    with pytest.warns(UserWarning, match="ends at step 50, but the run has 40"):
+        fit(compiled(dense_model()), WeightPruning(schedule))
+
+
+def test_a_tfmot_schedule_needs_the_steps(tfmot):
+    schedule = tfmot.ConstantSparsity(0.5, begin_step=0)
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        compiled(dense_model()).fit(as_dataset(3), **quiet(WeightPruning(schedule)))
+
+
+@pytest.mark.parametrize(
+    ("pruning", "error", "message"),
+    [
+        (WeightPruning(0.8), TypeError, "Expected a schedule"),
+        (WeightPruning(lambda p: p), ValueError, "at 100 % of the run=1.0"),
+        (WeightPruning(Constant(0.5), scope="all"), ValueError, "scope='all'"),
+        (WeightPruning(Constant(0.5), frequency=0), ValueError, "frequency=0"),
+        (WeightPruning(Constant(0.5), frequency=-3), ValueError, "frequency=-3"),
+    ],
+)
+def test_a_bad_argument_is_named_and_changes_nothing(pruning, error, message):
+    model = compiled(dense_model())
+    before = model.get_weights()[:4]
+    with pytest.raises(error, match=message):
+        fit(model, pruning)
+    after = [variable.numpy() for variable in model.trainable_variables]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert layers.sparsity(model) == 0.0
+
+
+def test_a_model_with_nothing_to_prune_is_refused():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Softmax()])
+    with pytest.raises(ValueError, match="Expected a model with layers to prune"):
+        fit(compiled(model), WeightPruning(Constant(0.5)))
+
+
+def test_a_model_that_is_not_built_is_refused():
+    model = compiled(keras.Sequential([keras.layers.Dense(3)]))
+    with pytest.raises(ValueError, match="Expected a built model"):
+        WeightPruning(Constant(0.5)).set_model(model)
+
+
+def test_pruning_in_a_loop_of_ones_own():
+    model = dense_model()
+    layers.promote(model)
+    prune(model, 0.5)
+    assert_target_met(model, 0.5)
+    before = masks(model)
+    prune(model, 0.3)  # never falls
+    prune(model, 0.6, scope="model")
+    assert_target_met(model, 0.6, scope="model")
+    for name, mask in masks(model).items():
+        assert not (mask & ~before[name]).any()
+
+
+def test_the_smallest_weights_go():
+    model = dense_model()
+    weights = model.layers[0].kernel.numpy()
+    layers.promote(model)
+    prune(model, 0.25)
+    mask = masks(model)["hidden"]
+    assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
+    np.testing.assert_array_equal(layers.kernels(model)[0].weights, weights * mask)

@@ -1,0 +1,87 @@
+"""Small models and data that train in a second."""
+
+import keras
+import numpy as np
+
+from keras_micronets import layers
+
+
+def data(n=40, seed=0):
+    """Three classes in eight numbers, well apart."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n)
+    x = rng.normal(size=(n, 8)) + np.eye(3, 8)[y] * 3
+    return x.astype("float32"), y
+
+
+def dense_model(seed=0, activation="softmax", width=16):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(width, activation="relu", name="hidden"),
+            keras.layers.Dense(3, activation=activation, name="head"),
+        ]
+    )
+
+
+def compiled(model, optimizer="adam", **kwargs):
+    """Compile, without XLA, whose compilation takes longer than these fits."""
+    loss = "sparse_categorical_crossentropy"
+    kwargs = {"loss": loss, "metrics": ["accuracy"], "jit_compile": False} | kwargs
+    model.compile(optimizer, **kwargs)
+    return model
+
+
+def fit(model, *callbacks, epochs=4, n=40, **kwargs):
+    """Train ten batches an epoch."""
+    x, y = data(n)
+    kwargs = {"batch_size": n // 10, "epochs": epochs, "verbose": 0} | kwargs
+    return model.fit(x, y, callbacks=list(callbacks), **kwargs)
+
+
+def masks(model):
+    return {kernel.path: kernel.mask for kernel in layers.kernels(model)}
+
+
+def counts(model):
+    """Number of masked weights of each kernel."""
+    return {path: int((~mask).sum()) for path, mask in masks(model).items()}
+
+
+def assert_zeros_where_masked(model):
+    found = layers.kernels(model)
+    assert found
+    for kernel in found:
+        assert (kernel.weights[~kernel.mask] == 0).all(), kernel.path
+
+
+class Watch(keras.callbacks.Callback):
+    """Call a function with the model and the step after each batch or epoch."""
+
+    def __init__(self, on_batch=None, on_epoch=None):
+        super().__init__()
+        self.on_batch = on_batch
+        self.on_epoch = on_epoch
+        self.step = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.on_batch:
+            self.on_batch(self.model, self.step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.on_epoch:
+            self.on_epoch(self.model, epoch)
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Break off a run at the beginning of an epoch, as a crash would."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise InterruptedError
