@@ -223,13 +223,21 @@ class EnsemblePruner(keras.Model):
                 accuracies=self._accuracies(members, evaluation_data),
             )
 
-    def get_config(self):
+    def save(self, filepath, *args, **kwargs):
+        """Save the ensemble as any Keras model.
+
+        Raises:
+            ValueError: If the members are not Keras models. Nothing is written then.
+        """
         if not self._is_keras():
             raise ValueError(
                 "Expected members that are Keras models: only these can be saved. "
                 "Received: members that LiteRT runs. Use `export`, or prune the pool "
                 "of Keras learners that they were made from."
             )
+        super().save(filepath, *args, **kwargs)
+
+    def get_config(self):
         members = [keras.saving.serialize_keras_object(m) for m in self.members_]
         return {
             **super().get_config(),
@@ -269,7 +277,7 @@ class EnsemblePruner(keras.Model):
         _keras_private.replace_layers(self, "members_", members)
         self.from_logits_ = [bool(value) for value in from_logits]
         self.weights_ = weights
-        self.built = True
+        self.build(_input_shape(members[0]))
         self.run_eagerly = self.run_eagerly or not self._is_keras()
         for name in ("train_function", "test_function", "predict_function"):
             setattr(self, name, None)  # compiled for other members
@@ -371,3 +379,9 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
+
+
+def _input_shape(member):
+    if isinstance(member, Member):
+        return (None, *member.input_shape)
+    return member.input_shape

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_micronets.selection import combine, fit_weights, negative_log_likelihood
+from keras_micronets.selection import fit_weights, negative_log_likelihood
 
 
 def pool(seed, n_members=4):
@@ -21,10 +21,10 @@ def test_weights_are_optimal(seed):
     weights = fit_weights(p, y, n_iterations=2000)
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
-    best = negative_log_likelihood(combine(p, weights), y)
+    best = negative_log_likelihood(np.average(p, axis=0, weights=weights), y)
     assert best <= negative_log_likelihood(p.mean(0), y) + 1e-12
     for corner in np.eye(len(p)):
-        moved = combine(p, 0.99 * weights + 0.01 * corner)
+        moved = np.average(p, axis=0, weights=0.99 * weights + 0.01 * corner)
         assert negative_log_likelihood(moved, y) > best - 1e-5
 
 
@@ -32,7 +32,9 @@ def test_more_iterations_are_never_worse():
     p, y = pool(1)
     steps = (0, 1, 5, 20, 200)
     losses = [
-        negative_log_likelihood(combine(p, fit_weights(p, y, n_iterations=n)), y)
+        negative_log_likelihood(
+            np.average(p, axis=0, weights=fit_weights(p, y, n_iterations=n)), y
+        )
         for n in steps
     ]
     assert losses == sorted(losses, reverse=True)
@@ -48,13 +50,6 @@ def test_a_useless_member_loses_its_weight():
 def test_labels_that_nobody_thought_possible():
     weights = fit_weights([[[1.0, 0.0]], [[1.0, 0.0]]], [1])
     np.testing.assert_allclose(weights, 0.5)
-
-
-def test_combine():
-    p, _ = pool(2)
-    weights = np.array([0.1, 0.2, 0.3, 0.4])
-    expected = sum(w * q for w, q in zip(weights, p, strict=True))
-    np.testing.assert_allclose(combine(p, weights), expected)
 
 
 def test_bad_input():

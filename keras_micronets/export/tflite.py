@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export.converter import QUANTIZATIONS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
@@ -58,7 +59,7 @@ def export_tflite(
     ```
     """
     path = _check_path(path)
-    _check_model(model)
+    model = _check_model(model)
     if quantization not in QUANTIZATIONS:
         raise ValueError(
             f"Expected `quantization` to be one of {QUANTIZATIONS}. "
@@ -159,12 +160,25 @@ def _check_model(model):
             f"Expected a built model. Received: {model.name!r}, which is not built. "
             "Call it on a batch, or give it a `keras.Input`."
         )
+    model = _with_graph(model)
     ends = len(_flat(model.inputs)), len(_flat(model.outputs))
     if ends != (1, 1):
         raise ValueError(
             "Expected a model with one input and one output. Received: "
             f"{model.name!r} with {ends[0]} inputs and {ends[1]} outputs."
         )
+    return model
+
+
+def _with_graph(model):
+    """Give a subclassed model inputs and outputs that can be read."""
+    if _keras_private.is_functional(model):
+        return model
+    shape = model.get_build_config().get("input_shape")
+    inputs = keras.tree.map_shape_structure(
+        lambda one: keras.Input(batch_shape=one), shape
+    )
+    return keras.Model(inputs, model(inputs), name=model.name)
 
 
 def _flat(tensors):

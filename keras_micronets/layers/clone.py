@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import keras
 
 from keras_micronets import _keras_private
@@ -63,13 +65,27 @@ def clone(model: keras.Model) -> keras.Model:
 
 def _copy_structure(model, copy_layer):
     if _keras_private.is_functional(model):
-        return keras.models.clone_model(
-            model, clone_function=copy_layer, recursive=True
-        )
+        with _as_not_compiled(model):
+            return keras.models.clone_model(
+                model, clone_function=copy_layer, recursive=True
+            )
     copy = type(model).from_config(model.get_config())
     copy.build_from_config(model.get_build_config())
     copy.built = True  # Keras has built its layers, and says so of those only
     return copy
+
+
+@contextmanager
+def _as_not_compiled(model):
+    """Keras compiles the copy of a compiled model, and gives it an optimizer."""
+    compiled = [layer for layer in _layers(model) if getattr(layer, "compiled", False)]
+    for layer in compiled:
+        layer.compiled = False
+    try:
+        yield
+    finally:
+        for layer in compiled:
+            layer.compiled = True
 
 
 def _plain_copy(layer):

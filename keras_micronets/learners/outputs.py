@@ -31,6 +31,17 @@ def settle_from_logits(model: keras.Model) -> bool | None:
     return None
 
 
+def output_shape(model: keras.Model) -> tuple:
+    """Return the shape of a built model's output.
+
+    A subclassed model does not know it before it is called on something symbolic.
+    """
+    if hasattr(model, "output_shape"):
+        return model.output_shape
+    outputs = model(keras.KerasTensor(model.get_build_config()["input_shape"]))
+    return keras.tree.map_structure(lambda tensor: tensor.shape, outputs)
+
+
 def count_classes(output_shape: tuple, name: str) -> int:
     """Return the number of classes of a classifier.
 

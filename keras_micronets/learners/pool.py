@@ -15,6 +15,7 @@ from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
     count_classes,
+    output_shape,
     settle_from_logits,
 )
 from keras_micronets.learners.predictions import predict_all
@@ -23,7 +24,12 @@ from keras_micronets.learners.quantization import (
     check_made_from,
     quantize_learner,
 )
-from keras_micronets.learners.storage import open_folder, read_learners, store
+from keras_micronets.learners.storage import (
+    discard_empty,
+    open_folder,
+    read_learners,
+    store,
+)
 
 
 class LearnerPool:
@@ -134,9 +140,14 @@ class LearnerPool:
             The `Learner`.
 
         Raises:
-            ValueError: If the name is taken, or the model puts out anything but one
-                row of classes.
+            ValueError: If the name is taken or no folder can have it, or the model
+                is not built or puts out anything but one row of classes.
         """
+        if not model.built:
+            raise ValueError(
+                f"Expected a built model. Received: {model.name!r}, which is not "
+                "built. Call it on a batch, or give it a `keras.Input`."
+            )
         copy = layers.clone(model)
         if not layers.keeps_state(copy):
             raise ValueError(
@@ -148,7 +159,7 @@ class LearnerPool:
             from_logits = settle_from_logits(model)
         metadata = {
             "from_logits": from_logits,
-            "n_classes": count_classes(model.output_shape, model.name),
+            "n_classes": count_classes(output_shape(copy), model.name),
             "architecture": architecture_hash(copy),
             "sparsity": layers.sparsity(copy),
             "quantized": layers.quantized_share(copy) > 0,
@@ -271,15 +282,24 @@ class LearnerPool:
         """
         self._check_not_empty()
         check_keras(self)
-        pool = LearnerPool(path or f"{self.path}-int8")
+        path = Path(path or f"{self.path}-int8")
+        is_new, pool = not path.exists(), LearnerPool(path)
         check_made_from(pool, self)
-        verbose = 1 if verbose == "auto" else verbose
-        bar = keras.utils.Progbar(len(self), verbose=verbose, unit_name="learner")
-        for learner in self.learners:
-            if learner.name not in pool:
-                pool._add_quantized(learner, representative_data)
-            bar.add(1)
+        try:
+            pool._quantize_all(self.learners, representative_data, verbose)
+        except Exception:
+            if is_new:
+                discard_empty(path)
+            raise
         return pool
+
+    def _quantize_all(self, learners, data, verbose):
+        verbose = 1 if verbose == "auto" else verbose
+        bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
+        for learner in learners:
+            if learner.name not in self:
+                self._add_quantized(learner, data)
+            bar.add(1)
 
     def _add_quantized(self, learner, data):
         with files.partial_directory(self._folder) as partial:

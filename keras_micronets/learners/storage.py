@@ -3,6 +3,7 @@
 import datetime
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def open_folder(path: Path) -> Path:
         files.write_json(marker, FORMAT)
     files.remove_abandoned(folder)
     return folder
+
+
+def discard_empty(path: Path) -> None:
+    """Remove the folder of a pool that no learner came into."""
+    if not any((path / _FOLDER).iterdir()):
+        shutil.rmtree(path)
 
 
 def read_learners(

@@ -14,7 +14,7 @@ from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.reporting import selection_report
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
-from keras_micronets.selection.weighting import combine, fit_weights
+from keras_micronets.selection.weighting import fit_weights
 
 __all__ = [
     "LearnerRow",
@@ -24,7 +24,6 @@ __all__ = [
     "as_labels",
     "check_probabilities",
     "cluster",
-    "combine",
     "disagreement",
     "expected_calibration_error",
     "fit_weights",

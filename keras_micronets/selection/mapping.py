@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 from keras_micronets.selection.validation import check_probabilities
 
@@ -27,9 +28,8 @@ def prediction_distances(probabilities: Any) -> np.ndarray:
     ```
     """
     p = check_probabilities(probabilities)
-    features = p.reshape(len(p), -1)
-    distances = [np.linalg.norm(features - learner, axis=1) for learner in features]
-    return np.stack(distances).astype(np.float64) / np.sqrt(p.shape[1])
+    distances = euclidean_distances(p.reshape(len(p), -1)).astype(np.float64)
+    return distances / np.sqrt(p.shape[1])
 
 
 def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:

@@ -16,7 +16,6 @@ from keras_micronets.selection.reasons import reasons
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
-from keras_micronets.selection.weighting import combine
 
 
 def selection_report(
@@ -69,7 +68,9 @@ def selection_report(
         "gzip_bytes": _column("gzip_bytes", gzip_bytes, int, len(p)),
     }
     if ensemble_probabilities is None:
-        ensemble_probabilities = combine(p[selection.indices], selection.weights)
+        ensemble_probabilities = np.average(
+            p[selection.indices], axis=0, weights=selection.weights
+        )
     kept = np.isin(np.arange(len(p)), selection.indices)
     differences = disagreement(p)
     return SelectionReport(

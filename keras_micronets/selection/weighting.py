@@ -8,33 +8,6 @@ from keras_micronets.selection.metrics import likelihoods
 from keras_micronets.selection.validation import check_probabilities
 
 
-def combine(probabilities: Any, weights: Any) -> np.ndarray:
-    """Weigh the predictions of the members into one.
-
-    Args:
-        probabilities: Array of shape `(members, samples, classes)`.
-        weights: Array of shape `(members,)`, summing to one.
-
-    Returns:
-        Array of shape `(samples, classes)`: the weighted mean probabilities.
-
-    Raises:
-        ValueError: If the probabilities are bad, or there is not one weight a member.
-
-    Example:
-
-    ```python
-    combine([[[0.9, 0.1]], [[0.5, 0.5]]], [0.5, 0.5])  # array([[0.7, 0.3]])
-    ```
-    """
-    p, weights = check_probabilities(probabilities), np.asarray(weights, np.float64)
-    if weights.shape != (len(p),):
-        raise ValueError(
-            f"Expected {len(p)} weights, one a member. Received: shape {weights.shape}."
-        )
-    return np.tensordot(weights, p, axes=1)
-
-
 def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.ndarray:
     """Fit the weights of a mean probability that make the labels most likely.
 
@@ -57,7 +30,7 @@ def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.nd
 
     ```python
     weights = fit_weights(probabilities[selection.indices], y)
-    combined = combine(probabilities[selection.indices], weights)
+    combined = np.average(probabilities[selection.indices], axis=0, weights=weights)
     ```
 
     Reference: Dempster, Laird & Rubin, "Maximum Likelihood from Incomplete Data via

@@ -1,0 +1,303 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from sklearn.cluster import AgglomerativeClustering
+
+import keras_micronets as kmn
+from keras_micronets.edge import EnsembleRunner
+from keras_micronets.edge.combine import combine
+
+N_CLASSES = 3
+SHAPE = (6,)
+
+
+def make_model(seed, *, softmax=False, shape=SHAPE, n_classes=N_CLASSES):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dense(n_classes, activation="softmax" if softmax else None),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+    model.compile("adam", loss)
+    return model
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, *SHAPE)).astype("float32")
+    return x, rng.integers(0, N_CLASSES, 90)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory, data):
+    """Eight learners: logits and probabilities, some of them trained a little."""
+    pool = kmn.LearnerPool(tmp_path_factory.mktemp("ensemble") / "pool")
+    for seed in range(8):
+        model = make_model(seed, softmax=seed % 2 == 1)
+        model.fit(*data, epochs=seed, verbose=0)
+        pool.add(model)
+    return pool
+
+
+@pytest.fixture(scope="module")
+def int8_pool(pool, data):
+    return pool.quantize(data[0], verbose=0)
+
+
+@pytest.fixture
+def ensemble(pool, data):
+    ensemble = kmn.EnsemblePruner(pool, n_members=3, random_state=0)
+    return ensemble.prune(*data, verbose=0)
+
+
+def test_keeps_the_most_accurate_of_each_cluster(ensemble, pool, data):
+    x, y = data
+    accuracies = (pool.predict(x, verbose=0).argmax(-1) == y).mean(axis=1)
+    labels = ensemble.selection_.labels
+
+    assert len(set(labels)) == 3
+    for index in ensemble.selection_.indices:
+        rivals = np.flatnonzero(labels == labels[index])
+        assert accuracies[index] == accuracies[rivals].max()
+    names = [learner.name for learner in ensemble.learners_]
+    assert names == [pool[int(i)].name for i in ensemble.selection_.indices]
+
+
+@pytest.mark.parametrize("rule", ["mean", "vote", "weights"])
+def test_predict_combines_the_members(pool, data, rule):
+    x, y = data
+    ensemble = kmn.EnsemblePruner(pool, 3, combination=rule, random_state=0)
+    ensemble.prune(x, y, verbose=0)
+
+    members = pool.predict(x, verbose=0)[ensemble.selection_.indices]
+    expected = combine(members, rule=rule, weights=ensemble.weights_)
+    predicted = ensemble.predict(x, verbose=0)
+
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    np.testing.assert_allclose(predicted.sum(-1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_evaluate_scores_either_kind_of_labels(ensemble, data, one_hot):
+    x, y = data
+    labels = np.eye(N_CLASSES)[y] if one_hot else y
+    ensemble.compile(metrics=["accuracy"])
+
+    scores = ensemble.evaluate(x, labels, verbose=0, return_dict=True)
+
+    predicted = ensemble.predict(x, verbose=0)
+    assert scores["accuracy"] == pytest.approx((predicted.argmax(-1) == y).mean())
+    expected = -np.log(predicted[np.arange(len(y)), y]).mean()
+    assert scores["loss"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_save_and_load(ensemble, data, tmp_path, compiled):
+    x, y = data
+    if compiled:
+        ensemble.compile(metrics=["accuracy"])
+    ensemble.save(tmp_path / "ensemble.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+
+    predicted = ensemble.predict(x, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), predicted)
+    if compiled:
+        assert loaded.evaluate(x, y, verbose=0) == ensemble.evaluate(x, y, verbose=0)
+    with pytest.raises(ValueError, match="learners=None"):
+        loaded.prune(x, y)
+
+
+def test_prune_after_predict_replaces_the_members(ensemble, data):
+    x, y = data
+    before = ensemble.predict(x, verbose=0)
+    n_variables = len(ensemble.variables)
+    ensemble.n_members = 2
+
+    ensemble.prune(x, y, verbose=0)
+
+    assert len(ensemble.members_) == 2
+    assert len(ensemble.variables) == n_variables * 2 // 3
+    assert not np.array_equal(ensemble.predict(x, verbose=0), before)
+
+
+def test_only_the_members_are_tracked(ensemble):
+    members = {id(v) for member in ensemble.members_ for v in member.variables}
+
+    assert {id(v) for v in ensemble.variables} == members
+
+
+def test_takes_any_clusterer(pool, data):
+    clusterer = AgglomerativeClustering(2)
+    ensemble = kmn.EnsemblePruner(pool, clusterer=clusterer)
+
+    ensemble.prune(*data, verbose=0)
+
+    assert len(ensemble.members_) == 2
+    assert not hasattr(clusterer, "labels_")
+
+
+def test_best_cluster_keeps_all_of_it(pool, data):
+    ensemble = kmn.EnsemblePruner(
+        pool, 3, representative="best_cluster", random_state=0
+    ).prune(*data, verbose=0)
+
+    labels = ensemble.selection_.labels
+    kept = set(labels[ensemble.selection_.indices])
+    assert len(kept) == 1
+    assert len(ensemble.members_) == np.sum(labels == kept.pop())
+
+
+def test_members_that_litert_runs(int8_pool, data, tmp_path):
+    x, y = data
+    ensemble = kmn.EnsemblePruner(int8_pool, 3, random_state=0)
+    ensemble.prune(x, y, verbose=0)
+    ensemble.compile(metrics=["accuracy"])
+
+    members = int8_pool.predict(x, verbose=0)[ensemble.selection_.indices]
+    predicted = ensemble.predict(x, verbose=0)
+
+    np.testing.assert_allclose(predicted, members.mean(0), atol=1e-6)
+    accuracy = ensemble.evaluate(x, y, verbose=0, return_dict=True)["accuracy"]
+    assert accuracy == pytest.approx((predicted.argmax(-1) == y).mean())
+    with pytest.raises(ValueError, match="members that are Keras models"):
+        ensemble.save(tmp_path / "ensemble.keras")
+    assert not (tmp_path / "ensemble.keras").exists()
+
+
+def test_bundle_answers_like_the_ensemble(ensemble, data, tmp_path):
+    x, y = data
+
+    bundle = ensemble.export(
+        tmp_path / "bundle",
+        representative_data=x,
+        evaluation_data=(x, y),
+        class_names=["a", "b", "c"],
+    )
+
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    with EnsembleRunner(bundle) as runner:
+        answers = runner.predict(x)
+    assert np.abs(answers - ensemble.predict(x, verbose=0)).max() < 0.05
+    accuracy = (answers.argmax(-1) == y).mean()
+    assert manifest["accuracies"]["ensemble"] == pytest.approx(accuracy)
+    assert [m["name"] for m in manifest["members"]] == [
+        learner.name for learner in ensemble.learners_
+    ]
+
+
+def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
+    ensemble = kmn.EnsemblePruner(int8_pool, 2, random_state=0)
+    ensemble.prune(*data, verbose=0)
+
+    bundle = ensemble.export(tmp_path / "bundle")
+
+    files = {path.read_bytes() for path in bundle.glob("*.tflite")}
+    assert files == {learner.path.read_bytes() for learner in ensemble.learners_}
+
+
+def test_loaded_ensemble_exports(ensemble, data, tmp_path):
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+
+    bundle = loaded.export(tmp_path / "bundle", representative_data=data[0])
+
+    assert len(list(bundle.glob("*.tflite"))) == 3
+
+
+def test_other_formats_are_keras_own(ensemble, data, tmp_path):
+    ensemble.predict(data[0], verbose=0)
+
+    ensemble.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
+
+    assert (tmp_path / "saved" / "saved_model.pb").exists()
+
+
+def test_report_prints(ensemble, pool):
+    text = str(ensemble.report_)
+
+    assert all(learner.name in text for learner in pool)
+
+
+class TestBadInput:
+    def test_before_prune(self, pool, data, tmp_path):
+        ensemble = kmn.EnsemblePruner(pool)
+
+        with pytest.raises(ValueError, match="no members yet"):
+            ensemble.predict(data[0], verbose=0)
+        with pytest.raises(ValueError, match="no members yet"):
+            ensemble.export(tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+
+    def test_empty_pool(self, data, tmp_path):
+        ensemble = kmn.EnsemblePruner(kmn.LearnerPool(tmp_path / "pool"))
+
+        with pytest.raises(ValueError, match="pool with learners"):
+            ensemble.prune(*data)
+
+    def test_more_members_than_learners(self, pool, data):
+        with pytest.raises(ValueError, match="8"):
+            kmn.EnsemblePruner(pool, 9).prune(*data, verbose=0)
+
+    def test_n_members_unlike_the_clusterer(self, pool, data):
+        ensemble = kmn.EnsemblePruner(pool, 3, clusterer=AgglomerativeClustering(2))
+
+        with pytest.raises(ValueError, match="3"):
+            ensemble.prune(*data, verbose=0)
+
+    @pytest.mark.parametrize(
+        "arguments", [{"combination": "sum"}, {"representative": "best"}]
+    )
+    def test_unknown_rule(self, pool, data, arguments):
+        ensemble = kmn.EnsemblePruner(pool, 3, **arguments)
+
+        with pytest.raises(ValueError, match=next(iter(arguments.values()))):
+            ensemble.prune(*data, verbose=0)
+
+    def test_labels_of_another_length(self, ensemble, data):
+        x, y = data
+        before = ensemble.members_
+
+        with pytest.raises(ValueError, match="89"):
+            ensemble.prune(x, y[:-1], verbose=0)
+        assert ensemble.members_ == before
+
+    def test_logits_that_nobody_told_of(self, data, tmp_path):
+        pool = kmn.LearnerPool(tmp_path / "pool")
+        for seed in range(4):
+            model = make_model(seed)
+            model.compile("adam", "mse")
+            pool.add(model)
+
+        with pytest.raises(ValueError, match="from_logits"):
+            kmn.EnsemblePruner(pool, 2).prune(*data, verbose=0)
+
+    def test_learners_of_other_classes(self, data, tmp_path):
+        pool = kmn.LearnerPool(tmp_path / "pool")
+        pool.add(make_model(0))
+        pool.add(make_model(1, n_classes=4))
+
+        with pytest.raises(ValueError, match="same classes"):
+            kmn.EnsemblePruner(pool, 2).prune(*data, verbose=0)
+
+    def test_export_without_ranges(self, ensemble, tmp_path):
+        with pytest.raises(ValueError, match="representative"):
+            ensemble.export(tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
+
+
+def test_importing_the_package_imports_neither_keras_nor_tensorflow():
+    code = "import sys, keras_micronets; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert not {"keras", "tensorflow", "sklearn"} & set(modules)

@@ -1,0 +1,27 @@
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_two_commands_are_one_line_each():
+    commands = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)
+
+    assert len(commands) == 2
+    assert all(command.count("\n") == 1 for command in commands)
+    assert "keras-micronets quickstart" in commands[0]
+    assert "pytest" in commands[1]
+
+
+def test_ci_finds_the_test_command():
+    pattern = re.compile(r"^python3 .*pytest.*$", re.MULTILINE)
+
+    assert len(pattern.findall(README)) == 1
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
