@@ -301,7 +301,9 @@ class EnsemblePruner(keras.Model):
             chosen,
             names=[learner.name for learner in learners],
             sparsity=[learner.sparsity for learner in learners],
-            n_bytes=[learner.n_bytes for learner in learners],
+            # A .keras file is no measure of what goes to the device.
+            n_bytes=[None if x.is_keras else x.n_bytes for x in learners],
+            gzip_bytes=[learner.gzip_bytes for learner in learners],
             ensemble_probabilities=combine(
                 kept, rule=self.combination, weights=weights
             ),

@@ -19,7 +19,7 @@ from keras_micronets.edge.member import Member, softmax
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.ensemble import EnsemblePruner
 from keras_micronets.export import export_tflite, zip_bytes
-from keras_micronets.export.flatbuffer import gzip_size
+from keras_micronets.export.size import gzip_size
 from keras_micronets.learners import LearnerPool
 from keras_micronets.schedules import PolynomialDecay
 

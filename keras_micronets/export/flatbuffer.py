@@ -1,9 +1,10 @@
-import gzip
 from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from keras_micronets.export.size import gzip_size
 
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
 _FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
@@ -58,8 +59,3 @@ def read_flatbuffer(content: bytes) -> Flatbuffer:
         float_operations=floating,
         int8_weights=weights,
     )
-
-
-def gzip_size(content: bytes) -> int:
-    """Return the size in bytes of content after gzip at its highest level."""
-    return len(gzip.compress(content, 9, mtime=0))

@@ -19,6 +19,8 @@ class Learner:
         file: Name of the model's file: `model.keras` or `model.tflite`.
         sha256: Hash of that file.
         n_bytes: Size of that file.
+        gzip_bytes: Size after gzip of a `.tflite` file; for a Keras model, an
+            estimate for the int8 file it will make.
         from_logits: Whether the model puts out logits; `None` if that is not known,
             and its outputs must be probabilities.
         n_classes: Number of classes.
@@ -39,6 +41,7 @@ class Learner:
     file: str
     sha256: str
     n_bytes: int
+    gzip_bytes: int
     from_logits: bool | None
     n_classes: int
     architecture: str

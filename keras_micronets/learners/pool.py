@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
+from keras_micronets.export.size import estimate_int8_gzip_size, gzip_size
 from keras_micronets.learners import files
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
@@ -161,6 +162,7 @@ class LearnerPool:
             "from_logits": from_logits,
             "n_classes": count_classes(output_shape(copy), model.name),
             "architecture": architecture_hash(copy),
+            "gzip_bytes": estimate_int8_gzip_size(copy),
             "sparsity": layers.sparsity(copy),
             "quantized": layers.quantized_share(copy) > 0,
             "run": run,
@@ -202,6 +204,7 @@ class LearnerPool:
             "from_logits": from_logits,
             "n_classes": count_classes((None, *member.output_shape), member.name),
             "architecture": "tflite",
+            "gzip_bytes": gzip_size(Path(path).read_bytes()),
             "quantized": member.output_dtype == "int8",
             **metadata,
         }

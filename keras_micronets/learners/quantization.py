@@ -25,6 +25,7 @@ def quantize_learner(
     of_the_file = ("directory", "name", "file", "sha256", "n_bytes", "created")
     return learner.about(*of_the_file) | {
         "architecture": "tflite",
+        "gzip_bytes": report.gzip_bytes,
         "quantized": True,
         "source": learner.sha256,
         "origin": f"{learner.origin}; int8, ranges {report.calibration}",

@@ -1,0 +1,154 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_micronets.layers import ActivationQuantizer
+
+
+def active(**kwargs):
+    quantizer = ActivationQuantizer(**kwargs)
+    quantizer.build()
+    quantizer.active.assign(True)
+    return quantizer
+
+
+def bounds(quantizer):
+    return tuple(float(bound) for bound in quantizer.bounds())
+
+
+def batches(n=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0.5, 2.0, (n, 8, 3)).astype("float32")
+
+
+def literal(x, lower, upper, bits=8):
+    """Round to the integers of an affine grid that has zero on it."""
+    levels = 2**bits - 1
+    step = (upper - lower) / levels
+    zero_point = np.rint(-lower / step)
+    integers = np.clip(np.rint(x / step + zero_point), 0, levels)
+    return (integers - zero_point) * step
+
+
+def test_moving_average_against_numpy():
+    quantizer = active(momentum=0.9)
+    lower = upper = None
+    for batch in batches():
+        quantizer(batch, training=True)
+        low, high = min(batch.min(), 0), max(batch.max(), 0)
+        if lower is None:
+            lower, upper = low, high
+        else:
+            lower, upper = 0.9 * lower + 0.1 * low, 0.9 * upper + 0.1 * high
+        np.testing.assert_allclose(bounds(quantizer), (lower, upper), rtol=1e-6)
+
+
+def test_moving_average_inside_fit():
+    quantizer = active(momentum=0.5)
+    model = keras.Sequential([keras.Input((3,)), quantizer])
+    model.compile("sgd", "mse")
+    x = batches(1)[0]
+    model.fit(x, x, batch_size=4, epochs=1, shuffle=False, verbose=0)
+    expected = [
+        0.5 * pick(x[:4].min(), x[:4].max()) + 0.5 * pick(x[4:].min(), x[4:].max())
+        for pick in (lambda low, high: min(low, 0), lambda low, high: max(low, high, 0))
+    ]
+    np.testing.assert_allclose(bounds(quantizer), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_rounds_to_the_grid(bits):
+    quantizer = active(bits=bits)
+    x = batches(1)[0]
+    y = ops.convert_to_numpy(quantizer(x, training=True))
+    expected = literal(x, *bounds(quantizer), bits)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert len(np.unique(y)) <= 2**bits
+
+
+def test_zero_stays_zero_and_all_positive_data_begins_at_zero():
+    quantizer = active()
+    x = np.array([[0.0, 3.0, 7.0]], "float32")
+    y = ops.convert_to_numpy(quantizer(x + 2, training=True))
+    assert bounds(quantizer) == (0.0, 9.0)
+    assert np.all(y > 0)
+    assert float(quantizer(x)[0, 0]) == 0.0
+
+
+def test_clips_outside_the_range():
+    quantizer = active(fixed_range=(0.0, 255 / 256))
+    y = ops.convert_to_numpy(quantizer(np.array([-3.0, 0.25, 3.0], "float32")))
+    np.testing.assert_allclose(y, [0.0, 0.25, 255 / 256], atol=1e-6)
+
+
+def test_gradients_pass_inside_the_range_and_stop_outside():
+    import tensorflow as tf
+
+    quantizer = active(fixed_range=(-1.0, 1.0))
+    x = tf.constant([-1.5, -0.4, 0.0, 0.3, 1.5])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = ops.sum(quantizer(x, training=True) * [1.0, 2.0, 3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(tape.gradient(y, x), [0.0, 2.0, 3.0, 4.0, 0.0])
+
+
+def test_inactive_changes_and_observes_nothing():
+    quantizer = ActivationQuantizer()
+    quantizer.build()
+    x = batches(1)[0]
+    np.testing.assert_array_equal(quantizer(x, training=True), x)
+    assert bounds(quantizer) == (0.0, 0.0)
+
+
+def test_inference_does_not_move_the_range():
+    quantizer = active()
+    quantizer(batches(1)[0], training=True)
+    before = bounds(quantizer)
+    quantizer(batches(1)[0] * 10, training=False)
+    assert bounds(quantizer) == before
+
+
+def test_fixed_range_does_not_move():
+    quantizer = active(fixed_range=(-1.0, 1.0))
+    quantizer(batches(1)[0], training=True)
+    assert bounds(quantizer) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0])
+def test_constant_tensors_stay_finite(value):
+    quantizer = active()
+    x = np.full((4, 2), value, "float32")
+    y = ops.convert_to_numpy(quantizer(x, training=True))
+    np.testing.assert_allclose(y, x, atol=1e-5)
+
+
+def test_active_before_any_batch_is_finite():
+    y = ops.convert_to_numpy(active()(batches(1)[0]))
+    assert np.isfinite(y).all()
+
+
+def test_config_round_trip():
+    quantizer = ActivationQuantizer(fixed_range=(-1.0, 1.0), momentum=0.5, bits=4)
+    config = quantizer.get_config()
+    assert ActivationQuantizer.from_config(config).get_config() == config
+
+
+def test_frozen_state_is_the_present_one():
+    quantizer = active()
+    x = batches(1)[0]
+    quantizer(x, training=True)
+    expected = ops.convert_to_numpy(quantizer(x))
+    quantizer.freeze()
+    quantizer.upper.assign(99.0)
+    np.testing.assert_array_equal(quantizer(x), expected)
+    quantizer.freeze(keep=False)
+    np.testing.assert_array_equal(quantizer(x), x)
+    quantizer.unfreeze()
+    assert np.abs(ops.convert_to_numpy(quantizer(x)) - expected).max() > 0
+
+
+def test_reset_switches_off():
+    quantizer = active()
+    quantizer.reset()
+    assert not bool(quantizer.active.value)

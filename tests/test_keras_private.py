@@ -1,0 +1,153 @@
+"""Say which private name of Keras changed, and what of ours stands on it."""
+
+import keras
+import numpy as np
+import pytest
+from model_cases import nested, residual, sequential, shared, subclassed
+
+from keras_micronets import _keras_private
+
+
+def broke(name, use):
+    return f"Keras {keras.__version__} changed {name}: {use} must be mended"
+
+
+@pytest.fixture
+def layer():
+    layer = keras.layers.Dense(2, name="dense")
+    layer.build((None, 3))
+    return layer
+
+
+def test_tracker_unlocks_a_built_layer(layer):
+    use = "_keras_private.unlocked, on which promote stands,"
+    assert hasattr(layer, "_tracker"), broke("Layer._tracker", use)
+    for name in ("locked", "lock", "unlock", "untrack"):
+        assert hasattr(layer._tracker, name), broke(f"Tracker.{name}", use)
+    with pytest.raises(ValueError, match="cannot add new elements"):
+        layer.extra = keras.layers.Dense(1)
+    with _keras_private.unlocked(layer):
+        layer.extra = keras.layers.Dense(1)
+        layer.extra.build((None, 3))
+    assert layer._tracker.locked, broke("Tracker.lock", use)
+    assert len(layer.weights) == 4, broke("tracking of nested layers", use)
+
+
+def test_unlocked_leaves_an_open_layer_open():
+    layer = keras.layers.Dense(2)
+    with _keras_private.unlocked(layer):
+        pass
+    assert not layer._tracker.locked
+
+
+def test_unlocked_locks_after_an_error(layer):
+    with pytest.raises(RuntimeError), _keras_private.unlocked(layer):
+        raise RuntimeError
+    assert layer._tracker.locked
+
+
+def test_name_scope_gives_paths_under_the_layer(layer):
+    inner = keras.layers.Dense(1, name="inner")
+    with _keras_private.name_scope(layer):
+        inner.build((None, 2))
+    assert inner.kernel.path == "dense/inner/kernel", broke(
+        "Layer._open_name_scope", "_keras_private.name_scope, for paths of masks,"
+    )
+
+
+def test_flatten_layers():
+    for make, inside in ((nested, "depthwise"), (sequential, "conv")):
+        model = make()
+        layers = _keras_private.flatten_layers(model)
+        message = broke("Layer._flatten_layers", "flatten_layers")
+        assert layers[0] is model, message
+        assert inside in [layer.name for layer in layers], message
+
+
+def test_is_functional():
+    message = broke("Functional._nodes or Sequential._functional", "is_functional")
+    for make in (sequential, residual, nested, shared):
+        assert _keras_private.is_functional(make()), message
+    assert not _keras_private.is_functional(subclassed()), message
+    assert not _keras_private.is_functional(keras.layers.Dense(1)), message
+
+
+def names(edges):
+    return {(a.name, b.name, position) for a, b, position in edges}
+
+
+def test_edges():
+    message = broke(
+        "Operation._inbound_nodes, Functional._nodes, Node.arguments or "
+        "KerasTensor._keras_history",
+        "_keras_private.edges, for the placement of quantisers,",
+    )
+    found = names(_keras_private.edges(residual()))
+    assert ("image", "conv1", 0) in found, message
+    assert {("bn2", "add", 0), ("relu1", "add", 1)} <= found, message
+    assert ("relu1", "conv2", 0) in found, message
+    assert len(found) == 10, message
+
+
+def test_edges_of_a_layer_called_twice():
+    edges = _keras_private.edges(shared())
+    found = [(a.name, b.name) for a, b, _ in edges if b.name == "shared"]
+    assert len(found) == 2
+    assert ("shared", "shared") in found
+
+
+def test_edges_keep_to_their_own_model():
+    """A layer used in another model too has nodes that are not this model's."""
+    model = residual()
+    before = names(_keras_private.edges(model))
+    other = keras.Input((6, 6, 3))
+    keras.Model(other, model.get_layer("conv1")(other))
+    assert names(_keras_private.edges(model)) == before, broke(
+        "the keys of Functional._nodes", "_keras_private.edges"
+    )
+
+
+def test_output_operations():
+    inputs = keras.Input((3,))
+    first = keras.layers.Dense(2, name="first")(inputs)
+    second = keras.layers.Dense(2, name="second")(first)
+    third = keras.layers.ReLU(name="third")(second)
+    model = keras.Model(inputs, [first, third])
+    found = {operation.name for operation in _keras_private.output_operations(model)}
+    assert found == {"first", "third"}, broke(
+        "KerasTensor._keras_history", "_keras_private.output_operations"
+    )
+
+
+def test_replace_layers():
+    class Owner(keras.Model):
+        def __init__(self, parts):
+            super().__init__()
+            self.parts = parts
+
+        def call(self, inputs):
+            return self.parts[0](inputs)
+
+    owner = Owner([keras.layers.Dense(2, name="old")])
+    owner(np.zeros((1, 3), "float32"))
+    new = keras.layers.Dense(5, name="new")
+    new.build((None, 3))
+    _keras_private.replace_layers(owner, "parts", [new, "not a layer"])
+    found = [layer.name for layer in _keras_private.flatten_layers(owner)]
+    message = broke("Tracker.untrack", "replace_layers, for EnsemblePruner.prune,")
+    assert "new" in found, message
+    assert "old" not in found, message
+    assert len(owner.weights) == 2, message
+    assert owner(np.zeros((1, 3), "float32")).shape == (1, 5)
+
+
+def test_the_tape_of_a_kernel_property():
+    """Twins override the `kernel` of these four, and keep that of the others."""
+    cases = {"Dense": True, "EinsumDense": True, "Conv1D": True, "Conv2D": True}
+    cases |= {"DepthwiseConv2D": False, "Conv2DTranspose": False}
+    for name, expected in cases.items():
+        cls = getattr(keras.layers, name)
+        is_property = any(
+            isinstance(vars(base).get("kernel"), property) for base in cls.__mro__
+        )
+        assert is_property == expected, broke(f"{name}.kernel", f"Micro{name}")

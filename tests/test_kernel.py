@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+from model_cases import nested, residual, sequential, shared
+
+from keras_micronets.layers import kernels, promote, sparsity, sparsity_report
+
+
+@pytest.fixture
+def model():
+    model = sequential()
+    promote(model)
+    return model
+
+
+def half(kernel):
+    return np.arange(kernel.size).reshape(kernel.mask.shape) % 2 == 0
+
+
+def test_handles(model):
+    conv, head = kernels(model)
+    assert (conv.path, head.path) == ("conv", "head")
+    assert (conv.size, head.size) == (3 * 3 * 3 * 4, 2 * 2 * 4 * 3)
+    assert conv.weights.shape == conv.mask.shape == (3, 3, 3, 4)
+    assert conv.mask.all()
+    assert conv.sparsity == 0.0
+
+
+def test_set_mask_writes_zeros(model):
+    conv, head = kernels(model)
+    before, untouched = conv.weights, head.weights
+    conv.set_mask(half(conv))
+    np.testing.assert_array_equal(conv.mask, half(conv))
+    np.testing.assert_array_equal(conv.weights, np.where(half(conv), before, 0))
+    np.testing.assert_array_equal(head.weights, untouched)
+    assert conv.sparsity == 0.5
+
+
+def test_widening_a_mask_revives_at_zero(model):
+    conv = kernels(model)[0]
+    conv.set_mask(half(conv))
+    conv.set_mask(np.ones(conv.mask.shape, bool))
+    assert np.all(conv.weights[~half(conv)] == 0)
+    assert conv.sparsity == 0.0
+
+
+def test_refuses_a_mask_of_another_shape(model):
+    with pytest.raises(ValueError, match="shape"):
+        kernels(model)[0].set_mask(np.ones((2, 2), bool))
+
+
+def test_sparsity_counts_weights(model):
+    conv, head = kernels(model)
+    head.set_mask(np.zeros(head.mask.shape, bool))
+    assert sparsity(model) == pytest.approx(head.size / (head.size + conv.size))
+
+
+def test_sparsity_of_a_plain_model():
+    assert sparsity(sequential()) == 0.0
+    assert kernels(sequential()) == []
+
+
+def test_every_kernel_once():
+    for make, names in ((shared, ["shared", "head"]), (nested, None)):
+        model = make()
+        promote(model)
+        found = [kernel.path for kernel in kernels(model)]
+        assert len(set(found)) == len(found)
+        assert names is None or sorted(found) == sorted(names)
+
+
+def test_layer_with_two_kernels_names_both():
+    layers = [keras.Input((6, 6, 2)), keras.layers.SeparableConv2D(3, 3, name="two")]
+    model = keras.Sequential(layers)
+    promote(model)
+    paths = [kernel.path for kernel in kernels(model)]
+    assert paths == ["two/depthwise_kernel", "two/pointwise_kernel"]
+    kernels(model)[0].set_mask(np.zeros((3, 3, 2, 1), bool))
+    assert [kernel.sparsity for kernel in kernels(model)] == [1.0, 0.0]
+
+
+def test_report_prints_a_row_a_kernel():
+    model = residual()
+    promote(model)
+    kernels(model)[0].set_mask(np.zeros(kernels(model)[0].mask.shape, bool))
+    report = sparsity_report(model)
+    assert report.sparsity == pytest.approx(sparsity(model))
+    lines = str(report).splitlines()
+    assert len(lines) == len(kernels(model)) + 2
+    assert lines[1].split()[0] == "conv1"
+    assert lines[1].endswith("100.0%")
+    assert lines[-1].split()[0] == "all"
+
+
+def test_report_of_a_plain_model_is_empty():
+    report = sparsity_report(sequential())
+    assert report.rows == ()
+    assert report.sparsity == 0.0
+    assert "all" in str(report)

@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+from tiny_keras import compiled, dense_model
+
+from keras_micronets import layers
+from keras_micronets.learners.outputs import (
+    architecture_hash,
+    count_classes,
+    settle_from_logits,
+    to_probabilities,
+)
+
+FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+NOT_FROM_LOGITS = keras.losses.CategoricalCrossentropy(from_logits=False)
+
+
+def with_last_layer(layer):
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(3), layer])
+
+
+@pytest.mark.parametrize(
+    ("model", "settled"),
+    [
+        # The compiled loss has the first word,
+        (compiled(dense_model(), loss=FROM_LOGITS), True),
+        (compiled(dense_model(activation=None), loss=NOT_FROM_LOGITS), False),
+        # the last layer the second;
+        (compiled(dense_model()), False),
+        (compiled(dense_model(activation="sigmoid")), False),
+        (dense_model(), False),
+        (with_last_layer(keras.layers.Softmax()), False),
+        (with_last_layer(keras.layers.Activation("softmax")), False),
+        # otherwise it is not known.
+        (compiled(dense_model(activation=None)), None),
+        (compiled(dense_model(activation="relu"), loss="mse"), None),
+        (compiled(dense_model(activation=None), loss=lambda y, p: p), None),
+        (dense_model(activation=None), None),
+        (with_last_layer(keras.layers.Identity()), None),
+    ],
+)
+@pytest.mark.parametrize("promoted", [False, True])
+def test_logits_are_settled(model, settled, promoted):
+    if promoted:
+        layers.promote(model, quantize=True)
+    assert settle_from_logits(model) is settled
+
+
+def test_probabilities_of_logits():
+    logits = np.array([[1000.0, 0.0], [0.0, np.log(3)]])
+    found = to_probabilities(logits, True)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[1, 0], [0.25, 0.75]], atol=1e-6)
+    for declared in (False, None):
+        np.testing.assert_array_equal(
+            to_probabilities(logits, declared), logits.astype("float32")
+        )
+
+
+def test_classes_are_counted():
+    assert count_classes((None, 7), "net") == 7
+    for shape in ((None, 4, 7), (None, None), [(None, 7)], {"a": (None, 7)}, (7,)):
+        with pytest.raises(ValueError, match="'net' with output shape"):
+            count_classes(shape, "net")
+
+
+def test_models_of_one_architecture_share_a_hash():
+    first = architecture_hash(dense_model(0))
+    keras.layers.Dense(1)  # moves Keras's counters of names
+    assert architecture_hash(dense_model(1)) == first
+    assert architecture_hash(compiled(dense_model(2))) == first
+    renamed = keras.Sequential(
+        [
+            keras.Input((8,), name="x"),
+            keras.layers.Dense(16, activation="relu"),
+            keras.layers.Dense(3, activation="softmax"),
+        ],
+        name="mine",
+    )
+    assert architecture_hash(renamed) == first
+
+
+def test_other_architectures_have_another_hash():
+    promoted = dense_model()
+    layers.promote(promoted)
+    quantized = dense_model()
+    layers.promote(quantized, quantize=True)
+    models = [
+        dense_model(),
+        dense_model(width=17),
+        dense_model(activation=None),
+        promoted,
+        quantized,
+        with_last_layer(keras.layers.Softmax()),
+    ]
+    assert len({architecture_hash(model) for model in models}) == len(models)
+
+
+def crossed(swap):
+    """Two branches of equal layers, joined in one order or in the other."""
+    x = keras.Input((8,), name="x")
+    a = keras.layers.Dense(4, activation="relu", name="a")(x)
+    b = keras.layers.Dense(4, activation="tanh", name="b")(a)
+    ends = (b, a) if swap else (a, b)
+    return keras.Model(x, keras.layers.Subtract(name="join")(ends))
+
+
+def test_the_wiring_counts():
+    assert architecture_hash(crossed(False)) == architecture_hash(crossed(False))
+    assert architecture_hash(crossed(False)) != architecture_hash(crossed(True))

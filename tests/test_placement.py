@@ -1,0 +1,176 @@
+import keras
+import pytest
+from keras import ops
+from model_cases import nested, residual, sequential, shared, subclassed
+
+from keras_micronets.layers import promote
+from keras_micronets.layers.placement import place_quantizers
+
+
+def placed(model):
+    return {
+        layer.name: set(names)
+        for layer, names in place_quantizers(model).quantizers.items()
+        if names
+    }
+
+
+def chain(*layers, shape=(8, 8, 4)):
+    inputs = x = keras.Input(shape)
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def conv(name="conv", **kwargs):
+    return keras.layers.Conv2D(4, 3, padding="same", name=name, **kwargs)
+
+
+def test_residual_network():
+    """None inside conv-BN-ReLU, none between addition and rectifier."""
+    assert placed(residual()) == {
+        "conv1": {"kernel", "input_0"},
+        "relu1": {"output"},
+        "conv2": {"kernel"},
+        "bn2": {"output"},
+        "relu2": {"output"},
+        "mean": {"output"},
+        "head": {"kernel", "preactivation", "output"},
+    }
+
+
+def test_layers_that_only_move_values_have_none():
+    assert placed(sequential()) == {
+        "conv": {"kernel", "input_0"},
+        "relu": {"output"},
+        "head": {"kernel", "preactivation", "output"},
+    }
+
+
+def test_inner_model_reads_what_the_outer_one_quantised():
+    assert placed(nested()) == {
+        "stem": {"kernel", "input_0", "output"},
+        "depthwise": {"kernel"},
+        "relu": {"output"},
+        "head": {"kernel", "output"},
+    }
+
+
+def test_inner_model_at_the_input():
+    inner = chain(conv("inner_conv"))
+    inputs = keras.Input((8, 8, 4))
+    outputs = conv("outer_conv")(inner(inputs))
+    found = placed(keras.Model(inputs, outputs))
+    assert "kernel" in found["inner_conv"]
+    assert found["outer_conv"] == {"kernel", "output"}
+
+
+def test_layer_called_twice():
+    assert placed(shared()) == {
+        "shared": {"kernel", "input_0", "output"},
+        "head": {"kernel", "output"},
+    }
+
+
+def test_subclassed_model_has_no_graph():
+    assert placed(subclassed()) == {
+        "conv": {"kernel", "input_0", "output"},
+        "head": {"kernel", "input_0", "output"},
+    }
+
+
+@pytest.mark.parametrize(
+    "rectifier",
+    [
+        keras.layers.ReLU(name="after"),
+        keras.layers.ReLU(max_value=6, name="after"),
+        keras.layers.Activation("relu", name="after"),
+        keras.layers.Activation("relu6", name="after"),
+    ],
+)
+def test_rectifiers_fuse(rectifier):
+    found = placed(chain(conv(), rectifier))
+    assert found == {"conv": {"kernel", "input_0"}, "after": {"output"}}
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        keras.layers.ReLU(negative_slope=0.1, name="after"),
+        keras.layers.ReLU(max_value=3, name="after"),
+        keras.layers.ReLU(threshold=1, name="after"),
+        keras.layers.LeakyReLU(name="after"),
+        keras.layers.Activation("tanh", name="after"),
+        keras.layers.Softmax(name="after"),
+    ],
+)
+def test_other_activations_do_not_fuse(activation):
+    found = placed(chain(conv(), activation))
+    assert found == {"conv": {"kernel", "input_0", "output"}, "after": {"output"}}
+
+
+def test_rectified_convolution_does_not_fuse_with_normalisation():
+    norm = keras.layers.BatchNormalization(name="bn")
+    found = placed(chain(conv(activation="relu"), norm))
+    assert found == {"conv": {"kernel", "input_0", "output"}, "bn": {"output"}}
+
+
+def test_tensor_with_two_readers_is_quantised_where_it_is_made():
+    inputs = keras.Input((8, 8, 4))
+    x = conv()(inputs)
+    sum_ = keras.layers.Add(name="add")([keras.layers.ReLU(name="relu")(x), x])
+    assert placed(keras.Model(inputs, sum_)) == {
+        "conv": {"kernel", "input_0", "output"},
+        "relu": {"output"},
+        "add": {"output"},
+    }
+
+
+def test_model_output_in_the_middle_of_a_chain_is_quantised():
+    inputs = keras.Input((8, 8, 4))
+    x = conv()(inputs)
+    model = keras.Model(inputs, [x, keras.layers.ReLU(name="relu")(x)])
+    assert placed(model)["conv"] == {"kernel", "input_0", "output"}
+
+
+def test_each_reader_of_an_input_quantises_it():
+    inputs = keras.Input((8, 8, 4))
+    x = keras.layers.Add(name="add")([inputs, conv()(inputs)])
+    assert placed(keras.Model(inputs, x)) == {
+        "conv": {"kernel", "input_0", "output"},
+        "add": {"input_0", "output"},
+    }
+
+
+def test_operation_without_a_layer_is_quantised_by_its_reader():
+    inputs = keras.Input((8, 8, 4))
+    x = ops.add(ops.multiply(conv("before")(inputs), 2.0), 1.0)
+    model = keras.Model(inputs, conv("behind")(x))
+    assert placed(model) == {
+        "before": {"kernel", "input_0", "output"},
+        "behind": {"kernel", "input_0", "output"},
+    }
+    floating = place_quantizers(model).floating
+    assert [name.split()[-1] for name in floating] == ["(Multiply)", "(Add)"]
+    assert promote(model, quantize=True).floating == floating
+
+
+def test_layer_without_twin_is_reported():
+    norm = keras.layers.LayerNormalization(name="norm")
+    model = chain(conv("before"), norm, conv("behind"))
+    assert placed(model)["behind"] == {"kernel", "input_0", "output"}
+    assert place_quantizers(model).floating == ("norm (LayerNormalization)",)
+
+
+def test_separable_convolution_quantises_between_its_two():
+    layer = keras.layers.SeparableConv2D(4, 3, name="separable")
+    model = chain(layer)
+    promote(model, quantize=True)
+    assert set(layer.quantizers) == {"kernel", "input_0", "output", "depthwise"}
+
+
+def test_same_places_once_promoted():
+    model = residual()
+    before = placed(model)
+    promote(model, quantize=True)
+    assert placed(model) == before

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+from model_cases import images, outputs, residual
+
+from keras_micronets.layers import (
+    freeze_quantizers,
+    promote,
+    quantized_share,
+    set_quantizers,
+)
+from keras_micronets.layers.quantizers import input_range, quantizers
+
+
+@pytest.fixture
+def model():
+    model = residual()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    model(images(), training=True)
+    return model
+
+
+def test_switch(model):
+    quantised = outputs(model)
+    assert quantized_share(model) == 1.0
+    set_quantizers(model, False)
+    assert quantized_share(model) == 0.0
+    assert np.abs(outputs(model) - quantised).max() > 0
+
+
+def test_share_of_a_plain_model():
+    assert quantized_share(residual()) == 0.0
+
+
+def test_each_once(model):
+    found = quantizers(model)
+    assert len({id(quantizer) for quantizer in found}) == len(found)
+
+
+def test_input_range(model):
+    x = images()
+    assert input_range(model) == pytest.approx((x.min(), x.max()))
+    assert input_range(residual()) is None
+
+
+def test_frozen_is_equal(model):
+    expected = outputs(model)
+    with freeze_quantizers(model):
+        np.testing.assert_array_equal(outputs(model), expected)
+    np.testing.assert_array_equal(outputs(model), expected)
+
+
+def test_frozen_off_is_the_plain_model(model):
+    quantised = outputs(model)
+    set_quantizers(model, False)
+    expected = outputs(model)
+    set_quantizers(model, True)
+    with freeze_quantizers(model, keep=False):
+        np.testing.assert_array_equal(outputs(model), expected)
+    np.testing.assert_array_equal(outputs(model), quantised)
+
+
+def test_an_error_unfreezes(model):
+    with pytest.raises(RuntimeError), freeze_quantizers(model):
+        raise RuntimeError
+    assert all(quantizer.frozen is None for quantizer in quantizers(model))
