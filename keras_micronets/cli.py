@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     Example:
 
     ```python
-    main(["quickstart", "--epochs", "60"])
+    main(["quickstart", "--epochs", "160"])
     ```
     """
     arguments = _parser().parse_args(argv)
@@ -50,7 +50,7 @@ def _parser():
     quickstart.add_argument(
         "--out", metavar="DIR", help="where pool and bundle go; a new directory"
     )
-    quickstart.add_argument("--epochs", type=int, default=60)
+    quickstart.add_argument("--epochs", type=int, default=160)
     quickstart.add_argument("--learners", type=int, default=12)
     quickstart.add_argument("--members", type=int, default=4)
     quickstart.add_argument("--seed", type=int, default=0)

@@ -30,7 +30,7 @@ def digits():
 def small_cnn():
     """Return a function that makes a compiled CNN for the digits."""
 
-    def make(*, filters=8, classes=10):
+    def make(*, filters=8, classes=10, activation="softmax"):
         model = keras.Sequential(
             [
                 keras.Input((8, 8, 1)),
@@ -39,10 +39,11 @@ def small_cnn():
                 keras.layers.ReLU(),
                 keras.layers.MaxPooling2D(),
                 keras.layers.Flatten(),
-                keras.layers.Dense(classes, activation="softmax"),
+                keras.layers.Dense(classes, activation=activation),
             ]
         )
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not activation)
+        model.compile("adam", loss, metrics=["accuracy"])
         return model
 
     return make

@@ -53,6 +53,32 @@ def shared():
     return keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
 
 
+def resnet(*, softmax=True):
+    """ResNet-8 in small: three residual blocks, for the digits."""
+
+    def conv(x, filters, size=3, strides=1):
+        layer = keras.layers.Conv2D(
+            filters, size, strides=strides, padding="same", use_bias=False
+        )
+        return layer(x)
+
+    def norm(x):
+        return keras.layers.BatchNormalization(momentum=0.9)(x)
+
+    def relu(x):
+        return keras.layers.ReLU()(x)
+
+    inputs = keras.Input((8, 8, 1))
+    x = relu(norm(conv(inputs, 8)))
+    for filters, strides in ((8, 1), (16, 2), (32, 2)):
+        y = norm(conv(relu(norm(conv(x, filters, 3, strides))), filters))
+        x = x if strides == 1 else conv(x, filters, 1, strides)
+        x = relu(keras.layers.Add()([y, x]))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    activation = "softmax" if softmax else None
+    return keras.Model(inputs, keras.layers.Dense(10, activation=activation)(x))
+
+
 @keras.saving.register_keras_serializable("model_cases")
 class Subclassed(keras.Model):
     def __init__(self, classes=3, **kwargs):

@@ -46,7 +46,7 @@ def test_moving_average_against_numpy():
 
 def test_moving_average_inside_fit():
     quantizer = active(momentum=0.5)
-    model = keras.Sequential([keras.Input((3,)), quantizer])
+    model = keras.Sequential([keras.Input((3,)), quantizer, keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     x = batches(1)[0]
     model.fit(x, x, batch_size=4, epochs=1, shuffle=False, verbose=0)

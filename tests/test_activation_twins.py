@@ -8,6 +8,8 @@ from keras_micronets.layers.twins import TWINS, is_twin, plain_class
 
 ARGUMENTS = {
     "Activation": {"activation": "relu"},
+    "AveragePooling1D": {"pool_size": 2},
+    "AveragePooling2D": {"pool_size": 2},
     "Cropping1D": {"cropping": 1},
     "Dropout": {"rate": 0.5},
     "Permute": {"dims": (2, 1, 3)},

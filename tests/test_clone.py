@@ -22,9 +22,11 @@ every_model = pytest.mark.parametrize("kind", MODELS)
 LOADS = """
 import sys
 import keras, numpy as np
-model = keras.saving.load_model(sys.argv[1])
-x = np.load(sys.argv[2])
-np.save(sys.argv[3], model(x, training=False))
+folder = sys.argv[1]
+x = np.load(f"{folder}/x.npy")
+for kind in sys.argv[2:]:
+    model = keras.saving.load_model(f"{folder}/{kind}.keras")
+    np.save(f"{folder}/{kind}.npy", model(x, training=False))
 print([name for name in sys.modules if name.startswith("keras_micronets")])
 """
 
@@ -91,21 +93,21 @@ def test_strip_takes_a_plain_model(kind):
 
 
 def test_stripped_files_load_without_this_package(tmp_path):
-    kinds = [kind for kind in MODELS if kind != "subclassed"]
+    plain = {k: strip(pruned(k)) for k in MODELS if k != "subclassed"}
     np.save(tmp_path / "x.npy", images())
-    for kind in kinds[1:3]:
-        plain = strip(pruned(kind))
-        plain.save(tmp_path / "plain.keras")
-        paths = [tmp_path / name for name in ("plain.keras", "x.npy", "y.npy")]
-        done = subprocess.run(
-            [sys.executable, "-c", LOADS, *map(str, paths)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == "[]"
-        np.testing.assert_allclose(np.load(paths[-1]), outputs(plain), atol=1e-6)
+    for kind, model in plain.items():
+        model.save(tmp_path / f"{kind}.keras")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, str(tmp_path), *plain],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    for kind, model in plain.items():
+        loaded = np.load(tmp_path / f"{kind}.npy")
+        np.testing.assert_allclose(loaded, outputs(model), atol=1e-6)
 
 
 def test_stripped_subclassed_model_loads_where_its_class_is(tmp_path):

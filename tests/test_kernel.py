@@ -1,9 +1,9 @@
 import keras
 import numpy as np
 import pytest
-from model_cases import nested, residual, sequential, shared
+from model_cases import nested, sequential, shared
 
-from keras_micronets.layers import kernels, promote, sparsity, sparsity_report
+from keras_micronets.layers import kernels, promote, sparsity
 
 
 @pytest.fixture
@@ -77,23 +77,3 @@ def test_layer_with_two_kernels_names_both():
     assert paths == ["two/depthwise_kernel", "two/pointwise_kernel"]
     kernels(model)[0].set_mask(np.zeros((3, 3, 2, 1), bool))
     assert [kernel.sparsity for kernel in kernels(model)] == [1.0, 0.0]
-
-
-def test_report_prints_a_row_a_kernel():
-    model = residual()
-    promote(model)
-    kernels(model)[0].set_mask(np.zeros(kernels(model)[0].mask.shape, bool))
-    report = sparsity_report(model)
-    assert report.sparsity == pytest.approx(sparsity(model))
-    lines = str(report).splitlines()
-    assert len(lines) == len(kernels(model)) + 2
-    assert lines[1].split()[0] == "conv1"
-    assert lines[1].endswith("100.0%")
-    assert lines[-1].split()[0] == "all"
-
-
-def test_report_of_a_plain_model_is_empty():
-    report = sparsity_report(sequential())
-    assert report.rows == ()
-    assert report.sparsity == 0.0
-    assert "all" in str(report)

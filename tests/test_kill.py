@@ -45,8 +45,11 @@ class Victims:
             found, _, number = line.strip().partition(" ")
             if found == word:
                 return int(number or 0)
-            assert found == "training", f"{line!r}, waiting for {word!r}"
-        raise AssertionError("the process has ended")
+            assert found == "training", f"{line!r}: {self.said()}"
+        raise AssertionError(self.said())
+
+    def said(self):
+        return Path(self.errors.name).read_text()[-3000:]
 
     def close(self):
         self.process.stdin.close()

@@ -67,7 +67,7 @@ def test_predicts_as_before_when_tensorflow_reorders_sums(kind):
 @both_ways
 @every_model
 def test_layers_names_and_weights_survive(kind, quantize):
-    model = fitted(kind)
+    model = MODELS[kind]()
     layers, names = plain_layers(model), [x.name for x in plain_layers(model)]
     weights = [np.array(v) for v in model.trainable_weights]
     paths = [v.path for v in model.trainable_variables]
@@ -84,7 +84,7 @@ def test_layers_names_and_weights_survive(kind, quantize):
 
 @every_model
 def test_get_weights_of_a_kernel_is_raw(kind):
-    model = fitted(kind)
+    model = MODELS[kind]()
     layer = next(x for x in plain_layers(model) if x.name in ("conv", "conv1", "head"))
     kernel, *others = layer.get_weights()
     promote(model, quantize=True)
@@ -110,15 +110,16 @@ def test_optimizer_state_survives_and_training_goes_on(kind, quantize):
     for variable in model.optimizer.variables:
         np.testing.assert_array_equal(np.array(variable), before[variable.path])
     for trained in (control, model):
-        trained.fit(images(), labels(), epochs=2, verbose=0, shuffle=False)
+        trained.fit(images(), labels(), epochs=1, verbose=0, shuffle=False)
     for expected, weight in zip(
         control.trainable_weights, model.trainable_weights, strict=True
     ):
         np.testing.assert_allclose(np.array(weight), np.array(expected), atol=1e-5)
 
 
-@both_ways
-@every_model
+@pytest.mark.parametrize(
+    ("kind", "quantize"), [("sequential", False), *((kind, True) for kind in MODELS)]
+)
 def test_second_time_changes_nothing(kind, quantize):
     model = fitted(kind)
     promote(model, quantize=quantize)

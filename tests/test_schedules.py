@@ -4,7 +4,7 @@ import warnings
 
 import keras
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_micronets.schedules import (
@@ -59,6 +59,7 @@ def test_polynomial_decay_is_a_straight_line_at_power_one():
     assert values == pytest.approx([0.2, 0.2, 0.4, 0.6])
 
 
+@settings(deadline=None)
 @given(ramps(), moments)
 def test_a_ramp_stays_between_its_ends(schedule, progress):
     low, high = sorted((schedule.initial_sparsity, schedule.final_sparsity))
@@ -66,6 +67,7 @@ def test_a_ramp_stays_between_its_ends(schedule, progress):
     assert check_sparsity(schedule(progress), "sparsity") < 1
 
 
+@settings(deadline=None)
 @given(ramps(), moments, moments)
 def test_a_growing_ramp_never_falls(schedule, earlier, later):
     schedule.initial_sparsity, schedule.final_sparsity = sorted(
@@ -75,6 +77,7 @@ def test_a_growing_ramp_never_falls(schedule, earlier, later):
     assert schedule(earlier) <= schedule(later) + 1e-12
 
 
+@settings(deadline=None)
 @given(st.one_of(ramps(), st.builds(Constant, sparsities, begin=moments)))
 def test_a_configuration_makes_an_equal_schedule(schedule):
     again = type(schedule).from_config(schedule.get_config())

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,6 +18,7 @@ free = hnp.arrays("float32", shapes, elements=st.floats(-9, 9, width=32))
 sparsities = st.floats(0.0, 1.0, exclude_max=True)
 
 
+@settings(deadline=None)
 @given(tied | free, st.data())
 def test_exactly_so_many_entries_are_removed(scores, data):
     count = data.draw(st.integers(0, scores.size))
@@ -27,6 +28,7 @@ def test_exactly_so_many_entries_are_removed(scores, data):
     assert np.count_nonzero(~mask) == count
 
 
+@settings(deadline=None)
 @given(tied | free, st.data())
 def test_what_is_removed_is_not_larger_than_what_is_kept(scores, data):
     mask = keep_largest(scores, data.draw(st.integers(1, scores.size)))
@@ -34,6 +36,7 @@ def test_what_is_removed_is_not_larger_than_what_is_kept(scores, data):
         assert scores[~mask].max() <= scores[mask].min()
 
 
+@settings(deadline=None)
 @given(free, st.data())
 def test_removed_weights_score_lowest(weights, data):
     count = data.draw(st.integers(0, weights.size))
@@ -47,6 +50,7 @@ def test_removed_weights_score_lowest(weights, data):
     assert not (again & ~mask).any()  # a sparser mask revives nothing
 
 
+@settings(deadline=None)
 @given(st.lists(tied, min_size=1, max_size=5), sparsities)
 def test_each_layer_loses_its_share(scores, sparsity):
     for score, count in zip(scores, allocate_per_layer(scores, sparsity), strict=True):
@@ -73,6 +77,7 @@ def literal_allocation(scores, sparsity):
     return [min(n, score.size - 1) for n, score in zip(removed, scores, strict=True)]
 
 
+@settings(deadline=None)
 @given(st.lists(shapes, min_size=1, max_size=5), sparsities, st.integers(0, 2**32 - 1))
 def test_over_the_model_the_lowest_of_all_go(shapes, sparsity, seed):
     rng = np.random.default_rng(seed)
@@ -81,6 +86,7 @@ def test_over_the_model_the_lowest_of_all_go(shapes, sparsity, seed):
     assert counts == literal_allocation(scores, sparsity)
 
 
+@settings(deadline=None)
 @given(st.lists(tied, min_size=1, max_size=5), sparsities)
 def test_over_the_model_the_total_is_right_with_ties(scores, sparsity):
     counts = allocate_over_model(scores, sparsity)

@@ -67,8 +67,9 @@ def discard_empty_metadata(backup):
     earlier; weights that are an epoch ahead of it do no harm.
     """
     path = backup / "training_metadata.json"
+    copy = path.with_name(path.name + ".bkp")
     if path.exists() and path.read_text() == "":
-        path.with_name(path.name + ".bkp").replace(path)
+        copy.replace(path) if copy.exists() else path.unlink()
 
 
 def add(root, point):

@@ -1,0 +1,188 @@
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_micronets import layers
+from keras_micronets.edge.bench import interleaved_medians
+from keras_micronets.edge.member import Member, softmax
+from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.ensemble import EnsemblePruner
+from keras_micronets.export import export_tflite, zip_bytes
+from keras_micronets.learners import LearnerPool
+from keras_micronets.quickstart.problem import Problem
+from keras_micronets.quickstart.result import QuickstartResult
+from keras_micronets.quickstart.score import score
+from keras_micronets.quickstart.training import (
+    plan_cycles,
+    train_baseline,
+    train_learners,
+)
+
+
+def run_quickstart(
+    problem: Problem,
+    directory: str | os.PathLike,
+    *,
+    epochs: int = 160,
+    n_learners: int = 12,
+    n_members: int = 4,
+    seed: int = 0,
+    verbose: int = 1,
+) -> QuickstartResult:
+    """Walk the whole road, from training to the bundle's answers.
+
+    Args:
+        problem: The data.
+        directory: Where the pool and the bundle go; it must be empty or new.
+        epochs: Integer, epochs of the baseline, and of the one run that makes the
+            learners. Defaults to `160`.
+        n_learners: Integer, learners that the run yields. Defaults to `12`.
+        n_members: Integer, learners that are kept. Defaults to `4`.
+        seed: Integer. Defaults to `0`.
+        verbose: Integer, 1 to show progress, 0 for silence. Defaults to `1`.
+
+    Returns:
+        A `QuickstartResult`.
+
+    Raises:
+        ValueError: If the directory holds something, the epochs are too few for the
+            learners, or the data does not fit.
+    """
+    directory = Path(directory)
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            "Expected a new or an empty directory. Received: "
+            f"{str(directory)!r}, which holds something. Choose another."
+        )
+    plan_cycles(epochs, n_learners)  # refuses what cannot be before anything is trained
+    say = _Speaker(verbose)
+    say(f"{problem.name}: {_sizes(problem)}")
+    say(f"1/5 Train the float32 baseline, {epochs} epochs")
+    baseline = train_baseline(problem, epochs=epochs, seed=seed, verbose=verbose)
+    say(f"2/5 Train {n_learners} learners in one run, {epochs} epochs")
+    pool = LearnerPool(directory / "pool")
+    train_learners(
+        problem, pool, epochs=epochs, n_learners=n_learners, seed=seed, verbose=verbose
+    )
+    say(f"3/5 Choose {n_members} of {len(pool)} learners")
+    ensemble = EnsemblePruner(pool, n_members=n_members, random_state=seed)
+    ensemble.prune(*problem.choose, verbose=verbose)
+    say(str(ensemble.report_))
+    say("4/5 Export the bundle")
+    bundle = ensemble.export(directory / "bundle", evaluation_data=problem.choose)
+    say("5/5 Run the bundle in a process of its own, on the test data")
+    scores = _score_all(problem, baseline, ensemble, bundle)
+    result = QuickstartResult(
+        problem=problem.name,
+        epochs=epochs,
+        seed=seed,
+        n_learners=len(pool),
+        sparsities=tuple(learner.sparsity for learner in pool),
+        scores=tuple(scores),
+        zip_bytes=zip_bytes(bundle),
+        bundle=str(bundle),
+    )
+    say(f"\n{result}")
+    return result
+
+
+def run_bundle(
+    bundle: str | os.PathLike, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a bundle in a process of its own, as a device does.
+
+    Args:
+        bundle: Directory of the bundle.
+        x: Inputs of shape `(samples, ...)`.
+
+    Returns:
+        Tuple of the ensemble's probabilities `(samples, classes)` and those of its
+        members `(members, samples, classes)`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, output = Path(folder) / "x.npy", Path(folder) / "y.npy"
+        np.save(inputs, x)
+        command = [sys.executable, str(bundle), "predict", str(inputs)]
+        answers = []
+        for flags in ([], ["--members"]):
+            subprocess.run(
+                [*command, "--output", str(output), *flags],
+                check=True,
+                capture_output=True,
+            )
+            answers.append(np.load(output, allow_pickle=False))
+    return tuple(answers)
+
+
+def _score_all(problem, baseline, ensemble, bundle):
+    """Score the baseline, each member, and the ensemble before and after int8."""
+    x, y = problem.test
+    plain = [baseline, *map(layers.strip, ensemble.members_)]
+    floats = [_float_file(model) for model in plain]
+    before = [softmax(model.predict(x, verbose=0)) for model in plain]
+    after, members_after = run_bundle(bundle, x)
+    with EnsembleRunner(bundle) as runner:
+        files = [(Path(bundle) / m.file).read_bytes() for m in runner.manifest.members]
+        *alone, together = _latencies([Member(floats[0]), *runner.members], runner)
+    sparsities = [learner.sparsity for learner in ensemble.learners_]
+    mean = float(np.mean(sparsities))
+    yield score(
+        "baseline, float32", before[0], y, contents=floats[:1], latency=alone[0]
+    )
+    for i, (file, sparsity) in enumerate(zip(files, sparsities, strict=True)):
+        yield score(
+            f"member {i}, int8",
+            members_after[i],
+            y,
+            contents=[file],
+            sparsity=sparsity,
+            latency=alone[i + 1],
+        )
+    yield score(
+        "ensemble before int8",
+        np.mean(before[1:], axis=0),
+        y,
+        contents=floats[1:],
+        sparsity=mean,
+    )
+    yield score(
+        "ensemble, int8", after, y, contents=files, sparsity=mean, latency=together
+    )
+
+
+def _latencies(members, runner):
+    x = np.zeros((1, *members[0].input_shape), "float32")
+    tasks = [lambda member=m: member.predict(x) for m in members]
+    tasks.append(lambda: runner.predict(x, parallel=False))
+    return interleaved_medians(tasks)
+
+
+def _float_file(model):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        export_tflite(model, path, quantization=None)
+        return path.read_bytes()
+
+
+class _Speaker:
+    """Print to the terminal, or nothing at all."""
+
+    def __init__(self, verbose):
+        self.verbose = verbose
+
+    def __call__(self, text):
+        if self.verbose:
+            print(text, flush=True)
+
+
+def _sizes(problem):
+    parts = (problem.train, problem.choose, problem.test)
+    n_train, n_choose, n_test = (len(part[1]) for part in parts)
+    return (
+        f"{n_train} images to train on, {n_choose} to choose on, {n_test} to test, "
+        f"{problem.n_classes} classes"
+    )

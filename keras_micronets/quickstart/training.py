@@ -1,0 +1,143 @@
+"""The quickstart's network, and how baseline and learners are trained."""
+
+import math
+
+import keras
+
+from keras_micronets import callbacks
+from keras_micronets.learners import LearnerPool
+from keras_micronets.quickstart.problem import Problem
+from keras_micronets.schedules import PolynomialDecay
+
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
+LEARNERS_BEGIN = 0.4
+
+
+def small_cnn(input_shape: tuple[int, int, int], n_classes: int) -> keras.Model:
+    """Return the quickstart's network, compiled; it puts out logits."""
+
+    def convolution(filters):
+        return [
+            keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
+            keras.layers.BatchNormalization(momentum=0.9),
+            keras.layers.ReLU(),
+        ]
+
+    model = keras.Sequential(
+        [
+            keras.Input(input_shape),
+            *convolution(32),
+            *convolution(32),
+            keras.layers.MaxPooling2D(2),
+            *convolution(64),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(64, activation="relu"),
+            keras.layers.Dense(n_classes),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(LEARNING_RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def train_baseline(
+    problem: Problem, *, epochs: int, seed: int, verbose: int = 0
+) -> keras.Model:
+    """Train the float32 network that everything is compared with."""
+    keras.utils.set_random_seed(seed)
+    model = small_cnn(problem.train[0].shape[1:], problem.n_classes)
+    fall = keras.callbacks.LearningRateScheduler(
+        lambda epoch: _cosine(epoch / max(1, epochs - 1))
+    )
+    _fit(model, problem, epochs, verbose, [fall])
+    return model
+
+
+def train_learners(
+    problem: Problem,
+    pool: LearnerPool,
+    *,
+    epochs: int,
+    n_learners: int,
+    seed: int,
+    verbose: int = 0,
+) -> None:
+    """Fill a pool with sparse, quantised learners of one run.
+
+    The learning rate falls once, while the net becomes sparse; then it restarts for
+    each learner (snapshot ensembles, Huang et al. 2017).
+    """
+    begin, every = plan_cycles(epochs, n_learners)
+    keras.utils.set_random_seed(seed + 1)
+    model = small_cnn(problem.train[0].shape[1:], problem.n_classes)
+    _fit(
+        model,
+        problem,
+        epochs,
+        verbose,
+        [
+            keras.callbacks.LearningRateScheduler(_restarts(begin, every)),
+            callbacks.WeightPruning(
+                PolynomialDecay(0.0, 0.85, end=0.9, power=4), scope="model"
+            ),
+            callbacks.QuantizationAwareTraining(start=0.2),
+            callbacks.LearnerCheckpoint(
+                pool, every=every, start=(begin + 1) / epochs, seed=seed
+            ),
+        ],
+    )
+
+
+def plan_cycles(epochs: int, n_learners: int) -> tuple[int, int]:
+    """Return the epoch at which the cycles begin, and the epochs of each.
+
+    Raises:
+        ValueError: If there are fewer epochs than the learners need.
+    """
+    every = int(epochs * (1 - LEARNERS_BEGIN) / n_learners)
+    if every < 1:
+        raise ValueError(
+            f"Expected at least {math.ceil(n_learners / (1 - LEARNERS_BEGIN))} epochs "
+            f"for {n_learners} learners. Received: epochs={epochs}."
+        )
+    return every * (epochs // every - n_learners), every
+
+
+def _fit(model, problem, epochs, verbose, callbacks):
+    x, y = problem.train
+    bar = [_EpochBar(epochs)] if verbose else []
+    model.fit(
+        x, y, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=callbacks + bar
+    )
+
+
+class _EpochBar(keras.callbacks.Callback):
+    """One progress bar for a whole run, where Keras draws one an epoch."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self._bar = keras.utils.Progbar(epochs, unit_name="epoch")
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = {k: v for k, v in (logs or {}).items() if k != "learning_rate"}
+        self._bar.update(epoch + 1, list(shown.items()))
+
+
+def _cosine(done):
+    """The learning rate of a fall from full to almost nothing."""
+    low = 0.02
+    return LEARNING_RATE * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _restarts(begin, every):
+    def learning_rate(epoch):
+        if epoch < begin:
+            return _cosine(epoch / max(1, begin - 1))
+        return _cosine((epoch - begin) % every / max(1, every - 1))
+
+    return learning_rate

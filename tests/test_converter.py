@@ -1,0 +1,51 @@
+import sys
+
+import numpy as np
+import pytest
+from model_cases import images, residual, sequential
+
+from keras_micronets.export.converter import QUANTIZATIONS, convert
+from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers.quantizers import quantizers
+
+
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_bytes_of_a_file_with_batches_of_one(quantization):
+    data = images() if quantization == "int8" else None
+    content = convert(sequential(), quantization=quantization, representative_data=data)
+    assert content[4:8] == b"TFL3"
+
+
+def test_same_bytes_twice():
+    model = residual()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    model(images(), training=True)
+    first, second = (convert(model, quantization="int8") for _ in range(2))
+    np.testing.assert_equal(
+        read_flatbuffer(first).int8_weights, read_flatbuffer(second).int8_weights
+    )
+    assert len(first) == len(second)
+
+
+def test_leaves_no_quantiser_frozen():
+    model = residual()
+    promote(model, quantize=True)
+    convert(model, quantization=None)
+    assert all(quantizer.frozen is None for quantizer in quantizers(model))
+
+
+def test_is_quiet(capfd):
+    model = sequential()
+    capfd.readouterr()
+    convert(model, quantization="dynamic")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+
+
+def test_stderr_comes_back_after_an_error(capfd):
+    with pytest.raises(AttributeError):
+        convert("no model", quantization=None)
+    print("still there", file=sys.stderr, flush=True)
+    assert "still there" in capfd.readouterr().err

@@ -1,0 +1,343 @@
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from model_cases import MODELS, images, residual, resnet, sequential, subclassed
+
+from keras_micronets.edge.member import Member
+from keras_micronets.export import export_tflite
+from keras_micronets.export import tflite as tflite_module
+from keras_micronets.layers import (
+    kernels,
+    promote,
+    quantized_share,
+    set_quantizers,
+    strip,
+)
+
+INTEGERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"}
+INTEGERS |= {"SOFTMAX", "RESHAPE", "MAX_POOL_2D"}
+
+
+def learned(model, x=None, sparsity=0.5):
+    """Promote, prune at random and learn the ranges."""
+    promote(model, quantize=True)
+    rng = np.random.default_rng(0)
+    for kernel in kernels(model):
+        kernel.set_mask(rng.random(kernel.mask.shape) >= sparsity)
+    set_quantizers(model, True)
+    model(images(64) if x is None else x, training=True)
+    return model
+
+
+def dtypes(path):
+    interpreter = Interpreter(str(path))
+    ends = interpreter.get_input_details() + interpreter.get_output_details()
+    return [np.dtype(end["dtype"]).name for end in ends]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.tflite"
+
+
+@pytest.mark.parametrize("kind", ["sequential", "residual", "nested"])
+def test_learned_ranges(kind, path):
+    model = learned(MODELS[kind]())
+    report = export_tflite(model, path)
+    assert report.calibration == "learned"
+    assert report.quantization == "int8"
+    assert not report.float_operations
+    assert set(report.operations) <= INTEGERS
+    assert report.largest_difference <= 1
+    assert report.share_within_one_step == 1.0
+    assert report.n_masked == sum(k.size - int(k.mask.sum()) for k in kernels(model))
+    assert report.n_masked <= report.n_zeros < report.n_weights
+    assert report.n_weights == sum(kernel.size for kernel in kernels(model))
+    assert report.n_bytes == path.stat().st_size
+    assert report.gzip_bytes < report.n_bytes
+    assert dtypes(path) == ["int8", "int8"]
+
+
+def test_operations_of_a_residual_network(path):
+    report = export_tflite(learned(residual()), path)
+    expected = {"CONV_2D": 2, "ADD": 1, "MEAN": 1, "FULLY_CONNECTED": 1, "SOFTMAX": 1}
+    assert report.operations == expected
+
+
+def test_ranges_are_those_learned(path):
+    model = learned(sequential(), x=3 * images(64))
+    export_tflite(model, path, representative_data=images())
+    scale, zero_point = Interpreter(str(path)).get_input_details()[0]["quantization"]
+    quantizer = model.get_layer("conv").input_0_quantizer
+    lower, upper = (float(bound) for bound in quantizer.bounds())
+    assert scale == pytest.approx((upper - lower) / 255)
+    assert abs(zero_point - (-128 - lower / scale)) <= 0.5
+
+
+def test_output_of_a_softmax_has_the_scale_of_the_device(path):
+    export_tflite(learned(sequential()), path)
+    end = Interpreter(str(path)).get_output_details()[0]
+    assert end["quantization"] == (1 / 256, -128)
+
+
+@pytest.mark.parametrize("make", [residual, lambda: strip(learned(residual()))])
+def test_representative_data(make, path):
+    report = export_tflite(make(), path, representative_data=images(64))
+    assert report.calibration == "representative data"
+    assert not report.float_operations
+    assert dtypes(path) == ["int8", "int8"]
+    assert report.top1_agreement > 0.8
+    assert report.n_compared == tflite_module.N_COMPARED
+
+
+def test_representative_data_with_masks_but_no_ranges(path):
+    model = residual()
+    promote(model)
+    kernel = kernels(model)[0]
+    kernel.set_mask(np.zeros(kernel.mask.shape, bool))
+    report = export_tflite(model, path, representative_data=images(64))
+    assert report.calibration == "representative data"
+    assert report.n_masked == kernel.size <= report.n_zeros
+
+
+@pytest.mark.parametrize(
+    ("quantization", "tolerance"), [(None, 1e-5), ("float16", 1e-2), ("dynamic", 0.1)]
+)
+@pytest.mark.parametrize("quantised", [False, True])
+def test_other_kinds(quantization, tolerance, quantised, path):
+    model = learned(residual()) if quantised else residual()
+    report = export_tflite(model, path, quantization=quantization)
+    assert report.quantization == quantization
+    assert report.calibration is None
+    assert dtypes(path) == ["float32", "float32"]
+    assert report.share_within_one_step is None
+    assert report.float_operations
+    assert report.largest_difference <= tolerance
+    assert report.top1_agreement > 0.9
+
+
+def test_float_file_leaves_the_quantisers_out(path):
+    model = learned(residual())
+    export_tflite(model, path, quantization=None)
+    x = images(16, seed=5)
+    set_quantizers(model, False)
+    expected = keras.ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(Member(path).predict_raw(x), expected, atol=1e-5)
+
+
+def test_sizes(tmp_path):
+    model = residual(filters=32)
+    sizes = {
+        kind: export_tflite(
+            model,
+            tmp_path / f"{kind}.tflite",
+            quantization=kind,
+            representative_data=images(16),
+        ).n_bytes
+        for kind in (None, "float16", "dynamic", "int8")
+    }
+    assert sizes[None] > sizes["float16"] > sizes["dynamic"]
+    assert sizes[None] > 2 * sizes["int8"]
+
+
+def test_zeros_make_a_gzipped_file_smaller(tmp_path):
+    full, sparse = (
+        export_tflite(
+            learned(residual(filters=64), sparsity=sparsity), tmp_path / "model.tflite"
+        )
+        for sparsity in (0.0, 0.9)
+    )
+    assert sparse.gzip_bytes < 0.6 * full.gzip_bytes
+    assert sparse.n_zeros > 0.89 * sparse.n_weights
+
+
+def test_model_is_left_alone(path):
+    model = learned(residual())
+    before = keras.ops.convert_to_numpy(model(images()))
+    export_tflite(model, path)
+    assert quantized_share(model) == 1.0
+    np.testing.assert_array_equal(model(images()), before)
+
+
+def test_makes_folders_and_leaves_no_partial_file(tmp_path):
+    folder = tmp_path / "some" / "folder"
+    export_tflite(learned(sequential()), str(folder / "model.tflite"))
+    assert [file.name for file in folder.iterdir()] == ["model.tflite"]
+
+
+def test_report_prints(path):
+    text = str(export_tflite(learned(residual()), path))
+    for expected in (str(path), "int8, ranges learned", "2 CONV_2D", "of 64 samples"):
+        assert expected in text
+    assert "in float       none" in text
+    text = str(export_tflite(residual(), path, quantization="dynamic"))
+    assert "dynamic" in text
+    assert "steps" not in text
+
+
+def test_subclassed_model(path):
+    report = export_tflite(learned(subclassed()), path)
+    assert report.largest_difference <= 1
+    assert report.operations["CONV_2D"] == report.operations["FULLY_CONNECTED"] == 1
+
+
+def two_outputs():
+    inputs = keras.Input((4,))
+    first = keras.layers.Dense(2)(inputs)
+    return keras.Model(inputs, [first, keras.layers.Dense(3)(first)])
+
+
+def two_inputs():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
+def with_nan():
+    data = images()
+    data[3, 2, 1, 0] = np.nan
+    return data
+
+
+BAD = {
+    "suffix": (sequential, {}, "model.keras", r"ends in \.tflite"),
+    "quantization": (sequential, {"quantization": "int4"}, None, r"'int4'"),
+    "no data": (sequential, {}, None, r"learned ranges, or representative data"),
+    "shape": (
+        sequential,
+        {"representative_data": images(shape=(5, 6, 3))},
+        None,
+        r"\(samples, 6, 6, 3\)\. Received: shape \(32, 5, 6, 3\)",
+    ),
+    "one sample": (
+        sequential,
+        {"representative_data": images()[0]},
+        None,
+        r"Received: shape \(6, 6, 3\)",
+    ),
+    "empty": (sequential, {"representative_data": images(0)}, None, r"shape \(0, 6"),
+    "nan": (sequential, {"representative_data": with_nan()}, None, r"NaN"),
+    "not built": (
+        lambda: keras.Sequential([keras.layers.Dense(2)]),
+        {"quantization": None},
+        None,
+        r"not built",
+    ),
+    "two outputs": (two_outputs, {"quantization": None}, None, r"and 2 outputs"),
+    "two inputs": (two_inputs, {"quantization": None}, None, r"with 2 inputs"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_writes_nothing(case, tmp_path):
+    make, arguments, name, message = BAD[case]
+    path = tmp_path / (name or "model.tflite")
+    path.write_bytes(b"older")
+    with pytest.raises(ValueError, match=message):
+        export_tflite(make(), path, **arguments)
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_path_of_a_folder(tmp_path):
+    (tmp_path / "model.tflite").mkdir()
+    with pytest.raises(ValueError, match=r"ends in \.tflite"):
+        export_tflite(sequential(), tmp_path / "model.tflite", quantization=None)
+
+
+def test_outputs_that_are_not_finite(path):
+    path.write_bytes(b"older")
+    model = sequential()
+    head = model.get_layer("head")
+    head.bias.assign([np.nan, 0, 0])
+    with pytest.raises(ValueError, match="finite outputs"):
+        export_tflite(model, path, quantization=None)
+    assert path.read_bytes() == b"older"
+
+
+def test_converter_that_fails_writes_nothing(path):
+    path.write_bytes(b"older")
+    layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # not on devices
+    model = keras.Sequential([keras.Input((6, 6, 3)), layer])
+    with pytest.raises(Exception, match="Conv2DBackpropInput"):
+        export_tflite(model, path, quantization=None)
+    assert path.read_bytes() == b"older"
+
+
+def test_warns_when_the_file_is_not_the_simulation(path, monkeypatch):
+    model = learned(sequential())
+    real = Member.predict_raw
+    monkeypatch.setattr(Member, "predict_raw", lambda self, x: real(self, x) // 2)
+    with pytest.warns(UserWarning, match="differs from its simulation"):
+        report = export_tflite(model, path)
+    assert report.share_within_one_step < 1
+
+
+def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
+    (x, y), _, (x_test, y_test) = digits
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+    model.fit(x, y, epochs=epochs[0], verbose=0)
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    model.fit(x, y, epochs=epochs[1], verbose=0)
+    return model.evaluate(x_test, y_test, verbose=0)[1]
+
+
+def compared_on_test_digits(model, digits, path, monkeypatch):
+    x_test = digits[2][0]
+    monkeypatch.setattr(tflite_module, "N_COMPARED", len(x_test))
+    from_logits = model.layers[-1].activation is keras.activations.linear
+    accuracy = trained(model, digits, from_logits=from_logits)
+    report = export_tflite(model, path, representative_data=x_test)
+    print(f"\naccuracy {accuracy:.3f}\n{report}\n{report.share_within_one_step:.4f}")
+    assert accuracy > 0.85
+    assert not report.float_operations
+    assert report.n_compared == len(x_test)
+    return report
+
+
+def test_trained_logits_are_within_one_step(digits, small_cnn, path, monkeypatch):
+    model = small_cnn(activation=None)
+    report = compared_on_test_digits(model, digits, path, monkeypatch)
+    assert report.largest_difference <= 1
+    assert report.top1_agreement == 1.0
+
+
+# Biases are rounded in the file only, which now and then moves a value by a step;
+# a softmax makes several of its own, finer steps of one step of its logits.
+steep = pytest.mark.filterwarnings(
+    "ignore:The int8 file of .* differs from its simulation"
+)
+
+
+@steep
+def test_trained_probabilities(digits, small_cnn, path, monkeypatch):
+    model = small_cnn()
+    report = compared_on_test_digits(model, digits, path, monkeypatch)
+    assert report.largest_difference <= steps_of_a_softmax(model)
+    assert report.share_within_one_step >= 0.99
+    assert report.top1_agreement == 1.0
+
+
+def steps_of_a_softmax(model):
+    """What one step of the logits is in steps of the probabilities, at most."""
+    lower, upper = model.layers[-1].preactivation_quantizer.bounds()
+    slope = 1 / 2  # one logit a step up, another a step down
+    return float(upper - lower) / 255 * slope * 256 + 1
+
+
+@steep
+@pytest.mark.parametrize(
+    ("softmax", "within"),
+    [pytest.param(False, 0.99, marks=pytest.mark.slow), (True, 0.97)],
+    ids=["logits", "softmax"],
+)
+def test_trained_resnet(softmax, within, digits, path, monkeypatch):
+    """What begins as one step in some convolution grows from layer to layer."""
+    model = resnet(softmax=softmax)
+    report = compared_on_test_digits(model, digits, path, monkeypatch)
+    expected = {"CONV_2D": 9, "ADD": 3, "MEAN": 1, "FULLY_CONNECTED": 1}
+    assert report.operations == {**expected, **({"SOFTMAX": 1} if softmax else {})}
+    assert report.share_within_one_step >= within
+    assert report.top1_agreement >= 0.98
