@@ -3,7 +3,9 @@
     python benchmarks/quickstart.py
 
 Each seed splits the training images anew and starts from other weights; the test
-images are always the same. Writes every run and the means.
+images are always the same. Besides the quickstart's own table, the int8 file of every
+learner is compared with its simulation in Keras on all test images, output by output.
+Writes every run and the means.
 """
 
 import argparse
@@ -17,6 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from keras_micronets.edge.member import Member, quantize
+from keras_micronets.export import export_tflite
+from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart import load_problem, run_quickstart
 
 RESULTS = Path(__file__).parent / "results" / "quickstart.json"
@@ -31,13 +36,36 @@ def main():
     for seed in range(arguments.seeds):
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            result = run_quickstart(load_problem(seed=seed), folder, seed=seed)
-        run = result.to_json()
-        del run["bundle"]
-        runs.append(run | {"seconds": round(time.perf_counter() - start, 1)})
+            problem = load_problem(seed=seed)
+            run = run_quickstart(problem, folder, seed=seed).to_json()
+            del run["bundle"]
+            run["seconds"] = round(time.perf_counter() - start, 1)
+            pool = LearnerPool(Path(folder) / "pool")
+            run["parity"] = [parity(x, problem.test[0], folder) for x in pool]
+        runs.append(run)
         results = {"runs": runs, "summary": summarize(runs)}
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results["summary"], indent=1))
+
+
+def parity(learner, x, folder):
+    """Compare a learner's int8 file with its Keras simulation on all of `x`."""
+    path = Path(folder) / "parity.tflite"
+    model = learner.load()
+    report = export_tflite(model, path)
+    member = Member(path)
+    simulated = model.predict(x, verbose=0)
+    expected = quantize(simulated, member.output_dtype, *member.output_quantization)
+    steps = np.abs(member.predict_raw(x).astype(int) - expected.astype(int))
+    return {
+        "learner": learner.name,
+        "largest_difference_in_steps": int(steps.max()),
+        "share_of_outputs_that_differ": float(np.mean(steps > 0)),
+        "float_operations": sum(report.float_operations.values()),
+        "n_weights": report.n_weights,
+        "n_masked": report.n_masked,
+        "n_zeros_in_file": report.n_zeros,
+    }
 
 
 def summarize(runs):
@@ -71,6 +99,17 @@ def summarize(runs):
         "largest zip / baseline's file": max(
             run["zip_bytes"] / run["scores"][0]["n_bytes"] for run in runs
         ),
+        "parity, all learners and test images": {
+            "files": sum(len(run["parity"]) for run in runs),
+            **{
+                f"{key}": max(p[key] for run in runs for p in run["parity"])
+                for key in (
+                    "largest_difference_in_steps",
+                    "share_of_outputs_that_differ",
+                    "float_operations",
+                )
+            },
+        },
         "longest run, seconds": max(run["seconds"] for run in runs),
     }
 
