@@ -46,6 +46,7 @@ def main():
         results = {"runs": runs, "summary": summarize(runs)}
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results["summary"], indent=1))
+    print(table(results))
 
 
 def parity(learner, x, folder):
@@ -112,6 +113,23 @@ def summarize(runs):
         },
         "longest run, seconds": max(run["seconds"] for run in runs),
     }
+
+
+def table(results):
+    """Return the means over the seeds as a Markdown table."""
+    summary = results["summary"]
+    lines = [
+        f"| mean of {summary['seeds']} seeds | accuracy | NLL | ECE | `.tflite` bytes "
+        "| gzip bytes | ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in summary["rows"].items():
+        latency = f"{row['latency']:.3f}" if "latency" in row else ""
+        lines.append(
+            f"| {name} | {row['accuracy']:.2%} | {row['nll']:.3f} | {row['ece']:.3f} "
+            f"| {row['n_bytes']:,.0f} | {row['gzip_bytes']:,.0f} | {latency} |"
+        )
+    return "\n".join(lines)
 
 
 def mean(scores):

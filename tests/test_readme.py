@@ -1,3 +1,5 @@
+import importlib
+import json
 import re
 from pathlib import Path
 
@@ -25,3 +27,11 @@ def test_ci_finds_the_test_command():
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
+
+
+def test_figures_are_those_of_the_results_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    quickstart = importlib.import_module("quickstart")
+    results = json.loads(quickstart.RESULTS.read_text())
+
+    assert quickstart.table(results) in README

@@ -93,8 +93,8 @@ def _report(model, path, content, quantization, learned, data):
         gzip_bytes=flatbuffer.gzip_bytes,
         operations=flatbuffer.operations,
         float_operations=flatbuffer.float_operations,
-        n_masked=sum(k.size - np.count_nonzero(k.mask) for k in kernels(model)),
-        n_zeros=sum(w.size - np.count_nonzero(w) for w in weights),
+        n_masked=sum(k.size - int(k.mask.sum()) for k in kernels(model)),
+        n_zeros=sum(int(np.sum(w == 0)) for w in weights),
         n_weights=sum(w.size for w in weights),
         **_compare(model, content, learned, _probe(model, data)),
     )

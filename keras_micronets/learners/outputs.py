@@ -1,4 +1,4 @@
-"""What a model puts out: probabilities or logits, of how many classes."""
+"""What is known of a model: its outputs, its architecture, how it was made."""
 
 import hashlib
 import json
@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 
+from keras_micronets import layers
 from keras_micronets.edge.member import softmax
 
 
@@ -70,6 +71,13 @@ def to_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarra
     """
     outputs = np.asarray(outputs, "float32")
     return softmax(outputs) if from_logits else outputs
+
+
+def describe(model: keras.Model) -> str:
+    """Say in words how sparse a model is, and whether it simulates integers."""
+    quantized = layers.quantized_share(model) > 0
+    text = f"sparsity {layers.sparsity(model):.3f}"
+    return f"{text}, quantisation-aware" if quantized else text
 
 
 def architecture_hash(model: keras.Model) -> str:

@@ -16,10 +16,11 @@ from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
     count_classes,
+    describe,
     output_shape,
     settle_from_logits,
 )
-from keras_micronets.learners.predictions import predict_all
+from keras_micronets.learners.predictions import check_same_classes, predict_all
 from keras_micronets.learners.quantization import (
     check_keras,
     check_made_from,
@@ -169,7 +170,7 @@ class LearnerPool:
             "epoch": epoch,
             "seed": seed,
             "metrics": metrics or {},
-            "origin": origin or _describe(copy),
+            "origin": origin or describe(copy),
         }
         with files.partial_directory(self._folder) as partial:
             copy.save(partial / "model.keras")
@@ -239,13 +240,7 @@ class LearnerPool:
                 of classes.
         """
         self._check_not_empty()
-        classes = {learner.n_classes for learner in self.learners}
-        if len(classes) > 1:
-            raise ValueError(
-                "Expected learners of the same classes. Received: "
-                + ", ".join(f"{x.name} with {x.n_classes}" for x in self.learners)
-                + ". Keep one pool a problem."
-            )
+        check_same_classes(self)
         return predict_all(
             self.learners,
             np.asarray(x),
@@ -315,10 +310,3 @@ class LearnerPool:
                 f"Expected a pool with learners. Received: {self.path}, which is "
                 "empty. Fill it with `add` or the `LearnerCheckpoint` callback."
             )
-
-
-def _describe(model):
-    parts = [f"sparsity {layers.sparsity(model):.3f}"]
-    if layers.quantized_share(model) > 0:
-        parts.append("quantisation-aware")
-    return ", ".join(parts)

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
@@ -113,6 +113,16 @@ def predict_all(
         probabilities[i] = found
         bar.add(1)
     return probabilities
+
+
+def check_same_classes(learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` if learners differ in their number of classes."""
+    if len({learner.n_classes for learner in learners}) > 1:
+        raise ValueError(
+            "Expected learners of the same classes. Received: "
+            + ", ".join(f"{x.name} with {x.n_classes}" for x in learners)
+            + ". Keep one pool a problem."
+        )
 
 
 def _hash_array(x):
