@@ -49,8 +49,15 @@ def test_digits_are_split_into_three_parts():
     assert problem.n_classes == 10
 
 
-def test_split_depends_on_the_seed_and_the_test_part_does_not():
-    first, second = load_problem(seed=0), load_problem(seed=1)
+def test_parts_do_not_overlap():
+    problem = load_problem(seed=0)
+
+    images = [x.tobytes() for part in (problem.train, problem.choose) for x in part[0]]
+    assert not set(images) & {x.tobytes() for x in problem.test[0]}
+
+
+def test_split_of_a_file_leaves_its_test_part_alone(small_problem):
+    first, second = load_problem(small_problem), load_problem(small_problem, seed=1)
 
     assert not np.array_equal(first.train[0], second.train[0])
     np.testing.assert_array_equal(first.test[0], second.test[0])

@@ -32,9 +32,9 @@ def load_problem(path: str | os.PathLike | None = None, *, seed: int = 0) -> Pro
     Args:
         path: An `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`: images
             `(samples, height, width[, channels])`, uint8 or floats, and integer
-            labels. `None` for the digits: the first half to train, the second to
-            test. Defaults to `None`.
-        seed: Integer that draws the split of the training data. Defaults to `0`.
+            labels. `None` for the digits, half of which are drawn to test. Defaults
+            to `None`.
+        seed: Integer that draws the split. Defaults to `0`.
 
     Returns:
         A `Problem`; a fifth of the training data is set aside for choosing.
@@ -45,8 +45,8 @@ def load_problem(path: str | os.PathLike | None = None, *, seed: int = 0) -> Pro
     if path is None:
         digits = load_digits()
         x, y = digits.images.astype("float32") / 16, digits.target
-        half = len(x) // 2  # the second half is other people's writing
-        x_train, x_test, y_train, y_test = x[:half], x[half:], y[:half], y[half:]
+        parts = train_test_split(x, y, test_size=0.5, random_state=seed, stratify=y)
+        x_train, x_test, y_train, y_test = parts
         name = "scikit-learn's handwritten digits"
     else:
         x_train, y_train, x_test, y_test = _read_arrays(Path(path))

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_micronets import layers
+from keras_micronets import layers, selection
 from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.edge.member import Member, softmax
 from keras_micronets.edge.runner import EnsembleRunner
@@ -72,6 +73,8 @@ def run_quickstart(
     ensemble = EnsemblePruner(pool, n_members=n_members, random_state=seed)
     ensemble.prune(*problem.choose, verbose=verbose)
     say(str(ensemble.report_))
+    for picture in _draw(ensemble.report_, directory):
+        say(f"Picture: {picture}")
     say("4/5 Export the bundle")
     bundle = ensemble.export(directory / "bundle", evaluation_data=problem.choose)
     say("5/5 Run the bundle in a process of its own, on the test data")
@@ -152,6 +155,19 @@ def _score_all(problem, baseline, ensemble, bundle):
     yield score(
         "ensemble, int8", after, y, contents=files, sparsity=mean, latency=together
     )
+
+
+def _draw(report, directory):
+    """Draw the report where matplotlib is installed; the road goes on without."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    drawings = {
+        "learners.png": selection.plot_map,
+        "bytes.png": selection.plot_accuracy_bytes,
+    }
+    for name, draw in drawings.items():
+        draw(report).savefig(directory / name, dpi=120)
+    return [directory / name for name in drawings]
 
 
 def _latencies(members, runner):

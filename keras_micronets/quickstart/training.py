@@ -69,11 +69,12 @@ def train_learners(
 ) -> None:
     """Fill a pool with sparse, quantised learners of one run.
 
+    It begins with the weights that the baseline of the same seed began with.
     The learning rate falls once, while the net becomes sparse; then it restarts for
     each learner (snapshot ensembles, Huang et al. 2017).
     """
     begin, every = plan_cycles(epochs, n_learners)
-    keras.utils.set_random_seed(seed + 1)
+    keras.utils.set_random_seed(seed)
     model = small_cnn(problem.train[0].shape[1:], problem.n_classes)
     _fit(
         model,
