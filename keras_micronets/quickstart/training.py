@@ -69,9 +69,9 @@ def train_learners(
 ) -> None:
     """Fill a pool with sparse, quantised learners of one run.
 
-    It begins with the weights that the baseline of the same seed began with.
-    The learning rate falls once, while the net becomes sparse; then it restarts for
-    each learner (snapshot ensembles, Huang et al. 2017).
+    It begins with the weights that the baseline of the same seed began with. The
+    learning rate falls once, while the net becomes sparse; then it restarts for each
+    learner (snapshot ensembles, Huang et al. 2017).
     """
     begin, every = plan_cycles(epochs, n_learners)
     keras.utils.set_random_seed(seed)
