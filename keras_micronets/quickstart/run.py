@@ -1,3 +1,4 @@
+import functools
 import importlib.util
 import os
 import subprocess
@@ -60,7 +61,7 @@ def run_quickstart(
             f"{str(directory)!r}, which holds something. Choose another."
         )
     plan_cycles(epochs, n_learners)  # refuses what cannot be before anything is trained
-    say = _Speaker(verbose)
+    say = functools.partial(print, flush=True) if verbose else lambda text: None
     say(f"{problem.name}: {_sizes(problem)}")
     say(f"1/5 Train the float32 baseline, {epochs} epochs")
     baseline = train_baseline(problem, epochs=epochs, seed=seed, verbose=verbose)
@@ -182,17 +183,6 @@ def _float_file(model):
         path = Path(folder) / "model.tflite"
         export_tflite(model, path, quantization=None)
         return path.read_bytes()
-
-
-class _Speaker:
-    """Print to the terminal, or nothing at all."""
-
-    def __init__(self, verbose):
-        self.verbose = verbose
-
-    def __call__(self, text):
-        if self.verbose:
-            print(text, flush=True)
 
 
 def _sizes(problem):
