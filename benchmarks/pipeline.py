@@ -3,7 +3,7 @@
     python benchmarks/pipeline.py --data cifar10.npz
 
 For each net and seed: a parent is trained; learners are drawn from one further run
-of the parent, pruned and quantisation-aware; four of them are kept. The controls
+of the parent, pruned and quantisation-aware or not; four of them are kept. The controls
 stand in the same table: the parent trained on for as many epochs as the learners
 cost, the four most accurate learners, four at random (mean of 20 draws). Everything
 is chosen on a fifth of the training images and scored on all test images. Rows are
@@ -49,6 +49,7 @@ def main():
                 "epochs": arguments.epochs,
                 "learner_epochs": arguments.learner_epochs,
                 "sparsity": arguments.sparsity,
+                "int8": arguments.int8,
             }
             if any(key == run["key"] for run in results["runs"]):
                 continue
@@ -66,6 +67,12 @@ def parse():
     parser.add_argument("--epochs", type=int, default=20, help="of the parent")
     parser.add_argument("--learner-epochs", type=int, default=24)
     parser.add_argument("--sparsity", type=float, default=0.7, help="the last one")
+    parser.add_argument(
+        "--int8",
+        choices=("while training", "after training"),
+        default="while training",
+        help="quantisation-aware learners, or float ones quantised afterwards",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--nets", nargs="+", default=list(nets.NETS), choices=nets.NETS)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -185,9 +192,10 @@ def fit_learners(model, pool, train, key):
     schedule = kmn.schedules.PolynomialDecay(0.3, key["sparsity"], end=0.8, power=1)
     callbacks = [
         kmn.callbacks.WeightPruning(schedule),
-        kmn.callbacks.QuantizationAwareTraining(),
         kmn.callbacks.LearnerCheckpoint(pool, every=cycle, seed=seed),
     ]
+    if key["int8"] == "while training":
+        callbacks.insert(1, kmn.callbacks.QuantizationAwareTraining())
     return clock(
         lambda: fit_augmented(
             model, train, epochs, LEARNER_RATE, seed, cycle, callbacks
@@ -258,9 +266,13 @@ def mean_disagreement(probabilities):
 def table(results):
     """Return means and standard deviations over the seeds, a block a net."""
     lines = []
-    for name in dict.fromkeys(run["key"]["net"] for run in results["runs"]):
-        runs = [run for run in results["runs"] if run["key"]["net"] == name]
-        lines.append(f"\n{name}, {len(runs)} seeds (mean ± standard deviation)")
+    kinds = [(run["key"]["net"], run["key"]["int8"]) for run in results["runs"]]
+    for kind in dict.fromkeys(kinds):
+        runs = [run for run, k in zip(results["runs"], kinds, strict=True) if k == kind]
+        lines.append(
+            f"\n{kind[0]}, int8 {kind[1]}, {len(runs)} seeds "
+            "(mean ± standard deviation)"
+        )
         lines.append(
             f"{'':<36}{'accuracy':>15}{'NLL':>8}{'ECE':>8}{'disagree':>10}{'gzip':>11}"
         )
