@@ -29,4 +29,4 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
         for output in cell.get("outputs", ())
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) >= 6
+    assert len(pictures) >= 7
