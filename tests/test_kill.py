@@ -15,7 +15,7 @@ from tiny_keras import assert_zeros_where_masked, data, dense_model
 
 from keras_micronets import LearnerPool
 
-N_KILLS, EPOCHS = 25, 120
+N_KILLS, EPOCHS, EPOCHS_A_LIFE = 25, 120, 4
 SCRIPT = Path(__file__).with_name("victim.py")
 X, _ = data()
 
@@ -31,6 +31,7 @@ class Victims:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            start_new_session=True,
         )
 
     def start(self, function, *arguments):
@@ -52,8 +53,9 @@ class Victims:
         return Path(self.errors.name).read_text()[-3000:]
 
     def close(self):
-        self.process.stdin.close()
+        os.killpg(self.process.pid, signal.SIGKILL)  # a child may wait for it
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
 
 
@@ -130,11 +132,16 @@ def test_a_pool_whose_making_was_killed_is_made_anew(tmp_path, victims, point):
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_completes(tmp_path, victims):
     rng = random.Random(0)
-    known, seen = {}, [0]
+    known, seen, pace = {}, [0], None
     for _ in range(N_KILLS):
-        pid = victims.start("train", tmp_path, EPOCHS)
+        pid = victims.start("train", tmp_path, EPOCHS, EPOCHS_A_LIFE)
         assert victims.read("training") == 0
-        time.sleep(rng.uniform(0, 2))
+        if pace is None:  # the first life shows how long this machine takes
+            start = time.monotonic()
+            for _ in range(EPOCHS_A_LIFE - 1):
+                victims.read("training")
+            pace = time.monotonic() - start
+        time.sleep(rng.uniform(0, pace))
         os.kill(pid, signal.SIGKILL)
         assert victims.read("status") == -signal.SIGKILL  # and not complete yet
         known = check_pool(tmp_path / "pool", known)

@@ -36,9 +36,20 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(root, epochs):
-    """Train a model, or carry on with it, collecting a learner each epoch."""
+def train(root, epochs, limit=None):
+    """Train a model, or carry on with it, collecting a learner each epoch.
+
+    With a limit, wait to be killed once that many epochs are done, so that however
+    fast the machine, no number of lives completes the run by itself.
+    """
     root = Path(root)
+    lived = []
+
+    def wait_at_the_limit(epoch, logs):
+        lived.append(epoch)
+        while len(lived) == limit:
+            signal.pause()
+
     discard_empty_metadata(root / "backup")
     x, y = data(200)
     begun = keras.callbacks.LambdaCallback(
@@ -56,6 +67,7 @@ def train(root, epochs):
             LearnerCheckpoint(LearnerPool(root / "pool"), every=1, run="run"),
             keras.callbacks.BackupAndRestore(root / "backup", double_checkpoint=True),
             begun,
+            keras.callbacks.LambdaCallback(on_epoch_end=wait_at_the_limit),
         ],
     )
 
