@@ -29,9 +29,11 @@ def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
 
-def test_figures_are_those_of_the_results_files(monkeypatch):
+@pytest.mark.parametrize("name", ["quickstart", "pipeline"])
+def test_tables_are_those_of_the_results_files(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    quickstart = importlib.import_module("quickstart")
-    results = json.loads(quickstart.RESULTS.read_text())
+    benchmark = importlib.import_module(name)
+    table = benchmark.table(json.loads(benchmark.RESULTS.read_text()))
 
-    assert quickstart.table(results) in README
+    assert table in (ROOT / "docs" / "benchmarks.md").read_text()
+    assert name != "quickstart" or table in README
