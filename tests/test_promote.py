@@ -264,3 +264,12 @@ def test_promoted_model_saves_and_loads(kind, tmp_path):
         np.testing.assert_array_equal(new.weights, old.weights)
         np.testing.assert_array_equal(new.mask, old.mask)
     assert promote(loaded, quantize=True).promoted == ()
+
+
+def test_nothing_but_layers_that_keras_quantised():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.layers[0].enable_lora(1)
+
+    with pytest.raises(ValueError, match="LoRA"):
+        promote(model)
+    assert type(model.layers[0]) is keras.layers.Dense

@@ -61,12 +61,14 @@ def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
             "batch, or give it a `keras.Input`."
         )
     layers = list(dict.fromkeys(_keras_private.flatten_layers(model)))
-    wanted = {layer: () for layer in layers if is_kernel_layer(layer)}
+    kernel_layers = [layer for layer in layers if is_kernel_layer(layer)]
+    wanted = {layer: () for layer in kernel_layers if _is_plain(layer)}
     if not wanted:
         raise ValueError(
             "Expected a model with layers to prune (Dense, EinsumDense, Conv1D, "
-            "Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose). Received: "
-            f"{model.name!r} with {_names(layers[1:]) or 'no layers'}."
+            "Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose), not quantised "
+            f"by Keras and without LoRA weights. Received: {model.name!r} with "
+            f"{_names(layers[1:]) or 'no layers'}."
         )
     floating = ()
     if quantize:
