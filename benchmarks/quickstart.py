@@ -3,9 +3,9 @@
     python benchmarks/quickstart.py
 
 Each seed splits the images anew and starts from other weights, baseline and learners
-from the same. The settings were found on other random splits. Besides the quickstart's
-own table, the int8 file of every learner is compared with its simulation in Keras on
-all test images, output by output. Writes every run and the means.
+from the same. Besides the quickstart's own table, the int8 file of every learner is
+compared with its simulation in Keras on all test images, output by output. Writes every
+run and the means.
 """
 
 import argparse
