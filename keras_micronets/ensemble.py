@@ -93,6 +93,9 @@ class EnsemblePruner(keras.Model):
         self.combination = combination
         self.random_state = random_state
         self.members_ = []
+        self.learners_ = ()
+        self.from_logits_ = []
+        self.weights_ = None
 
     def prune(
         self, x, y, *, batch_size: int = 256, verbose: int | str = "auto"
@@ -192,8 +195,9 @@ class EnsemblePruner(keras.Model):
                 already are taken as they are. Defaults to `"int8"`.
             representative_data: Array of some hundred training inputs, for members
                 without learned ranges. Defaults to `None`.
-            evaluation_data: Tuple `(x, y)`: the exported files are scored on it, and
-                the scores go into the manifest. Defaults to `None`.
+            evaluation_data: Tuple `(x, y)`, inputs as the members take them, after
+                any preprocessing: the exported files are scored on it, and the
+                scores go into the manifest. Defaults to `None`.
             class_names: List of names for the classes. Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
                 the device does to raw inputs. Defaults to `None`.
@@ -246,8 +250,8 @@ class EnsemblePruner(keras.Model):
             "combination": self.combination,
             "random_state": self.random_state,
             "members": members,
-            "from_logits": self.from_logits_ if members else [],
-            "weights": self.weights_ if members else None,
+            "from_logits": self.from_logits_,
+            "weights": self.weights_,
         }
 
     @classmethod
@@ -333,16 +337,13 @@ class EnsemblePruner(keras.Model):
         return members
 
     def _member_name(self, index):
-        learners = getattr(self, "learners_", ())
-        return learners[index].name if learners else f"member-{index}"
+        return self.learners_[index].name if self.learners_ else f"member-{index}"
 
     def _member_metadata(self, index):
-        learners = getattr(self, "learners_", ())
-        if not learners:
+        if not self.learners_:  # loaded from a file
             return {}
-        learner = learners[index]
         keys = ("sparsity", "epoch", "seed", "origin", "metrics")
-        return {key: getattr(learner, key) for key in keys}
+        return {key: getattr(self.learners_[index], key) for key in keys}
 
     def _accuracies(self, members, evaluation_data):
         if evaluation_data is None:

@@ -1,6 +1,5 @@
 """The folder that goes to the device."""
 
-import gzip
 import hashlib
 import io
 import os
@@ -26,6 +25,7 @@ from keras_micronets.edge.manifest import (
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.export.size import gzip_size
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
 
@@ -150,7 +150,7 @@ def _entry(file, data, member):
             loaded.output_shape, loaded.output_dtype, *loaded.output_quantization
         ),
         bytes=len(data),
-        gzip_bytes=len(gzip.compress(data, mtime=0)),
+        gzip_bytes=gzip_size(data),
         metadata=member.metadata,
     )
 

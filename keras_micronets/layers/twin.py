@@ -1,3 +1,5 @@
+from contextlib import contextmanager
+
 import keras
 from keras import ops
 
@@ -132,11 +134,8 @@ class KernelTwin(Twin):
 
     def raw(self, name="kernel"):
         """Return the variable of a kernel, before mask and quantiser."""
-        before, self.reads_raw = self.reads_raw, True
-        try:
+        with self._reading_raw():
             return getattr(self, name)
-        finally:
-            self.reads_raw = before
 
     def masked(self, name="kernel"):
         """Return a kernel with its mask applied, not quantised."""
@@ -173,9 +172,14 @@ class KernelTwin(Twin):
         return self.bias
 
     def save_own_variables(self, store):
+        with self._reading_raw():
+            super().save_own_variables(store)
+
+    @contextmanager
+    def _reading_raw(self):
         before, self.reads_raw = self.reads_raw, True
         try:
-            super().save_own_variables(store)
+            yield
         finally:
             self.reads_raw = before
 
