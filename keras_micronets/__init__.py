@@ -8,12 +8,13 @@ import importlib
 
 from keras_micronets._version import __version__
 
-_MODULES = ("callbacks", "edge", "export", "layers", "learners", "schedules")
-_MODULES += ("selection", "sparsity")
+_MODULES = ("callbacks", "edge", "export", "layers", "learners")
+_MODULES += ("learning_rates", "schedules", "selection", "sparsity")
 _NAMES = {
     "EnsemblePruner": "keras_micronets.ensemble",
     "LearnerPool": "keras_micronets.learners",
     "export_tflite": "keras_micronets.export",
+    "prune2edge": "keras_micronets.several_fits",
     "sparsity_report": "keras_micronets.layers",
     "strip": "keras_micronets.layers",
 }

@@ -80,6 +80,11 @@ def _functional(model):
     return getattr(model, "_functional", None) or model
 
 
+def compiled_loss(model: keras.Model):
+    """Return the loss that `compile` made, another one after each call, or `None`."""
+    return model._compile_loss
+
+
 def replace_layers(owner: keras.Layer, name: str, layers: list) -> None:
     """Give a built model another list of nested layers under an attribute.
 

@@ -291,7 +291,10 @@ class EnsemblePruner(keras.Model):
             return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
         outputs = member(inputs, training=False)
         outputs = ops.cast(outputs, "float32")
-        return ops.softmax(outputs) if from_logits else outputs
+        if from_logits:
+            return ops.softmax(outputs)
+        # A fake quantiser rounds probabilities: their sum misses one.
+        return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
     def _is_keras(self):
         return not any(isinstance(member, Member) for member in self.members_)

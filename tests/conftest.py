@@ -9,6 +9,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 
+def pytest_runtest_setup(item):
+    backend = keras.backend.backend()
+    if item.get_closest_marker("tensorflow") and backend != "tensorflow":
+        pytest.skip(f"needs the TensorFlow backend; this is {backend}")
+
+
 @pytest.fixture(autouse=True)
 def fresh_keras():
     """Give every test the same seeds and layer names."""

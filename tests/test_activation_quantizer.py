@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from backends import gradients
 from keras import ops
 
 from keras_micronets.layers import ActivationQuantizer
@@ -83,14 +84,15 @@ def test_clips_outside_the_range():
 
 
 def test_gradients_pass_inside_the_range_and_stop_outside():
-    import tensorflow as tf
-
     quantizer = active(fixed_range=(-1.0, 1.0))
-    x = tf.constant([-1.5, -0.4, 0.0, 0.3, 1.5])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = ops.sum(quantizer(x, training=True) * [1.0, 2.0, 3.0, 4.0, 5.0])
-    np.testing.assert_array_equal(tape.gradient(y, x), [0.0, 2.0, 3.0, 4.0, 0.0])
+    x = keras.Variable([-1.5, -0.4, 0.0, 0.3, 1.5])
+    weights = ops.convert_to_tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+
+    def loss():
+        return ops.sum(quantizer(ops.convert_to_tensor(x), training=True) * weights)
+
+    (found,) = gradients(loss, [x])
+    np.testing.assert_array_equal(found, [0.0, 2.0, 3.0, 4.0, 0.0])
 
 
 def test_inactive_changes_and_observes_nothing():
@@ -141,7 +143,7 @@ def test_frozen_state_is_the_present_one():
     expected = ops.convert_to_numpy(quantizer(x))
     quantizer.freeze()
     quantizer.upper.assign(99.0)
-    np.testing.assert_array_equal(quantizer(x), expected)
+    np.testing.assert_allclose(quantizer(x), expected, rtol=1e-6)
     quantizer.freeze(keep=False)
     np.testing.assert_array_equal(quantizer(x), x)
     quantizer.unfreeze()

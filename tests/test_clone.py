@@ -26,7 +26,8 @@ folder = sys.argv[1]
 x = np.load(f"{folder}/x.npy")
 for kind in sys.argv[2:]:
     model = keras.saving.load_model(f"{folder}/{kind}.keras")
-    np.save(f"{folder}/{kind}.npy", model(x, training=False))
+    outputs = keras.ops.convert_to_numpy(model(x, training=False))
+    np.save(f"{folder}/{kind}.npy", outputs)
 print([name for name in sys.modules if name.startswith("keras_micronets")])
 """
 

@@ -9,6 +9,8 @@ from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import promote, set_quantizers
 from keras_micronets.layers.quantizers import quantizers
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_bytes_of_a_file_with_batches_of_one(quantization):

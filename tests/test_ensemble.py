@@ -8,6 +8,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 
 import keras_micronets as kmn
+from keras_micronets import layers
 from keras_micronets.edge import EnsembleRunner
 from keras_micronets.edge.combine import combine
 
@@ -85,6 +86,24 @@ def test_predict_combines_the_members(pool, data, rule):
     np.testing.assert_allclose(predicted.sum(-1), 1, atol=1e-5)
 
 
+def test_rounded_probabilities_are_scaled_to_sum_to_one(data, tmp_path):
+    pool = kmn.LearnerPool(tmp_path / "pool")
+    for seed in range(3):
+        model = make_model(seed, softmax=True)
+        layers.promote(model, quantize=True)
+        layers.set_quantizers(model, True)
+        model(data[0], training=True)
+        assert np.ptp(model.predict(data[0], verbose=0).sum(-1)) > 1e-3
+        pool.add(model)
+    ensemble = kmn.EnsemblePruner(pool, 2, random_state=0).prune(*data, verbose=0)
+
+    members = pool.predict(data[0], verbose=0)[ensemble.selection_.indices]
+    predicted = ensemble.predict(data[0], verbose=0)
+
+    np.testing.assert_allclose(predicted, members.mean(0), atol=1e-6)
+    np.testing.assert_allclose(predicted.sum(-1), 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("one_hot", [False, True])
 def test_evaluate_scores_either_kind_of_labels(ensemble, data, one_hot):
     x, y = data
@@ -156,6 +175,7 @@ def test_best_cluster_keeps_all_of_it(pool, data):
     assert len(ensemble.members_) == np.sum(labels == kept.pop())
 
 
+@pytest.mark.tensorflow
 def test_members_that_litert_runs(int8_pool, data, tmp_path):
     x, y = data
     ensemble = kmn.EnsemblePruner(int8_pool, 3, random_state=0)
@@ -173,6 +193,7 @@ def test_members_that_litert_runs(int8_pool, data, tmp_path):
     assert not (tmp_path / "ensemble.keras").exists()
 
 
+@pytest.mark.tensorflow
 def test_bundle_answers_like_the_ensemble(ensemble, data, tmp_path):
     x, y = data
 
@@ -194,6 +215,7 @@ def test_bundle_answers_like_the_ensemble(ensemble, data, tmp_path):
     ]
 
 
+@pytest.mark.tensorflow
 def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
     ensemble = kmn.EnsemblePruner(int8_pool, 2, random_state=0)
     ensemble.prune(*data, verbose=0)
@@ -204,6 +226,7 @@ def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
     assert files == {learner.path.read_bytes() for learner in ensemble.learners_}
 
 
+@pytest.mark.tensorflow
 def test_loaded_ensemble_exports(ensemble, data, tmp_path):
     ensemble.save(tmp_path / "ensemble.keras")
     loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
@@ -213,6 +236,7 @@ def test_loaded_ensemble_exports(ensemble, data, tmp_path):
     assert len(list(bundle.glob("*.tflite"))) == 3
 
 
+@pytest.mark.tensorflow
 def test_other_formats_are_keras_own(ensemble, data, tmp_path):
     ensemble.predict(data[0], verbose=0)
 
@@ -288,6 +312,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match="same classes"):
             kmn.EnsemblePruner(pool, 2).prune(*data, verbose=0)
 
+    @pytest.mark.tensorflow
     def test_export_without_ranges(self, ensemble, tmp_path):
         with pytest.raises(ValueError, match="representative"):
             ensemble.export(tmp_path / "bundle")

@@ -50,6 +50,7 @@ def test_weights_are_those_that_litert_reads():
         np.testing.assert_array_equal(values, interpreter.get_tensor(tensors[name]))
 
 
+@pytest.mark.tensorflow
 def test_float_operations_between_integer_ones_are_seen():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     flatbuffer = read_flatbuffer(convert(model, quantization=None))

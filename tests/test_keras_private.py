@@ -151,3 +151,13 @@ def test_the_tape_of_a_kernel_property():
             isinstance(vars(base).get("kernel"), property) for base in cls.__mro__
         )
         assert is_property == expected, broke(f"{name}.kernel", f"Micro{name}")
+
+
+def test_compiling_makes_a_new_loss():
+    use = "_keras_private.compiled_loss, on which kernel_gradients stands,"
+    model = sequential()
+    model.compile("sgd", "mse")
+    first = _keras_private.compiled_loss(model)
+    assert first is not None, broke("Trainer._compile_loss", use)
+    model.compile("sgd", "mse")
+    assert _keras_private.compiled_loss(model) is not first, broke("compile", use)

@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from model_cases import outputs
 from tiny_keras import assert_zeros_where_masked, compiled, data, dense_model, fit
 from tiny_tflite import samples, tiny_tflite
 
@@ -215,10 +216,10 @@ class Subclassed(keras.Model):
 
 def test_a_subclassed_model_is_a_learner(pool):
     model = Subclassed()
-    expected = model(X)
+    expected = outputs(model, X)
     learner = pool.add(model)
     assert learner.n_classes == 3
-    np.testing.assert_allclose(learner.load()(X), expected, atol=1e-6)
+    np.testing.assert_allclose(outputs(learner.load(), X), expected, atol=1e-6)
     np.testing.assert_allclose(pool.predict(X, verbose=0)[0], expected, atol=1e-6)
 
 
@@ -508,6 +509,7 @@ def test_metadata_that_no_learner_has_is_refused(pool, tflite_file):
 # --- Quantised pools.
 
 
+@pytest.mark.tensorflow
 def test_a_pool_of_int8_learners_with_learned_ranges(pool):
     models = [quantized_model(seed) for seed in range(2)]
     for seed, model in enumerate(models):
@@ -530,6 +532,7 @@ def test_a_pool_of_int8_learners_with_learned_ranges(pool):
     assert len(LearnerPool(quantized.path)) == 2
 
 
+@pytest.mark.tensorflow
 def test_a_pool_of_int8_learners_with_representative_data(pool, tmp_path):
     pool.add(sparse_model(activation=None), from_logits=True)
     quantized = pool.quantize(X, path=tmp_path / "other", verbose=0)
@@ -543,6 +546,7 @@ def test_a_pool_of_int8_learners_with_representative_data(pool, tmp_path):
     assert agreement > 0.9
 
 
+@pytest.mark.tensorflow
 def test_quantizing_goes_on_where_it_was_cut_off(pool, monkeypatch):
     for seed in range(3):
         pool.add(quantized_model(seed))
@@ -565,6 +569,7 @@ def test_quantizing_goes_on_where_it_was_cut_off(pool, monkeypatch):
     assert len(made) == 4
 
 
+@pytest.mark.tensorflow
 def test_int8_learners_of_other_models_are_not_taken_for_these(pool, tmp_path):
     pool.add(quantized_model(0))
     pool.quantize(verbose=0)
@@ -576,6 +581,7 @@ def test_int8_learners_of_other_models_are_not_taken_for_these(pool, tmp_path):
     assert len(again.quantize(path=tmp_path / "free", verbose=0)) == 1
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -593,6 +599,7 @@ def test_nothing_is_written_without_data_that_fits(pool, given, message):
     assert not pool.path.with_name("pool-int8").exists()
 
 
+@pytest.mark.tensorflow
 def test_a_folder_that_was_there_stays(pool, tmp_path):
     pool.add(dense_model())
     target = tmp_path / "there"

@@ -1,6 +1,8 @@
 import keras
 import numpy as np
 import pytest
+from backends import BACKEND
+from model_cases import outputs
 from tiny_keras import data, dense_model
 
 from keras_micronets import LearnerPool, layers
@@ -44,7 +46,8 @@ def counted(monkeypatch):
 
 
 def expected(pool, x=X):
-    return np.stack([learner.load()(x, training=False) for learner in pool])
+    found = np.stack([outputs(learner.load(), x) for learner in pool])
+    return found / found.sum(axis=-1, keepdims=True)  # fake quantisers round them
 
 
 def cache_files(pool):
@@ -62,7 +65,7 @@ def test_they_are_what_keras_predicts(pool):
 def test_logits_become_probabilities(tmp_path):
     pool, model = LearnerPool(tmp_path / "pool"), dense_model(activation=None)
     pool.add(model, from_logits=True)
-    softmax = keras.ops.softmax(model(X))
+    softmax = keras.ops.softmax(outputs(model, X))
     np.testing.assert_allclose(pool.predict(X, verbose=0)[0], softmax, atol=1e-6)
 
 
@@ -96,7 +99,8 @@ def test_one_architecture_is_loaded_and_traced_once(tmp_path, counted):
         assert counted == {"loaded": 1, "predicted": n_learners}
         return len(traces)
 
-    assert predict(5) == predict(1) > 0
+    several, one = predict(5), predict(1)
+    assert several == one > 0 or BACKEND == "torch"  # which traces nothing
 
 
 def test_they_are_kept_on_disk(pool, counted):
@@ -164,6 +168,7 @@ def test_a_kept_file_is_one_that_numpy_reads(pool):
     assert sorted(map(np.sum, kept)) == sorted(map(np.sum, found))
 
 
+@pytest.mark.tensorflow
 def test_different_architectures_and_files_in_one_pool(pool, counted, tmp_path):
     pool.add(dense_model(4, width=5), name="a-narrow")
     pool.add(dense_model(5, width=5), name="z-narrow")
@@ -174,9 +179,8 @@ def test_different_architectures_and_files_in_one_pool(pool, counted, tmp_path):
     assert counted["loaded"] == 2
     keras_learners = [i for i, learner in enumerate(pool) if learner.is_keras]
     for i in keras_learners:
-        outputs = pool[i].load()(X, training=False)
-        np.testing.assert_allclose(found[i], outputs, atol=1e-6)
-    np.testing.assert_allclose(found[1], dense_model(6)(X), atol=1e-5)
+        np.testing.assert_allclose(found[i], outputs(pool[i].load(), X), atol=1e-6)
+    np.testing.assert_allclose(found[1], outputs(dense_model(6), X), atol=1e-5)
 
 
 def test_a_dense_and_a_quantized_model_of_the_same_layers_differ(pool):
@@ -187,7 +191,9 @@ def test_a_dense_and_a_quantized_model_of_the_same_layers_differ(pool):
     pool.add(model, name="quantized")
     plain = pool.add(dense_model(8), name="plain")
     assert len({learner.architecture for learner in pool}) == 3
-    np.testing.assert_allclose(pool.predict(X, verbose=0), expected(pool), atol=1e-6)
+    found = pool.predict(X, verbose=0)
+    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
+    check_probabilities(found)
     assert pool.add(dense_model(9)).architecture == plain.architecture
 
 

@@ -34,6 +34,9 @@ def plain_layers(model):
 @pytest.fixture
 def arithmetic_as_written():
     """Keep TensorFlow from reordering sums in a graph: that moves the last digit."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
     import tensorflow as tf
 
     options = tf.config.optimizer
@@ -50,9 +53,12 @@ def test_predicts_exactly_as_before(kind, quantize, arithmetic_as_written):
     eager, compiled = outputs(model), model.predict(images(), verbose=0)
     promote(model, quantize=quantize)
     np.testing.assert_array_equal(outputs(model), eager)
-    np.testing.assert_array_equal(model.predict(images(), verbose=0), compiled)
+    after = model.predict(images(), verbose=0)
+    rtol = 1e-6 if keras.backend.backend() == "jax" else 0  # XLA fuses anew
+    np.testing.assert_allclose(after, compiled, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.tensorflow
 @every_model
 def test_predicts_as_before_when_tensorflow_reorders_sums(kind):
     model = fitted(kind)
@@ -92,7 +98,8 @@ def test_get_weights_of_a_kernel_is_raw(kind):
     model(images(), training=True)
     np.testing.assert_array_equal(layer.get_weights()[0], kernel)
     np.testing.assert_array_equal(layer.get_weights()[1], others[0])
-    assert np.abs(np.array(layer.kernel) - kernel).max() > 0
+    effective = keras.ops.convert_to_numpy(layer.kernel)
+    assert np.abs(effective - kernel).max() > 0
 
 
 @both_ways
@@ -103,7 +110,7 @@ def test_optimizer_state_survives_and_training_goes_on(kind, quantize):
     for source, target in zip(
         model.optimizer.variables, control.optimizer.variables, strict=True
     ):
-        target.assign(source)
+        target.assign(np.array(source))  # JAX would have both share a buffer
     before = {v.path: np.array(v) for v in model.optimizer.variables}
     promote(model, quantize=quantize)
     assert {v.path for v in model.optimizer.variables} == set(before)

@@ -9,6 +9,8 @@ import pytest
 from keras_micronets.cli import main
 from keras_micronets.quickstart import load_problem, run_quickstart
 
+pytestmark = pytest.mark.tensorflow
+
 
 @pytest.fixture(scope="module")
 def small_problem(tmp_path_factory):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_micronets.sparsity import (
-    allocate_over_model,
-    allocate_per_layer,
+    as_allocation,
+    erdos_renyi_kernel,
+    global_ranking,
     keep_largest,
-    magnitude,
+    uniform,
 )
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)
@@ -37,23 +40,23 @@ def test_what_is_removed_is_not_larger_than_what_is_kept(scores, data):
 
 
 @settings(deadline=None)
-@given(free, st.data())
-def test_removed_weights_score_lowest(weights, data):
-    count = data.draw(st.integers(0, weights.size))
-    mask = keep_largest(np.abs(weights), count)
-    scores = magnitude(weights, mask)
-    assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores[mask], np.abs(weights[mask]))
-    assert (scores[~mask] == -1).all()
-    more = data.draw(st.integers(count, weights.size))
-    again = keep_largest(scores, more)
-    assert not (again & ~mask).any()  # a sparser mask revives nothing
+@given(tied | free, st.data())
+def test_masks_of_growing_counts_are_nested(scores, data):
+    count = data.draw(st.integers(0, scores.size))
+    more = data.draw(st.integers(count, scores.size))
+    assert not (keep_largest(scores, more) & ~keep_largest(scores, count)).any()
+
+
+def test_so_many_entries_go_even_of_scores_that_are_not_numbers():
+    scores = np.array([np.nan, 1.0, np.nan, 2.0, np.nan], "float32")
+    np.testing.assert_array_equal(keep_largest(scores, 1), [1, 0, 1, 1, 1])
+    assert np.count_nonzero(keep_largest(scores, 4)) == 1
 
 
 @settings(deadline=None)
 @given(st.lists(tied, min_size=1, max_size=5), sparsities)
 def test_each_layer_loses_its_share(scores, sparsity):
-    for score, count in zip(scores, allocate_per_layer(scores, sparsity), strict=True):
+    for score, count in zip(scores, uniform(scores, sparsity), strict=True):
         assert isinstance(count, int)
         assert abs(count - sparsity * score.size) < 1
         assert 0 <= count < score.size
@@ -61,7 +64,7 @@ def test_each_layer_loses_its_share(scores, sparsity):
 
 def test_each_layer_loses_the_nearest_count():
     scores = [np.zeros(10), np.zeros((3, 5)), np.zeros(1)]
-    assert allocate_per_layer(scores, 0.75) == [8, 11, 0]
+    assert uniform(scores, 0.75) == [8, 11, 0]
 
 
 def literal_allocation(scores, sparsity):
@@ -82,14 +85,14 @@ def literal_allocation(scores, sparsity):
 def test_over_the_model_the_lowest_of_all_go(shapes, sparsity, seed):
     rng = np.random.default_rng(seed)
     scores = [rng.normal(size=shape).astype("float32") for shape in shapes]
-    counts = allocate_over_model(scores, sparsity)
+    counts = global_ranking(scores, sparsity)
     assert counts == literal_allocation(scores, sparsity)
 
 
 @settings(deadline=None)
 @given(st.lists(tied, min_size=1, max_size=5), sparsities)
 def test_over_the_model_the_total_is_right_with_ties(scores, sparsity):
-    counts = allocate_over_model(scores, sparsity)
+    counts = global_ranking(scores, sparsity)
     target = round(sparsity * sum(score.size for score in scores))
     assert all(0 <= n < s.size for n, s in zip(counts, scores, strict=True))
     capped = sum(n == s.size - 1 for n, s in zip(counts, scores, strict=True))
@@ -98,10 +101,58 @@ def test_over_the_model_the_total_is_right_with_ties(scores, sparsity):
 
 def test_over_the_model_a_weak_layer_keeps_its_best_weight():
     scores = [np.array([0.1, 0.2, 0.3]), np.full(7, 5.0)]
-    assert allocate_over_model(scores, 0.3) == [2, 0]
-    assert allocate_over_model(scores, 0.5) == [2, 2]
+    assert global_ranking(scores, 0.3) == [2, 0]
+    assert global_ranking(scores, 0.5) == [2, 2]
 
 
-@pytest.mark.parametrize("allocate", [allocate_over_model, allocate_per_layer])
+@pytest.mark.parametrize("allocate", [global_ranking, uniform, erdos_renyi_kernel])
 def test_nothing_goes_at_sparsity_zero(allocate):
     assert allocate([np.ones((2, 2)), np.ones(3)], 0.0) == [0, 0]
+
+
+def literal_densities(shapes, sparsity):
+    """Make one array dense at a time, the one that would be densest."""
+    sizes = [math.prod(shape) for shape in shapes]
+    ratios = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+    dense = set()
+    while True:
+        rest = [i for i in range(len(shapes)) if i not in dense]
+        kept = (1 - sparsity) * sum(sizes) - sum(sizes[i] for i in dense)
+        scale = kept / sum(ratios[i] * sizes[i] for i in rest)
+        densest = max(rest, key=lambda i: ratios[i])
+        if scale * ratios[densest] <= 1:
+            return [
+                1.0 if i in dense else scale * ratios[i] for i in range(len(shapes))
+            ]
+        dense.add(densest)
+
+
+@settings(deadline=None)
+@given(st.lists(shapes, min_size=1, max_size=6), st.floats(0.05, 0.95))
+def test_erdos_renyi_kernel_keeps_by_dimensions(shapes, sparsity):
+    scores = [np.zeros(shape, "float32") for shape in shapes]
+    counts = erdos_renyi_kernel(scores, sparsity)
+    densities = literal_densities(shapes, sparsity)
+    for count, score, density in zip(counts, scores, densities, strict=True):
+        assert 0 <= count < score.size
+        assert abs(count - min((1 - density) * score.size, score.size - 1)) <= 0.5001
+    capped = sum(n == s.size - 1 for n, s in zip(counts, scores, strict=True))
+    target = sparsity * sum(score.size for score in scores)
+    assert abs(sum(counts) - target) <= len(scores) / 2 + capped + 1e-3
+
+
+@given(st.lists(shapes, min_size=1, max_size=6), st.floats(0, 0.9), st.floats(0, 0.09))
+def test_erdos_renyi_kernel_removes_more_at_more_sparsity(shapes, sparsity, more):
+    scores = [np.zeros(shape, "float32") for shape in shapes]
+    less = erdos_renyi_kernel(scores, sparsity)
+    for low, high in zip(
+        less, erdos_renyi_kernel(scores, sparsity + more), strict=True
+    ):
+        assert low <= high
+
+
+def test_names_and_functions_are_allocations():
+    assert as_allocation("erk") is erdos_renyi_kernel
+    assert as_allocation(literal_allocation) is literal_allocation
+    with pytest.raises(ValueError, match="allocation='all'"):
+        as_allocation("all")

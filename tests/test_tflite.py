@@ -15,6 +15,8 @@ from keras_micronets.layers import (
     strip,
 )
 
+pytestmark = pytest.mark.tensorflow
+
 INTEGERS = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"}
 INTEGERS |= {"SOFTMAX", "RESHAPE", "MAX_POOL_2D"}
 

@@ -20,16 +20,28 @@ from tiny_keras import (
 from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
 from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.layers import Scope
 from keras_micronets.schedules import Constant, PolynomialDecay
+from keras_micronets.sparsity import (
+    Block,
+    Channels,
+    Movement,
+    NofM,
+    Unstructured,
+    taylor,
+    uniform,
+)
 
 # Epochs of ten batches, and two kernels: 8 x 16 and 16 x 3.
 SIZES = {"layer": [128, 48], "model": [176]}
 
 
-def assert_target_met(model, target, scope="layer"):
+def assert_target_met(model, target, allocation="uniform"):
     removed = list(counts(model).values())
-    removed = removed if scope == "layer" else [sum(removed)]
-    for count, size in zip(removed, SIZES[scope], strict=True):
+    removed = removed if allocation != "global" else [sum(removed)]
+    for count, size in zip(
+        removed, SIZES["model" if allocation == "global" else "layer"], strict=True
+    ):
         assert abs(count - target * size) < 1
     assert_zeros_where_masked(model)
 
@@ -44,17 +56,17 @@ def tfmot():
     return tensorflow_model_optimization.sparsity.keras
 
 
-@pytest.mark.parametrize("scope", ["layer", "model"])
-def test_the_target_is_met_and_sparsity_never_falls(scope):
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_the_target_is_met_and_sparsity_never_falls(allocation):
     model = compiled(dense_model())
     seen = []
     watch = Watch(
         on_batch=lambda model, step: seen.append(masks(model)),
         on_epoch=lambda model, epoch: assert_zeros_where_masked(model),
     )
-    pruning = WeightPruning(PolynomialDecay(0.0, 0.8), scope=scope)
+    pruning = WeightPruning(PolynomialDecay(0.0, 0.8), allocation=allocation)
     history = fit(model, pruning, watch).history
-    assert_target_met(model, 0.8, scope)
+    assert_target_met(model, 0.8, allocation)
     for before, after in itertools.pairwise(seen):
         assert not any((after[name] & ~before[name]).any() for name in after)
     assert history["sparsity"] == sorted(history["sparsity"])
@@ -368,7 +380,19 @@ def test_a_tfmot_schedule_needs_the_steps(tfmot):
     [
         (WeightPruning(0.8), TypeError, "Expected a schedule"),
         (WeightPruning(lambda p: p), ValueError, "at 100 % of the run=1.0"),
-        (WeightPruning(Constant(0.5), scope="all"), ValueError, "scope='all'"),
+        (
+            WeightPruning(Constant(0.5), allocation="all"),
+            ValueError,
+            "allocation='all'",
+        ),
+        (
+            WeightPruning(Constant(0.5), criterion="size"),
+            ValueError,
+            "criterion='size'",
+        ),
+        (WeightPruning(Constant(0.5), criterion="taylor"), ValueError, "data=None"),
+        (WeightPruning(Constant(0.5), pattern="2:4"), ValueError, "pattern='2:4'"),
+        (WeightPruning(Constant(0.5), scope=Scope("hed")), ValueError, "'hed'"),
         (WeightPruning(Constant(0.5), frequency=0), ValueError, "frequency=0"),
         (WeightPruning(Constant(0.5), frequency=-3), ValueError, "frequency=-3"),
     ],
@@ -403,8 +427,8 @@ def test_pruning_in_a_loop_of_ones_own():
     assert_target_met(model, 0.5)
     before = masks(model)
     prune(model, 0.3)  # never falls
-    prune(model, 0.6, scope="model")
-    assert_target_met(model, 0.6, scope="model")
+    prune(model, 0.6, allocation="global")
+    assert_target_met(model, 0.6, allocation="global")
     for name, mask in masks(model).items():
         assert not (mask & ~before[name]).any()
 
@@ -417,3 +441,213 @@ def test_the_smallest_weights_go():
     mask = masks(model)["hidden"]
     assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
     np.testing.assert_array_equal(layers.kernels(model)[0].weights, weights * mask)
+
+
+RAMP = PolynomialDecay(0.1, 0.75, end=1.0)
+# Weights a unit of the two kernels.
+UNITS = {
+    Unstructured(): (1, 1),
+    NofM(2, 4): (1, 1),
+    Block(4): (4, 4),
+    Channels(): (8, 16),
+}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "criterion"),
+    [
+        (Unstructured(), "movement"),
+        (NofM(2, 4), "magnitude"),
+        (NofM(2, 4), "random"),
+        (Block(4), "taylor"),
+        (Channels(), "magnitude"),
+    ],
+    ids=str,
+)
+def test_the_schedule_is_met_at_every_update(pattern, criterion):
+    model = compiled(dense_model())
+    seen = []
+
+    def check(model, step):
+        found = masks(model)
+        for before, after in itertools.pairwise([*seen[-1:], found]):
+            assert not any((after[name] & ~before[name]).any() for name in after)
+        seen.append(found)
+        sizes = zip(counts(model).values(), SIZES["layer"], UNITS[pattern], strict=True)
+        for count, size, unit in sizes:
+            assert abs(count - RAMP(step / 20) * size) <= (unit + 1) / 2
+
+    pruning = WeightPruning(RAMP, pattern=pattern, criterion=criterion, data=data())
+    fit(model, pruning, Watch(on_batch=check), epochs=2)
+    assert len(seen) == 20
+    assert_zeros_where_masked(model)
+
+
+@pytest.mark.parametrize("allocation", ["global", "erk", uniform])
+@pytest.mark.parametrize("pattern", [NofM(2, 4), Block(4), Channels()], ids=str)
+def test_patterns_go_with_allocations(pattern, allocation):
+    model = compiled(dense_model())
+
+    def check(model, step):
+        missed = sum(counts(model).values()) - RAMP(step / 20) * 176
+        assert abs(missed) <= sum(UNITS[pattern]) / 2 + 2
+
+    pruning = WeightPruning(RAMP, pattern=pattern, allocation=allocation)
+    fit(model, pruning, Watch(on_batch=check), epochs=2)
+    if pattern == Block(4):
+        for mask in masks(model).values():
+            of_blocks = mask.reshape(-1, 4, mask.shape[-1])
+            np.testing.assert_array_equal(of_blocks.any(axis=1), of_blocks.all(axis=1))
+
+
+def test_two_of_four_holds_at_its_end():
+    model = compiled(dense_model())
+    schedule = PolynomialDecay(0.0, 0.5)
+    history = fit(model, WeightPruning(schedule, pattern=NofM(2, 4)), epochs=2).history
+    assert history["sparsity"][-1] == 0.5
+    for mask in masks(model).values():
+        groups = mask.reshape(-1, 4, mask.shape[-1])
+        assert (np.count_nonzero(groups, axis=1) == 2).all()
+
+
+def test_patterns_lie_along_the_inputs_of_every_layer():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 4)),
+            keras.layers.Conv2DTranspose(8, 3),
+            keras.layers.DepthwiseConv2D(2, depth_multiplier=2),
+            keras.layers.SeparableConv2D(4, 3),
+            keras.layers.Reshape((25, 4)),
+            keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)),
+        ]
+    )
+    layers.promote(model)
+    chosen = Scope(without=keras.layers.DepthwiseConv2D)
+    prune(model, 0.5, pattern=NofM(2, 4), scope=chosen)
+    for kernel in chosen(model):
+        mask = kernel.layout.canonical(kernel.mask)
+        if mask.shape[-2] > 1:
+            groups = mask.reshape(-1, 4, mask.shape[-1])
+            assert (np.count_nonzero(groups, axis=1) == 2).all()
+        assert kernel.sparsity == 0.5
+    prune(model, 0.75, pattern=Channels())
+    for kernel in layers.kernels(model):
+        mask = kernel.layout.canonical(kernel.mask)
+        kept = mask.any(axis=tuple(range(mask.ndim - 1)))
+        assert 0 < np.count_nonzero(kept) < mask.shape[-1]
+
+
+def test_layers_are_treated_differently_in_one_fit():
+    model = compiled(dense_model())
+    gentle = WeightPruning(
+        PolynomialDecay(0.0, 0.25), scope=Scope("head"), pattern=Block(4)
+    )
+    hard = WeightPruning(PolynomialDecay(0.0, 0.75), scope=Scope(last=False))
+    history = fit(model, gentle, hard, epochs=2).history
+    assert counts(model) == {"hidden": 96, "head": 12}
+    assert history["sparsity"][-1] == layers.sparsity(model) == 108 / 176
+    assert_zeros_where_masked(model)
+
+
+def test_a_layer_that_is_left_out_stays_dense():
+    model = compiled(dense_model())
+    scope = Scope(first=False)
+    fit(model, WeightPruning(Constant(0.5), scope=scope, allocation="global"), epochs=1)
+    assert counts(model) == {"hidden": 0, "head": 24}
+
+
+def test_what_changes_the_loss_least_goes():
+    model = compiled(dense_model())
+    layers.promote(model)
+    gradients = layers.kernel_gradients(model, *data())
+    weights = [kernel.weights for kernel in layers.kernels(model)]
+    prune(model, 0.5, criterion="taylor", gradients=gradients)
+    for before, slope, mask in zip(
+        weights, gradients, masks(model).values(), strict=True
+    ):
+        scores = taylor(before, slope)
+        assert scores[~mask].max() <= scores[mask].min()
+
+
+def test_gradients_reach_the_kernels_of_a_scope():
+    model = compiled(dense_model())
+    layers.promote(model)
+    gradients = [np.zeros((8, 16)), np.arange(48.0).reshape(16, 3)]
+
+    def slope(weights, gradients):
+        return gradients
+
+    slope.needs_gradients = True
+    prune(model, 0.5, criterion=slope, scope=Scope("head"), gradients=gradients)
+    np.testing.assert_array_equal(masks(model)["head"], gradients[1] >= 24)
+    with pytest.raises(ValueError, match="Expected `gradients`"):
+        prune(model, 0.6, criterion=slope)
+
+
+def test_movement_sums_over_calls():
+    model = compiled(dense_model())
+    layers.promote(model)
+    weights = [kernel.weights for kernel in layers.kernels(model)]
+    rng = np.random.default_rng(0)
+    first, second = ([rng.normal(size=w.shape) for w in weights] for _ in range(2))
+    movement = Movement()
+    prune(model, 0.0, criterion=movement, gradients=first)
+    prune(model, 0.5, criterion=movement, gradients=second)
+    for index, mask in enumerate(masks(model).values()):
+        scores = -weights[index] * (first[index] + second[index])
+        assert scores[~mask].max() <= scores[mask].min()
+
+
+def test_gradients_are_taken_at_updates_only(monkeypatch):
+    taken = []
+    original = layers.kernel_gradients
+
+    def count(model, *batch):
+        taken.append(len(batch[0]))
+        return original(model, *batch)
+
+    monkeypatch.setattr(layers, "kernel_gradients", count)
+    x, y = data(60)
+    batches = [(x[:20], y[:20]), (x[20:], y[20:])]
+    pruning = WeightPruning(
+        Constant(0.5), criterion="taylor", data=batches, frequency=5
+    )
+    fit(compiled(dense_model()), pruning, epochs=2)
+    assert taken == [20, 40, 20, 40, 20]
+
+
+def test_a_criterion_and_an_allocation_of_ones_own():
+    model = compiled(dense_model())
+    pruning = WeightPruning(
+        Constant(0.5),
+        criterion=lambda weights, gradients: weights,
+        allocation=lambda scores, sparsity: [64, 0],
+    )
+    layers.promote(model)
+    before = layers.kernels(model)[0].weights
+    pruning.set_params({"epochs": 1, "steps": 10, "verbose": 0})
+    pruning.set_model(model)
+    pruning.on_train_begin()
+    pruning.on_epoch_begin(0)
+    assert counts(model) == {"hidden": 64, "head": 0}
+    mask = masks(model)["hidden"]
+    assert before[~mask].max() <= before[mask].min()
+
+
+def test_random_masks_depend_on_the_seed():
+    def draw(seed):
+        model = compiled(dense_model())
+        pruning = WeightPruning(Constant(0.5), criterion="random", seed=seed)
+        fit(model, pruning, epochs=1)
+        return masks(model)["hidden"]
+
+    np.testing.assert_array_equal(draw(1), draw(1))
+    assert (draw(1) != draw(2)).any()
+
+
+def test_a_sparsity_that_cannot_be_is_refused():
+    model = dense_model()
+    layers.promote(model)
+    with pytest.raises(ValueError, match=r"sparsity=1\.0"):
+        prune(model, 1.0)

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 
 SHAPE = (6, 6, 2)
 CLASSES = 3
@@ -17,6 +18,9 @@ def samples(n=16, seed=0):
 @functools.cache
 def tiny_tflite(seed=0, *, int8=True, softmax=True, batch=1, shape=SHAPE):
     """Return the bytes of a small convolutional classifier."""
+    if keras.backend.backend() != "tensorflow":
+        reason = "needs the TensorFlow backend, to make a .tflite file"
+        pytest.skip(reason, allow_module_level=True)
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
 

@@ -40,7 +40,8 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
     check_rule(rule, weights, probabilities.shape[0])
     if rule == "weights":
         weights = np.asarray(weights, "float32")
-        return xp.average(probabilities, axis=0, weights=weights)
+        # Keras's `average` on PyTorch would weight the classes, not the members.
+        return xp.tensordot(weights / weights.sum(), probabilities, axes=1)
     mean = xp.mean(probabilities, axis=0)
     return mean if rule == "mean" else _vote(probabilities, mean, xp)
 

@@ -107,7 +107,7 @@ class Member:
         """
         scale, zero_point = self.output_quantization
         outputs = dequantize(self.predict_raw(x), scale, zero_point)
-        return softmax(outputs) if self.from_logits else _normalize(outputs, scale)
+        return softmax(outputs) if self.from_logits else normalize(outputs, scale)
 
     def _invoke(self, rows):
         count = len(rows)
@@ -151,7 +151,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
-def _normalize(outputs, scale):
+def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
+    """Scale rows of rounded probabilities to sum to one.
+
+    Args:
+        outputs: Array of shape `(samples, classes)`.
+        scale: Step that they were rounded to; 0 for not at all.
+    """
     # Only what rounding explains is put right: anything further from one is no
     # row of probabilities, and whoever checks for that must still see it.
     total = outputs.sum(axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member, quantize
-from keras_micronets.export.converter import QUANTIZATIONS, convert
+from keras_micronets.export.converter import QUANTIZATIONS, check_backend, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.report import ExportReport
 from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
@@ -149,12 +149,7 @@ def _check_path(path):
 
 
 def _check_model(model):
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "The converter needs the TensorFlow backend. Received: a model on the "
-            f"{keras.backend.backend()!r} backend. Save the model, and export it "
-            "in a process started with KERAS_BACKEND=tensorflow."
-        )
+    check_backend()
     if not model.built:
         raise ValueError(
             f"Expected a built model. Received: {model.name!r}, which is not built. "

@@ -2,8 +2,10 @@
 
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
+from keras_micronets.layers.batches import batches
 from keras_micronets.layers.clone import clone, keeps_state, strip
-from keras_micronets.layers.kernel import Kernel, kernels, sparsity
+from keras_micronets.layers.gradients import kernel_gradients
+from keras_micronets.layers.kernel import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.kernel_twins import (
     MicroConv1D,
@@ -14,6 +16,7 @@ from keras_micronets.layers.kernel_twins import (
     MicroEinsumDense,
     MicroSeparableConv2D,
 )
+from keras_micronets.layers.layout import Layout
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.promote import Promotion, promote
 from keras_micronets.layers.quantizers import (
@@ -21,4 +24,5 @@ from keras_micronets.layers.quantizers import (
     quantized_share,
     set_quantizers,
 )
+from keras_micronets.layers.scope import Scope
 from keras_micronets.layers.sparsity_report import SparsityReport, sparsity_report

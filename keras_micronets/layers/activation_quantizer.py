@@ -1,7 +1,8 @@
 import keras
 from keras import ops
 
-from keras_micronets.layers.state import Quantizer, read
+from keras_micronets.layers.fake_quant import quantize_rectified
+from keras_micronets.layers.state import Quantizer, choose, read
 
 SMALLEST_RANGE = 1e-4
 
@@ -26,6 +27,8 @@ class ActivationQuantizer(Quantizer):
     Call arguments:
         inputs: Float tensor of any shape.
         training: Boolean, whether to move the range.
+        rectify: Boolean, whether to round `relu(inputs)` instead, which costs less
+            than one after the other. Defaults to `False`.
     """
 
     def __init__(
@@ -54,17 +57,23 @@ class ActivationQuantizer(Quantizer):
             dtype="float32",
             initializer=keras.initializers.Constant(value),
             trainable=False,
+            autocast=False,
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=False, rectify=False):
+        rectified = ops.relu if rectify else _same
         if self.frozen is not None:
-            bounds = self.frozen_bounds
-            return self._quantize(inputs, *bounds) if self.frozen else inputs
+            outputs = rectified(inputs)
+            frozen = self.frozen_bounds
+            return self._quantize(outputs, *frozen) if self.frozen else outputs
         active = read(self.active)
         if training and self.fixed_range is None:
-            self._observe(inputs, active)
-        bounds = self.bounds()
-        return ops.cond(active, lambda: self._quantize(inputs, *bounds), lambda: inputs)
+            self._observe(inputs, active, rectify)
+        quantize = self._quantize_rectified if rectify else self._quantize
+        lower, upper = self.bounds()
+        return choose(
+            active, lambda: quantize(inputs, lower, upper), lambda: rectified(inputs)
+        )
 
     def bounds(self):
         """Return the tensors `(lower, upper)` of the range."""
@@ -76,17 +85,23 @@ class ActivationQuantizer(Quantizer):
             inputs, lower, upper, self.bits
         )
 
-    def _observe(self, inputs, active):
+    def _quantize_rectified(self, inputs, lower, upper):
+        # What is never below zero has learned a range from zero.
+        upper = ops.maximum(upper, SMALLEST_RANGE)
+        return quantize_rectified(inputs, upper, bits=self.bits)
+
+    def _observe(self, inputs, active, rectify):
         past = self.bounds()
-        lower, upper = ops.cond(
-            active, lambda: self._moved(inputs, *past), lambda: past
+        lower, upper = choose(
+            active, lambda: self._moved(inputs, rectify, *past), lambda: past
         )
         self.lower.assign(lower)
         self.upper.assign(upper)
 
-    def _moved(self, inputs, lower, upper):
+    def _moved(self, inputs, rectify, lower, upper):
         inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
-        batch = ops.minimum(ops.min(inputs), 0.0), ops.maximum(ops.max(inputs), 0.0)
+        smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
+        batch = smallest, ops.maximum(ops.max(inputs), 0.0)
         first = ops.equal(lower, upper)
         moved = [
             ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
@@ -107,3 +122,7 @@ class ActivationQuantizer(Quantizer):
             "momentum": self.momentum,
             "bits": self.bits,
         }
+
+
+def _same(inputs):
+    return inputs

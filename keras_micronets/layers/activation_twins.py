@@ -48,7 +48,10 @@ _COMPUTING = (
 def _make_twin(base):
     @functools.wraps(base.call)  # Keras reads the names of the arguments
     def call(self, inputs, *args, **kwargs):
-        outputs = base.call(self, self.quantize_inputs(inputs), *args, **kwargs)
+        inputs = self.quantize_inputs(inputs)
+        if _is_rectifier(self):
+            return self.activate(inputs, keras.activations.relu)
+        outputs = base.call(self, inputs, *args, **kwargs)
         return self.fake_quantize("output", outputs)
 
     name = f"Micro{base.__name__}"
@@ -58,6 +61,14 @@ def _make_twin(base):
     keras.saving.register_keras_serializable("keras_micronets", name)(cls)
     cls.__name__ = base.__name__  # as the twins with kernels: weight files agree
     return cls
+
+
+def _is_rectifier(layer):
+    if isinstance(layer, keras.layers.ReLU):
+        kind = (layer.negative_slope, layer.threshold, layer.max_value)
+        return kind == (0, 0, None)
+    activation = getattr(layer, "activation", None)
+    return activation is keras.activations.relu
 
 
 ACTIVATION_TWINS = {base: _make_twin(base) for base in (*PASS_THROUGH, *_COMPUTING)}

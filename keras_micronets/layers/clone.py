@@ -1,6 +1,8 @@
 from contextlib import contextmanager
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.kernel import kernels
@@ -33,10 +35,24 @@ def strip(model: keras.Model) -> keras.Model:
     ```
     """
     plain = _copy_structure(model, _plain_copy)
-    values = {id(k.layer.raw(k.name)): k.layer.masked(k.name) for k in kernels(model)}
+    values = {
+        id(kernel.layer.raw(kernel.name)): _zeroed(kernel) for kernel in kernels(model)
+    }
     for target, source in zip(plain.variables, _plain_variables(model), strict=True):
-        target.assign(values.get(id(source), source))
+        value = values.get(id(source))
+        target.assign(_copied(source) if value is None else value)
     return plain
+
+
+def _zeroed(kernel):
+    """The layer's own masked kernel may have its compute type, fewer bits."""
+    weights = kernel.weights
+    return np.where(kernel.mask, weights, weights.dtype.type(0))
+
+
+def _copied(variable):
+    """JAX would let both variables have one buffer, and training one delete it."""
+    return ops.convert_to_numpy(variable)
 
 
 def clone(model: keras.Model) -> keras.Model:
@@ -59,7 +75,7 @@ def clone(model: keras.Model) -> keras.Model:
             target.extend(source.quantizers)
     pairs = zip(_plain_variables(copy), _plain_variables(model), strict=True)
     for target, source in (*pairs, *_state_pairs(targets, sources)):
-        target.assign(source)
+        target.assign(_copied(source))
     return copy
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.layout import Layout, layout_of
 from keras_micronets.layers.twin import KernelTwin
 
 
@@ -25,6 +26,11 @@ class Kernel:
         """The layer's name, and the kernel's where the layer has several."""
         several = len(self.layer.kernel_names) > 1
         return f"{self.layer.name}/{self.name}" if several else self.layer.name
+
+    @property
+    def layout(self) -> Layout:
+        """How an array of the kernel's shape is brought to `(..., inputs, outputs)`."""
+        return layout_of(self.layer, self.name)
 
     @property
     def size(self) -> int:
@@ -58,7 +64,8 @@ class Kernel:
     def write_zeros(self) -> None:
         """Write zeros into the raw weights that the mask removes."""
         raw = self.layer.raw(self.name)
-        raw.assign(ops.where(self._mask.mask, raw, 0.0))
+        mask, weights = map(ops.convert_to_tensor, (self._mask.mask, raw))
+        raw.assign(ops.where(mask, weights, 0.0))
 
     @property
     def _mask(self):
@@ -84,3 +91,9 @@ def sparsity(model: keras.Model) -> float:
     handles = kernels(model)
     removed = sum(handle.size * handle.sparsity for handle in handles)
     return removed / max(1, sum(handle.size for handle in handles))
+
+
+def write_zeros(model: keras.Model) -> None:
+    """Write zeros into all raw weights of a model that its masks remove."""
+    for kernel in kernels(model):
+        kernel.write_zeros()

@@ -1,7 +1,8 @@
 import keras
 from keras import ops
 
-from keras_micronets.layers.state import Quantizer, read
+from keras_micronets.layers.fake_quant import quantize_kernel
+from keras_micronets.layers.state import Quantizer, choose, read
 
 SMALLEST_RANGE = 1e-6
 
@@ -33,15 +34,11 @@ class KernelQuantizer(Quantizer):
     def call(self, kernel):
         if self.frozen is not None:
             return self._quantize(kernel) if self.frozen else kernel
-        return ops.cond(
-            read(self.active), lambda: self._quantize(kernel), lambda: kernel
-        )
+        return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
 
     def _quantize(self, kernel):
         limit = ops.stop_gradient(self._limit(kernel))
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            kernel, -limit, limit, self.bits, narrow_range=True, axis=self.axis
-        )
+        return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
 
     def _limit(self, kernel):
         """The largest magnitude; a channel of zeros takes that of the others.

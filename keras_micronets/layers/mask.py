@@ -35,7 +35,7 @@ class Mask(State):
         )
 
     def call(self, kernel):
-        return ops.where(self.mask, kernel, 0.0)
+        return ops.where(ops.convert_to_tensor(self.mask), kernel, 0.0)
 
     def reset(self):
         """Keep every weight."""

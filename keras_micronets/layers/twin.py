@@ -85,6 +85,13 @@ class Twin:
         quantizer = getattr(self, f"{name}_quantizer", None)
         return tensor if quantizer is None else quantizer(tensor)
 
+    def activate(self, inputs, activation):
+        """Apply an activation, then the quantiser of the output if there is one."""
+        if "output" in self.quantizers and activation is keras.activations.relu:
+            return self.output_quantizer(inputs, rectify=True)
+        outputs = inputs if activation is None else activation(inputs)
+        return self.fake_quantize("output", outputs)
+
     def quantize_inputs(self, inputs):
         flat = [
             self.fake_quantize(f"input_{i}", tensor)
@@ -111,6 +118,7 @@ class KernelTwin(Twin):
 
     kernel_names = ("kernel",)
     reads_raw = False
+    probe = None  # a function of (name, kernel) while `kernel_gradients` runs
 
     def build_state(self):
         for name in self.kernel_names:
@@ -144,7 +152,10 @@ class KernelTwin(Twin):
 
     def device_kernel(self, name="kernel"):
         """Return a kernel as the forward pass reads it, in the device's layout."""
-        return self.fake_quantize(name, self.to_device(name, self.masked(name)))
+        kernel = self.masked(name)
+        if self.probe is not None:
+            kernel = self.probe(name, kernel)
+        return self.fake_quantize(name, self.to_device(name, kernel))
 
     def to_device(self, name, kernel):
         """Reshape a kernel to the layout in which the device quantises it."""
@@ -162,9 +173,8 @@ class KernelTwin(Twin):
         outputs = self.linear(self.quantize_inputs(inputs))
         if self.bias is not None:
             outputs = ops.add(outputs, self.shaped_bias())
-        if self.activation is not None:
-            outputs = self.activation(self.fake_quantize("preactivation", outputs))
-        return self.fake_quantize("output", outputs)
+        outputs = self.fake_quantize("preactivation", outputs)
+        return self.activate(outputs, self.activation)
 
     def shaped_bias(self):
         if getattr(self, "data_format", None) == "channels_first":

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.edge.member import softmax
+from keras_micronets.edge.member import normalize, softmax
 
 
 def settle_from_logits(model: keras.Model) -> bool | None:
@@ -62,15 +62,21 @@ def count_classes(output_shape: tuple, name: str) -> int:
     )
 
 
-def to_probabilities(outputs: np.ndarray, from_logits: bool | None) -> np.ndarray:
+def to_probabilities(
+    outputs: np.ndarray, from_logits: bool | None, *, quantized: bool = False
+) -> np.ndarray:
     """Return class probabilities for a model's outputs.
 
     Args:
         outputs: Array of shape `(samples, classes)`.
         from_logits: Whether they are logits.
+        quantized: Whether the model simulates 8-bit integers: its probabilities are
+            multiples of 1/256, and are scaled to sum to one. Defaults to `False`.
     """
     outputs = np.asarray(outputs, "float32")
-    return softmax(outputs) if from_logits else outputs
+    if from_logits:
+        return softmax(outputs)
+    return normalize(outputs, 1 / 256 if quantized else 0.0)
 
 
 def describe(model: keras.Model) -> str:

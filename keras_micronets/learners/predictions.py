@@ -80,7 +80,9 @@ class Predictor:
         else:
             self._model.load_weights(learner.path)
         outputs = self._model.predict(self.x, batch_size=self.batch_size, verbose=0)
-        return to_probabilities(outputs, learner.from_logits)
+        return to_probabilities(
+            outputs, learner.from_logits, quantized=learner.quantized
+        )
 
 
 def predict_all(

@@ -84,7 +84,7 @@ def train_learners(
         [
             keras.callbacks.LearningRateScheduler(_restarts(begin, every)),
             callbacks.WeightPruning(
-                PolynomialDecay(0.0, 0.85, end=0.9, power=4), scope="model"
+                PolynomialDecay(0.0, 0.85, end=0.9, power=4), allocation="global"
             ),
             callbacks.QuantizationAwareTraining(start=0.2),
             callbacks.LearnerCheckpoint(

@@ -7,6 +7,8 @@ def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
     Args:
         scores: Float array of any shape.
         n_removed: Integer, how many entries to remove; that many are, ties or not.
+            Of equal scores the first in memory order go first, `nan` last of all,
+            so that masks of growing `n_removed` are nested.
 
     Returns:
         Boolean array of the shape of `scores`, `True` where an entry is kept.
@@ -17,8 +19,70 @@ def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
     keep_largest(np.array([3.0, 1.0, 2.0]), 1)  # [True, False, True]
     ```
     """
-    mask = np.ones(scores.size, bool)
-    if n_removed > 0:
-        smallest = np.argpartition(scores, n_removed - 1, axis=None)[:n_removed]
-        mask[smallest] = False
+    if n_removed <= 0:
+        return np.ones(scores.shape, bool)
+    flat = scores.ravel()
+    highest = _nth_lowest(flat, n_removed)
+    if np.isnan(highest):
+        ties = np.isnan(flat)
+        mask = ties.copy()
+    else:
+        ties = flat == highest
+        mask = ~(flat < highest)
+    n_ties = n_removed - (flat.size - np.count_nonzero(mask))
+    mask[np.flatnonzero(ties)[:n_ties]] = False
     return mask.reshape(scores.shape)
+
+
+def _nth_lowest(flat, n):
+    """Weights removed before score -inf: that many ties would slow the partition."""
+    others = flat[flat != -np.inf]
+    n_others = n - (flat.size - others.size)
+    if n_others <= 0:
+        return -np.inf
+    others.partition(n_others - 1)
+    return others[n_others - 1]
+
+
+def complement(mask: np.ndarray) -> np.ndarray:
+    """Return the mask that keeps what another one removes.
+
+    Args:
+        mask: Boolean array.
+
+    Returns:
+        Boolean array of the same shape; the two never overlap.
+    """
+    return ~np.asarray(mask, bool)
+
+
+def random_halves(
+    shape: tuple[int, ...], rng: np.random.Generator, *, pattern=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random mask of half the entries, and its complement.
+
+    Args:
+        shape: Tuple of integers; with a pattern, of a kernel in the canonical layout.
+        rng: Generator that the entries are drawn with.
+        pattern: Pattern that the first mask follows; `None` for single entries.
+            The complement of blocks is blocks, of channels channels, and of N:M with
+            M = 2 N the same N:M if the inputs are a multiple of M. Defaults to `None`.
+
+    Returns:
+        Two boolean arrays that never overlap and leave nothing out. Of an odd number
+        of entries the first keeps one more; with a pattern they differ by a unit at
+        most.
+
+    Example:
+
+    ```python
+    mask, other = random_halves((4, 6), np.random.default_rng(0))
+    ```
+
+    Reference: Whitaker and Whitley 2022, "Prune and tune ensembles: low-cost
+    ensemble learning with sparse independent subnetworks".
+    """
+    scores = rng.random(shape, np.float32)
+    remove = keep_largest if pattern is None else pattern.mask
+    mask = remove(scores, scores.size // 2)
+    return mask, complement(mask)

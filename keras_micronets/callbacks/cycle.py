@@ -1,0 +1,50 @@
+from collections.abc import Callable
+from dataclasses import dataclass
+
+STARTS = ("parent", "previous")
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one cycle of training is: the four values in which the methods differ.
+
+    Args:
+        start: `"parent"` when each cycle begins with the weights, statistics and
+            masks that the model had when the first one began; `"previous"` when it
+            goes on from the learner before. Defaults to `"previous"`.
+        draw: How the cycle's mask is drawn: one of
+            `keras_micronets.callbacks.draws`, or any function `draw(model, index,
+            seed)` that sets masks. `None` to leave the masks as they are. Defaults
+            to `None`.
+        learning_rate: The learning rate as a function of the cycle's progress in
+            [0, 1], as `keras_micronets.learning_rates` has them. `None` to leave it
+            to the optimizer. Defaults to `None`.
+        quantize: Float in [0, 1), the cycle's progress at which its fake quantisers
+            are switched on. `None` for no quantisers. Defaults to `None`.
+
+    Raises:
+        ValueError: If `start` or `quantize` is none of these.
+
+    Example:
+
+    ```python
+    Cycle(start="parent", learning_rate=keras_micronets.learning_rates.Cosine(1e-3))
+    ```
+    """
+
+    start: str = "previous"
+    draw: Callable | None = None
+    learning_rate: Callable[[float], float] | None = None
+    quantize: float | None = None
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise ValueError(
+                f"Expected `start` to be one of {STARTS}. "
+                f"Received: start={self.start!r}."
+            )
+        if self.quantize is not None and not 0.0 <= self.quantize < 1.0:
+            raise ValueError(
+                "Expected `quantize` in [0, 1), a share of the cycle, or `None`. "
+                f"Received: quantize={self.quantize}."
+            )

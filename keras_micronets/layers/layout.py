@@ -1,0 +1,84 @@
+from dataclasses import dataclass
+from math import prod
+
+import keras
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the inputs and outputs of a kernel lie.
+
+    In the canonical layout a kernel's last two axes are the inputs that one output
+    sums over and the outputs; axes before them are summed over too, as the height and
+    width of a convolution.
+
+    Args:
+        order: Tuple of integers, the kernel's axes in canonical order.
+        ordered: Tuple of integers, the kernel's shape in that order.
+        shape: Tuple of integers, the canonical shape, into which axes are merged.
+
+    Example:
+
+    ```python
+    layout = keras_micronets.layers.kernels(model)[0].layout
+    canonical = layout.canonical(weights)
+    layout.restore(canonical)  # weights
+    ```
+    """
+
+    order: tuple[int, ...]
+    ordered: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def canonical(self, array: np.ndarray) -> np.ndarray:
+        """Bring an array of the kernel's shape into the canonical layout."""
+        return array.transpose(self.order).reshape(self.shape)
+
+    def restore(self, array: np.ndarray) -> np.ndarray:
+        """Bring an array in the canonical layout back into the kernel's shape."""
+        return array.reshape(self.ordered).transpose(np.argsort(self.order))
+
+
+def layout_of(layer: keras.Layer, name: str) -> Layout:
+    """Return the layout of a kernel.
+
+    * Dense, Conv1D, Conv2D and the pointwise kernel of SeparableConv2D: as it is.
+    * Conv2DTranspose: `(h, w, out, in)` has its last axes exchanged.
+    * Depthwise kernels: `(h, w, channels, multiplier)` becomes
+      `(h, w, 1, channels * multiplier)`: each output has one input.
+    * EinsumDense: `(inputs, outputs)`, all axes that the equation sums over merged,
+      and all others.
+
+    Args:
+        layer: A twin, or the plain layer.
+        name: Name of the kernel within the layer, as `"kernel"`.
+    """
+    if isinstance(layer, keras.layers.EinsumDense):
+        return _einsum(layer)
+    shape = _shape(layer, name)
+    order = tuple(range(len(shape)))
+    if isinstance(layer, keras.layers.Conv2DTranspose):
+        order = (*order[:-2], order[-1], order[-2])
+        ordered = tuple(shape[axis] for axis in order)
+        return Layout(order, ordered, ordered)
+    if name == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D):
+        return Layout(order, shape, (*shape[:-2], 1, shape[-2] * shape[-1]))
+    return Layout(order, shape, shape)
+
+
+def _einsum(layer):
+    _, _, rest = layer.equation.replace(" ", "").partition(",")
+    letters, _, output = rest.partition("->")
+    shape = _shape(layer, "kernel")
+    summed = [axis for axis, letter in enumerate(letters) if letter not in output]
+    others = [axis for axis in range(len(shape)) if axis not in summed]
+    order = (*summed, *others)
+    ordered = tuple(shape[axis] for axis in order)
+    n_summed = prod(ordered[: len(summed)])
+    return Layout(order, ordered, (n_summed, prod(shape) // n_summed))
+
+
+def _shape(layer, name):
+    kernel = layer.raw(name) if hasattr(layer, "raw") else getattr(layer, name)
+    return tuple(kernel.shape)

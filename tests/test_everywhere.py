@@ -1,0 +1,360 @@
+"""Pruning and quantisation wherever Keras trains; run it once a backend."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import loops
+import model_cases
+import numpy as np
+import pytest
+from backends import BACKEND, n_bytes
+from tiny_keras import (
+    Watch,
+    assert_zeros_where_masked,
+    compiled,
+    counts,
+    data,
+    dense_model,
+    fit,
+    masks,
+)
+
+import keras_micronets as kmn
+from keras_micronets import layers
+from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
+from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.quickstart import run_quickstart
+from keras_micronets.schedules import PolynomialDecay
+
+# Three quarters of 8 x 16 and of 16 x 3 weights.
+TARGET = {"hidden": 96, "head": 36}
+RAMP = PolynomialDecay(0.0, 0.75, end=1.0)
+
+without_tensorflow = pytest.mark.skipif(
+    BACKEND == "tensorflow", reason="TensorFlow is the backend"
+)
+
+
+def both():
+    """The callbacks under test, and one that looks at what they left."""
+    return [
+        WeightPruning(PolynomialDecay(0.0, 0.75)),
+        QuantizationAwareTraining(start=0.5),
+        Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model)),
+    ]
+
+
+def assert_pruned(model, history):
+    assert counts(model) == TARGET
+    assert_zeros_where_masked(model)
+    assert history["sparsity"][-1] == 0.75
+    assert history["quantized"][-1] == 1.0
+    assert np.isfinite(history["loss"]).all()
+
+
+def adam(**kwargs):
+    return keras.optimizers.Adam(0.01, **kwargs)
+
+
+SETTINGS = {
+    "as it comes": {"jit_compile": "auto"},
+    "not compiled": {"jit_compile": False},
+    "eager": {"run_eagerly": True, "jit_compile": False},
+    "accumulation": {"optimizer": lambda: adam(gradient_accumulation_steps=4)},
+    "averages": {"optimizer": lambda: adam(use_ema=True, ema_momentum=0.9)},
+    "averages that overwrite": {
+        "optimizer": lambda: adam(
+            use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=7
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_compile(setting):
+    check_setting(**SETTINGS[setting])
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch compiles for minutes")
+def test_compiled():
+    check_setting(jit_compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "torch", reason="the test above has no need to be slow")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_compiled_by_pytorch():
+    """PyTorch warns of itself, and of Keras's custom gradients, when it compiles."""
+    check_setting(jit_compile=True)
+
+
+def check_setting(optimizer=adam, **kwargs):
+    model = compiled(dense_model(), optimizer(), **kwargs)
+    before = model.get_layer("hidden").get_weights()[0]
+    history = fit(model, *both(), epochs=2).history
+    assert_pruned(model, history)
+    kernel = layers.kernels(model)[0]
+    assert np.all(kernel.weights[kernel.mask] != before[kernel.mask])
+    x, _ = data()
+    expected = layers.strip(model).predict(x, verbose=0)
+    layers.set_quantizers(model, False)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+
+
+@pytest.fixture
+def mixed_float16():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(before)
+
+
+def test_mixed_float16(mixed_float16):
+    model = compiled(dense_model(), adam())
+    history = fit(model, *both(), epochs=2).history
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert_pruned(model, history)
+    assert keras.backend.standardize_dtype(model(data()[0]).dtype) == "float16"
+    plain = layers.strip(model)
+    for kernel, layer in zip(layers.kernels(model), plain.layers, strict=True):
+        assert kernel.weights.dtype == np.float32
+        np.testing.assert_array_equal(layer.get_weights()[0], kernel.weights)
+        assert np.any(kernel.weights != kernel.weights.astype("float16"))
+
+
+def run_of(steps_per_execution, frequency):
+    """Return the masks after each hook of two epochs of sixteen batches."""
+    seen = []
+    model = compiled(dense_model(), steps_per_execution=steps_per_execution)
+    fit(
+        model,
+        WeightPruning(RAMP, frequency=frequency),
+        Watch(on_batch=lambda model, step: seen.append(masks(model))),
+        **{"epochs": 2, "n": 64, "batch_size": 4, "shuffle": False},
+    )
+    return seen
+
+
+def test_masks_are_those_of_single_steps_where_the_period_is_a_multiple():
+    one, eight = run_of(1, frequency=8), run_of(8, frequency=8)
+    assert (len(one), len(eight)) == (32, 4)
+    for expected, found in zip(one[7::8], eight, strict=True):
+        for name, mask in found.items():
+            np.testing.assert_array_equal(mask, expected[name])
+
+
+def test_masks_change_at_the_next_hook_where_it_is_not():
+    """Due at 10, 16 (an epoch's end), 20, 30 and 32; hooks are at 8, 16, 24, 32."""
+    found = [int((~mask["hidden"]).sum()) for mask in run_of(8, frequency=10)]
+    assert found == [0, *(round(128 * RAMP(step / 32)) for step in (16, 24, 32))]
+
+
+@pytest.mark.parametrize("kind", ["nested", "shared", "subclassed"])
+def test_models_of_any_kind(kind):
+    model = compiled(model_cases.MODELS[kind]())
+    history = model.fit(
+        *(model_cases.images(), model_cases.labels()),
+        **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": both()},
+    ).history
+    assert history["sparsity"][-1] == pytest.approx(0.75, abs=0.01)
+    assert history["quantized"][-1] == 1.0
+    copy = layers.clone(model)
+    np.testing.assert_allclose(
+        model_cases.outputs(copy), model_cases.outputs(model), atol=1e-6
+    )
+    plain = layers.strip(model)
+    for name, mask in masks(copy).items():
+        np.testing.assert_array_equal(mask, masks(model)[name])
+    assert plain.count_params() < model.count_params()
+
+
+def check_every(model, steps):
+    """Return what prunes after a step, to end at the target."""
+
+    def after_step(step):
+        prune(model, RAMP(step / steps))
+        assert counts(model)["hidden"] == round(128 * RAMP(step / steps))
+        for kernel in layers.kernels(model):
+            effective = keras.ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+            assert (effective[~kernel.mask] == 0).all()
+
+    return after_step
+
+
+def test_train_on_batch():
+    model, (x, y) = compiled(dense_model(), adam()), data()
+    model.train_on_batch(x, y)
+    layers.promote(model, quantize=True)
+    after_step = check_every(model, steps=12)
+    losses = []
+    for step in range(1, 13):
+        losses.append(float(model.train_on_batch(x, y, return_dict=True)["loss"]))
+        after_step(step)
+        if step == 6:
+            layers.set_quantizers(model, True)
+    assert counts(model) == TARGET
+    assert layers.quantized_share(model) == 1.0
+    assert losses[-1] < losses[0]
+
+
+def test_a_loop_of_ones_own():
+    model, (x, y) = dense_model(), data()
+    layers.promote(model, quantize=True)
+    layers.set_quantizers(model, True)
+    before = model.get_layer("hidden").get_weights()[0]
+    loops.train(model, x, y, 12, check_every(model, steps=12))
+    assert counts(model) == TARGET
+    kernel = layers.kernels(model)[0]
+    assert np.all(kernel.weights[kernel.mask] != before[kernel.mask])
+    quantizer = model.get_layer("hidden").output_quantizer
+    assert float(quantizer.upper.value) > 0
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        x, y = data()
+        return x[index * 4 : index * 4 + 4], y[index * 4 : index * 4 + 4]
+
+
+def generator():
+    while True:
+        yield from (Batches()[index] for index in range(10))
+
+
+def tf_data():
+    tensorflow = pytest.importorskip("tensorflow")
+    return tensorflow.data.Dataset.from_tensor_slices(data()).batch(4)
+
+
+def torch_data():
+    data_tools = pytest.importorskip("torch.utils.data", reason="needs PyTorch")
+    return data_tools.DataLoader(
+        data_tools.TensorDataset(*map(keras_to_torch, data())), batch_size=4
+    )
+
+
+def keras_to_torch(array):
+    import torch
+
+    return torch.as_tensor(array)
+
+
+DATASETS = {
+    "arrays": lambda: {"x": data()[0], "y": data()[1], "batch_size": 4},
+    "PyDataset": lambda: {"x": Batches()},
+    "generator": lambda: {"x": generator(), "steps_per_epoch": 10},
+    "tf.data": lambda: {"x": tf_data()},
+    "DataLoader": lambda: {"x": torch_data()},
+}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_any_dataset(kind):
+    model, seen = compiled(dense_model()), []
+    watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
+    callbacks = [WeightPruning(RAMP), QuantizationAwareTraining(start=0.5), watch]
+    history = model.fit(
+        **DATASETS[kind](), epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+    ).history
+    assert_pruned(model, history)
+    expected = [RAMP(step / 20) for step in range(1, 21)]
+    np.testing.assert_allclose(seen, expected, atol=1 / 176)
+
+
+def test_a_mask_is_one_byte_a_weight():
+    model = dense_model()
+    before = sum(map(n_bytes, model.variables))
+    layers.promote(model)
+    assert sum(map(n_bytes, model.variables)) - before == 128 + 48
+    promoted = sum(map(n_bytes, model.variables))
+    layers.promote(model, quantize=True)  # four ranges, six switches
+    assert sum(map(n_bytes, model.variables)) - promoted == 4 * 8 + 6
+    assert sum(map(n_bytes, layers.strip(model).variables)) == before
+
+
+NOT_IMPORTED = """
+import sys
+import keras
+import keras_micronets as kmn
+from tiny_keras import compiled, data, fit
+
+model = keras.Sequential(
+    [
+        keras.Input((8,)),
+        keras.layers.Dense(16, activation="relu"),
+        keras.layers.Dense(3, activation="softmax"),
+    ]
+)
+compiled(model)
+callbacks = [
+    kmn.callbacks.WeightPruning(kmn.schedules.PolynomialDecay(0.0, 0.75)),
+    kmn.callbacks.QuantizationAwareTraining(start=0.5),
+]
+fit(model, *callbacks, epochs=2)
+assert "tensorflow" not in sys.modules
+sys.modules["tensorflow"] = None  # Keras looks for it when it writes a config
+
+x, y = data()
+pool = kmn.LearnerPool(sys.argv[1])
+checkpoint = kmn.callbacks.LearnerCheckpoint(pool)
+fit(model, *callbacks, checkpoint, epochs=2)
+assert pool.predict(x, verbose=0).shape == (2, 40, 3)
+kmn.strip(model).save(sys.argv[1] + "/plain.keras")
+keras.saving.load_model(sys.argv[1] + "/plain.keras").predict(x, verbose=0)
+kmn.EnsemblePruner(pool, 2, random_state=0).prune(x, y, verbose=0)
+"""
+
+
+def run_python(code, *arguments, backend=BACKEND):
+    here = os.path.dirname(__file__)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@without_tensorflow
+def test_training_needs_no_tensorflow(tmp_path):
+    done = run_python(NOT_IMPORTED, tmp_path / "pool")
+    assert done.returncode == 0, done.stderr
+
+
+EXPORTS = """
+import sys
+import numpy as np
+import keras_micronets as kmn
+from tiny_keras import data
+
+pool = kmn.LearnerPool(sys.argv[1])
+np.save(sys.argv[1] + "/float.npy", pool.predict(data()[0], verbose=0))
+np.save(sys.argv[1] + "/int8.npy", pool.quantize(verbose=0).predict(data()[0]))
+"""
+
+
+@without_tensorflow
+def test_learners_are_exported_in_a_process_of_tensorflow(tmp_path):
+    pytest.importorskip("tensorflow")
+    model, pool = compiled(dense_model()), kmn.LearnerPool(tmp_path / "pool")
+    fit(model, *both(), kmn.callbacks.LearnerCheckpoint(pool, start=0.5), epochs=2)
+    for export in (
+        lambda: kmn.export_tflite(model, tmp_path / "model.tflite"),
+        lambda: pool.quantize(verbose=0),
+        lambda: run_quickstart(None, tmp_path / "quickstart"),
+    ):
+        with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow"):
+            export()
+    assert not pool.path.with_name("pool-int8").exists()
+
+    done = run_python(EXPORTS, pool.path, backend="tensorflow")
+    assert done.returncode == 0, done.stderr
+    here = pool.predict(data()[0], verbose=0)
+    np.testing.assert_allclose(np.load(pool.path / "float.npy"), here, atol=1 / 256)
+    assert np.abs(np.load(pool.path / "int8.npy") - here).max() <= 2 / 256

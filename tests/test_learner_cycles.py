@@ -1,0 +1,323 @@
+import keras
+import numpy as np
+import pytest
+from backends import BACKEND
+from tiny_keras import (
+    Interrupt,
+    Watch,
+    assert_zeros_where_masked,
+    compiled,
+    data,
+    dense_model,
+    fit,
+    masks,
+)
+
+from keras_micronets import LearnerPool, layers
+from keras_micronets.callbacks import (
+    Cycle,
+    LearnerCycles,
+    WeightPruning,
+    draws,
+)
+from keras_micronets.learning_rates import Cosine, OneCycle, Steady
+from keras_micronets.schedules import Constant
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return LearnerPool(tmp_path / "pool")
+
+
+class Rates(keras.callbacks.Callback):
+    """Note the learning rate that each batch was trained with."""
+
+    def on_train_begin(self, logs=None):
+        self.rates = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+def kernel_of(learner):
+    return layers.kernels(learner.load())[0]
+
+
+def test_each_cycle_ends_with_a_learner(pool):
+    model = compiled(dense_model())
+    history = fit(model, LearnerCycles(pool, 3, explore=0.25), epochs=8)
+    assert [learner.name for learner in pool] == [
+        f"run-000-cycle-00{i}" for i in range(3)
+    ]
+    assert [learner.epoch for learner in pool] == [4, 6, 8]
+    assert pool[2].metrics["accuracy"] == pytest.approx(history.history["accuracy"][7])
+    last = pool[2].load()
+    for ours, kept in zip(model.get_weights(), last.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, kept)
+
+
+def test_epochs_that_do_not_divide_train_the_parent(pool):
+    fit(compiled(dense_model()), LearnerCycles(pool, 3), epochs=7)
+    assert [learner.epoch for learner in pool] == [3, 5, 7]
+
+
+def test_learning_rate_is_steered_batch_by_batch(pool):
+    rates = Rates()
+    cycle = Cycle(learning_rate=Cosine(0.1))
+    cycles = LearnerCycles(pool, 2, cycle, explore=1 / 3, explore_rate=Steady(0.5))
+    fit(compiled(dense_model()), cycles, rates, epochs=6)
+    expected = [0.5] * 20 + [Cosine(0.1)(i / 20) for i in range(20)] * 2
+    np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras has no such steps on PyTorch")
+def test_learning_rate_follows_executions_of_several_steps(pool):
+    rates = Rates()
+    cycles = LearnerCycles(pool, 2, Cycle(learning_rate=Cosine(0.1)))
+    fit(compiled(dense_model(), steps_per_execution=5), cycles, rates, epochs=2)
+    np.testing.assert_allclose(rates.rates, [0.1, 0.05, 0.1, 0.05], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_learning_rate_where_the_steps_are_not_known(pool):
+    def batches():
+        for _ in range(10):
+            yield data(4)
+
+    rates = Rates()
+    cycles = LearnerCycles(pool, 1, Cycle(learning_rate=Cosine(0.1)))
+    model = compiled(dense_model())
+    model.fit(batches(), epochs=1, verbose=0, shuffle=False, callbacks=[cycles, rates])
+    assert set(np.float32(rates.rates)) == {np.float32(0.1)}
+
+
+def test_from_the_parent_each_cycle_begins_with_its_weights(pool):
+    begun = []
+    watch = Watch()
+    watch.on_epoch_begin = lambda epoch, logs=None: begun.append(
+        [w.copy() for w in watch.model.get_weights()]
+    )
+    cycle = Cycle(start="parent", learning_rate=Steady(0.05))
+    fit(
+        compiled(dense_model()),
+        LearnerCycles(pool, 3, cycle, explore=0.25),
+        watch,
+        epochs=8,
+    )
+    for epoch in (4, 6):
+        for then, parent in zip(begun[epoch], begun[2], strict=True):
+            np.testing.assert_array_equal(then, parent)
+    assert any((a != b).any() for a, b in zip(begun[3], begun[2], strict=True))
+
+
+def test_from_the_previous_each_cycle_goes_on(pool):
+    weights = {}
+    watch = Watch(on_epoch=lambda m, e: weights.update({e: m.get_weights()}))
+    watch.on_epoch_begin = lambda epoch, logs=None: weights.update(
+        {f"begin {epoch}": watch.model.get_weights()}
+    )
+    fit(compiled(dense_model()), LearnerCycles(pool, 2), watch, epochs=4)
+    for end, begin in zip(weights[1], weights["begin 2"], strict=True):
+        np.testing.assert_array_equal(end, begin)
+
+
+def test_slots_are_fresh_in_each_cycle_and_steps_count_on(pool):
+    seen = []
+
+    class Slots(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            optimizer = self.model.optimizer
+            slots = [v for v in optimizer.variables if "momentum" in v.path]
+            values = [np.abs(keras.ops.convert_to_numpy(v)).max() for v in slots]
+            seen.append((int(optimizer.iterations), max(values, default=0)))
+
+    fit(compiled(dense_model()), LearnerCycles(pool, 2), Slots(), epochs=4)
+    assert [steps for steps, _ in seen] == [0, 10, 20, 30]
+    assert [largest > 0 for _, largest in seen] == [False, True, False, True]
+
+
+def test_averages_of_the_weights_begin_at_the_weights(pool):
+    checked = []
+
+    class Averages(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            optimizer = self.model.optimizer
+            averages = [v for v in optimizer.variables if v.path.endswith("_average")]
+            pairs = zip(averages, self.model.trainable_variables, strict=True)
+            if epoch == 1:
+                for average, weight in pairs:
+                    np.testing.assert_array_equal(
+                        keras.ops.convert_to_numpy(average),
+                        keras.ops.convert_to_numpy(weight),
+                    )
+                    checked.append(average.path)
+
+    model = compiled(dense_model(), keras.optimizers.Adam(use_ema=True))
+    fit(model, LearnerCycles(pool, 2), Averages(), epochs=2)
+    assert len(checked) == 4
+
+
+def test_magnitude_draws_a_sparsity_for_each_learner(pool):
+    draw = draws.Magnitude((0.2, 0.55))
+    cycle = Cycle(start="parent", draw=draw)
+    fit(compiled(dense_model(width=64)), LearnerCycles(pool, 4, cycle), epochs=4)
+    found = [learner.sparsity for learner in pool]
+    assert all(0.19 < value < 0.56 for value in found)
+    assert len({round(value, 2) for value in found}) > 1
+
+
+def test_magnitude_keeps_the_largest_weights_of_the_parent():
+    model = compiled(dense_model())
+    layers.promote(model)
+    weights = [kernel.weights.copy() for kernel in layers.kernels(model)]
+    draws.Magnitude(0.5)(model, 0, 0)
+    for kernel, before in zip(layers.kernels(model), weights, strict=True):
+        kept, gone = np.abs(before[kernel.mask]), np.abs(before[~kernel.mask])
+        assert kept.min() >= gone.max()
+        assert gone.size == before.size // 2
+
+
+def test_tilt_makes_learners_differ_and_keeps_the_count():
+    model = compiled(dense_model(width=64))
+    layers.promote(model)
+    values = model.get_weights()
+    drawn = []
+    for index in range(2):
+        model.set_weights(values)
+        draws.Magnitude(0.5, tilt=1.0)(model, index, 0)
+        drawn.append(masks(model)["hidden"])
+    assert (drawn[0] != drawn[1]).any()
+    assert drawn[0].sum() == drawn[1].sum() == drawn[0].size // 2
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_random_halves_complement_each_other(pool, n):
+    cycles = LearnerCycles.prune_and_tune(pool, n, learning_rate=0.01, explore=0.2)
+    fit(compiled(dense_model()), cycles, epochs=5)
+    found = [kernel_of(learner).mask for learner in pool]
+    for first, second in zip(found[::2], found[1::2], strict=True):
+        np.testing.assert_array_equal(first, ~second)
+        assert first.sum() == first.size // 2
+    heads = [layers.kernels(learner.load())[-1] for learner in pool]
+    assert all(head.mask.all() for head in heads)
+    if n == 4:
+        assert (found[0] != found[2]).any()
+
+
+def test_snapshots_stay_dense_and_plain(pool):
+    model = compiled(dense_model(), keras.optimizers.SGD(0.1))
+    fit(model, LearnerCycles.snapshot(pool, 2), epochs=4)
+    assert [learner.sparsity for learner in pool] == [0.0, 0.0]
+    assert type(model.layers[0]) is keras.layers.Dense
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_prune2edge_starts_at_the_parent_or_in_a_chain(pool, chain):
+    cycles = LearnerCycles.prune2edge(pool, 3, chain=chain, learning_rate=1e-3)
+    assert cycles.cycle.start == ("previous" if chain else "parent")
+    model = compiled(dense_model())
+    fit(model, cycles, epochs=3)
+    assert len(pool) == 3
+    assert_zeros_where_masked(model)
+
+
+def test_free_tickets_keep_their_sparsity_and_move_most_connections(pool):
+    x, y = data(40)
+    cycles = LearnerCycles.free_tickets(
+        pool, 2, gradient_data=(x, y), sparsity=0.5, frequency=5, learning_rate=0.1
+    )
+    model = compiled(dense_model(width=64), keras.optimizers.SGD(0.1, momentum=0.9))
+    fit(model, cycles, epochs=6)
+    assert [round(learner.sparsity, 2) for learner in pool] == [0.5, 0.5]
+    first, second = (kernel_of(learner).mask for learner in pool)
+    stayed = (first & second).sum() / first.sum()
+    assert stayed < 0.6
+
+
+def test_a_callback_may_sparsify_during_the_run(pool):
+    cycles = LearnerCycles(pool, 2, during=WeightPruning(Constant(0.5)))
+    history = fit(compiled(dense_model()), cycles, epochs=4)
+    assert history.history["sparsity"] == pytest.approx([0.5] * 4, abs=0.01)
+    assert [round(learner.sparsity, 2) for learner in pool] == [0.5, 0.5]
+
+
+def test_quantisers_are_switched_on_within_each_cycle(pool):
+    shares = []
+    watch = Watch(on_batch=lambda m, step: shares.append(layers.quantized_share(m)))
+    cycle = Cycle(start="parent", quantize=0.5)
+    cycles = LearnerCycles(pool, 2, cycle, explore=1 / 3)
+    fit(compiled(dense_model()), cycles, watch, epochs=6)
+    assert shares[:20] == [0.0] * 20
+    assert shares[20:40] == shares[40:] == [0.0] * 9 + [1.0] * 11
+    assert [learner.quantized for learner in pool] == [True, True]
+
+
+def test_logs_carry_sparsity_and_disagreement(pool):
+    x, y = data(60, seed=1)
+    cycle = Cycle(start="parent", draw=draws.RandomHalves())
+    cycles = LearnerCycles(pool, 3, cycle, validation_data=(x, y))
+    history = fit(compiled(dense_model()), cycles, epochs=6).history
+    assert len(history["sparsity"]) == 6
+    answers = pool.predict(x, verbose=0).argmax(-1)
+    second = (answers[0] != answers[1]).mean()
+    third = np.mean([(answers[2] != answers[i]).mean() for i in range(2)])
+    nan = float("nan")
+    expected = [nan, nan, nan, second, second, third]
+    np.testing.assert_allclose(history["disagreement"], expected, atol=1e-6)
+
+
+def test_resumes_in_the_cycle_it_was_in(pool, tmp_path):
+    def run(pool, backup, *extra):
+        cycle = Cycle(
+            start="parent",
+            draw=draws.Magnitude(0.5, tilt=1.0),
+            learning_rate=OneCycle(0.01),
+        )
+        fit(
+            compiled(dense_model()),
+            LearnerCycles(pool, 3, cycle, explore=0.25, seed=3),
+            keras.callbacks.BackupAndRestore(backup),
+            *extra,
+            epochs=8,
+            shuffle=False,
+        )
+
+    whole = LearnerPool(tmp_path / "whole")
+    run(whole, tmp_path / "backup-whole")
+    for epoch in (3, 4, 7):
+        with pytest.raises(InterruptedError):
+            run(pool, tmp_path / "backup", Interrupt(epoch))
+    run(pool, tmp_path / "backup")
+    assert [x.name for x in pool] == [x.name for x in whole]
+    for ours, theirs in zip(pool, whole, strict=True):
+        pairs = zip(ours.load().get_weights(), theirs.load().get_weights(), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_second_fit_is_another_run(pool):
+    cycles = LearnerCycles(pool, 2, Cycle(start="parent"))
+    model = compiled(dense_model())
+    fit(model, cycles, epochs=2)
+    fit(model, cycles, epochs=2)
+    assert [learner.run for learner in pool] == ["run-000"] * 2 + ["run-001"] * 2
+
+
+def test_refuses_a_learning_rate_schedule(pool):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    model = compiled(dense_model(), keras.optimizers.SGD(schedule))
+    with pytest.raises(ValueError, match="CosineDecay"):
+        fit(model, LearnerCycles.snapshot(pool, 2))
+    fit(model, LearnerCycles(pool, 2))  # steers none
+
+
+@pytest.mark.parametrize("options", [{"explore": 1.0}, {"explore": 0.9}])
+def test_refuses_a_run_without_room_for_the_learners(pool, options):
+    with pytest.raises(ValueError, match="Received"):
+        fit(compiled(dense_model()), LearnerCycles(pool, 3, **options))
+
+
+@pytest.mark.parametrize("values", [{"start": "twin"}, {"quantize": 1.0}])
+def test_a_cycle_refuses_wrong_values(values):
+    with pytest.raises(ValueError, match="Received"):
+        Cycle(**values)
