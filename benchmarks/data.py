@@ -8,27 +8,33 @@ MEAN = np.float32([125.3, 123.0, 113.9])  # of CIFAR-10's training images, a cha
 SCALE = np.float32([63.0, 62.1, 66.7])
 
 
-def load(path, *, train_size, seed):
+def load(path, *, train_size, seed, size=32, label_noise=0.0, choose_size=0.2):
     """Return `(train, choose, test)`, each a tuple `(x, y)`, standardised.
 
-    A fifth of the training images is set aside for choosing learners.
+    Some of the training images are set aside for choosing learners.
 
     Args:
         path: An `.npz` with x_train, y_train, x_test, y_test, or `None` to let
             Keras download CIFAR-10.
         train_size: Integer, images drawn from the training set, or `None` for all.
         seed: Integer that draws them and splits them.
+        size: Integer, the side of the images, 32 divided by a whole number; smaller
+            ones are means over squares.
+        label_noise: Float in [0, 1], the share of the images to train on and to
+            choose by that get one of the other labels.
+        choose_size: Share of the images drawn, or their number, set aside.
     """
     x_train, y_train, x_test, y_test = _arrays(path)
     if train_size is not None and train_size < len(x_train):
         x_train, _, y_train, _ = train_test_split(
             x_train, y_train, train_size=train_size, random_state=seed, stratify=y_train
         )
+    y_train = _mislabel(y_train, label_noise, seed)
     x_train, x_choose, y_train, y_choose = train_test_split(
-        x_train, y_train, test_size=0.2, random_state=seed, stratify=y_train
+        x_train, y_train, test_size=choose_size, random_state=seed, stratify=y_train
     )
     parts = ((x_train, y_train), (x_choose, y_choose), (x_test, y_test))
-    return tuple(((x - MEAN) / SCALE, y) for x, y in parts)
+    return tuple(((_shrink(x, size) - MEAN) / SCALE, y) for x, y in parts)
 
 
 def _arrays(path):
@@ -39,6 +45,21 @@ def _arrays(path):
             names = ("x_train", "y_train", "x_test", "y_test")
             x_train, y_train, x_test, y_test = (file[name] for name in names)
     return x_train, y_train.ravel(), x_test, y_test.ravel()
+
+
+def _shrink(x, size):
+    step = x.shape[1] // size
+    squares = x.reshape(len(x), size, step, size, step, x.shape[-1])
+    return squares.mean((2, 4), dtype="float32")
+
+
+def _mislabel(y, share, seed):
+    rng = np.random.default_rng(seed)
+    wrong = rng.permutation(len(y))[: round(share * len(y))]
+    y = y.copy()
+    n_classes = y.max() + 1
+    y[wrong] = (y[wrong] + rng.integers(1, n_classes, len(wrong))) % n_classes
+    return y
 
 
 class Augmented(keras.utils.PyDataset):

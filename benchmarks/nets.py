@@ -4,34 +4,49 @@ import keras
 from keras import layers
 
 
-def resnet8(input_shape=(32, 32, 3), n_classes=10):
+def resnet8(input_shape=(32, 32, 3), n_classes=10, width=1.0):
     """ResNet-8, the image-classification net of MLPerf Tiny (78k parameters)."""
-    inputs = keras.Input(input_shape)
-    x = _convolution(inputs, 16, rectify=True)
+    x = inputs = keras.Input(input_shape)
+    x = _convolution(x, round(16 * width), rectify=True)
     for filters, strides in ((16, 1), (32, 2), (64, 2)):
-        y = _convolution(x, filters, strides=strides, rectify=True)
-        y = _convolution(y, filters)
-        if strides > 1:
-            x = layers.Conv2D(filters, 1, strides=strides, padding="same")(x)
-        x = layers.ReLU()(layers.Add()([x, y]))
+        x = _block(x, round(filters * width), strides, shortcut=strides > 1)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(n_classes)(x), name="resnet8")
 
 
-def cifar10cnn(input_shape=(32, 32, 3), n_classes=10):
+def resnet20(input_shape=(32, 32, 3), n_classes=10, width=1.0):
+    """ResNet-20 v1 of the ResNet paper, as Keras's example has it (274k)."""
+    x = inputs = keras.Input(input_shape)
+    x = _convolution(x, round(16 * width), rectify=True)
+    for filters, first in ((16, 1), (32, 2), (64, 2)):
+        for strides in (first, 1, 1):
+            x = _block(x, round(filters * width), strides, shortcut=strides > 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(n_classes)(x), name="resnet20")
+
+
+def cifar10cnn(input_shape=(32, 32, 3), n_classes=10, width=1.0):
     """The convolutional net of Keras's CIFAR-10 example (1.25M parameters)."""
     model = keras.Sequential(name="cifar10cnn")
     model.add(keras.Input(input_shape))
-    for filters in (32, 64):
+    for filters in (round(32 * width), round(64 * width)):
         model.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
         model.add(layers.Conv2D(filters, 3, activation="relu"))
         model.add(layers.MaxPooling2D(2))
         model.add(layers.Dropout(0.25))
     model.add(layers.Flatten())
-    model.add(layers.Dense(512, activation="relu"))
+    model.add(layers.Dense(round(512 * width), activation="relu"))
     model.add(layers.Dropout(0.5))
     model.add(layers.Dense(n_classes))
     return model
+
+
+def _block(x, filters, strides, *, shortcut):
+    y = _convolution(x, filters, strides=strides, rectify=True)
+    y = _convolution(y, filters)
+    if shortcut:
+        x = layers.Conv2D(filters, 1, strides=strides, padding="same")(x)
+    return layers.ReLU()(layers.Add()([x, y]))
 
 
 def _convolution(x, filters, *, strides=1, rectify=False):
@@ -47,4 +62,4 @@ def _convolution(x, filters, *, strides=1, rectify=False):
     return layers.ReLU()(x) if rectify else x
 
 
-NETS = {"resnet8": resnet8, "cifar10cnn": cifar10cnn}
+NETS = {"resnet8": resnet8, "resnet20": resnet20, "cifar10cnn": cifar10cnn}

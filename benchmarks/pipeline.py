@@ -74,7 +74,9 @@ def parse():
         help="quantisation-aware learners, or float ones quantised afterwards",
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--nets", nargs="+", default=list(nets.NETS), choices=nets.NETS)
+    parser.add_argument(
+        "--nets", nargs="+", default=["resnet8", "cifar10cnn"], choices=nets.NETS
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
