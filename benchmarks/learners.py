@@ -254,8 +254,8 @@ def ours_longer(run, pool):
 
 
 def ours_wide(run, pool):
-    """The same for a net twice as wide; its control is the wide baseline."""
-    cycles = _ours(pool, run, peak=run.preset.peak / 2, explore=0.5)
+    """Likewise for a net twice as wide; its control is the wide baseline."""
+    cycles = _ours(pool, run, peak=run.preset.peak / 3, explore=0.6)
     return run.fit(run.new(2.0), run.preset.epochs, [cycles], run.seed)
 
 
@@ -357,8 +357,8 @@ def main():
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             run_seed(arguments, seed, Path(folder), results)
-    print(table(results["rows"]))
-    draw(results["rows"], arguments.picture)
+    print(table(results))
+    draw(results, arguments.picture)
 
 
 def run_seed(arguments, seed, folder, results):

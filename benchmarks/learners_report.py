@@ -6,17 +6,22 @@ from scipy import stats
 SETTING = ("preset", "net", "label_noise", "split")
 
 
-def table(rows):
+def table(results):
     """Return means over the seeds, and differences from the baseline, as text.
 
     Differences are paired: the same images and seeds. The intervals hold 95 % by
     Student's t over the seeds.
     """
-    lines = []
-    for setting in dict.fromkeys(tuple(row[k] for k in SETTING) for row in rows):
-        chosen = [row for row in rows if tuple(row[k] for k in SETTING) == setting]
-        lines += _block(setting, chosen)
-    return "\n".join(lines)
+    blocks = _by_setting(results["rows"]).items()
+    return "\n".join(line for setting, rows in blocks for line in _block(setting, rows))
+
+
+def _by_setting(rows):
+    settings = dict.fromkeys(tuple(row[k] for k in SETTING) for row in rows)
+    return {
+        setting: [row for row in rows if tuple(row[k] for k in SETTING) == setting]
+        for setting in settings
+    }
 
 
 def by_name(rows):
@@ -77,23 +82,22 @@ def _line(name, named):
     )
 
 
-def draw(rows, path):
+def draw(results, path):
     """Draw accuracy and log-likelihood over the bytes of the int8 files."""
     import matplotlib.pyplot as plt
 
-    settings = list(dict.fromkeys(tuple(row[k] for k in SETTING) for row in rows))
+    blocks = _by_setting(results["rows"])
     figure, axes = plt.subplots(
-        len(settings), 2, figsize=(11, 4.6 * len(settings)), squeeze=False
+        len(blocks), 2, figsize=(11, 4.6 * len(blocks)), squeeze=False
     )
-    for line, setting in zip(axes, settings, strict=True):
-        chosen = [row for row in rows if tuple(row[k] for k in SETTING) == setting]
+    for line, (setting, rows) in zip(axes, blocks.items(), strict=True):
         for ax, key, label in zip(
             line,
             ("accuracy", "nll"),
             ("accuracy", "negative log-likelihood"),
             strict=True,
         ):
-            _panel(ax, by_name(chosen), key)
+            _panel(ax, by_name(rows), key)
             ax.set(xlabel="int8 files together, KB after gzip", ylabel=label)
             ax.set_xscale("log")
         line[0].set_title(f"{setting[1]}, label noise {setting[2]:.0%}", loc="left")

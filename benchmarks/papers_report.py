@@ -121,8 +121,8 @@ def _verdicts(gains):
         n_above = sum(points > 0 for points, _ in found)
         verdict = "reached" if points >= CLAIMED_POINTS else "not reached"
         lines.append(
-            f"  Against {control}: {verdict}. At most {points:+.2f} ({where}), "
-            f"{mean:+.2f} on average; above it in {n_above} of {len(found)}."
+            f"  Against {control}: {verdict}. At most {points:+.2f}, {mean:+.2f} on "
+            f"average; above it in {n_above} of {len(found)}. Most: {where}."
         )
     return lines
 

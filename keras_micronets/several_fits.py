@@ -75,6 +75,7 @@ def prune2edge(
     epochs: int = 2,
     learning_rate: float = 1e-5,
     chain: bool = False,
+    from_logits: bool | None = None,
     run: str = "prune2edge",
     seed: int = 0,
     verbose: int | str = "auto",
@@ -98,12 +99,17 @@ def prune2edge(
         chain: Boolean, whether each learner goes on from the one before. The authors'
             code does so in fact: it wraps one set of layers again and again. Defaults
             to `False`, independent copies, as the paper says.
+        from_logits: Boolean, whether the parent puts out logits. `None` to settle it
+            as `LearnerPool.add` does. Defaults to `None`.
         run: String that names the run within the pool. Defaults to `"prune2edge"`.
         seed: Integer that the settings and the order of the batches are drawn by;
             Keras's global seeds are set to it. Defaults to `0`.
         verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
             `"auto"`.
         **ranges: The ranges of `draw_prune2edge`.
+
+    Raises:
+        ValueError: If nothing tells whether the parent puts out logits.
 
     Example:
 
@@ -116,7 +122,14 @@ def prune2edge(
     Pipelines to Deep Ensemble Learning in IIoT"; ranges as in the authors' code for
     FedNets.
     """
-    from_logits = settle_from_logits(parent)
+    if from_logits is None:
+        from_logits = settle_from_logits(parent)
+    if from_logits is None:
+        raise ValueError(
+            "Expected a parent that is compiled with a loss that has `from_logits`, or "
+            f"ends in a softmax. Received: {parent.name!r}, which tells neither. Pass "
+            "`from_logits=`."
+        )
     targets = _one_hot(y, parent.output_shape[-1])
     bar = keras.utils.Progbar(
         n_learners, verbose=1 if verbose == "auto" else verbose, unit_name="learner"

@@ -56,7 +56,7 @@ def _jax(loss, variables):
         with keras.StatelessScope(state_mapping=pairs):
             return loss()
 
-    return jax.grad(stateless)([variable.value for variable in variables])
+    return jax.jit(jax.grad(stateless))([variable.value for variable in variables])
 
 
 def _torch(loss, variables):

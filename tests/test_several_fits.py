@@ -76,3 +76,11 @@ def test_takes_one_hot_labels(pool):
     x, y = data(64)
     prune2edge(dense_model(), pool, x, np.eye(3)[y], n_learners=1, epochs=1, verbose=0)
     assert len(pool) == 1
+
+
+def test_wants_to_know_whether_the_parent_puts_out_logits(pool):
+    parent = dense_model(activation=None)
+    with pytest.raises(ValueError, match="from_logits"):
+        run(parent, pool, 1)
+    run(parent, pool, 1, from_logits=True)
+    assert pool[0].from_logits

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.grown_slots import zero_slots
+from keras_micronets.callbacks.optimizer_slots import zero_slots
 from keras_micronets.callbacks.pruning import chosen_kernels
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation, drop_and_grow, keep_largest

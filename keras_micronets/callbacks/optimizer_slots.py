@@ -1,6 +1,12 @@
-import keras
+"""The slots that an optimizer keeps for each weight, found by their paths."""
 
-_KEPT = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+_COUNTS = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
 
 
 def reset_slots(model: keras.Model) -> None:
@@ -18,8 +24,64 @@ def reset_slots(model: keras.Model) -> None:
     fresh = type(optimizer).from_config(optimizer.get_config())
     fresh.build(model.trainable_variables)
     for slot, initial in zip(optimizer.variables, fresh.variables, strict=True):
-        if slot.path.rpartition("/")[2] not in _KEPT:
+        if slot.path.rpartition("/")[2] not in _COUNTS:
             slot.assign(initial)
     averages = [slot for slot in optimizer.variables if slot.path.endswith("_average")]
     for average, weight in zip(averages, model.trainable_variables, strict=False):
         average.assign(weight)
+
+
+def zero_slots(
+    model: keras.Model, variables: Sequence[keras.Variable], where: Sequence[np.ndarray]
+) -> None:
+    """Set the optimizer's slots of some weights to zero, and leave the others.
+
+    Args:
+        model: A Keras model; without a built optimizer nothing happens.
+        variables: Variables of the model.
+        where: Boolean arrays of their shapes, `True` where slots become zero.
+    """
+    if getattr(model, "optimizer", None) is None:
+        return
+    trained = model.trainable_variables
+    found = slots_of(model.optimizer, trained)
+    slots = {id(variable): own for variable, own in zip(trained, found, strict=True)}
+    for variable, chosen in zip(variables, where, strict=True):
+        for slot in slots.get(id(variable), ()):
+            slot.assign(np.where(chosen, 0, ops.convert_to_numpy(slot)))
+
+
+def slots_of(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> list[list[keras.Variable]]:
+    """Return an optimizer's slots of each variable: momenta, velocities, averages.
+
+    Keras names a slot after its variable. Of variables with one path, as in two
+    nested models of one kind, the first has the first slot of a name.
+
+    Args:
+        optimizer: A Keras optimizer, built or not.
+        variables: All variables that it trains, in its order.
+
+    Returns:
+        A list of lists, one a variable, of the slots that have its shape.
+    """
+    keys = [variable.path.replace("/", "_") for variable in variables]
+    found = [[] for _ in variables]
+    seen = {}
+    for slot in optimizer.variables:
+        name = slot.path.rsplit("/", 1)[-1]
+        owners = _owners(name, keys)
+        if owners:
+            owner = owners[seen.get(name, 0) % len(owners)]
+            seen[name] = seen.get(name, 0) + 1
+            if slot.shape == variables[owner].shape:
+                found[owner].append(slot)
+    return found
+
+
+def _owners(name, keys):
+    """The positions of the variables with the longest name that a slot may bear."""
+    fits = [index for index, key in enumerate(keys) if name.startswith(f"{key}_")]
+    longest = max((len(keys[index]) for index in fits), default=0)
+    return [index for index in fits if len(keys[index]) == longest]

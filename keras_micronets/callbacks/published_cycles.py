@@ -87,10 +87,9 @@ class PublishedCycles:
     ) -> "PublishedCycles":
         """Return the cycles of FreeTickets (EDST): dynamic sparse training throughout.
 
-        A third of the run, or as much as each cycle adds to with other numbers of
-        learners, explores with RigL; each cycle then refines at a tenth and a
-        hundredth of the learning rate; between learners most weights are dropped and
-        others grown.
+        A third of the run explores with RigL (give `explore=` for another share); each
+        cycle then refines at a tenth and, in its second half, a hundredth of the
+        learning rate; between learners most weights are dropped and others grown.
 
         Args:
             pool: A `LearnerPool`.
@@ -126,9 +125,12 @@ class PublishedCycles:
             end=1.0,
             seed=seed,
         )
-        explored = {"explore": 1 / 3, "during": during, "seed": seed}
-        explored["explore_rate"] = learning_rates.Steady(learning_rate)
-        return cls(pool, n_learners, cycle, **{**explored, **options})
+        options = {
+            "explore": 1 / 3,
+            "explore_rate": learning_rates.Steady(learning_rate),
+            **options,
+        }
+        return cls(pool, n_learners, cycle, during=during, seed=seed, **options)
 
     @classmethod
     def prune_and_tune(
