@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import data
@@ -30,7 +30,6 @@ from keras_micronets.schedules import PolynomialDecay
 RESULTS = Path(__file__).parent / "results" / "learners.json"
 PICTURE = Path(__file__).parent.parent / "docs" / "cifar_learners.png"
 N_MEMBERS = 4
-PUBLISHED_SGD = 0.1  # the learning rate that the papers' own are multiples of
 
 
 @dataclass(frozen=True)
@@ -181,10 +180,10 @@ def wide_baseline(run, pool, width=2.0):
     return run.single(pool, run.new(width), run.preset.epochs, run.seed)
 
 
-def wide_sparse(run, pool):
+def one_wide_sparse(run, pool, sparsity):
     """One learner of the wide, sparse net: is the ensemble needed?"""
     pruning = kmn.callbacks.WeightPruning(
-        PolynomialDecay(0.0, 0.8, end=0.48), allocation="global"
+        PolynomialDecay(0.0, sparsity, end=0.48), allocation="global"
     )
     return run.single(pool, run.new(2.0), run.preset.epochs, run.seed, during=pruning)
 
@@ -259,11 +258,14 @@ def ours_wide(run, pool):
     return run.fit(run.new(2.0), run.preset.epochs, [cycles], run.seed)
 
 
-def ours_wide_sparse(run, pool):
-    """A wide parent that becomes sparse, then snapshots that move connections."""
+def ours_wide_sparse(run, pool, sparsity):
+    """A wide parent that becomes sparse, then snapshots that move connections.
+
+    At 88 % four int8 members weigh, after gzip, less than the baseline in float32.
+    """
     explore = 0.6
     pruning = kmn.callbacks.WeightPruning(
-        PolynomialDecay(0.0, 0.8, end=0.8 * explore), allocation="global"
+        PolynomialDecay(0.0, sparsity, end=0.8 * explore), allocation="global"
     )
     cycles = _ours(
         pool,
@@ -298,8 +300,9 @@ ROWS: dict[str, Callable] = {
     "ours": ours,
     "ours, 1.5 times the epochs": ours_longer,
     "ours, wide": ours_wide,
-    "ours, wide and sparse": ours_wide_sparse,
-    "one wide and sparse": wide_sparse,
+    "ours, wide, 80 % sparse": partial(ours_wide_sparse, sparsity=0.8),
+    "ours, wide, 88 % sparse": partial(ours_wide_sparse, sparsity=0.88),
+    "one wide, 80 % sparse": partial(one_wide_sparse, sparsity=0.8),
     "wide baseline": wide_baseline,
     "deep ensemble": deep_ensemble,
     "wide deep ensemble": wide_deep_ensemble,

@@ -87,29 +87,27 @@ def draw(results, path):
     import matplotlib.pyplot as plt
 
     blocks = _by_setting(results["rows"])
+    styles = {name: i for i, name in enumerate(by_name(results["rows"]))}
     figure, axes = plt.subplots(
-        len(blocks), 2, figsize=(11, 4.6 * len(blocks)), squeeze=False
+        len(blocks), 2, figsize=(11, 4.2 * len(blocks)), squeeze=False
     )
-    for line, (setting, rows) in zip(axes, blocks.items(), strict=True):
-        for ax, key, label in zip(
-            line,
-            ("accuracy", "nll"),
-            ("accuracy", "negative log-likelihood"),
-            strict=True,
-        ):
-            _panel(ax, by_name(rows), key)
-            ax.set(xlabel="int8 files together, KB after gzip", ylabel=label)
-            ax.set_xscale("log")
-        line[0].set_title(f"{setting[1]}, label noise {setting[2]:.0%}", loc="left")
-    axes[0][1].legend(fontsize=7, ncols=2, frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    for line, ((_, net, noise, _), rows) in zip(axes, blocks.items(), strict=True):
+        _panel(line[0], by_name(rows), "accuracy", styles)
+        _panel(line[1], by_name(rows), "nll", styles)
+        line[0].set(title=f"{net}, label noise {noise:.0%}", ylabel="accuracy")
+        line[1].set(ylabel="negative log-likelihood")
+    figure.tight_layout(rect=(0, 0.28 / len(blocks), 1, 1))
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def _panel(ax, named, key):
-    for i, (name, rows) in enumerate(named.items()):
-        values = [row[key] for row in rows]
+def _panel(ax, named, key, styles):
+    from matplotlib.ticker import NullFormatter
+
+    for name, rows in named.items():
+        values, i = [row[key] for row in rows], styles[name]
         ax.errorbar(
             np.mean([row["gzip_bytes"] for row in rows]) / 1000,
             np.mean(values),
@@ -121,4 +119,7 @@ def _panel(ax, named, key):
             capsize=3,
             label=name,
         )
+    ax.set(xscale="log", xlabel="int8 files together, KB after gzip")
+    ax.set_xticks([100, 200, 400, 800], ["100", "200", "400", "800"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.spines[["top", "right"]].set_visible(False)

@@ -96,8 +96,8 @@ def main():
             results["runs"].append({"key": key, **run(path, setting)})
             results["statement"] = statement(results["runs"]).splitlines()
             write(arguments.out, results)
-            print(table(results["runs"]), flush=True)
-    print(table(results["runs"]))
+            print(table(results), flush=True)
+    print(table(results))
     print(statement(results["runs"]))
 
 

@@ -27,15 +27,15 @@ POOLS = {"copies": "independent copies", "chain": "a chain"}
 CLAIMED_POINTS, CLAIMED_SHRINKAGE = 7.0, 0.9
 
 
-def table(runs):
+def table(results):
     """Return means and standard deviations over the seeds, a block a setting."""
     lines = []
-    for setting, chosen in by_setting(runs).items():
+    for setting, chosen in by_setting(results["runs"]).items():
         lines += [
             f"\n{describe(setting)}, {count(chosen)} (mean ± standard deviation);",
             "int8 but for the first row; sizes in per cent of the first row's file",
             f"{'':<33}{'members':>8}{'accuracy':>15}{'NLL':>7}{'ECE':>7}{'differ':>8}"
-            f"{'gzip':>9}{'raw %':>7}{'gzip %':>7}",
+            f"{'gzip':>11}{'raw %':>7}{'gzip %':>7}",
         ]
         pool = "controls"
         for i, first in enumerate(chosen[0]["rows"]):
@@ -184,5 +184,5 @@ def _line(name, rows, runs):
     accuracy = f"{mean('accuracy'):.2%} ± {spread:.2%}"
     return (
         f"{name:<33}{mean('members'):>8.1f}{accuracy:>15}{mean('nll'):>7.3f}"
-        f"{mean('ece'):>7.3f}{differ:>8}{mean('gzip_bytes'):>9,.0f}{raw:>7.0%}{gzip:>7.0%}"
+        f"{mean('ece'):>7.3f}{differ:>8}{mean('gzip_bytes'):>11,.0f}{raw:>7.0%}{gzip:>7.0%}"
     )

@@ -29,11 +29,13 @@ def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "pipeline"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "pipeline", "learners", "papers", "overhead"]
+)
 def test_tables_are_those_of_the_results_files(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = importlib.import_module(name)
-    table = benchmark.table(json.loads(benchmark.RESULTS.read_text()))
+    table = benchmark.table(json.loads(benchmark.RESULTS.read_text())).strip("\n")
 
     assert table in (ROOT / "docs" / "benchmarks.md").read_text()
     assert name != "quickstart" or table in README
