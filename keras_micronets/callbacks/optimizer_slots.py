@@ -28,7 +28,7 @@ def reset_slots(model: keras.Model) -> None:
             slot.assign(initial)
     averages = [slot for slot in optimizer.variables if slot.path.endswith("_average")]
     for average, weight in zip(averages, model.trainable_variables, strict=False):
-        average.assign(weight)
+        average.assign(ops.convert_to_numpy(weight))  # JAX would share the buffer
 
 
 def zero_slots(

@@ -67,6 +67,8 @@ def prune(
     for kernel, score, count in zip(chosen, scores, counts, strict=True):
         if count > np.count_nonzero(score == -np.inf):
             kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
+        else:
+            kernel.write_zeros()  # momenta move weights that are masked
 
 
 def _scores(model, chosen, criterion, gradients):

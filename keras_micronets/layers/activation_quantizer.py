@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_micronets.layers.fake_quant import quantize_rectified
+from keras_micronets.layers.fake_quant import quantize_activation
 from keras_micronets.layers.state import Quantizer, choose, read
 
 SMALLEST_RANGE = 1e-4
@@ -68,46 +68,45 @@ class ActivationQuantizer(Quantizer):
             return self._quantize(outputs, *frozen) if self.frozen else outputs
         active = read(self.active)
         if training and self.fixed_range is None:
-            self._observe(inputs, active, rectify)
-        quantize = self._quantize_rectified if rectify else self._quantize
-        lower, upper = self.bounds()
+            return self._learn(inputs, active, rectify)
         return choose(
-            active, lambda: quantize(inputs, lower, upper), lambda: rectified(inputs)
+            active,
+            lambda: self._quantize(inputs, *self.bounds(), rectify=rectify),
+            lambda: rectified(inputs),
         )
 
     def bounds(self):
         """Return the tensors `(lower, upper)` of the range."""
         return read(self.lower), read(self.upper)
 
-    def _quantize(self, inputs, lower, upper):
+    def _quantize(self, inputs, lower, upper, **options):
         upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            inputs, lower, upper, self.bits
-        )
+        return quantize_activation(inputs, lower, upper, bits=self.bits, **options)
 
-    def _quantize_rectified(self, inputs, lower, upper):
-        # What is never below zero has learned a range from zero.
-        upper = ops.maximum(upper, SMALLEST_RANGE)
-        return quantize_rectified(inputs, upper, bits=self.bits)
-
-    def _observe(self, inputs, active, rectify):
+    def _learn(self, inputs, active, rectify):
+        """Move the range, if the quantiser is active, and round within the new one."""
         past = self.bounds()
-        lower, upper = choose(
-            active, lambda: self._moved(inputs, rectify, *past), lambda: past
-        )
+
+        def on():
+            batch = _extremes(inputs, rectify)
+            bounds = self._moved(batch, past)
+            options = {"rectify": rectify, "extremes": batch}
+            return (self._quantize(inputs, *bounds, **options), *bounds)
+
+        def off():
+            return (ops.relu(inputs) if rectify else inputs, *past)
+
+        outputs, lower, upper = choose(active, on, off)
         self.lower.assign(lower)
         self.upper.assign(upper)
+        return outputs
 
-    def _moved(self, inputs, rectify, lower, upper):
-        inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
-        smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
-        batch = smallest, ops.maximum(ops.max(inputs), 0.0)
-        first = ops.equal(lower, upper)
-        moved = [
+    def _moved(self, batch, past):
+        first = ops.equal(*past)
+        return tuple(
             ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
-            for old, new in zip((lower, upper), batch, strict=True)
-        ]
-        return tuple(moved)
+            for old, new in zip(past, batch, strict=True)
+        )
 
     def freeze(self, *, keep=True):
         super().freeze(keep=keep)
@@ -126,3 +125,10 @@ class ActivationQuantizer(Quantizer):
 
 def _same(inputs):
     return inputs
+
+
+def _extremes(inputs, rectify):
+    """The smallest and largest value of a batch, zero among them."""
+    inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
+    smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
+    return ops.convert_to_tensor(smallest), ops.maximum(ops.max(inputs), 0.0)

@@ -32,40 +32,82 @@ def quantize_kernel(kernel, limit, *, axis: int | None, bits: int):
     )
     if keras.backend.backend() != "tensorflow":
         return quantize(kernel)
-    return ops.custom_gradient(lambda x: (quantize(x), lambda upstream: upstream))(
-        kernel
-    )
+    return _with_gradient(kernel, quantize, lambda upstream, x: upstream)
 
 
-def quantize_rectified(inputs, upper, *, bits: int):
-    """Round `relu(inputs)` within [0, upper].
+def quantize_activation(inputs, lower, upper, *, bits, rectify=False, extremes=None):
+    """Round a tensor within [lower, upper]; gradients pass within and stop outside.
 
     Args:
-        inputs: Float tensor, not rectified yet.
-        upper: Tensor of one element, positive.
+        inputs: Float tensor.
+        lower: Number or tensor of one element, not positive; 0 with `rectify`.
+        upper: Number or tensor of one element, greater than `lower`.
         bits: Integer from 2 to 8.
+        rectify: Boolean, whether to round `relu(inputs)`. Defaults to `False`.
+        extremes: Tuple of the smallest and largest of the values to round, if they
+            are known: where all lie within the bounds, gradients cost less. Defaults
+            to `None`.
 
     Returns:
-        Tensor of the shape and type of `inputs`. Gradients pass where the inputs lie
-        between the bounds.
+        Tensor of the shape and type of `inputs`.
     """
     quantize = functools.partial(
         keras.quantizers.fake_quant_with_min_max_vars,
-        min_vals=ops.zeros_like(upper),
+        min_vals=lower,
         max_vals=upper,
         num_bits=bits,
     )
-    if keras.backend.backend() != "tensorflow":
-        return quantize(ops.relu(inputs))
+    if keras.backend.backend() != "tensorflow" or extremes is None:
+        return quantize(ops.relu(inputs) if rectify else inputs)
+    pass_back = _rectified_gradient if rectify else _clipped_gradient
+    bounds = lower, upper
+    return _with_gradient(
+        inputs, quantize, lambda upstream, x: pass_back(upstream, x, bounds, extremes)
+    )
 
-    def clipped(x):
-        return quantize(x), lambda upstream: _gradient_between(upstream, x, upper)
 
-    return ops.custom_gradient(clipped)(inputs)
+def _with_gradient(x, function, gradient):
+    """Apply a function on TensorFlow; `gradient` takes what flows back, and `x`."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def apply(x):
+        return function(x), lambda upstream: gradient(upstream, x)
+
+    return apply(tf.convert_to_tensor(x))  # it would ask for a variable's gradient
 
 
-def _gradient_between(upstream, inputs, upper):
-    """The gradient of a clip to [0, upper], in one pass: that of a scaled ReLU6."""
+def _rectified_gradient(upstream, inputs, bounds, extremes):
+    import tensorflow as tf
+
+    upper = bounds[1]
+    return tf.cond(
+        extremes[1] <= upper,
+        lambda: tf.raw_ops.ReluGrad(gradients=upstream, features=inputs),
+        lambda: _gradient_up_to(upper, upstream, inputs),
+    )
+
+
+def _clipped_gradient(upstream, inputs, bounds, extremes):
+    import tensorflow as tf
+
+    (lower, upper), (smallest, largest) = bounds, extremes
+    margin = (upper - lower) * 1e-6  # the bounds themselves are within
+    lower, upper = lower - margin, upper + margin
+    return tf.cond(
+        tf.logical_and(smallest >= lower, largest <= upper),
+        lambda: tf.identity(upstream),
+        lambda: _gradient_up_to(
+            upper - lower, upstream, inputs - tf.cast(lower, inputs.dtype)
+        ),
+    )
+
+
+def _gradient_up_to(upper, upstream, inputs):
+    """The gradient of a clip to [0, upper], in one pass: that of a scaled ReLU6.
+
+    TensorFlow's own, of its fake quantisers, takes three.
+    """
     import tensorflow as tf
 
     scaled = inputs * tf.cast(6.0 / upper, inputs.dtype)

@@ -39,4 +39,4 @@ class Mask(State):
 
     def reset(self):
         """Keep every weight."""
-        self.mask.assign(ops.ones_like(self.mask))
+        self.mask.assign(ops.ones(self.mask.shape, "bool"))

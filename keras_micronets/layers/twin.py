@@ -93,11 +93,9 @@ class Twin:
         return self.fake_quantize("output", outputs)
 
     def quantize_inputs(self, inputs):
-        flat = [
-            self.fake_quantize(f"input_{i}", tensor)
-            for i, tensor in enumerate(keras.tree.flatten(inputs))
-        ]
-        return keras.tree.pack_sequence_as(inputs, flat)
+        flat = enumerate(keras.tree.flatten(inputs))
+        quantized = [self.fake_quantize(f"input_{i}", tensor) for i, tensor in flat]
+        return keras.tree.pack_sequence_as(inputs, quantized)
 
     def get_config(self):
         return {**super().get_config(), "quantizers": list(self.quantizers)}
