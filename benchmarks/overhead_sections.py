@@ -204,7 +204,7 @@ def _compiled(model, framework=keras, **options):
 
 def large(size):
     """A convolutional net of 25 M parameters, three in four in its last layers."""
-    stages = ((64, 2), (128, 2), (256, 1), (512, 2), (1024, 2), (1024, 1))
+    stages = ((64, 2), (128, 2), (256, 2), (512, 1), (1024, 2), (1024, 1))
     model = keras.Sequential([keras.Input((size, size, 3))], name="large")
     for filters, strides in stages:
         model.add(layers.Conv2D(filters, 3, strides, padding="same", activation="relu"))
