@@ -20,7 +20,11 @@ from keras_micronets.learners.outputs import (
     output_shape,
     settle_from_logits,
 )
-from keras_micronets.learners.predictions import check_same_classes, predict_all
+from keras_micronets.learners.predictions import (
+    Predictor,
+    check_same_classes,
+    predict_all,
+)
 from keras_micronets.learners.quantization import (
     check_keras,
     check_made_from,
@@ -64,6 +68,7 @@ class LearnerPool:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self._folder = open_folder(self.path)
+        self._predictor = Predictor()
         self.learners, self.damaged = [], []
         self.refresh()
 
@@ -245,6 +250,7 @@ class LearnerPool:
             self.learners,
             np.asarray(x),
             self.path / "predictions",
+            self._predictor,
             batch_size=batch_size,
             verbose=1 if verbose == "auto" else verbose,
         )

@@ -59,29 +59,39 @@ class PredictionCache:
 class Predictor:
     """Predict with one learner after the other, compiling once an architecture.
 
-    Args:
-        x: The data, an array of shape `(samples, ...)`.
-        batch_size: Integer, samples a batch for Keras models.
+    It keeps the model of the learner before, and gives it the next one's weights.
     """
 
-    def __init__(self, x: np.ndarray, batch_size: int):
-        self.x = x
-        self.batch_size = batch_size
+    def __init__(self):
         self._architecture = None
         self._model = None
 
-    def predict(self, learner: Learner) -> np.ndarray:
-        """Return the learner's probabilities, `(samples, classes)`."""
+    def predict(self, learner: Learner, x: np.ndarray, batch_size: int) -> np.ndarray:
+        """Return the learner's probabilities, `(samples, classes)`.
+
+        Args:
+            learner: The learner.
+            x: The data, an array of shape `(samples, ...)`.
+            batch_size: Integer, samples a batch for Keras models.
+        """
         if not learner.is_keras:
-            return learner.load().predict(self.x)
+            return learner.load().predict(x)
         if learner.architecture != self._architecture:
             self._model = learner.load()
             self._architecture = learner.architecture
         else:
             self._model.load_weights(learner.path)
-        outputs = self._model.predict(self.x, batch_size=self.batch_size, verbose=0)
         return to_probabilities(
-            outputs, learner.from_logits, quantized=learner.quantized
+            self._outputs(x, batch_size),
+            learner.from_logits,
+            quantized=learner.quantized,
+        )
+
+    def _outputs(self, x, batch_size):
+        # `predict` would set up a data set for each learner, to read the same data.
+        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+        return np.concatenate(
+            [self._model.predict_on_batch(batch) for batch in batches]
         )
 
 
@@ -89,6 +99,7 @@ def predict_all(
     learners: Sequence[Learner],
     x: np.ndarray,
     cache_directory: Path,
+    predictor: Predictor,
     *,
     batch_size: int,
     verbose: int,
@@ -99,10 +110,11 @@ def predict_all(
         learners: Learners with the same number of classes.
         x: Data of shape `(samples, ...)`.
         cache_directory: Where predictions are kept.
+        predictor: What computes those that are not there.
         batch_size: Integer, samples a batch.
         verbose: Integer, 0 for silence, 1 for a progress bar.
     """
-    cache, predictor = PredictionCache(cache_directory, x), Predictor(x, batch_size)
+    cache = PredictionCache(cache_directory, x)
     shape = (len(learners), len(x), learners[0].n_classes)
     probabilities = np.empty(shape, "float32")
     bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
@@ -110,7 +122,7 @@ def predict_all(
     for i in sorted(range(len(learners)), key=lambda i: learners[i].architecture):
         found = cache.read(learners[i])
         if found is None:
-            found = predictor.predict(learners[i])
+            found = predictor.predict(learners[i], x, batch_size)
             cache.write(learners[i], found)
         probabilities[i] = found
         bar.add(1)
