@@ -344,8 +344,8 @@ def test_a_tfmot_constant_schedule_begins_and_ends_when_it_says(tfmot):
     due = []
 
     class Pruning(WeightPruning):
-        def _is_due(self, step):
-            if super()._is_due(step):
+        def is_due(self, step):
+            if super().is_due(step):
                 due.append(step)
             return False
 

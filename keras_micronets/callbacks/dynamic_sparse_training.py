@@ -2,20 +2,19 @@ from math import cos, pi
 
 import numpy as np
 
-from keras_micronets import layers
 from keras_micronets.callbacks.dynamic_sparsity import (
     drop_and_regrow,
     sparsify_at_random,
 )
-from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.callbacks.pruning import chosen_kernels
+from keras_micronets.callbacks.sparsity_callback import SparsityCallback
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation
 
 GROWTHS = ("gradient", "random")
 
 
-class DynamicSparseTraining(ProgressCallback):
+class DynamicSparseTraining(SparsityCallback):
     """Train a model that is sparse from the start, and move its connections.
 
     At the first step of a dense model, masks of the given sparsity are drawn at
@@ -96,38 +95,15 @@ class DynamicSparseTraining(ProgressCallback):
         self.scope = scope
         self.seed = seed
 
-    def set_model(self, model):
-        super().set_model(model)
-        self._check()
-        layers.promote(model).warn()
-        chosen_kernels(model, self.scope)
+    def is_due(self, step):
+        unknown = self.params["steps"] is None
+        return self.is_first or unknown or step % self.frequency == 0
 
-    def on_train_begin(self, logs=None):
-        self._last_step = None
-        self._batches = None
-
-    def on_progress(self, step, progress):
-        first = self._last_step is None
-        since = step if first else self._last_step + 1
-        due = any(self._is_due(moment) for moment in range(since, step + 1))
-        self._last_step = step
-        if first:
+    def update(self, step, progress):
+        if self.is_first:
             self._sparsify(self.model, step)
-        elif due and progress < self.end:
+        elif progress < self.end:
             self._move(self.model, step, progress)
-
-    def on_epoch_end(self, epoch, logs=None):
-        model = self.model
-        layers.write_zeros(model)
-        if logs is not None:
-            logs["sparsity"] = layers.sparsity(model)
-
-    def on_train_end(self, logs=None):
-        # Averaged weights, which Keras writes before this hook, know no mask.
-        layers.write_zeros(self.model)
-
-    def _is_due(self, step):
-        return self.params["steps"] is None or step % self.frequency == 0
 
     def _sparsify(self, model, step):
         kernels = chosen_kernels(model, self.scope)
@@ -145,7 +121,8 @@ class DynamicSparseTraining(ProgressCallback):
     def _move(self, model, step, progress):
         gradients = None
         if self.growth == "gradient":
-            gradients = layers.kernel_gradients(model, *self._next_batch(step))
+            known = self.params["steps"] is not None
+            gradients = self.gradients((step - 1) // (self.frequency if known else 1))
         drop_and_regrow(
             model,
             self.drop_fraction / 2 * (1 + cos(pi * progress / self.end)),
@@ -154,14 +131,7 @@ class DynamicSparseTraining(ProgressCallback):
             seed=(self.seed, step),
         )
 
-    def _next_batch(self, step):
-        if self._batches is None:
-            known = self.params["steps"] is not None
-            earlier = (step - 1) // (self.frequency if known else 1)
-            self._batches = layers.batches(self.data, seed=self.seed, start=earlier)
-        return next(self._batches)
-
-    def _check(self):
+    def check(self):
         check_sparsity(self.sparsity, "sparsity")
         as_allocation(self.allocation)
         if self.growth not in GROWTHS:

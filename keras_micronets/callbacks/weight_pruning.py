@@ -1,11 +1,10 @@
-from keras_micronets import layers
-from keras_micronets.callbacks.progress_callback import ProgressCallback
-from keras_micronets.callbacks.pruning import chosen_kernels, prune
+from keras_micronets.callbacks.pruning import prune
+from keras_micronets.callbacks.sparsity_callback import SparsityCallback
 from keras_micronets.schedules import as_schedule
 from keras_micronets.sparsity import as_allocation, as_criterion, needs_gradients
 
 
-class WeightPruning(ProgressCallback):
+class WeightPruning(SparsityCallback):
     """Remove weights of a model while it trains.
 
     The layers that have kernels are promoted in place when `fit` begins. From
@@ -82,46 +81,24 @@ class WeightPruning(ProgressCallback):
         self.frequency = frequency
         self.seed = seed
 
-    def set_model(self, model):
-        super().set_model(model)
-        _check(self)
-        layers.promote(model).warn()
-        chosen_kernels(model, self.scope)
-
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         known = self.params["steps"] is not None
         self._schedule = as_schedule(self.schedule, self.total_steps if known else None)
         self._criterion = as_criterion(self.criterion, seed=self.seed)
-        self._batches = None
-        self._last_step = None
 
-    def on_progress(self, step, progress):
-        since = step if self._last_step is None else self._last_step + 1
-        due = any(self._is_due(moment) for moment in range(since, step + 1))
-        self._last_step = step
-        if due:
-            self._update(self.model, step, self._schedule(progress))
+    def is_due(self, step):
+        if hasattr(self._schedule, "is_due"):
+            return self._schedule.is_due(step / self.total_steps)
+        return step % self._frequency == 0 or self.ends_epoch(step)
 
-    def on_epoch_end(self, epoch, logs=None):
-        model = self.model
-        layers.write_zeros(model)
-        if logs is not None:
-            logs["sparsity"] = layers.sparsity(model)
-
-    def on_train_end(self, logs=None):
-        # Averaged weights, which Keras writes before this hook, know no mask.
-        layers.write_zeros(self.model)
-
-    def _update(self, model, step, sparsity):
+    def update(self, step, progress):
         gradients = None
         if needs_gradients(self._criterion):
-            if self._batches is None:
-                start = step // self._frequency
-                self._batches = layers.batches(self.data, seed=self.seed, start=start)
-            gradients = layers.kernel_gradients(model, *next(self._batches))
+            gradients = self.gradients(step // self._frequency)
         prune(
-            model,
-            sparsity,
+            self.model,
+            self._schedule(progress),
             pattern=self.pattern,
             criterion=self._criterion,
             allocation=self.allocation,
@@ -133,27 +110,21 @@ class WeightPruning(ProgressCallback):
     def _frequency(self):
         return self.frequency or max(1, self.total_steps // 100)
 
-    def _is_due(self, step):
-        if hasattr(self._schedule, "is_due"):
-            return self._schedule.is_due(step / self.total_steps)
-        return step % self._frequency == 0 or self.ends_epoch(step)
-
-
-def _check(pruning):
-    as_allocation(pruning.allocation)
-    needs_data = needs_gradients(as_criterion(pruning.criterion))
-    if needs_data and pruning.data is None:
-        raise ValueError(
-            "Expected `data`, as a tuple `(x, y)`, on which the criterion takes "
-            f"gradients. Received: data=None, criterion={pruning.criterion!r}."
-        )
-    if pruning.pattern is not None and not hasattr(pruning.pattern, "mask"):
-        raise ValueError(
-            "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
-            f"Received: pattern={pruning.pattern!r}."
-        )
-    if pruning.frequency is not None and pruning.frequency < 1:
-        raise ValueError(
-            "Expected `frequency` to be 1 or more batches, or `None`. "
-            f"Received: frequency={pruning.frequency}."
-        )
+    def check(self):
+        as_allocation(self.allocation)
+        needs_data = needs_gradients(as_criterion(self.criterion))
+        if needs_data and self.data is None:
+            raise ValueError(
+                "Expected `data`, as a tuple `(x, y)`, on which the criterion takes "
+                f"gradients. Received: data=None, criterion={self.criterion!r}."
+            )
+        if self.pattern is not None and not hasattr(self.pattern, "mask"):
+            raise ValueError(
+                "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
+                f"Received: pattern={self.pattern!r}."
+            )
+        if self.frequency is not None and self.frequency < 1:
+            raise ValueError(
+                "Expected `frequency` to be 1 or more batches, or `None`. "
+                f"Received: frequency={self.frequency}."
+            )
