@@ -162,6 +162,14 @@ def test_a_damaged_file_is_predicted_anew(pool, counted, damage):
     assert counted["predicted"] == 4
 
 
+def test_a_pool_that_grows_keeps_the_model_it_predicts_with(pool, counted):
+    pool.predict(X, verbose=0)
+    pool.add(dense_model(7), name="net-3")
+    found = pool.predict(X, verbose=0)
+    assert counted == {"loaded": 1, "predicted": 4}
+    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
+
+
 def test_a_kept_file_is_one_that_numpy_reads(pool):
     found = pool.predict(X, verbose=0)
     kept = [np.load(path, allow_pickle=False) for path in cache_files(pool)]
