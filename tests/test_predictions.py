@@ -164,7 +164,8 @@ def test_a_damaged_file_is_predicted_anew(pool, counted, damage):
 
 def test_a_pool_that_grows_keeps_the_model_it_predicts_with(pool, counted):
     pool.predict(X, verbose=0)
-    pool.add(dense_model(7), name="net-3")
+    layers.promote(model := dense_model(7))
+    pool.add(model, name="net-3")
     found = pool.predict(X, verbose=0)
     assert counted == {"loaded": 1, "predicted": 4}
     np.testing.assert_allclose(found, expected(pool), atol=1e-6)
