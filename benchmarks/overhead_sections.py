@@ -38,6 +38,7 @@ class Variant:
     name: str
     model: object
     callbacks: Callable[[], list]
+    framework: object = keras
 
 
 def pruning():
@@ -98,9 +99,14 @@ def measure_tfmot(samples, steps, size):
     pruned = sparsity.prune_low_magnitude(legacy.resnet8((size, size, 3)), schedule)
     quantized = tfmot.quantization.keras.quantize_model(legacy.resnet8((size, size, 3)))
     variants = [
-        Variant("plain", legacy.resnet8((size, size, 3)), list),
-        Variant("prune_low_magnitude", pruned, lambda: [sparsity.UpdatePruningStep()]),
-        Variant("quantize_model", quantized, list),
+        Variant("plain", legacy.resnet8((size, size, 3)), list, tf_keras),
+        Variant(
+            "prune_low_magnitude",
+            pruned,
+            lambda: [sparsity.UpdatePruningStep()],
+            tf_keras,
+        ),
+        Variant("quantize_model", quantized, list, tf_keras),
     ]
     for variant in variants:
         _compiled(variant.model, tf_keras)
@@ -137,9 +143,9 @@ def measure_pool(samples, steps, size):
         model.predict(x, batch_size=256, verbose=0)
         for _ in range(samples):
             one, many = seconds.values()
-            one.append(_seconds(lambda: _predict_repeatedly(model, x))[0])
+            one.append(_seconds(lambda: _predict_repeatedly(model, x)))
             shutil.rmtree(folder / "pool" / "predictions", ignore_errors=True)
-            many.append(_seconds(lambda: pool.predict(x, batch_size=256, verbose=0))[0])
+            many.append(_seconds(lambda: pool.predict(x, batch_size=256, verbose=0)))
         _filled_pool(folder / "many", N_MANY, size)
         few, many = (
             _in_process("peak_of_predictions", str(folder / name), size)
@@ -168,7 +174,7 @@ def _alternate(variants, samples, steps, size):
     for _ in range(samples):
         for variant, start in zip(variants, starts, strict=True):
             variant.model.set_weights(start)
-            clock, used = _seconds(lambda variant=variant: _fit(variant, x, y))
+            clock, used = _fit(variant, x, y)
             seconds[variant.name].append(clock)
             processor[variant.name].append(used)
             print(f"  {variant.name}: {clock:.2f} s, {used:.2f} s of processors")
@@ -184,9 +190,20 @@ def _promoted_weights(variant):
 
 
 def _fit(variant, x, y):
-    variant.model.fit(
-        x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=variant.callbacks()
+    """Fit a variant, and return the seconds up to the end of its callbacks.
+
+    Behind it, TensorFlow's data sets wait seconds for a thread of theirs, or not at
+    all, as chance has it.
+    """
+    seconds = []
+    start = _now()
+    end = variant.framework.callbacks.LambdaCallback(
+        on_train_end=lambda logs: seconds.extend(_now() - start)
     )
+    variant.model.fit(
+        x, y, batch_size=BATCH_SIZE, verbose=0, callbacks=[*variant.callbacks(), end]
+    )
+    return seconds
 
 
 def _variants(size, *makers, **compile_options):
@@ -298,10 +315,15 @@ def _megabytes(n_bytes):
 
 
 def _seconds(work):
-    """Return the seconds of a piece of work, on the clock and of the processors."""
-    clock, processor = time.perf_counter(), time.process_time()
+    """Return the seconds of a piece of work on the clock."""
+    start = _now()
     work()
-    return time.perf_counter() - clock, time.process_time() - processor
+    return (_now() - start)[0]
+
+
+def _now():
+    """Return the time on the clock, and what the processors have worked."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 if __name__ == "__main__":
