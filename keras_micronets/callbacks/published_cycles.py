@@ -23,7 +23,7 @@ class PublishedCycles:
 
         Each learner is the parent with its smallest weights removed, to a sparsity
         drawn at random, tuned at a small learning rate; 2 epochs a learner are the
-        published number. Batch size and loss, which the papers also draw, are fixed
+        published number. Learners of equal sparsity have the same mask. Batch size and loss, which the papers also draw, are fixed
         within one `fit`: `keras_micronets.prune2edge` runs several.
 
         Args:
@@ -31,7 +31,8 @@ class PublishedCycles:
             n_learners: Integer. Defaults to `20`; the authors draw 500.
             sparsity: Pair of floats, the range of the sparsity. Defaults to
                 `(0.2, 0.55)`.
-            learning_rate: Positive float. Defaults to `1e-5`.
+            learning_rate: Positive float. Defaults to `1e-5`, which is the authors'
+                for Adam; SGD wants more.
             chain: Boolean, whether each learner goes on from the one before, as the
                 authors' code in fact does: it wraps one set of layers again and
                 again. Defaults to `False`, independent clones, as the paper says.
