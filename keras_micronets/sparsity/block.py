@@ -2,11 +2,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_micronets.sparsity.units import keep_best_units, mean_of_live
+from keras_micronets.sparsity.units import Units, mean_of_live
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Units):
     """Remove blocks of weights that follow each other along the input.
 
     LiteRT runs fully connected layers with such blocks sparse: of 4 in float, of 16
@@ -37,32 +37,7 @@ class Block:
                 f"Received: size={self.size}."
             )
 
-    def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
-        """Return the mask that removes so many weights, within half a block.
-
-        One block always stays, unless `n_removed` is all weights.
-
-        Args:
-            scores: Float array of shape `(..., inputs, outputs)`; `-inf` where a
-                weight is removed already.
-            n_removed: Integer, how many weights the mask removes.
-
-        Returns:
-            Boolean array of the same shape, `True` where a weight is kept.
-        """
-        alive = ~np.isneginf(scores)
-        means, live = self._units(scores, alive)
-        n_dead = scores.size - np.count_nonzero(alive)
-        kept = keep_best_units(means, live, n_dead=n_dead, n_removed=n_removed)
-        return self._spread(kept, scores.shape) & alive
-
-    def pooled(self, scores: np.ndarray) -> np.ndarray:
-        """Return the blocks' means, by which an allocation compares kernels."""
-        alive = ~np.isneginf(scores)
-        means, _ = self._units(scores, alive)
-        return np.where(alive, self._spread(means, scores.shape), np.float32(-np.inf))
-
-    def _units(self, scores, alive):
+    def units(self, scores, alive):
         n_inputs = scores.shape[-2]
         starts = np.arange(0, n_inputs, self.size)
         lengths = np.minimum(self.size, n_inputs - starts)[:, None]
@@ -71,5 +46,5 @@ class Block:
         sums = np.add.reduceat(scores, starts, axis=-2)
         return mean_of_live(sums, live, lengths), live
 
-    def _spread(self, values, shape):
+    def spread(self, values, shape):
         return np.repeat(values, self.size, axis=-2)[..., : shape[-2], :]

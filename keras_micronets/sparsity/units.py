@@ -1,6 +1,45 @@
 import numpy as np
 
 
+class Units:
+    """Base of the patterns whose units of several weights stay or go as one."""
+
+    def units(
+        self, scores: np.ndarray, alive: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean score of each unit, and how many weights are left of it."""
+        raise NotImplementedError
+
+    def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array of a kernel's shape with each unit's value at its weights."""
+        raise NotImplementedError
+
+    def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
+        """Return the mask that removes so many weights, within half a unit.
+
+        One unit always stays, unless `n_removed` is all weights.
+
+        Args:
+            scores: Float array of shape `(..., inputs, outputs)`; `-inf` where a
+                weight is removed already.
+            n_removed: Integer, how many weights the mask removes.
+
+        Returns:
+            Boolean array of the same shape, `True` where a weight is kept.
+        """
+        alive = ~np.isneginf(scores)
+        means, live = self.units(scores, alive)
+        n_dead = scores.size - np.count_nonzero(alive)
+        kept = keep_best_units(means, live, n_dead=n_dead, n_removed=n_removed)
+        return self.spread(kept, scores.shape) & alive
+
+    def pooled(self, scores: np.ndarray) -> np.ndarray:
+        """Return the units' means, by which an allocation compares kernels."""
+        alive = ~np.isneginf(scores)
+        means, _ = self.units(scores, alive)
+        return np.where(alive, self.spread(means, scores.shape), np.float32(-np.inf))
+
+
 def mean_of_live(sums: np.ndarray, live: np.ndarray, size) -> np.ndarray:
     """Return the mean score of each unit, `-inf` where nothing of it is left.
 
