@@ -23,8 +23,9 @@ class PublishedCycles:
 
         Each learner is the parent with its smallest weights removed, to a sparsity
         drawn at random, tuned at a small learning rate; 2 epochs a learner are the
-        published number. Learners of equal sparsity have the same mask. Batch size and loss, which the papers also draw, are fixed
-        within one `fit`: `keras_micronets.prune2edge` runs several.
+        published number. Learners of equal sparsity have the same mask. Batch size and
+        loss, which the papers also draw, are fixed within one `fit`:
+        `keras_micronets.prune2edge` runs several.
 
         Args:
             pool: A `LearnerPool`.
