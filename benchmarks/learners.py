@@ -233,24 +233,10 @@ def prune_and_tune(run, pool):
     return before + run.fit(model, run.preset.epochs // 2, [cycles], run.seed + 70)
 
 
-def ours(run, pool):
+def ours(run, pool, longer=1.0):
     """Snapshots at a moderate learning rate, after one long fall."""
-    return run.fit(
-        run.new(),
-        run.preset.epochs,
-        [_ours(pool, run, peak=run.preset.peak / 2, explore=0.5)],
-        run.seed,
-    )
-
-
-def ours_longer(run, pool):
-    """The same with half as many epochs again."""
-    return run.fit(
-        run.new(),
-        3 * run.preset.epochs // 2,
-        [_ours(pool, run, peak=run.preset.peak / 2, explore=0.5)],
-        run.seed,
-    )
+    cycles = _ours(pool, run, peak=run.preset.peak / 2, explore=0.5)
+    return run.fit(run.new(), round(longer * run.preset.epochs), [cycles], run.seed)
 
 
 def ours_wide(run, pool, longer=1.0):
@@ -301,7 +287,7 @@ ROWS: dict[str, Callable] = {
     "FreeTickets (EDST)": free_tickets,
     "Prune and Tune": prune_and_tune,
     "ours": ours,
-    "ours, 1.5 times the epochs": ours_longer,
+    "ours, 1.5 times the epochs": partial(ours, longer=1.5),
     "ours, wide": ours_wide,
     "ours, wide, 80 % sparse": partial(ours_wide_sparse, sparsity=0.8),
     "ours, wide, 88 % sparse": partial(ours_wide_sparse, sparsity=0.88),
