@@ -2,9 +2,11 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.fake_quant import quantize_activation
+from keras_micronets.layers.source import mark, sums_of, wide
 from keras_micronets.layers.state import Quantizer, choose, read
 
 SMALLEST_RANGE = 1e-4
+HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -61,27 +63,74 @@ class ActivationQuantizer(Quantizer):
         )
 
     def call(self, inputs, training=False, rectify=False):
+        return mark(self._rounded(inputs, training, rectify), self)
+
+    def _rounded(self, inputs, training, rectify):
         rectified = ops.relu if rectify else _same
         if self.frozen is not None:
             outputs = rectified(inputs)
-            frozen = self.frozen_bounds
-            return self._quantize(outputs, *frozen) if self.frozen else outputs
+            return self._quantize(outputs, *self.bounds()) if self.frozen else outputs
         active = read(self.active)
         if training and self.fixed_range is None:
             return self._learn(inputs, active, rectify)
         return choose(
             active,
-            lambda: self._quantize(inputs, *self.bounds(), rectify=rectify),
+            lambda: self._on_device(inputs, rectify),
             lambda: rectified(inputs),
         )
 
     def bounds(self):
-        """Return the tensors `(lower, upper)` of the range."""
+        """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
+        if self.frozen is not None:
+            return self.frozen_bounds
         return read(self.lower), read(self.upper)
 
+    def step(self):
+        """Return the real value of one integer."""
+        lower, upper = _apart(*self.bounds())
+        span = ops.subtract(wide(upper), wide(lower))
+        return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
+
+    def average(self, inputs):
+        """Round averages of this quantiser's tensors, which keep its integers.
+
+        A device rounds halves away from its integer 0, which is the middle of the
+        range; an average of few integers often ends in a half.
+        """
+        if self.frozen is not None:
+            return self._quantize(inputs, *self.bounds()) if self.frozen else inputs
+
+        def on():
+            lower, upper = self.bounds()
+            zero_point = ops.round(ops.divide(lower, self.step()))
+            middle = ops.multiply(self.step(), zero_point + 2 ** (self.bits - 1))
+            away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
+            nudge = ops.cast(ops.multiply(self.step(), HALF_AWAY), inputs.dtype)
+            return self._quantize(ops.add(inputs, nudge * away), lower, upper)
+
+        return choose(self.is_on(), on, lambda: inputs)
+
     def _quantize(self, inputs, lower, upper, **options):
-        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
-        return quantize_activation(inputs, lower, upper, bits=self.bits, **options)
+        bounds = _apart(lower, upper)
+        return quantize_activation(inputs, *bounds, bits=self.bits, **options)
+
+    def _on_device(self, inputs, rectify):
+        """Round exactly as LiteRT does, while the gradients are those of `_quantize`.
+
+        Where the device has integers, it rescales those; anything else is divided.
+        """
+        lower, upper = _apart(*self.bounds())
+        rounded = self._quantize(inputs, lower, upper, rectify=rectify)
+        own, sums = self.step(), sums_of(inputs)
+        values = ops.cast(inputs, "float32")
+        if sums is None:
+            integers = ops.round(ops.divide(values, own))
+        else:
+            integers = sums.integers(values, own)
+        least = ops.round(ops.divide(lower, own))
+        exact = own * ops.clip(integers, least, ops.add(least, 2**self.bits - 1))
+        exact = ops.cast(exact, rounded.dtype)
+        return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
 
     def _learn(self, inputs, active, rectify):
         """Move the range, if the quantiser is active, and round within the new one."""
@@ -109,10 +158,9 @@ class ActivationQuantizer(Quantizer):
         )
 
     def freeze(self, *, keep=True):
+        bounds = (ops.convert_to_numpy(bound) for bound in (self.lower, self.upper))
+        self.frozen_bounds = [bound.item() for bound in bounds]
         super().freeze(keep=keep)
-        self.frozen_bounds = [
-            ops.convert_to_numpy(bound).item() for bound in self.bounds()
-        ]
 
     def get_config(self):
         return {
@@ -121,6 +169,10 @@ class ActivationQuantizer(Quantizer):
             "momentum": self.momentum,
             "bits": self.bits,
         }
+
+
+def _apart(lower, upper):
+    return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
 
 
 def _same(inputs):

@@ -1,14 +1,17 @@
 """Twins of the Keras layers without kernels, for their fake quantisers."""
 
 import functools
+import math
+import weakref
 
 import keras
 
-from keras_micronets.layers.twin import Twin
+from keras_micronets.layers.source import Sums, Terms, grid_of, mark, sums_of
+from keras_micronets.layers.twin import Twin, products
 
 # Their outputs have the scale of their input on the device: they need a twin
 # only to quantise what they read.
-PASS_THROUGH = (
+MOVING = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
     keras.layers.Dropout,
@@ -22,45 +25,107 @@ PASS_THROUGH = (
     keras.layers.Reshape,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
-    keras.layers.UpSampling2D,
     keras.layers.ZeroPadding1D,
     keras.layers.ZeroPadding2D,
 )
+# Likewise, but they compute new values, which are rounded to the same scale.
+AVERAGING = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.UpSampling2D,
+)
+PASS_THROUGH = MOVING + AVERAGING
 
 _COMPUTING = (
     keras.layers.Activation,
     keras.layers.Add,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
     keras.layers.LeakyReLU,
     keras.layers.Multiply,
     keras.layers.ReLU,
-    keras.layers.Rescaling,
     keras.layers.Softmax,
     keras.layers.Subtract,
 )
 
 
-def _make_twin(base):
+def make_twin(base, call_twin, doc):
+    """Return a registered twin of a Keras layer.
+
+    Args:
+        base: The Keras layer's class.
+        call_twin: Function of the layer, its inputs and the other arguments, that
+            computes the outputs.
+        doc: Docstring.
+    """
+
     @functools.wraps(base.call)  # Keras reads the names of the arguments
     def call(self, inputs, *args, **kwargs):
-        inputs = self.quantize_inputs(inputs)
-        if _is_rectifier(self):
-            return self.activate(inputs, keras.activations.relu)
-        outputs = base.call(self, inputs, *args, **kwargs)
-        return self.fake_quantize("output", outputs)
+        return call_twin(self, self.quantize_inputs(inputs), *args, **kwargs)
 
     name = f"Micro{base.__name__}"
-    doc = f"A `{base.__name__}` layer with fake quantisers on inputs and output."
     body = {"call": call, "__doc__": doc, "__module__": __name__}
     cls = type(name, (Twin, base), body)
     keras.saving.register_keras_serializable("keras_micronets", name)(cls)
     cls.__name__ = base.__name__  # as the twins with kernels: weight files agree
     return cls
+
+
+def _make(base):
+    def compute(self, inputs, *args, **kwargs):
+        if _is_rectifier(self):
+            return self.activate(inputs, keras.activations.relu)
+        if "gate" in self.quantizers:
+            return self.activate(inputs, self.activation)
+        outputs = base.call(self, inputs, *args, **kwargs)
+        return self.fake_quantize("output", mark(outputs, _sums(self, inputs)))
+
+    def move(self, inputs, *args, **kwargs):
+        return mark(base.call(self, inputs, *args, **kwargs), grid_of(inputs))
+
+    def average(self, inputs, *args, **kwargs):
+        outputs = base.call(self, inputs, *args, **kwargs)
+        grid = grid_of(inputs)
+        return outputs if grid is None else mark(grid.average(outputs), grid)
+
+    kind = f"A `{base.__name__}` layer with fake quantisers on"
+    if base in MOVING:
+        return make_twin(base, move, f"{kind} inputs; outputs keep their integers.")
+    if base in AVERAGING:
+        return make_twin(base, average, f"{kind} inputs; outputs keep their range.")
+    return make_twin(base, compute, f"{kind} inputs and output.")
+
+
+def _sums(layer, inputs):
+    """Return what the device's integers are before the outputs are rounded."""
+    if isinstance(layer, keras.layers.Multiply) and len(inputs) == 2:
+        return products(*inputs)
+    if isinstance(layer, keras.layers.Add | keras.layers.Subtract):
+        return _terms(layer, inputs)
+    if isinstance(layer, _MEANS):
+        return _sums_of_mean(layer, inputs)
+    return sums_of(inputs) if isinstance(layer, keras.layers.ReLU) else None
+
+
+def _terms(layer, inputs):
+    grids = tuple(map(grid_of, inputs))
+    if len(inputs) != 2 or None in grids:
+        return None
+    second = -1 if isinstance(layer, keras.layers.Subtract) else 1
+    return Terms(tuple(map(weakref.ref, inputs)), grids, (1, second))
+
+
+_MEANS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
+
+
+def _sums_of_mean(layer, inputs):
+    first = 1 if layer.data_format == "channels_last" else 2
+    sizes = inputs.shape[first : len(inputs.shape) - 2 + first]
+    grid = grid_of(inputs)
+    if grid is None or None in sizes:
+        return None
+    return Sums(grid, lambda: 1.0, largest=math.prod(sizes))
 
 
 def _is_rectifier(layer):
@@ -71,4 +136,4 @@ def _is_rectifier(layer):
     return activation is keras.activations.relu
 
 
-ACTIVATION_TWINS = {base: _make_twin(base) for base in (*PASS_THROUGH, *_COMPUTING)}
+ACTIVATION_TWINS = {base: _make(base) for base in (*PASS_THROUGH, *_COMPUTING)}

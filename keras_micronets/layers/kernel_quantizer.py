@@ -36,12 +36,17 @@ class KernelQuantizer(Quantizer):
             return self._quantize(kernel) if self.frozen else kernel
         return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
 
+    @property
+    def largest(self):
+        """The largest integer."""
+        return 2 ** (self.bits - 1) - 1
+
     def _quantize(self, kernel):
-        limit = ops.stop_gradient(self._limit(kernel))
+        limit = ops.stop_gradient(self.limit(kernel))
         return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
 
-    def _limit(self, kernel):
-        """The largest magnitude; a channel of zeros takes that of the others.
+    def limit(self, kernel):
+        """Return the largest magnitude; a channel of zeros takes that of the others.
 
         A range of its own would be nothing, and a bias divided by nothing does
         not fit the integers of a file.

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_micronets.layers.device import pointwise
+from keras_micronets.layers.source import grid_of
 from keras_micronets.layers.twin import KernelPropertyTwin, KernelTwin
 
 KERNEL_TWINS: dict[type, type] = {}
@@ -26,9 +28,23 @@ def _twin_of(base):
 
 @_twin_of(keras.layers.Dense)
 class MicroDense(KernelPropertyTwin, keras.layers.Dense):
-    """A `Dense` layer with a mask and fake quantisers; one scale a kernel."""
+    """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
+
+    With `"channels"` among the quantisers each unit has a scale of its own, as
+    batch normalisation behind it wants. LiteRT's fully connected layer is denied
+    that by the converter: on the device it is a 1 x 1 convolution.
+    """
+
+    def quantization_axis(self, name):
+        return -1 if "channels" in self.quantizers else None
+
+    def to_device(self, name, kernel):
+        return kernel[None, None] if "channels" in self.quantizers else kernel
 
     def linear(self, inputs):
+        grid = grid_of(inputs)
+        if "channels" in self.quantizers and grid is not None and grid.frozen:
+            return pointwise(inputs, self.device_kernel())
         return ops.matmul(inputs, self.kernel)
 
 
@@ -117,6 +133,10 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
 
     def to_device(self, name, kernel):
         return _flat_channels(kernel) if name == "depthwise_kernel" else kernel
+
+    def sums(self, inputs):
+        between = getattr(self, "depthwise_quantizer", None)
+        return self._sums_of("pointwise_kernel", between)
 
     def linear(self, inputs):
         outputs = _depthwise(self, inputs, self.effective("depthwise_kernel"))

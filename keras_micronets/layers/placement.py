@@ -8,6 +8,8 @@ from keras_micronets.layers.activation_twins import PASS_THROUGH
 from keras_micronets.layers.twin import FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
+# LiteRT takes one scale for their kernels, which a scale a channel does not fit.
+_ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
 _RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
 
 
@@ -62,7 +64,7 @@ def _place(model, quantizers, floating, is_top):
             floating.append(f"{operation.name} ({type(operation).__name__})")
         else:
             names = quantizers[operation]
-            names += ("kernel",) if is_kernel_layer(operation) else ()
+            names += _kernel_names(operation, readers[operation])
             names += _input_names(producers[operation], is_top)
             names += _output_names(operation, readers[operation], operation in outputs)
             quantizers[operation] = names
@@ -88,14 +90,26 @@ def _input_names(producers, is_top):
 _OTHERS_CARE = (keras.Model, keras.layers.InputLayer)
 
 
+def _kernel_names(operation, readers):
+    if not is_kernel_layer(operation):
+        return ()
+    normalized = len(readers) == 1 and _fuses(operation, readers[0])
+    is_dense = plain_class(operation) is keras.layers.Dense
+    by_unit = normalized and is_dense and not _is_rectifier(readers[0])
+    return ("kernel", "channels") if by_unit else ("kernel",)
+
+
 def _output_names(operation, readers, is_output):
     if plain_class(operation) in PASS_THROUGH:
         return ()
     fused = len(readers) == 1 and not is_output and _fuses(operation, readers[0])
     if fused:
         return ()
-    apart = is_kernel_layer(operation) and operation.activation not in FUSED_ACTIVATIONS
-    return ("preactivation", "output") if apart else ("output",)
+    activation = getattr(operation, "activation", None)
+    apart = is_kernel_layer(operation) and activation not in FUSED_ACTIVATIONS
+    names = ("preactivation",) if apart else ()
+    names += ("gate",) if activation is keras.activations.silu else ()
+    return (*names, "output")
 
 
 def _fuses(operation, reader):
@@ -103,7 +117,7 @@ def _fuses(operation, reader):
     before, after = plain_class(operation), plain_class(reader)
     linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
     if after is keras.layers.BatchNormalization:
-        return is_kernel_layer(operation) and linear
+        return is_kernel_layer(operation) and linear and before not in _ONE_SCALE
     fusible = (keras.layers.Add, keras.layers.BatchNormalization)
     return _is_rectifier(reader) and (
         (is_kernel_layer(operation) and linear) or before in fusible

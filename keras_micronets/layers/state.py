@@ -73,6 +73,10 @@ class Quantizer(State):
     def reset(self):
         self.active.assign(False)
 
+    def is_on(self):
+        """Return whether the quantiser rounds: a Boolean tensor, or a frozen state."""
+        return read(self.active) if self.frozen is None else self.frozen
+
     def freeze(self, *, keep: bool = True) -> None:
         """Make the state a constant of the program traced next.
 

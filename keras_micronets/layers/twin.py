@@ -7,6 +7,7 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.mask import Mask
+from keras_micronets.layers.source import Products, Sums, grid_of, mark, round_to_step, sums_of
 from keras_micronets.layers.state import State
 
 # What LiteRT gives these operations, whatever the data.
@@ -52,7 +53,8 @@ class Twin:
     def build_state(self) -> None:
         """Add the nested layers that `quantizers` asks for and are not there yet."""
         for name in self.quantizers:
-            if name != "kernel" and not hasattr(self, f"{name}_quantizer"):
+            of_tensor = name not in ("kernel", "channels")
+            if of_tensor and not hasattr(self, f"{name}_quantizer"):
                 quantizer = self.make_quantizer(name)
                 setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
 
@@ -68,7 +70,8 @@ class Twin:
         return layer
 
     def make_quantizer(self, name):
-        fixed = name == "output" and FIXED_RANGES.get(self.output_activation)
+        made = {"output": self.output_activation, "gate": keras.activations.sigmoid}
+        fixed = FIXED_RANGES.get(made.get(name))
         return ActivationQuantizer(
             fixed_range=fixed or None, name=f"{name}_quantizer", dtype=self.dtype_policy
         )
@@ -89,8 +92,16 @@ class Twin:
         """Apply an activation, then the quantiser of the output if there is one."""
         if "output" in self.quantizers and activation is keras.activations.relu:
             return self.output_quantizer(inputs, rectify=True)
+        if "gate" in self.quantizers:
+            return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
+        if activation in FUSED_ACTIVATIONS:
+            mark(outputs, sums_of(inputs))
         return self.fake_quantize("output", outputs)
+
+    def _gated(self, inputs):
+        gate = self.fake_quantize("gate", keras.activations.sigmoid(inputs))
+        return mark(ops.multiply(inputs, gate), products(inputs, gate))
 
     def quantize_inputs(self, inputs):
         flat = enumerate(keras.tree.flatten(inputs))
@@ -99,6 +110,12 @@ class Twin:
 
     def get_config(self):
         return {**super().get_config(), "quantizers": list(self.quantizers)}
+
+
+def products(first, second):
+    """Return the `Products` of two tensors if quantisers rounded both, or `None`."""
+    grids = grid_of(first), grid_of(second)
+    return None if None in grids else Products(*grids)
 
 
 class KernelTwin(Twin):
@@ -112,6 +129,9 @@ class KernelTwin(Twin):
             (every kernel of the layer), `"output"`, `"input_0"`, and
             `"preactivation"` where the device computes the activation apart.
             Defaults to `()`.
+
+    While it does not train, a layer rounds its bias to the integers that the device
+    adds, the step of which is that of the input times that of the kernel.
     """
 
     kernel_names = ("kernel",)
@@ -168,16 +188,35 @@ class KernelTwin(Twin):
         raise NotImplementedError
 
     def call(self, inputs, training=None):
-        outputs = self.linear(self.quantize_inputs(inputs))
+        inputs = self.quantize_inputs(inputs)
+        outputs = self.linear(inputs)
+        sums = self.sums(inputs)
         if self.bias is not None:
-            outputs = ops.add(outputs, self.shaped_bias())
-        outputs = self.fake_quantize("preactivation", outputs)
+            bias = self.bias
+            if sums is not None and not training:
+                bias = round_to_step(bias, sums.step(), sums.is_on())
+            outputs = ops.add(outputs, self.shaped(bias))
+        outputs = self.fake_quantize("preactivation", mark(outputs, sums))
         return self.activate(outputs, self.activation)
 
-    def shaped_bias(self):
+    def sums(self, inputs):
+        """Return what the device knows of the sums that `linear` makes, or `None`."""
+        return self._sums_of(self.kernel_names[-1], grid_of(inputs))
+
+    def _sums_of(self, name, grid):
+        if grid is None or "kernel" not in self.quantizers:
+            return None
+        quantizer = getattr(self, f"{name}_quantizer")
+
+        def limit():
+            return quantizer.limit(self.to_device(name, self.masked(name)))
+
+        return Sums(grid, limit, quantizer.largest)
+
+    def shaped(self, bias):
         if getattr(self, "data_format", None) == "channels_first":
-            return ops.reshape(self.bias, (1, -1) + (1,) * self.rank)
-        return self.bias
+            return ops.reshape(bias, (1, -1) + (1,) * self.rank)
+        return bias
 
     def save_own_variables(self, store):
         with self._reading_raw():

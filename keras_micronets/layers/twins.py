@@ -1,7 +1,8 @@
 from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
+from keras_micronets.layers.affine_twins import AFFINE_TWINS
 from keras_micronets.layers.kernel_twins import KERNEL_TWINS
 
-TWINS = {**KERNEL_TWINS, **ACTIVATION_TWINS}
+TWINS = {**KERNEL_TWINS, **ACTIVATION_TWINS, **AFFINE_TWINS}
 _PLAIN = {twin: base for base, twin in TWINS.items()}
 
 
