@@ -5,8 +5,9 @@ import math
 import weakref
 
 import keras
+from keras import ops
 
-from keras_micronets.layers.source import Sums, Terms, grid_of, mark, sums_of
+from keras_micronets.layers.source import Means, Rescaled, Terms, grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
 # Their outputs have the scale of their input on the device: they need a twin
@@ -75,11 +76,11 @@ def make_twin(base, call_twin, doc):
 def _make(base):
     def compute(self, inputs, *args, **kwargs):
         if _is_rectifier(self):
-            return self.activate(inputs, keras.activations.relu)
+            return _rectify(self, inputs)
         if "gate" in self.quantizers:
             return self.activate(inputs, self.activation)
         outputs = base.call(self, inputs, *args, **kwargs)
-        return self.fake_quantize("output", mark(outputs, _sums(self, inputs)))
+        return self.fake_quantize("output", mark(outputs, _exact(self, inputs)))
 
     def move(self, inputs, *args, **kwargs):
         return mark(base.call(self, inputs, *args, **kwargs), grid_of(inputs))
@@ -97,14 +98,21 @@ def _make(base):
     return make_twin(base, compute, f"{kind} inputs and output.")
 
 
-def _sums(layer, inputs):
+def _rectify(layer, inputs):
+    grid = grid_of(inputs)
+    if grid is not None and "output" in layer.quantizers and grid.frozen is None:
+        inputs = mark(ops.relu(inputs), Rescaled(grid))
+    return layer.activate(inputs, keras.activations.relu)
+
+
+def _exact(layer, inputs):
     """Return what the device's integers are before the outputs are rounded."""
     if isinstance(layer, keras.layers.Multiply) and len(inputs) == 2:
         return products(*inputs)
     if isinstance(layer, keras.layers.Add | keras.layers.Subtract):
         return _terms(layer, inputs)
     if isinstance(layer, _MEANS):
-        return _sums_of_mean(layer, inputs)
+        return _means(layer, inputs)
     return sums_of(inputs) if isinstance(layer, keras.layers.ReLU) else None
 
 
@@ -119,13 +127,11 @@ def _terms(layer, inputs):
 _MEANS = (keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D)
 
 
-def _sums_of_mean(layer, inputs):
+def _means(layer, inputs):
     first = 1 if layer.data_format == "channels_last" else 2
     sizes = inputs.shape[first : len(inputs.shape) - 2 + first]
     grid = grid_of(inputs)
-    if grid is None or None in sizes:
-        return None
-    return Sums(grid, lambda: 1.0, largest=math.prod(sizes))
+    return None if grid is None or None in sizes else Means(grid, math.prod(sizes))
 
 
 def _is_rectifier(layer):

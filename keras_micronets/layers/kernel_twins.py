@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.device import pointwise
-from keras_micronets.layers.source import grid_of
+from keras_micronets.layers.source import grid_of, mark
 from keras_micronets.layers.twin import KernelPropertyTwin, KernelTwin
 
 KERNEL_TWINS: dict[type, type] = {}
@@ -139,9 +139,10 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
         return self._sums_of("pointwise_kernel", between)
 
     def linear(self, inputs):
-        outputs = _depthwise(self, inputs, self.effective("depthwise_kernel"))
+        between = _depthwise(self, inputs, self.effective("depthwise_kernel"))
+        mark(between, self._sums_of("depthwise_kernel", grid_of(inputs)))
         return ops.conv(
-            self.fake_quantize("depthwise", outputs),
+            self.fake_quantize("depthwise", between),
             self.effective("pointwise_kernel"),
             strides=1,
             padding="valid",

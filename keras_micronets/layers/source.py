@@ -131,6 +131,42 @@ class Products(Exact):
 
 
 @dataclass(frozen=True)
+class Means(Exact):
+    """Behind the means of a tensor that a quantiser rounded.
+
+    Attributes:
+        inputs: Its `ActivationQuantizer`.
+        n: Integers in a mean.
+    """
+
+    inputs: Any
+    n: int
+
+    def integers(self, values, step):
+        own = self.inputs.step()
+        sums = ops.round(ops.divide(ops.multiply(values, self.n), own))
+        ratio = ops.multiply(ops.divide(own, step), 1.0 / self.n)
+        return ops.round(ops.multiply(sums, ratio))
+
+
+@dataclass(frozen=True)
+class Rescaled(Exact):
+    """Behind a rounded tensor, cut off below, that gets another range.
+
+    Attributes:
+        inputs: The `ActivationQuantizer` that rounded it.
+    """
+
+    inputs: Any
+
+    def integers(self, values, step):
+        own = self.inputs.step()
+        ratio = ops.divide(wide(own), wide(step))
+        integers = ops.round(ops.divide(values, own))
+        return ops.cast(ops.round(ops.multiply(wide(integers), ratio)), "float32")
+
+
+@dataclass(frozen=True)
 class Terms(Exact):
     """Behind the sum or difference of two tensors that quantisers rounded.
 
