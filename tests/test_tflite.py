@@ -2,11 +2,12 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from model_cases import MODELS, images, residual, resnet, sequential, subclassed
+from model_cases import MODELS, SHAPE, images, residual, resnet, sequential, subclassed
 
 from keras_micronets.edge.member import Member
 from keras_micronets.export import export_tflite
-from keras_micronets.export import tflite as tflite_module
+from keras_micronets.export import file as file_module
+from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
     kernels,
     promote,
@@ -90,7 +91,7 @@ def test_representative_data(make, path):
     assert not report.float_operations
     assert dtypes(path) == ["int8", "int8"]
     assert report.top1_agreement > 0.8
-    assert report.n_compared == tflite_module.N_COMPARED
+    assert report.n_compared == file_module.N_COMPARED
 
 
 def test_representative_data_with_masks_but_no_ranges(path):
@@ -184,15 +185,145 @@ def test_subclassed_model(path):
     assert report.operations["CONV_2D"] == report.operations["FULLY_CONNECTED"] == 1
 
 
-def two_outputs():
-    inputs = keras.Input((4,))
-    first = keras.layers.Dense(2)(inputs)
-    return keras.Model(inputs, [first, keras.layers.Dense(3)(first)])
+def two_by_two(inputs_kind=list, outputs_kind=list):
+    """Two inputs and two outputs, whose names sort against their order."""
+    inputs = [keras.Input((6,), name="wide"), keras.Input((4,), name="small")]
+    x = keras.layers.Add()([keras.layers.Dense(8)(one) for one in inputs])
+    x = keras.layers.ReLU()(x)
+    outputs = [keras.layers.Dense(3, name=name)(x) for name in ("left", "box")]
+    return keras.Model(
+        {t.name: t for t in inputs} if inputs_kind is dict else inputs,
+        dict(zip(("left", "box"), outputs, strict=True))
+        if outputs_kind is dict
+        else outputs,
+    )
 
 
-def two_inputs():
-    inputs = [keras.Input((4,)), keras.Input((4,))]
-    return keras.Model(inputs, keras.layers.Add()(inputs))
+def two_arrays(n=64):
+    rng = np.random.default_rng(3)
+    return {
+        name: rng.normal(size=(n, size), scale=scale).astype("float32")
+        for name, size, scale in (("wide", 6, 1.0), ("small", 4, 5.0))
+    }
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize(
+    ("quantization", "tolerance"), [(None, 1e-5), ("int8", 3), ("dynamic", 0.2)]
+)
+def test_several_inputs_and_outputs(kind, quantization, tolerance, path):
+    report = export_tflite(
+        two_by_two(kind, kind),
+        path,
+        quantization=quantization,
+        representative_data=two_arrays(),
+    )
+    expected = ["left", "box"] if kind is list else ["box", "left"]
+    assert [output.name for output in report.outputs] == expected
+    for output in report.outputs:
+        assert output.largest_difference <= tolerance
+        assert output.top1_agreement > 0.9
+    assert bool(report.float_operations) == (quantization != "int8")
+
+
+def test_several_inputs_and_outputs_with_learned_ranges(path):
+    model = two_by_two()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    model(list(two_arrays().values()), training=True)
+    for data in (None, two_arrays()):
+        report = export_tflite(model, path, representative_data=data)
+        assert [output.largest_difference for output in report.outputs] <= [1, 1]
+        assert not report.float_operations
+
+
+def test_each_output_is_compared_with_its_own(path, monkeypatch):
+    real = TFLiteModel.run
+    monkeypatch.setattr(TFLiteModel, "run", lambda self, x: real(self, x)[::-1])
+    report = export_tflite(two_by_two(), path, quantization=None)
+    assert all(output.largest_difference > 0.01 for output in report.outputs)
+
+
+def interpreter_of_batch(path, n):
+    interpreter = Interpreter(str(path))
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, (n, *SHAPE), strict=True)
+    interpreter.allocate_tensors()
+    return interpreter, index
+
+
+OF_AN_OPEN_BATCH = {"sequential": {"SHAPE", "STRIDED_SLICE", "PACK"}, "residual": set()}
+
+
+@pytest.mark.parametrize("kind", OF_AN_OPEN_BATCH)
+def test_open_batch(kind, path):
+    model = learned(MODELS[kind]())
+    fixed = export_tflite(model, path)
+    steps = Member(path).predict_raw(images(7))
+    report = export_tflite(model, path, batch_size=None)
+    assert report.largest_difference <= 1
+    assert not report.float_operations
+    assert set(report.operations) - set(fixed.operations) == OF_AN_OPEN_BATCH[kind]
+    for n in (1, 3, 7):
+        interpreter, index = interpreter_of_batch(path, n)
+        info = TFLiteModel(path.read_bytes(), "model").inputs[0]
+        interpreter.set_tensor(index, info.quantize(images(7)[:n]))
+        interpreter.invoke()
+        output = interpreter.get_output_details()[0]["index"]
+        np.testing.assert_array_equal(interpreter.get_tensor(output), steps[:n])
+    np.testing.assert_array_equal(Member(path).predict_raw(images(7)), steps)
+
+
+@pytest.mark.parametrize("quantised", [True, False])
+def test_batches_of_a_fixed_size(quantised, path):
+    model = learned(sequential()) if quantised else sequential()
+    report = export_tflite(model, path, batch_size=5, representative_data=images(17))
+    assert report.n_compared == 17
+    assert report.share_within_one_step >= (1 if quantised else 0.8)
+    shape = Interpreter(str(path)).get_input_details()[0]["shape"]
+    assert tuple(shape) == (5, *SHAPE)
+    assert Member(path).predict_raw(images(7)).shape == (7, 3)
+
+
+def test_representative_batches(path, tmp_path):
+    model = residual()
+    data = [(images(64)[i : i + 9], None) for i in range(0, 64, 9)]
+    export_tflite(model, path, representative_data=data)
+    export_tflite(model, tmp_path / "other.tflite", representative_data=images(64))
+    assert path.read_bytes() == (tmp_path / "other.tflite").read_bytes()
+
+
+def with_integers():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 4)(inputs)
+    x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "dynamic", None])
+def test_integer_inputs(quantization, path):
+    data = np.random.default_rng(0).integers(0, 7, (50, 5))
+    model = with_integers()
+    report = export_tflite(
+        model, path, quantization=quantization, representative_data=data
+    )
+    assert report.top1_agreement > 0.9
+    assert dtypes(path)[0] == "int32"
+    if quantization != "int8":
+        export_tflite(model, path, quantization=quantization)
+
+
+def test_latency_and_weights(path):
+    report = export_tflite(learned(residual()), path)
+    assert 0 < report.latency < 100
+    assert report.weight_bytes == {"int8": report.n_weights}
+    report = export_tflite(residual(), path, quantization="float16")
+    assert report.weight_bytes == {"float16": 2 * residual_weights()}
+    assert report.n_weights == report.n_zeros == 0
+
+
+def residual_weights():
+    return 3 * 3 * (3 * 4 + 4 * 4) + 4 * 3
 
 
 def with_nan():
@@ -225,8 +356,8 @@ BAD = {
         None,
         r"not built",
     ),
-    "two outputs": (two_outputs, {"quantization": None}, None, r"and 2 outputs"),
-    "two inputs": (two_inputs, {"quantization": None}, None, r"with 2 inputs"),
+    "batch": (sequential, {"batch_size": 0}, None, r"batch_size=0"),
+    "batches": (sequential, {"batch_size": "all"}, None, r"batch_size='all'"),
 }
 
 
@@ -251,7 +382,7 @@ def test_outputs_that_are_not_finite(path):
     path.write_bytes(b"older")
     model = sequential()
     head = model.get_layer("head")
-    head.bias.assign([np.nan, 0, 0])
+    head.kernel.assign(np.full(head.kernel.shape, 3e38))  # finite, its sums are not
     with pytest.raises(ValueError, match="finite outputs"):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
@@ -268,8 +399,10 @@ def test_converter_that_fails_writes_nothing(path):
 
 def test_warns_when_the_file_is_not_the_simulation(path, monkeypatch):
     model = learned(sequential())
-    real = Member.predict_raw
-    monkeypatch.setattr(Member, "predict_raw", lambda self, x: real(self, x) // 2)
+    real = TFLiteModel.run
+    monkeypatch.setattr(
+        TFLiteModel, "run", lambda self, x: [y // 2 for y in real(self, x)]
+    )
     with pytest.warns(UserWarning, match="differs from its simulation"):
         report = export_tflite(model, path)
     assert report.share_within_one_step < 1
@@ -288,7 +421,7 @@ def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
 
 def compared_on_test_digits(model, digits, path, monkeypatch):
     x_test = digits[2][0]
-    monkeypatch.setattr(tflite_module, "N_COMPARED", len(x_test))
+    monkeypatch.setattr(file_module, "N_COMPARED", len(x_test))
     from_logits = model.layers[-1].activation is keras.activations.linear
     accuracy = trained(model, digits, from_logits=from_logits)
     report = export_tflite(model, path, representative_data=x_test)

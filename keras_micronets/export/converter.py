@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 
+from keras_micronets.export.graph import call_flat
 from keras_micronets.layers import freeze_quantizers
 
 QUANTIZATIONS = ("int8", "float16", "dynamic", None)
@@ -28,41 +29,46 @@ def convert(
     model: keras.Model,
     *,
     quantization: str | None,
-    representative_data: np.ndarray | None = None,
+    samples: list[np.ndarray] | None = None,
+    batch_size: int | None = 1,
 ) -> bytes:
-    """Convert a Keras model to the bytes of a `.tflite` file, batch size 1.
+    """Convert a Keras model to the bytes of a `.tflite` file.
 
     Args:
-        model: A built model on the TensorFlow backend. Its active fake quantisers
-            become the file's scales where `quantization` is `"int8"`, and are left
-            out otherwise.
+        model: A built model on the TensorFlow backend, with inputs to read. Its
+            active fake quantisers become the file's scales where `quantization` is
+            `"int8"` and there are no samples, and are left out otherwise.
         quantization: `"int8"`, `"float16"`, `"dynamic"` or `None`.
-        representative_data: Array of inputs to measure ranges on, for `"int8"`
-            without learned ranges; `None` otherwise. Defaults to `None`.
+        samples: Array `(samples, ...)` for each input to measure ranges on, for
+            integer files without learned ranges; `None` otherwise. Defaults to
+            `None`.
+        batch_size: Integer, or `None` for a batch that is left open. Defaults to
+            `1`.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
 
-    learned = quantization == "int8" and representative_data is None
+    learned = quantization == "int8" and samples is None
     with freeze_quantizers(model, keep=learned), _quiet():
-        shapes = [(1, *x.shape[1:]) for x in model.inputs]
-        signature = [
-            tf.TensorSpec(shape, x.dtype)
-            for shape, x in zip(shapes, model.inputs, strict=True)
-        ]
-        forward = tf.function(lambda x: model(x, training=False), signature)
-        # Variables would stay variables in the file, and the scales that depend
-        # on them be unknown to the converter. Frozen, they need no model beside
-        # them, with which the same conversion takes five times as long.
-        frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-        _set_quantization(tf, converter, quantization, representative_data)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [_trace(tf, model, batch_size)]
+        )
+        _set_quantization(tf, converter, quantization)
+        if samples is not None:
+            _set_calibration(tf, converter, samples, batch_size or 1)
         return converter.convert()
 
 
-def _set_quantization(tf, converter, quantization, representative_data):
+def _trace(tf, model, batch_size):
+    signature = [
+        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype) for x in model.inputs
+    ]
+    forward = tf.function(
+        lambda *inputs: call_flat(model, inputs), signature, autograph=False
+    )
+    return forward.get_concrete_function()
+
+
+def _set_quantization(tf, converter, quantization):
     if quantization is None:
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -71,12 +77,15 @@ def _set_quantization(tf, converter, quantization, representative_data):
     if quantization == "int8":
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
-    if representative_data is not None:
-        # Only with calibration: learned ranges with this set demand it too.
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: (
-            [sample[None]] for sample in representative_data
-        )
+
+
+def _set_calibration(tf, converter, samples, batch_size):
+    # Only with calibration: learned ranges with this set demand it too.
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    rows = [np.arange(i, i + batch_size) for i in range(0, len(samples[0]), batch_size)]
+    converter.representative_dataset = lambda: (
+        [x.take(r, axis=0, mode="clip") for x in samples] for r in rows
+    )
 
 
 @contextlib.contextmanager

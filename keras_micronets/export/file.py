@@ -1,0 +1,85 @@
+import keras
+import numpy as np
+
+from keras_micronets.export.converter import convert
+from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.export.graph import call_flat, output_names
+from keras_micronets.export.parity import Parity, compare
+from keras_micronets.export.report import ExportReport
+from keras_micronets.export.tflite_model import TFLiteModel
+from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
+
+N_COMPARED = 64
+
+
+def make_file(
+    model: keras.Model,
+    path,
+    *,
+    quantization: str | None,
+    samples: list[np.ndarray] | None,
+    batch_size: int | None,
+) -> tuple[bytes, ExportReport]:
+    """Convert a model, run what came of it, and compare it with the model.
+
+    Args:
+        model: A built model on the TensorFlow backend, with inputs to read.
+        path: Where the file will go, for the report.
+        quantization: As `export_tflite` takes it.
+        samples: Array `(samples, ...)` for each input, or `None`.
+        batch_size: Integer, or `None` for an open batch.
+
+    Returns:
+        The bytes of the file, and the report.
+    """
+    learned = quantization == "int8" and quantized_share(model) > 0
+    is_calibrated = quantization == "int8" and not learned
+    content = convert(
+        model,
+        quantization=quantization,
+        samples=samples if is_calibrated else None,
+        batch_size=batch_size,
+    )
+    file = TFLiteModel(content, model.name)
+    inputs = _inputs(file, samples)
+    flatbuffer = read_flatbuffer(content)
+    sources = {learned: "learned", is_calibrated: "representative data"}
+    report = ExportReport(
+        path=path,
+        quantization=quantization,
+        calibration=sources.get(True),
+        n_bytes=flatbuffer.n_bytes,
+        gzip_bytes=flatbuffer.gzip_bytes,
+        operations=flatbuffer.operations,
+        float_operations=flatbuffer.float_operations,
+        weight_bytes=flatbuffer.weight_bytes,
+        n_masked=sum(k.size - int(k.mask.sum()) for k in kernels(model)),
+        n_zeros=flatbuffer.n_zeros,
+        n_weights=flatbuffer.n_weights,
+        latency=file.latency(),
+        n_compared=len(inputs[0]),
+        outputs=_compare_outputs(model, file, inputs, keep=learned),
+    )
+    return content, report
+
+
+def _compare_outputs(model, file, inputs, *, keep) -> tuple[Parity, ...]:
+    with freeze_quantizers(model, keep=keep):
+        expected = [keras.ops.convert_to_numpy(y) for y in call_flat(model, inputs)]
+    raw = file.run(inputs)
+    return tuple(map(compare, output_names(model), file.outputs, raw, expected))
+
+
+def _inputs(file, samples):
+    """Inputs for the comparison: the user's, or noise over what the file takes."""
+    if samples is not None:
+        return [x[:N_COMPARED] for x in samples]
+    rng = np.random.default_rng(0)
+    return [_noise(info, rng) for info in file.inputs]
+
+
+def _noise(info, rng):
+    shape = (N_COMPARED, *info.shape[1:])
+    if np.issubdtype(info.dtype, np.integer) and not info.scale:
+        return np.zeros(shape, info.dtype)  # any other number may be no entry
+    return rng.uniform(*info.limits() or (0.0, 1.0), shape).astype("float32")
