@@ -2,8 +2,18 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from model_cases import MODELS, SHAPE, images, residual, resnet, sequential, subclassed
+from model_cases import (
+    MODELS,
+    SHAPE,
+    images,
+    nested,
+    residual,
+    resnet,
+    sequential,
+    subclassed,
+)
 
+from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member
 from keras_micronets.export import export_tflite
 from keras_micronets.export import file as file_module
@@ -392,7 +402,8 @@ def test_converter_that_fails_writes_nothing(path):
     path.write_bytes(b"older")
     layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # not on devices
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
-    with pytest.raises(Exception, match="Conv2DBackpropInput"):
+    message = r"'sequential', of which it says: [\s\S]*Conv2DBackpropInput"
+    with pytest.raises(ValueError, match=message):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
 
@@ -406,6 +417,90 @@ def test_warns_when_the_file_is_not_the_simulation(path, monkeypatch):
     with pytest.warns(UserWarning, match="differs from its simulation"):
         report = export_tflite(model, path)
     assert report.share_within_one_step < 1
+
+
+def scaled(model, factor, *, of=("stem", "depthwise", "head")):
+    for layer in _keras_private.flatten_layers(model):
+        if layer.name in of:
+            kernel, *others = layer.get_weights()
+            layer.set_weights([kernel * factor, *others])
+    return model
+
+
+def with_norm(gamma, beta=1.0):
+    model = nested()
+    norm = model.get_layer("inner").get_layer("bn")
+    norm.gamma.assign([gamma, gamma, 1.0, 1.0])
+    norm.beta.assign(4 * [beta])
+    return model
+
+
+ODD = {
+    "dead": lambda: scaled(nested(), 0.0),
+    "dead channels": lambda: with_norm(0.0),
+    "dying channels": lambda: with_norm(1e-4),
+    "huge": lambda: scaled(nested(), 1e12, of=("head",)),
+    "tiny": lambda: scaled(nested(), 1e-12),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("data", [images(64), None])
+def test_odd_weights_make_a_sound_file(case, data, path):
+    model = ODD[case]() if data is not None else learned(ODD[case](), sparsity=0)
+    report = export_tflite(model, path, representative_data=data)
+    assert report.largest_difference <= (1 if data is None else 3)
+    assert report.top1_agreement > 0.9
+
+
+def test_constant_activations(path):
+    model = learned(nested(), x=np.zeros_like(images()))
+    assert export_tflite(model, path).largest_difference <= 1
+    zeros = np.zeros_like(images())
+    report = export_tflite(nested(), path, representative_data=zeros)
+    assert report.largest_difference <= 1
+
+
+def test_a_file_that_does_not_load_is_not_written(path):
+    zeros = np.zeros_like(images())
+    with pytest.raises(ValueError, match="LiteRT can run a file"):
+        export_tflite(ODD["huge"](), path, representative_data=zeros)
+    assert not path.exists()
+
+
+def test_biases_that_overflow(path):
+    with pytest.raises(ValueError, match=r"2 of 'functional.*' that do not"):
+        export_tflite(learned(with_norm(1e-12), sparsity=0), path)
+    assert not path.exists()
+    negative = learned(with_norm(1e-12, beta=-1.0), sparsity=0)
+    assert export_tflite(negative, path).largest_difference <= 1  # the ReLU hides it
+
+
+def test_ranges_that_saw_no_data(path):
+    model = residual()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    assert export_tflite(model, path).largest_difference <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("quantization", ["int8", None])
+def test_weights_that_are_not_finite(value, quantization, path):
+    model = scaled(residual(), value, of=("conv2",))
+    with pytest.raises(ValueError, match=r"finite\. Received: .* in conv2/kernel"):
+        export_tflite(
+            model, path, quantization=quantization, representative_data=images()
+        )
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e-12])
+def test_kernels_that_float16_cannot_hold(factor, path):
+    model = scaled(residual(), factor, of=("conv2",))
+    with pytest.raises(ValueError, match=r"float16 can hold.* conv2/kernel with"):
+        export_tflite(model, path, quantization="float16")
+    model = scaled(residual(), 0.0, of=("conv2",))
+    assert export_tflite(model, path, quantization="float16").top1_agreement == 1.0
 
 
 def trained(model, digits, *, from_logits=False, epochs=(6, 3)):

@@ -55,7 +55,17 @@ def convert(
         _set_quantization(tf, converter, quantization)
         if samples is not None:
             _set_calibration(tf, converter, samples, batch_size or 1)
+        return _run(converter, model.name)
+
+
+def _run(converter, name):
+    try:
         return converter.convert()
+    except Exception as error:  # the converter's own class is private to TensorFlow
+        raise ValueError(
+            "Expected a model that TensorFlow's converter can bring to LiteRT. "
+            f"Received: {name!r}, of which it says: {str(error).strip()[:500]}"
+        ) from error
 
 
 def _trace(tf, model, batch_size):

@@ -40,7 +40,7 @@ def make_file(
         samples=samples if is_calibrated else None,
         batch_size=batch_size,
     )
-    file = TFLiteModel(content, model.name)
+    file = _load(content, model.name)
     inputs = _inputs(file, samples)
     flatbuffer = read_flatbuffer(content)
     sources = {learned: "learned", is_calibrated: "representative data"}
@@ -60,7 +60,32 @@ def make_file(
         n_compared=len(inputs[0]),
         outputs=_compare_outputs(model, file, inputs, keep=learned),
     )
+    _check_biases(flatbuffer, report, model.name)
     return content, report
+
+
+def _load(content, name):
+    try:
+        return TFLiteModel(content, name)
+    except ValueError as error:
+        raise ValueError(
+            "Expected a model of whose weights and ranges LiteRT can run a file. "
+            f"Received: {name!r}, of whose file it says: {error.__cause__}. Look for "
+            "extreme weights, or for data to which nothing responds; "
+            "`quantization=None` writes a file without ranges."
+        ) from error
+
+
+def _check_biases(flatbuffer, report, name):
+    if flatbuffer.n_saturated and report.largest_difference > 1:
+        raise ValueError(
+            "Expected biases that fit the int32 of the file. Received: "
+            f"{flatbuffer.n_saturated} of {name!r} that do not, which moves its "
+            f"outputs by {report.largest_difference:.0f} steps: their kernels, or the "
+            "scales (gamma) of the batch normalisation behind them, are zero or nearly "
+            "so, and the file counts a bias in steps of these. Remove such channels, "
+            "or export with representative data before quantisers are active."
+        )
 
 
 def _compare_outputs(model, file, inputs, *, keep) -> tuple[Parity, ...]:

@@ -27,6 +27,8 @@ class Flatbuffer:
         weight_bytes: Bytes of the weights by the type they are stored in.
         n_weights: Number of integer weights.
         n_zeros: How many of these are zero.
+        n_saturated: Number of biases at the limit of int32, so that they may not
+            hold what they should.
         int8_weights: The integer weights by name, as int8 in the file's own layout,
             also those that it packs into four bits. Without those stored as sparse.
     """
@@ -38,6 +40,7 @@ class Flatbuffer:
     weight_bytes: Counter
     n_weights: int
     n_zeros: int
+    n_saturated: int
     int8_weights: dict[str, np.ndarray]
 
 
@@ -49,7 +52,7 @@ def read_flatbuffer(content: bytes) -> Flatbuffer:
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     operations, floating = _operations(model)
-    weights = list(_weights(model))
+    weights = _weights(model)
     integers = [(t, _unpacked(t, data)) for t, data in weights if _is_integer(t)]
     n_weights = sum(int(np.prod(tensor.shape)) for tensor, _ in integers)
     return Flatbuffer(
@@ -60,6 +63,7 @@ def read_flatbuffer(content: bytes) -> Flatbuffer:
         weight_bytes=_bytes_by_type(weights),
         n_weights=n_weights,
         n_zeros=n_weights - sum(np.count_nonzero(values) for _, values in integers),
+        n_saturated=sum(map(_n_saturated, _constants(model, ("int32",)))),
         int8_weights={
             tensor.name.decode(): values.reshape(tensor.shape)
             for tensor, values in integers
@@ -82,12 +86,24 @@ def _operations(model):
 
 
 def _weights(model):
+    constants = _constants(model, (*_INTEGERS, *_FLOATS))
+    return [(tensor, data) for tensor, data in constants if len(tensor.shape) > 1]
+
+
+def _constants(model, types):
+    """Yield the constant tensors of some types with their bytes."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
-            known = _TYPES[tensor.type] in (*_INTEGERS, *_FLOATS)
-            if data is not None and known and len(tensor.shape) > 1:
+            if data is not None and _TYPES[tensor.type] in types:
                 yield tensor, np.asarray(data, "uint8")
+
+
+def _n_saturated(constant):
+    tensor, data = constant
+    if tensor.quantization is None or tensor.quantization.scale is None:
+        return 0  # a shape or an index, no bias
+    return int(np.sum(np.abs(data.view("int32").astype("int64")) >= 2**31 - 1))
 
 
 def _bytes_by_type(weights):

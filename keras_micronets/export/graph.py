@@ -1,7 +1,6 @@
 """The inputs and outputs of the models to export."""
 
 import keras
-import numpy as np
 
 from keras_micronets import _keras_private
 
@@ -60,19 +59,3 @@ def call_flat(model: keras.Model, inputs) -> list:
     """
     structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
     return keras.tree.flatten(model(structure, training=False))
-
-
-def check_finite_weights(model: keras.Model) -> None:
-    """Raise a `ValueError` if a weight of the model is NaN or infinite."""
-    broken = [
-        variable.path
-        for variable in model.variables
-        if "float" in variable.dtype
-        and not np.isfinite(keras.ops.convert_to_numpy(variable)).all()
-    ]
-    if broken:
-        raise ValueError(
-            f"Expected a model whose weights are finite. Received: {model.name!r} with "
-            f"NaN or infinity in {', '.join(broken[:5])}. Its training went wrong: "
-            "try a smaller learning rate, or an earlier checkpoint."
-        )

@@ -6,9 +6,10 @@ import keras
 
 from keras_micronets.export.converter import QUANTIZATIONS, check_backend
 from keras_micronets.export.file import make_file
-from keras_micronets.export.graph import check_finite_weights, with_graph
+from keras_micronets.export.graph import with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
+from keras_micronets.export.weights import check_weights
 from keras_micronets.layers import quantized_share
 
 
@@ -54,8 +55,9 @@ def export_tflite(
 
     Raises:
         ValueError: If an argument is not one of those described, if the model has
-            weights that are not finite, if an int8 export has neither learned
-            ranges nor representative data, or if the file does not run or puts out
+            weights that are not finite or that the file's types cannot hold, if an
+            int8 export has neither learned ranges nor representative data, if the
+            converter refuses the model, or if the file does not run or puts out
             numbers that are not finite. Nothing is written then.
 
     Example:
@@ -69,7 +71,7 @@ def export_tflite(
     _check_options(quantization, batch_size)
     check_backend()
     model = with_graph(model)
-    check_finite_weights(model)
+    check_weights(model, quantization)
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)
     content, report = make_file(
