@@ -13,18 +13,6 @@ from keras_micronets.layers import freeze_quantizers
 QUANTIZATIONS = ("int8", "float16", "dynamic", None)
 
 
-def check_backend() -> None:
-    """Raise a `ValueError` unless Keras runs on TensorFlow, whose converter is used."""
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "Expected Keras on TensorFlow, whose converter writes `.tflite` files. "
-            f"Received: Keras on {backend!r}. Save the model as `.keras`, as a "
-            "`LearnerPool` does, and export it in a process started with "
-            "KERAS_BACKEND=tensorflow."
-        )
-
-
 def convert(
     model: keras.Model,
     *,

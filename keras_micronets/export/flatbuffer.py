@@ -62,7 +62,7 @@ def read_flatbuffer(content: bytes) -> Flatbuffer:
         float_operations=floating,
         weight_bytes=_bytes_by_type(weights),
         n_weights=n_weights,
-        n_zeros=n_weights - sum(np.count_nonzero(values) for _, values in integers),
+        n_zeros=n_weights - sum(int(np.count_nonzero(x)) for _, x in integers),
         n_saturated=sum(map(_n_saturated, _constants(model, ("int32",)))),
         int8_weights={
             tensor.name.decode(): values.reshape(tensor.shape)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import keras
 
-from keras_micronets.export.converter import QUANTIZATIONS, check_backend
+from keras_micronets.export.converter import QUANTIZATIONS
+from keras_micronets.export.elsewhere import check_converter, make_file_elsewhere
 from keras_micronets.export.file import make_file
 from keras_micronets.export.graph import with_graph
 from keras_micronets.export.report import ExportReport
@@ -29,9 +30,13 @@ def export_tflite(
     The file is loaded by LiteRT, run, and compared with the Keras model, output by
     output, before it is put in place.
 
+    The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a process
+    of its own, which takes some seconds more, and the comparison is with the model
+    as TensorFlow computes it.
+
     Args:
-        model: A built Keras model, plain or promoted, on the TensorFlow backend,
-            with any number of inputs and outputs. The file has them in the order of
+        model: A built Keras model, plain or promoted, with any number of
+            inputs and outputs. The file has them in the order of
             `model.inputs` and `model.outputs`.
         path: Where to write; must end in `.tflite`. An older file is replaced.
         quantization: `"int8"` (integers throughout, int8 input and output),
@@ -56,9 +61,10 @@ def export_tflite(
     Raises:
         ValueError: If an argument is not one of those described, if the model has
             weights that are not finite or that the file's types cannot hold, if an
-            int8 export has neither learned ranges nor representative data, if the
-            converter refuses the model, or if the file does not run or puts out
-            numbers that are not finite. Nothing is written then.
+            int8 export has neither learned ranges nor representative data, if
+            TensorFlow is not installed or its converter refuses the model, or if
+            the file does not run or puts out numbers that are not finite. Nothing
+            is written then.
 
     Example:
 
@@ -69,12 +75,13 @@ def export_tflite(
     """
     path = _check_path(path)
     _check_options(quantization, batch_size)
-    check_backend()
+    check_converter()
     model = with_graph(model)
     check_weights(model, quantization)
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)
-    content, report = make_file(
+    make = make_file if keras.backend.backend() == "tensorflow" else make_file_elsewhere
+    content, report = make(
         model,
         path,
         quantization=quantization,
