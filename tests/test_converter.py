@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from model_cases import images, residual, sequential
 
-from keras_micronets.export.converter import QUANTIZATIONS, convert
+from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import promote, set_quantizers
 from keras_micronets.layers.quantizers import quantizers
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
 def test_bytes_of_a_file_with_batches_of_one(quantization):
-    samples = [images()] if quantization == "int8" else None
+    samples = [images()] if quantization in INTEGERS else None
     content = convert(sequential(), quantization=quantization, samples=samples)
     assert content[4:8] == b"TFL3"
 

@@ -7,6 +7,7 @@ from model_cases import (
     SHAPE,
     images,
     nested,
+    outputs,
     residual,
     resnet,
     sequential,
@@ -17,14 +18,17 @@ from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member
 from keras_micronets.export import export_tflite
 from keras_micronets.export import file as file_module
+from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
+    KernelQuantizer,
     kernels,
     promote,
     quantized_share,
     set_quantizers,
     strip,
 )
+from keras_micronets.layers.quantizers import quantizers
 
 pytestmark = pytest.mark.tensorflow
 
@@ -345,6 +349,12 @@ def with_nan():
 BAD = {
     "suffix": (sequential, {}, "model.keras", r"ends in \.tflite"),
     "quantization": (sequential, {"quantization": "int4"}, None, r"'int4'"),
+    "no data for int16": (
+        lambda: learned(sequential()),
+        {"quantization": "int16"},
+        None,
+        r"those learned in training are for int8",
+    ),
     "no data": (sequential, {}, None, r"learned ranges, or representative data"),
     "shape": (
         sequential,
@@ -417,6 +427,54 @@ def test_warns_when_the_file_is_not_the_simulation(path, monkeypatch):
     with pytest.warns(UserWarning, match="differs from its simulation"):
         report = export_tflite(model, path)
     assert report.share_within_one_step < 1
+
+
+@pytest.mark.parametrize("kind", ["sequential", "residual", "nested"])
+def test_int16_is_finer_than_int8(kind, path):
+    x, model, errors = images(64), MODELS[kind](), {}
+    for quantization in ("int8", "int16"):
+        report = export_tflite(
+            model, path, quantization=quantization, representative_data=x
+        )
+        difference = Member(path).predict(x) - outputs(model, x)
+        errors[quantization] = np.abs(difference).max()
+        assert dtypes(path) == [quantization, quantization]
+        assert not report.float_operations
+        assert report.weight_bytes == {"int8": report.n_weights}
+    assert report.calibration == "representative data"
+    assert errors["int16"] < 0.7 * errors["int8"]  # the weights are as coarse
+    assert report.top1_agreement == 1.0
+
+
+def test_int16_leaves_the_quantisers_of_int8_out(path):
+    model = learned(residual())
+    report = export_tflite(
+        model, path, quantization="int16", representative_data=images(64)
+    )
+    assert report.calibration == "representative data"
+    assert report.n_masked <= report.n_zeros
+    set_quantizers(model, False)
+    difference = Member(path).predict(images(8)) - outputs(model, images(8))
+    assert np.abs(difference).max() < 1e-2
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(2, 4), (4, 4), (5, 8)])
+def test_kernels_of_few_bits(bits, stored, path):
+    model = learned(residual(filters=5))
+    for quantizer in quantizers(model):
+        if isinstance(quantizer, KernelQuantizer):
+            quantizer.bits = bits
+    report = export_tflite(model, path)
+    n_weights = sum(kernel.size for kernel in kernels(model))
+    assert report.n_weights == n_weights
+    # Four-bit weights are packed in pairs, each kernel by itself.
+    assert set(report.weight_bytes) == {f"int{stored}"}
+    assert 0 <= report.weight_bytes.total() - n_weights * stored / 8 < 2
+    assert f"bytes int{stored}" in str(report)
+    assert report.n_masked <= report.n_zeros < n_weights
+    assert report.largest_difference <= 1
+    weights = read_flatbuffer(path.read_bytes()).int8_weights.values()
+    assert max(len(np.unique(values)) for values in weights) == 2**bits - 1
 
 
 def scaled(model, factor, *, of=("stem", "depthwise", "head")):

@@ -10,7 +10,12 @@ import numpy as np
 from keras_micronets.export.graph import call_flat
 from keras_micronets.layers import freeze_quantizers
 
-QUANTIZATIONS = ("int8", "float16", "dynamic", None)
+QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)
+# Name of the operations in integers throughout, as TensorFlow calls them.
+INTEGERS = {
+    "int8": "TFLITE_BUILTINS_INT8",
+    "int16": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+}
 
 
 def convert(
@@ -26,7 +31,7 @@ def convert(
         model: A built model on the TensorFlow backend, with inputs to read. Its
             active fake quantisers become the file's scales where `quantization` is
             `"int8"` and there are no samples, and are left out otherwise.
-        quantization: `"int8"`, `"float16"`, `"dynamic"` or `None`.
+        quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
         samples: Array `(samples, ...)` for each input to measure ranges on, for
             integer files without learned ranges; `None` otherwise. Defaults to
             `None`.
@@ -42,7 +47,7 @@ def convert(
         )
         _set_quantization(tf, converter, quantization)
         if samples is not None:
-            _set_calibration(tf, converter, samples, batch_size or 1)
+            _set_calibration(tf, converter, quantization, samples, batch_size or 1)
         return _run(converter, model.name)
 
 
@@ -72,14 +77,15 @@ def _set_quantization(tf, converter, quantization):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+    if quantization in INTEGERS:
+        converter.inference_input_type = tf.as_dtype(quantization)
+        converter.inference_output_type = tf.as_dtype(quantization)
 
 
-def _set_calibration(tf, converter, samples, batch_size):
+def _set_calibration(tf, converter, quantization, samples, batch_size):
     # Only with calibration: learned ranges with this set demand it too.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    operations = getattr(tf.lite.OpsSet, INTEGERS[quantization])
+    converter.target_spec.supported_ops = [operations]
     rows = [np.arange(i, i + batch_size) for i in range(0, len(samples[0]), batch_size)]
     converter.representative_dataset = lambda: (
         [x.take(r, axis=0, mode="clip") for x in samples] for r in rows

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_micronets.export.converter import convert
+from keras_micronets.export.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.graph import call_flat, output_names
 from keras_micronets.export.parity import Parity, compare
@@ -33,7 +33,7 @@ def make_file(
         The bytes of the file, and the report.
     """
     learned = quantization == "int8" and quantized_share(model) > 0
-    is_calibrated = quantization == "int8" and not learned
+    is_calibrated = quantization in INTEGERS and not learned
     content = convert(
         model,
         quantization=quantization,

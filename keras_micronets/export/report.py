@@ -11,7 +11,7 @@ class ExportReport:
 
     Attributes:
         path: The file.
-        quantization: `"int8"`, `"float16"`, `"dynamic"` or `None`.
+        quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
         calibration: Where an integer file's ranges come from: `"learned"` while
             training, `"representative data"`, or `None` for the others.
         n_bytes: Size in bytes.

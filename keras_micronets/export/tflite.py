@@ -4,7 +4,7 @@ from pathlib import Path
 
 import keras
 
-from keras_micronets.export.converter import QUANTIZATIONS
+from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
 from keras_micronets.export.elsewhere import check_converter, make_file_elsewhere
 from keras_micronets.export.file import make_file
 from keras_micronets.export.graph import with_graph
@@ -40,15 +40,19 @@ def export_tflite(
             `model.inputs` and `model.outputs`.
         path: Where to write; must end in `.tflite`. An older file is replaced.
         quantization: `"int8"` (integers throughout, int8 input and output),
+            `"int16"` (the same with int8 weights and int16 for everything else,
+            input and output included; always needs representative data),
             `"float16"` (weights), `"dynamic"` (int8 weights, float computation)
-            or `None` (float32). Defaults to `"int8"`.
-        representative_data: Some hundred typical inputs for post-training int8. An
-            array `(samples, ...)`; for several inputs a tuple of arrays in the
-            order of `model.inputs`, or a dictionary by their names; or batches of
-            these: a `tf.data.Dataset`, a `keras.utils.PyDataset`, any iterable, of
-            which the first 1,000 samples are read. Pairs `(x, y)` give their `x`.
-            They also serve for the comparison. A model with learned ranges keeps
-            these. Defaults to `None`.
+            or `None` (float32). Kernels that learned 2 to 4 bits are packed in
+            four by `"int8"`, as `weight_bytes` in the report shows. Defaults to
+            `"int8"`.
+        representative_data: Some hundred typical inputs for post-training
+            quantisation. An array `(samples, ...)`; for several inputs a tuple of
+            arrays in the order of `model.inputs`, or a dictionary by their names;
+            or batches of these: a `tf.data.Dataset`, a `keras.utils.PyDataset`, any
+            iterable, of which the first 1,000 samples are read. Pairs `(x, y)` give
+            their `x`. They also serve for the comparison. An int8 file of a model
+            with learned ranges keeps these. Defaults to `None`.
         batch_size: Integer, samples that the file takes at once. `None` leaves it
             open: LiteRT's `resize_tensor_input` then sets it, 1 until that is done.
             An open batch costs three small operations (SHAPE, STRIDED_SLICE, PACK)
@@ -116,7 +120,15 @@ def _check_options(quantization, batch_size):
 
 
 def _check_ranges(model, quantization, samples):
-    if quantization == "int8" and samples is None and not quantized_share(model):
+    if quantization not in INTEGERS or samples is not None:
+        return
+    if quantization == "int16":
+        raise ValueError(
+            "Expected representative data to measure the ranges of an int16 file on: "
+            "those learned in training are for int8. Received: "
+            "representative_data=None. Pass some hundred training inputs."
+        )
+    if not quantized_share(model):
         raise ValueError(
             "Expected a model with learned ranges, or representative data to measure "
             f"them on. Received: {model.name!r} without active quantisers and "
