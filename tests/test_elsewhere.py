@@ -14,7 +14,7 @@ from keras_micronets.export.elsewhere import make_file_elsewhere
 from keras_micronets.layers import kernels, promote, set_quantizers
 
 pytest.importorskip("tensorflow")
-OPTIONS = {"quantization": "int8", "batch_size": 1}
+OPTIONS = {"quantization": "int8", "batch_size": 1, "sparse_storage": True}
 
 
 def learned(model):
@@ -35,6 +35,7 @@ def test_learned_ranges_and_masks_arrive(tmp_path):
     assert report.n_masked == kernels(model)[0].size // 2 <= report.n_zeros
     assert report.largest_difference <= 1
     assert "2 CONV_2D" in str(report)
+    assert report.sparse_storage
     here = keras.ops.convert_to_numpy(model(images(8), training=False))
     assert np.abs(Member(content).predict(images(8)) - here).max() <= 1.5 / 256
 

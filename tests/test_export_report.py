@@ -18,6 +18,7 @@ def report(**changes):
         "operations": Counter(CONV_2D=9, ADD=3),
         "float_operations": Counter(),
         "weight_bytes": Counter(int8=2000, float32=80),
+        "sparse_storage": None,
         "n_masked": 1000,
         "n_zeros": 1010,
         "n_weights": 2000,
@@ -67,3 +68,10 @@ def test_sums_up_its_outputs_by_the_worst():
     mixed = report(outputs=(INTEGER, FLOAT))
     assert mixed.share_within_one_step == 1.0
     assert report(outputs=(FLOAT,)).share_within_one_step is None
+
+
+def test_says_what_became_of_sparse_storage():
+    assert "sparse storage kept: 7 bytes less" in str(
+        report(sparse_storage="kept: 7 bytes less")
+    )
+    assert "storage" not in str(report())

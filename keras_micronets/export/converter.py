@@ -24,6 +24,7 @@ def convert(
     quantization: str | None,
     samples: list[np.ndarray] | None = None,
     batch_size: int | None = 1,
+    sparse: bool = False,
 ) -> bytes:
     """Convert a Keras model to the bytes of a `.tflite` file.
 
@@ -37,6 +38,8 @@ def convert(
             `None`.
         batch_size: Integer, or `None` for a batch that is left open. Defaults to
             `1`.
+        sparse: Boolean, whether kernels with many zeros are stored without them.
+            Defaults to `False`.
     """
     import tensorflow as tf
 
@@ -46,6 +49,9 @@ def convert(
             [_trace(tf, model, batch_size)]
         )
         _set_quantization(tf, converter, quantization)
+        if sparse:
+            sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
+            converter.optimizations = [*converter.optimizations, sparsity]
         if samples is not None:
             _set_calibration(tf, converter, quantization, samples, batch_size or 1)
         return _run(converter, model.name)

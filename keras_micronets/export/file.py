@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 
@@ -6,10 +8,12 @@ from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.graph import call_flat, output_names
 from keras_micronets.export.parity import Parity, compare
 from keras_micronets.export.report import ExportReport
+from keras_micronets.export.sparse_storage import prefer_sparse
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
 
 N_COMPARED = 64
+LEARNED, MEASURED = "learned", "representative data"
 
 
 def make_file(
@@ -19,6 +23,7 @@ def make_file(
     quantization: str | None,
     samples: list[np.ndarray] | None,
     batch_size: int | None,
+    sparse_storage: bool,
 ) -> tuple[bytes, ExportReport]:
     """Convert a model, run what came of it, and compare it with the model.
 
@@ -28,40 +33,52 @@ def make_file(
         quantization: As `export_tflite` takes it.
         samples: Array `(samples, ...)` for each input, or `None`.
         batch_size: Integer, or `None` for an open batch.
+        sparse_storage: Boolean, as `export_tflite` takes it.
 
     Returns:
         The bytes of the file, and the report.
     """
-    learned = quantization == "int8" and quantized_share(model) > 0
-    is_calibrated = quantization in INTEGERS and not learned
-    content = convert(
+    calibration = _calibration(model, quantization)
+    to_bytes = functools.partial(
+        convert,
         model,
         quantization=quantization,
-        samples=samples if is_calibrated else None,
+        samples=samples if calibration == MEASURED else None,
         batch_size=batch_size,
     )
+    content, storage = to_bytes(), None
     file = _load(content, model.name)
     inputs = _inputs(file, samples)
+    if sparse_storage:
+        content, storage = prefer_sparse(content, to_bytes, inputs)
+        file = _load(content, model.name)
     flatbuffer = read_flatbuffer(content)
-    sources = {learned: "learned", is_calibrated: "representative data"}
     report = ExportReport(
         path=path,
         quantization=quantization,
-        calibration=sources.get(True),
+        calibration=calibration,
         n_bytes=flatbuffer.n_bytes,
         gzip_bytes=flatbuffer.gzip_bytes,
         operations=flatbuffer.operations,
         float_operations=flatbuffer.float_operations,
         weight_bytes=flatbuffer.weight_bytes,
+        sparse_storage=storage,
         n_masked=sum(k.size - int(k.mask.sum()) for k in kernels(model)),
         n_zeros=flatbuffer.n_zeros,
         n_weights=flatbuffer.n_weights,
         latency=file.latency(),
         n_compared=len(inputs[0]),
-        outputs=_compare_outputs(model, file, inputs, keep=learned),
+        outputs=_compare_outputs(model, file, inputs, keep=calibration == LEARNED),
     )
     _check_biases(flatbuffer, report, model.name)
     return content, report
+
+
+def _calibration(model, quantization):
+    """Where the ranges come from, if the file has any."""
+    if quantization == "int8" and quantized_share(model) > 0:
+        return LEARNED
+    return MEASURED if quantization in INTEGERS else None
 
 
 def _load(content, name):

@@ -20,6 +20,8 @@ class ExportReport:
         float_operations: Those that compute in floating point.
         weight_bytes: Bytes of the kernels by the type that the file really holds
             (`"int8"`, `"int4"`, `"float16"`, ...).
+        sparse_storage: Whether a file without the zeros was kept, and why not;
+            `None` if it was not asked for.
         n_masked: Weights that the model's masks remove.
         n_zeros: Integer weights that are zero in the file; rounding adds some to
             the masked ones.
@@ -38,6 +40,7 @@ class ExportReport:
     operations: Counter
     float_operations: Counter
     weight_bytes: Counter
+    sparse_storage: str | None
     n_masked: int
     n_zeros: int
     n_weights: int
@@ -68,12 +71,13 @@ class ExportReport:
             ("size", f"{self.n_bytes:,} bytes, {self.gzip_bytes:,} gzipped"),
             ("weights", _sizes(self.weight_bytes)),
             ("zeros", self._zeros()),
+            ("sparse storage", self.sparse_storage),
             ("operations", _counts(self.operations)),
             ("in float", _counts(self.float_operations)),
             ("latency", f"{self.latency:.3g} ms on this machine, one thread"),
             ("against Keras", f"\n{'':<15}".join(self._parities())),
         ]
-        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+        return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
 
     def _kind(self):
         source = f", ranges {self.calibration}" if self.calibration else ""
