@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -30,6 +31,19 @@ def read_samples(data, model: keras.Model) -> list[np.ndarray] | None:
     else:
         samples = _first_samples(data, model)
     return _checked(samples, model)
+
+
+def readable_again(data):
+    """Return representative data for several models: an iterator can be read once.
+
+    Args:
+        data: As `export_tflite` takes it.
+
+    Returns:
+        The data, or of an iterator a list of the first 1,000 things it gives.
+    """
+    is_iterator = isinstance(data, Iterator)
+    return list(itertools.islice(data, MAX_SAMPLES)) if is_iterator else data
 
 
 def _is_arrays(data, n_inputs):
