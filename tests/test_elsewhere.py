@@ -66,6 +66,15 @@ def test_a_layer_that_no_other_process_finds():
         make_file_elsewhere(model, "", samples=None, **OPTIONS)
 
 
+def test_only_modules_that_can_be_imported_are():
+    made = type("Made", (Doubled,), {"__module__": "no_such_package.module"})
+    model = keras.Sequential([keras.Input((4,)), Doubled(), made()])
+    job = elsewhere._job(model, {})
+    assert job["own"] == ["__main__.Doubled", "no_such_package.module.Made"]
+    assert job["modules"] == []
+    assert elsewhere._job(subclassed(), {})["modules"] == ["model_cases"]
+
+
 def test_without_tensorflow(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow"):

@@ -74,19 +74,22 @@ def _job(model, options):
 
 def _can_be_imported(cls):
     """Whether the other process may import what registers a class."""
-    name = cls.__module__
-    return name != "__main__" and importlib.util.find_spec(name) is not None
+    try:
+        spec = importlib.util.find_spec(cls.__module__)
+    except (ImportError, ValueError):  # made without a file, as in a notebook
+        spec = None
+    return cls.__module__ != "__main__" and spec is not None
 
 
 def _run(folder):
     environment = os.environ | {
         "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "CUDA_VISIBLE_DEVICES": "-1",  # its memory is this process's
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "keras_micronets.export.child", str(folder)],
+        [sys.executable, "-P", "-m", "keras_micronets.export.child", str(folder)],
         env=environment,
         capture_output=True,
         text=True,

@@ -87,9 +87,10 @@ def _load(content, name):
     except ValueError as error:
         raise ValueError(
             "Expected a model of whose weights and ranges LiteRT can run a file. "
-            f"Received: {name!r}, of whose file it says: {error.__cause__}. Look for "
-            "extreme weights, or for data to which nothing responds; "
-            "`quantization=None` writes a file without ranges."
+            f"Received: {name!r}, of whose file it says: {error.__cause__} Look for "
+            "extreme weights, data to which nothing responds, and sizes of the input "
+            "that the model leaves open; `quantization=None` writes a file without "
+            "ranges."
         ) from error
 
 
