@@ -9,7 +9,12 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import RULES, combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import BundleMember, export_tflite, write_bundle
+from keras_micronets.export import (
+    BundleMember,
+    export_tflite,
+    readable_again,
+    write_bundle,
+)
 from keras_micronets.learners import LearnerPool
 
 
@@ -193,8 +198,9 @@ class EnsemblePruner(keras.Model):
                 else is then left. Defaults to `"bundle"`.
             quantization: As for `export_tflite`. Members that are `.tflite` files
                 already are taken as they are. Defaults to `"int8"`.
-            representative_data: Array of some hundred training inputs, for members
-                without learned ranges. Defaults to `None`.
+            representative_data: Some hundred training inputs, as for
+                `export_tflite`, for members without learned ranges. Defaults to
+                `None`.
             evaluation_data: Tuple `(x, y)`, inputs as the members take them, after
                 any preprocessing: the exported files are scored on it, and the
                 scores go into the manifest. Defaults to `None`.
@@ -215,7 +221,7 @@ class EnsemblePruner(keras.Model):
             return super().export(filepath, format=format, **kwargs)
         with tempfile.TemporaryDirectory() as folder:
             members = self._export_members(
-                Path(folder), quantization, representative_data
+                Path(folder), quantization, readable_again(representative_data)
             )
             return write_bundle(
                 filepath,

@@ -547,6 +547,16 @@ def test_a_pool_of_int8_learners_with_representative_data(pool, tmp_path):
 
 
 @pytest.mark.tensorflow
+def test_several_learners_read_one_generator(pool):
+    for seed in range(2):
+        pool.add(dense_model(seed))
+    rows = (X[i : i + 5] for i in range(0, len(X), 5))
+    quantized = pool.quantize(rows, verbose=0)
+    agreement = quantized.predict(X, verbose=0) - pool.predict(X, verbose=0)
+    assert np.abs(agreement).max() < 0.1
+
+
+@pytest.mark.tensorflow
 def test_quantizing_goes_on_where_it_was_cut_off(pool, monkeypatch):
     for seed in range(3):
         pool.add(quantized_model(seed))

@@ -2,18 +2,33 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from model_cases import MODELS, images, residual, resnet, sequential, subclassed
+from model_cases import (
+    MODELS,
+    SHAPE,
+    images,
+    nested,
+    outputs,
+    residual,
+    resnet,
+    sequential,
+    subclassed,
+)
 
+from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member
 from keras_micronets.export import export_tflite
-from keras_micronets.export import tflite as tflite_module
+from keras_micronets.export import file as file_module
+from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
+    KernelQuantizer,
     kernels,
     promote,
     quantized_share,
     set_quantizers,
     strip,
 )
+from keras_micronets.layers.quantizers import quantizers
 
 pytestmark = pytest.mark.tensorflow
 
@@ -90,7 +105,7 @@ def test_representative_data(make, path):
     assert not report.float_operations
     assert dtypes(path) == ["int8", "int8"]
     assert report.top1_agreement > 0.8
-    assert report.n_compared == tflite_module.N_COMPARED
+    assert report.n_compared == file_module.N_COMPARED
 
 
 def test_representative_data_with_masks_but_no_ranges(path):
@@ -184,15 +199,145 @@ def test_subclassed_model(path):
     assert report.operations["CONV_2D"] == report.operations["FULLY_CONNECTED"] == 1
 
 
-def two_outputs():
-    inputs = keras.Input((4,))
-    first = keras.layers.Dense(2)(inputs)
-    return keras.Model(inputs, [first, keras.layers.Dense(3)(first)])
+def two_by_two(inputs_kind=list, outputs_kind=list):
+    """Two inputs and two outputs, whose names sort against their order."""
+    inputs = [keras.Input((6,), name="wide"), keras.Input((4,), name="small")]
+    x = keras.layers.Add()([keras.layers.Dense(8)(one) for one in inputs])
+    x = keras.layers.ReLU()(x)
+    outputs = [keras.layers.Dense(3, name=name)(x) for name in ("left", "box")]
+    return keras.Model(
+        {t.name: t for t in inputs} if inputs_kind is dict else inputs,
+        dict(zip(("left", "box"), outputs, strict=True))
+        if outputs_kind is dict
+        else outputs,
+    )
 
 
-def two_inputs():
-    inputs = [keras.Input((4,)), keras.Input((4,))]
-    return keras.Model(inputs, keras.layers.Add()(inputs))
+def two_arrays(n=64):
+    rng = np.random.default_rng(3)
+    return {
+        name: rng.normal(size=(n, size), scale=scale).astype("float32")
+        for name, size, scale in (("wide", 6, 1.0), ("small", 4, 5.0))
+    }
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize(
+    ("quantization", "tolerance"), [(None, 1e-5), ("int8", 3), ("dynamic", 0.2)]
+)
+def test_several_inputs_and_outputs(kind, quantization, tolerance, path):
+    report = export_tflite(
+        two_by_two(kind, kind),
+        path,
+        quantization=quantization,
+        representative_data=two_arrays(),
+    )
+    expected = ["left", "box"] if kind is list else ["box", "left"]
+    assert [output.name for output in report.outputs] == expected
+    for output in report.outputs:
+        assert output.largest_difference <= tolerance
+        assert output.top1_agreement > 0.9
+    assert bool(report.float_operations) == (quantization != "int8")
+
+
+def test_several_inputs_and_outputs_with_learned_ranges(path):
+    model = two_by_two()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    model(list(two_arrays().values()), training=True)
+    for data in (None, two_arrays()):
+        report = export_tflite(model, path, representative_data=data)
+        assert [output.largest_difference for output in report.outputs] <= [1, 1]
+        assert not report.float_operations
+
+
+def test_each_output_is_compared_with_its_own(path, monkeypatch):
+    real = TFLiteModel.run
+    monkeypatch.setattr(TFLiteModel, "run", lambda self, x: real(self, x)[::-1])
+    report = export_tflite(two_by_two(), path, quantization=None)
+    assert all(output.largest_difference > 0.01 for output in report.outputs)
+
+
+def interpreter_of_batch(path, n):
+    interpreter = Interpreter(str(path))
+    index = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(index, (n, *SHAPE), strict=True)
+    interpreter.allocate_tensors()
+    return interpreter, index
+
+
+OF_AN_OPEN_BATCH = {"sequential": {"SHAPE", "STRIDED_SLICE", "PACK"}, "residual": set()}
+
+
+@pytest.mark.parametrize("kind", OF_AN_OPEN_BATCH)
+def test_open_batch(kind, path):
+    model = learned(MODELS[kind]())
+    fixed = export_tflite(model, path)
+    steps = Member(path).predict_raw(images(7))
+    report = export_tflite(model, path, batch_size=None)
+    assert report.largest_difference <= 1
+    assert not report.float_operations
+    assert set(report.operations) - set(fixed.operations) == OF_AN_OPEN_BATCH[kind]
+    for n in (1, 3, 7):
+        interpreter, index = interpreter_of_batch(path, n)
+        info = TFLiteModel(path.read_bytes(), "model").inputs[0]
+        interpreter.set_tensor(index, info.quantize(images(7)[:n]))
+        interpreter.invoke()
+        output = interpreter.get_output_details()[0]["index"]
+        np.testing.assert_array_equal(interpreter.get_tensor(output), steps[:n])
+    np.testing.assert_array_equal(Member(path).predict_raw(images(7)), steps)
+
+
+@pytest.mark.parametrize("quantised", [True, False])
+def test_batches_of_a_fixed_size(quantised, path):
+    model = learned(sequential()) if quantised else sequential()
+    report = export_tflite(model, path, batch_size=5, representative_data=images(17))
+    assert report.n_compared == 17
+    assert report.share_within_one_step >= (1 if quantised else 0.8)
+    shape = Interpreter(str(path)).get_input_details()[0]["shape"]
+    assert tuple(shape) == (5, *SHAPE)
+    assert Member(path).predict_raw(images(7)).shape == (7, 3)
+
+
+def test_representative_batches(path, tmp_path):
+    model = residual()
+    data = [(images(64)[i : i + 9], None) for i in range(0, 64, 9)]
+    export_tflite(model, path, representative_data=data)
+    export_tflite(model, tmp_path / "other.tflite", representative_data=images(64))
+    assert path.read_bytes() == (tmp_path / "other.tflite").read_bytes()
+
+
+def with_integers():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 4)(inputs)
+    x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "dynamic", None])
+def test_integer_inputs(quantization, path):
+    data = np.random.default_rng(0).integers(0, 7, (50, 5))
+    model = with_integers()
+    report = export_tflite(
+        model, path, quantization=quantization, representative_data=data
+    )
+    assert report.top1_agreement > 0.9
+    assert dtypes(path)[0] == "int32"
+    if quantization != "int8":
+        export_tflite(model, path, quantization=quantization)
+
+
+def test_latency_and_weights(path):
+    report = export_tflite(learned(residual()), path)
+    assert 0 < report.latency < 100
+    assert report.weight_bytes == {"int8": report.n_weights}
+    report = export_tflite(residual(), path, quantization="float16")
+    assert report.weight_bytes == {"float16": 2 * residual_weights()}
+    assert report.n_weights == report.n_zeros == 0
+
+
+def residual_weights():
+    return 3 * 3 * (3 * 4 + 4 * 4) + 4 * 3
 
 
 def with_nan():
@@ -204,6 +349,12 @@ def with_nan():
 BAD = {
     "suffix": (sequential, {}, "model.keras", r"ends in \.tflite"),
     "quantization": (sequential, {"quantization": "int4"}, None, r"'int4'"),
+    "no data for int16": (
+        lambda: learned(sequential()),
+        {"quantization": "int16"},
+        None,
+        r"those learned in training are for int8",
+    ),
     "no data": (sequential, {}, None, r"learned ranges, or representative data"),
     "shape": (
         sequential,
@@ -225,8 +376,8 @@ BAD = {
         None,
         r"not built",
     ),
-    "two outputs": (two_outputs, {"quantization": None}, None, r"and 2 outputs"),
-    "two inputs": (two_inputs, {"quantization": None}, None, r"with 2 inputs"),
+    "batch": (sequential, {"batch_size": 0}, None, r"batch_size=0"),
+    "batches": (sequential, {"batch_size": "all"}, None, r"batch_size='all'"),
 }
 
 
@@ -251,7 +402,7 @@ def test_outputs_that_are_not_finite(path):
     path.write_bytes(b"older")
     model = sequential()
     head = model.get_layer("head")
-    head.bias.assign([np.nan, 0, 0])
+    head.kernel.assign(np.full(head.kernel.shape, 3e38))  # finite, its sums are not
     with pytest.raises(ValueError, match="finite outputs"):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
@@ -261,18 +412,153 @@ def test_converter_that_fails_writes_nothing(path):
     path.write_bytes(b"older")
     layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # not on devices
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
-    with pytest.raises(Exception, match="Conv2DBackpropInput"):
+    message = r"'sequential', of which it says: [\s\S]*Conv2DBackpropInput"
+    with pytest.raises(ValueError, match=message):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
 
 
 def test_warns_when_the_file_is_not_the_simulation(path, monkeypatch):
     model = learned(sequential())
-    real = Member.predict_raw
-    monkeypatch.setattr(Member, "predict_raw", lambda self, x: real(self, x) // 2)
+    real = TFLiteModel.run
+    monkeypatch.setattr(
+        TFLiteModel, "run", lambda self, x: [y // 2 for y in real(self, x)]
+    )
     with pytest.warns(UserWarning, match="differs from its simulation"):
         report = export_tflite(model, path)
     assert report.share_within_one_step < 1
+
+
+@pytest.mark.parametrize("kind", ["sequential", "residual", "nested"])
+def test_int16_is_finer_than_int8(kind, path):
+    x, model, errors = images(64), MODELS[kind](), {}
+    for quantization in ("int8", "int16"):
+        report = export_tflite(
+            model, path, quantization=quantization, representative_data=x
+        )
+        difference = Member(path).predict(x) - outputs(model, x)
+        errors[quantization] = np.abs(difference).max()
+        assert dtypes(path) == [quantization, quantization]
+        assert not report.float_operations
+        assert report.weight_bytes == {"int8": report.n_weights}
+    assert report.calibration == "representative data"
+    assert errors["int16"] < 0.7 * errors["int8"]  # the weights are as coarse
+    assert report.top1_agreement == 1.0
+
+
+def test_int16_leaves_the_quantisers_of_int8_out(path):
+    model = learned(residual())
+    report = export_tflite(
+        model, path, quantization="int16", representative_data=images(64)
+    )
+    assert report.calibration == "representative data"
+    assert report.n_masked <= report.n_zeros
+    set_quantizers(model, False)
+    difference = Member(path).predict(images(8)) - outputs(model, images(8))
+    assert np.abs(difference).max() < 1e-2
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(2, 4), (4, 4), (5, 8)])
+def test_kernels_of_few_bits(bits, stored, path):
+    model = learned(residual(filters=5))
+    for quantizer in quantizers(model):
+        if isinstance(quantizer, KernelQuantizer):
+            quantizer.bits = bits
+    report = export_tflite(model, path)
+    n_weights = sum(kernel.size for kernel in kernels(model))
+    assert report.n_weights == n_weights
+    # Four-bit weights are packed in pairs, each kernel by itself.
+    assert set(report.weight_bytes) == {f"int{stored}"}
+    assert 0 <= report.weight_bytes.total() - n_weights * stored / 8 < 2
+    assert f"bytes int{stored}" in str(report)
+    assert report.n_masked <= report.n_zeros < n_weights
+    assert report.largest_difference <= 1
+    weights = read_flatbuffer(path.read_bytes()).int8_weights.values()
+    assert max(len(np.unique(values)) for values in weights) == 2**bits - 1
+
+
+def scaled(model, factor, *, of=("stem", "depthwise", "head")):
+    for layer in _keras_private.flatten_layers(model):
+        if layer.name in of:
+            kernel, *others = layer.get_weights()
+            layer.set_weights([kernel * factor, *others])
+    return model
+
+
+def with_norm(gamma, beta=1.0):
+    model = nested()
+    norm = model.get_layer("inner").get_layer("bn")
+    norm.gamma.assign([gamma, gamma, 1.0, 1.0])
+    norm.beta.assign(4 * [beta])
+    return model
+
+
+ODD = {
+    "dead": lambda: scaled(nested(), 0.0),
+    "dead channels": lambda: with_norm(0.0),
+    "dying channels": lambda: with_norm(1e-4),
+    "huge": lambda: scaled(nested(), 1e12, of=("head",)),
+    "tiny": lambda: scaled(nested(), 1e-12),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("data", [images(64), None])
+def test_odd_weights_make_a_sound_file(case, data, path):
+    model = ODD[case]() if data is not None else learned(ODD[case](), sparsity=0)
+    report = export_tflite(model, path, representative_data=data)
+    assert report.largest_difference <= (1 if data is None else 3)
+    assert report.top1_agreement > 0.9
+
+
+def test_constant_activations(path):
+    model = learned(nested(), x=np.zeros_like(images()))
+    assert export_tflite(model, path).largest_difference <= 1
+    zeros = np.zeros_like(images())
+    report = export_tflite(nested(), path, representative_data=zeros)
+    assert report.largest_difference <= 1
+
+
+def test_a_file_that_does_not_load_is_not_written(path):
+    zeros = np.zeros_like(images())
+    with pytest.raises(ValueError, match="LiteRT can run a file"):
+        export_tflite(ODD["huge"](), path, representative_data=zeros)
+    assert not path.exists()
+
+
+def test_biases_that_overflow(path):
+    with pytest.raises(ValueError, match=r"2 of 'functional.*' that do not"):
+        export_tflite(learned(with_norm(1e-12), sparsity=0), path)
+    assert not path.exists()
+    negative = learned(with_norm(1e-12, beta=-1.0), sparsity=0)
+    assert export_tflite(negative, path).largest_difference <= 1  # the ReLU hides it
+
+
+def test_ranges_that_saw_no_data(path):
+    model = residual()
+    promote(model, quantize=True)
+    set_quantizers(model, True)
+    assert export_tflite(model, path).largest_difference <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("quantization", ["int8", None])
+def test_weights_that_are_not_finite(value, quantization, path):
+    model = scaled(residual(), value, of=("conv2",))
+    with pytest.raises(ValueError, match=r"finite\. Received: .* in conv2/kernel"):
+        export_tflite(
+            model, path, quantization=quantization, representative_data=images()
+        )
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("factor", [1e12, 1e-12])
+def test_kernels_that_float16_cannot_hold(factor, path):
+    model = scaled(residual(), factor, of=("conv2",))
+    with pytest.raises(ValueError, match=r"float16 can hold.* conv2/kernel with"):
+        export_tflite(model, path, quantization="float16")
+    model = scaled(residual(), 0.0, of=("conv2",))
+    assert export_tflite(model, path, quantization="float16").top1_agreement == 1.0
 
 
 def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
@@ -288,7 +574,7 @@ def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
 
 def compared_on_test_digits(model, digits, path, monkeypatch):
     x_test = digits[2][0]
-    monkeypatch.setattr(tflite_module, "N_COMPARED", len(x_test))
+    monkeypatch.setattr(file_module, "N_COMPARED", len(x_test))
     from_logits = model.layers[-1].activation is keras.activations.linear
     accuracy = trained(model, digits, from_logits=from_logits)
     report = export_tflite(model, path, representative_data=x_test)

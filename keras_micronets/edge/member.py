@@ -49,7 +49,7 @@ class Member:
         self.name = name or _default_name(model)
         self.from_logits = from_logits
         self._lock = threading.Lock()
-        self._interpreter = _load(model, self.name, num_threads)
+        self._interpreter = load_interpreter(model, self.name, num_threads)
         self._input = _only(self._interpreter.get_input_details(), "input", self.name)
         self._output = _only(
             self._interpreter.get_output_details(), "output", self.name
@@ -165,7 +165,19 @@ def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
     return outputs / np.where(rounded, total, np.float32(1))
 
 
-def _load(model, name, num_threads):
+def load_interpreter(
+    model: str | os.PathLike | bytes, name: str, num_threads: int = 1
+) -> Interpreter:
+    """Return LiteRT's interpreter of a model, ready to run.
+
+    Args:
+        model: Path of a `.tflite` file, or the bytes of one.
+        name: Name used in messages about bytes.
+        num_threads: Threads LiteRT may use for one inference. Defaults to `1`.
+
+    Raises:
+        ValueError: If LiteRT cannot load the model.
+    """
     source = "model_content" if isinstance(model, bytes) else "model_path"
     value = model if isinstance(model, bytes) else os.fspath(model)
     try:

@@ -7,76 +7,95 @@ import warnings
 import keras
 import numpy as np
 
+from keras_micronets.export.graph import call_flat
 from keras_micronets.layers import freeze_quantizers
 
-QUANTIZATIONS = ("int8", "float16", "dynamic", None)
-
-
-def check_backend() -> None:
-    """Raise a `ValueError` unless Keras runs on TensorFlow, whose converter is used."""
-    backend = keras.backend.backend()
-    if backend != "tensorflow":
-        raise ValueError(
-            "Expected Keras on TensorFlow, whose converter writes `.tflite` files. "
-            f"Received: Keras on {backend!r}. Save the model as `.keras`, as a "
-            "`LearnerPool` does, and export it in a process started with "
-            "KERAS_BACKEND=tensorflow."
-        )
+QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)
+# Name of the operations in integers throughout, as TensorFlow calls them.
+INTEGERS = {
+    "int8": "TFLITE_BUILTINS_INT8",
+    "int16": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
+}
 
 
 def convert(
     model: keras.Model,
     *,
     quantization: str | None,
-    representative_data: np.ndarray | None = None,
+    samples: list[np.ndarray] | None = None,
+    batch_size: int | None = 1,
+    sparse: bool = False,
 ) -> bytes:
-    """Convert a Keras model to the bytes of a `.tflite` file, batch size 1.
+    """Convert a Keras model to the bytes of a `.tflite` file.
 
     Args:
-        model: A built model on the TensorFlow backend. Its active fake quantisers
-            become the file's scales where `quantization` is `"int8"`, and are left
-            out otherwise.
-        quantization: `"int8"`, `"float16"`, `"dynamic"` or `None`.
-        representative_data: Array of inputs to measure ranges on, for `"int8"`
-            without learned ranges; `None` otherwise. Defaults to `None`.
+        model: A built model on the TensorFlow backend, with inputs to read. Its
+            active fake quantisers become the file's scales where `quantization` is
+            `"int8"` and there are no samples, and are left out otherwise.
+        quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
+        samples: Array `(samples, ...)` for each input to measure ranges on, for
+            integer files without learned ranges; `None` otherwise. Defaults to
+            `None`.
+        batch_size: Integer, or `None` for a batch that is left open. Defaults to
+            `1`.
+        sparse: Boolean, whether kernels with many zeros are stored without them.
+            Defaults to `False`.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
 
-    learned = quantization == "int8" and representative_data is None
+    learned = quantization == "int8" and samples is None
     with freeze_quantizers(model, keep=learned), _quiet():
-        shapes = [(1, *x.shape[1:]) for x in model.inputs]
-        signature = [
-            tf.TensorSpec(shape, x.dtype)
-            for shape, x in zip(shapes, model.inputs, strict=True)
-        ]
-        forward = tf.function(lambda x: model(x, training=False), signature)
-        # Variables would stay variables in the file, and the scales that depend
-        # on them be unknown to the converter. Frozen, they need no model beside
-        # them, with which the same conversion takes five times as long.
-        frozen = convert_variables_to_constants_v2(forward.get_concrete_function())
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-        _set_quantization(tf, converter, quantization, representative_data)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [_trace(tf, model, batch_size)]
+        )
+        _set_quantization(tf, converter, quantization)
+        if sparse:
+            sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
+            converter.optimizations = [*converter.optimizations, sparsity]
+        if samples is not None:
+            _set_calibration(tf, converter, quantization, samples, batch_size or 1)
+        return _run(converter, model.name)
+
+
+def _run(converter, name):
+    try:
         return converter.convert()
+    except Exception as error:  # the converter's own class is private to TensorFlow
+        raise ValueError(
+            "Expected a model that TensorFlow's converter can bring to LiteRT. "
+            f"Received: {name!r}, of which it says: {str(error).strip()[:500]}"
+        ) from error
 
 
-def _set_quantization(tf, converter, quantization, representative_data):
+def _trace(tf, model, batch_size):
+    signature = [
+        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype) for x in model.inputs
+    ]
+    forward = tf.function(
+        lambda *inputs: call_flat(model, inputs), signature, autograph=False
+    )
+    return forward.get_concrete_function()
+
+
+def _set_quantization(tf, converter, quantization):
     if quantization is None:
         return
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
-    if representative_data is not None:
-        # Only with calibration: learned ranges with this set demand it too.
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: (
-            [sample[None]] for sample in representative_data
-        )
+    if quantization in INTEGERS:
+        converter.inference_input_type = tf.as_dtype(quantization)
+        converter.inference_output_type = tf.as_dtype(quantization)
+
+
+def _set_calibration(tf, converter, quantization, samples, batch_size):
+    # Only with calibration: learned ranges with this set demand it too.
+    operations = getattr(tf.lite.OpsSet, INTEGERS[quantization])
+    converter.target_spec.supported_ops = [operations]
+    rows = [np.arange(i, i + batch_size) for i in range(0, len(samples[0]), batch_size)]
+    converter.representative_dataset = lambda: (
+        [x.take(r, axis=0, mode="clip") for x in samples] for r in rows
+    )
 
 
 @contextlib.contextmanager

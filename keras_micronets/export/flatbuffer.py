@@ -7,26 +7,40 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_micronets.export.size import gzip_size
 
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
-_FLOATS = (schema.TensorType.FLOAT32, schema.TensorType.FLOAT16)
+_TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if k.isupper()}
+_FLOATS = ("float16", "float32", "float64", "bfloat16")
+_INTEGERS = ("int4", "int8")  # of kernels; wider ones are biases, shapes, paddings
 
 
 @dataclass(frozen=True)
 class Flatbuffer:
     """What a `.tflite` file holds.
 
+    Its weights are its constants of these types with more than one dimension:
+    kernels and tables, not biases.
+
     Attributes:
         n_bytes: Size of the file in bytes.
         gzip_bytes: Size of the file in bytes after gzip.
         operations: Number of operations of each type.
         float_operations: Those of them that put out floating-point tensors.
-        int8_weights: The constant int8 tensors with more than one dimension, by
-            name, in the file's own layout.
+        weight_bytes: Bytes of the weights by the type they are stored in.
+        n_weights: Number of integer weights.
+        n_zeros: How many of these are zero.
+        n_saturated: Number of biases at the limit of int32, so that they may not
+            hold what they should.
+        int8_weights: The integer weights by name, as int8 in the file's own layout,
+            also those that it packs into four bits. Without those stored as sparse.
     """
 
     n_bytes: int
     gzip_bytes: int
     operations: Counter
     float_operations: Counter
+    weight_bytes: Counter
+    n_weights: int
+    n_zeros: int
+    n_saturated: int
     int8_weights: dict[str, np.ndarray]
 
 
@@ -37,25 +51,75 @@ def read_flatbuffer(content: bytes) -> Flatbuffer:
         content: The bytes of the file.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
-    operations, floating, weights = Counter(), Counter(), {}
+    operations, floating = _operations(model)
+    weights = _weights(model)
+    integers = [(t, _unpacked(t, data)) for t, data in weights if _is_integer(t)]
+    n_weights = sum(int(np.prod(tensor.shape)) for tensor, _ in integers)
+    return Flatbuffer(
+        n_bytes=len(content),
+        gzip_bytes=gzip_size(content),
+        operations=operations,
+        float_operations=floating,
+        weight_bytes=_bytes_by_type(weights),
+        n_weights=n_weights,
+        n_zeros=n_weights - sum(int(np.count_nonzero(x)) for _, x in integers),
+        n_saturated=sum(map(_n_saturated, _constants(model, ("int32",)))),
+        int8_weights={
+            tensor.name.decode(): values.reshape(tensor.shape)
+            for tensor, values in integers
+            if tensor.sparsity is None
+        },
+    )
+
+
+def _operations(model):
+    operations, floating = Counter(), Counter()
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             number = max(code.builtinCode, code.deprecatedBuiltinCode)
             name = _OPERATORS.get(number, str(number))
             operations[name] += 1
-            if any(graph.tensors[i].type in _FLOATS for i in operator.outputs):
+            if any(_TYPES[graph.tensors[i].type] in _FLOATS for i in operator.outputs):
                 floating[name] += 1
+    return operations, floating
+
+
+def _weights(model):
+    constants = _constants(model, (*_INTEGERS, *_FLOATS))
+    return [(tensor, data) for tensor, data in constants if len(tensor.shape) > 1]
+
+
+def _constants(model, types):
+    """Yield the constant tensors of some types with their bytes."""
+    for graph in model.subgraphs:
         for tensor in graph.tensors:
             data = model.buffers[tensor.buffer].data
-            is_int8 = tensor.type == schema.TensorType.INT8
-            if data is not None and is_int8 and len(tensor.shape) > 1:
-                shaped = np.asarray(data, "uint8").view("int8").reshape(tensor.shape)
-                weights[tensor.name.decode()] = shaped
-    return Flatbuffer(
-        n_bytes=len(content),
-        gzip_bytes=gzip_size(content),
-        operations=operations,
-        float_operations=floating,
-        int8_weights=weights,
-    )
+            if data is not None and _TYPES[tensor.type] in types:
+                yield tensor, np.asarray(data, "uint8")
+
+
+def _n_saturated(constant):
+    tensor, data = constant
+    if tensor.quantization is None or tensor.quantization.scale is None:
+        return 0  # a shape or an index, no bias
+    return int(np.sum(np.abs(data.view("int32").astype("int64")) >= 2**31 - 1))
+
+
+def _bytes_by_type(weights):
+    sizes = Counter()
+    for tensor, data in weights:
+        sizes[_TYPES[tensor.type]] += len(data)
+    return sizes
+
+
+def _is_integer(tensor):
+    return _TYPES[tensor.type] in _INTEGERS
+
+
+def _unpacked(tensor, data):
+    """Return integer weights as int8, of which int4 packs two, the first one low."""
+    if _TYPES[tensor.type] == "int8":
+        return data.view("int8")
+    pairs = np.stack([data << 4, data], axis=-1).view("int8") >> 4
+    return pairs.ravel()[: int(np.prod(tensor.shape))]

@@ -2,6 +2,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from keras_micronets.export.parity import Parity
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -9,23 +11,25 @@ class ExportReport:
 
     Attributes:
         path: The file.
-        quantization: `"int8"`, `"float16"`, `"dynamic"` or `None`.
-        calibration: Where an int8 file's ranges come from: `"learned"` while
+        quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
+        calibration: Where an integer file's ranges come from: `"learned"` while
             training, `"representative data"`, or `None` for the others.
         n_bytes: Size in bytes.
         gzip_bytes: Size in bytes after gzip.
         operations: Number of operations by type.
         float_operations: Those that compute in floating point.
+        weight_bytes: Bytes of the kernels by the type that the file really holds
+            (`"int8"`, `"int4"`, `"float16"`, ...).
+        sparse_storage: Whether a file without the zeros was kept, and why not;
+            `None` if it was not asked for.
         n_masked: Weights that the model's masks remove.
-        n_zeros: Int8 weights that are zero in the file; rounding adds some to
+        n_zeros: Integer weights that are zero in the file; rounding adds some to
             the masked ones.
-        n_weights: Int8 weights in the file.
+        n_weights: Integer weights in the file.
+        latency: Median time of one inference on this machine, in milliseconds, with
+            one thread and a batch of `batch_size`, 1 where that is open.
         n_compared: Samples on which file and Keras model were compared.
-        largest_difference: Largest difference of their outputs, in quantisation
-            steps for integer outputs and in real units for float ones.
-        share_within_one_step: Share of the outputs that differ by one step at
-            most; `None` for float outputs.
-        top1_agreement: Share of the samples with the same most probable class.
+        outputs: A `Parity` for each output.
     """
 
     path: Path
@@ -35,25 +39,45 @@ class ExportReport:
     gzip_bytes: int
     operations: Counter
     float_operations: Counter
+    weight_bytes: Counter
+    sparse_storage: str | None
     n_masked: int
     n_zeros: int
     n_weights: int
+    latency: float
     n_compared: int
-    largest_difference: float
-    share_within_one_step: float | None
-    top1_agreement: float
+    outputs: tuple[Parity, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of any output, in its own unit."""
+        return max(output.largest_difference for output in self.outputs)
+
+    @property
+    def share_within_one_step(self) -> float | None:
+        """The least share of any integer output; `None` without one."""
+        shares = [output.share_within_one_step for output in self.outputs]
+        return min((x for x in shares if x is not None), default=None)
+
+    @property
+    def top1_agreement(self) -> float:
+        """The least agreement of any output."""
+        return min(output.top1_agreement for output in self.outputs)
 
     def __str__(self):
         rows = [
             ("file", f"{self.path}"),
             ("quantisation", self._kind()),
             ("size", f"{self.n_bytes:,} bytes, {self.gzip_bytes:,} gzipped"),
+            ("weights", _sizes(self.weight_bytes)),
+            ("zeros", self._zeros()),
+            ("sparse storage", self.sparse_storage),
             ("operations", _counts(self.operations)),
             ("in float", _counts(self.float_operations)),
-            ("zeros", self._zeros()),
-            ("against Keras", self._parity()),
+            ("latency", f"{self.latency:.3g} ms on this machine, one thread"),
+            ("against Keras", f"\n{'':<15}".join(self._parities())),
         ]
-        return "\n".join(f"{name:<14} {value}" for name, value in rows)
+        return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
 
     def _kind(self):
         source = f", ranges {self.calibration}" if self.calibration else ""
@@ -63,17 +87,21 @@ class ExportReport:
         if not self.n_weights:
             return f"{self.n_masked:,} weights masked"
         return (
-            f"{self.n_zeros:,} of {self.n_weights:,} int8 weights, "
+            f"{self.n_zeros:,} of {self.n_weights:,} integer weights, "
             f"{self.n_masked:,} of them masked"
         )
 
-    def _parity(self):
-        unit = "" if self.share_within_one_step is None else " steps"
-        return (
-            f"largest difference {self.largest_difference:.3g}{unit}, same class in "
-            f"{self.top1_agreement:.1%} of {self.n_compared} samples"
-        )
+    def _parities(self):
+        rows = [f"{parity} of {self.n_compared} samples" for parity in self.outputs]
+        if len(rows) == 1:
+            return rows
+        return [f"{p.name}: {row}" for p, row in zip(self.outputs, rows, strict=True)]
 
 
 def _counts(counter):
     return ", ".join(f"{n} {name}" for name, n in counter.most_common()) or "none"
+
+
+def _sizes(counter):
+    parts = [f"{n:,} bytes {name}" for name, n in counter.most_common()]
+    return ", ".join(parts) or "none"

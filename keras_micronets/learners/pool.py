@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
+from keras_micronets.export import readable_again
 from keras_micronets.export.size import estimate_int8_gzip_size, gzip_size
 from keras_micronets.learners import files
 from keras_micronets.learners.learner import Learner
@@ -257,7 +258,7 @@ class LearnerPool:
 
     def quantize(
         self,
-        representative_data: np.ndarray | None = None,
+        representative_data=None,
         *,
         path: str | os.PathLike | None = None,
         verbose: int | str = "auto",
@@ -269,8 +270,8 @@ class LearnerPool:
         already are not made again.
 
         Args:
-            representative_data: Array of some hundred inputs. `None` if all
-                learners have learned ranges. Defaults to `None`.
+            representative_data: Some hundred inputs, as for `export_tflite`. `None`
+                if all learners have learned ranges. Defaults to `None`.
             path: Folder of the new pool. `None` for this pool's path with `-int8`
                 behind it. Defaults to `None`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
@@ -290,7 +291,8 @@ class LearnerPool:
         is_new, pool = not path.exists(), LearnerPool(path)
         check_made_from(pool, self)
         try:
-            pool._quantize_all(self.learners, representative_data, verbose)
+            data = readable_again(representative_data)
+            pool._quantize_all(self.learners, data, verbose)
         except Exception:
             if is_new:
                 discard_empty(path)

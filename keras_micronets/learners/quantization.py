@@ -3,15 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from keras_micronets.export import export_tflite
 from keras_micronets.learners.learner import Learner
 
 
-def quantize_learner(
-    learner: Learner, path: Path, representative_data: np.ndarray | None
-) -> dict:
+def quantize_learner(learner: Learner, path: Path, representative_data) -> dict:
     """Write a learner's int8 `.tflite` file, and return what is known of it.
 
     Args:

@@ -14,7 +14,7 @@ from keras_micronets.edge.member import Member, softmax
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.ensemble import EnsemblePruner
 from keras_micronets.export import export_tflite, zip_bytes
-from keras_micronets.export.converter import check_backend
+from keras_micronets.export.elsewhere import check_converter
 from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart.problem import Problem
 from keras_micronets.quickstart.result import QuickstartResult
@@ -53,7 +53,7 @@ def run_quickstart(
 
     Raises:
         ValueError: If the directory holds something, the epochs are too few for the
-            learners, the data does not fit, or Keras does not run on TensorFlow.
+            learners, the data does not fit, or TensorFlow is not installed.
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
@@ -61,7 +61,7 @@ def run_quickstart(
             "Expected a new or an empty directory. Received: "
             f"{str(directory)!r}, which holds something. Choose another."
         )
-    check_backend()
+    check_converter()
     plan_cycles(epochs, n_learners)  # refuses what cannot be before anything is trained
     say = functools.partial(print, flush=True) if verbose else lambda text: None
     say(f"{problem.name}: {_sizes(problem)}")

@@ -1,0 +1,128 @@
+import functools
+
+import keras
+import numpy as np
+
+from keras_micronets.export.converter import INTEGERS, convert
+from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.export.graph import call_flat, output_names
+from keras_micronets.export.parity import Parity, compare
+from keras_micronets.export.report import ExportReport
+from keras_micronets.export.sparse_storage import prefer_sparse
+from keras_micronets.export.tflite_model import TFLiteModel
+from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
+
+N_COMPARED = 64
+LEARNED, MEASURED = "learned", "representative data"
+
+
+def make_file(
+    model: keras.Model,
+    path,
+    *,
+    quantization: str | None,
+    samples: list[np.ndarray] | None,
+    batch_size: int | None,
+    sparse_storage: bool,
+) -> tuple[bytes, ExportReport]:
+    """Convert a model, run what came of it, and compare it with the model.
+
+    Args:
+        model: A built model on the TensorFlow backend, with inputs to read.
+        path: Where the file will go, for the report.
+        quantization: As `export_tflite` takes it.
+        samples: Array `(samples, ...)` for each input, or `None`.
+        batch_size: Integer, or `None` for an open batch.
+        sparse_storage: Boolean, as `export_tflite` takes it.
+
+    Returns:
+        The bytes of the file, and the report.
+    """
+    calibration = _calibration(model, quantization)
+    to_bytes = functools.partial(
+        convert,
+        model,
+        quantization=quantization,
+        samples=samples if calibration == MEASURED else None,
+        batch_size=batch_size,
+    )
+    content, storage = to_bytes(), None
+    file = _load(content, model.name)
+    inputs = _inputs(file, samples)
+    if sparse_storage:
+        content, storage = prefer_sparse(content, to_bytes, inputs)
+        file = _load(content, model.name)
+    flatbuffer = read_flatbuffer(content)
+    report = ExportReport(
+        path=path,
+        quantization=quantization,
+        calibration=calibration,
+        n_bytes=flatbuffer.n_bytes,
+        gzip_bytes=flatbuffer.gzip_bytes,
+        operations=flatbuffer.operations,
+        float_operations=flatbuffer.float_operations,
+        weight_bytes=flatbuffer.weight_bytes,
+        sparse_storage=storage,
+        n_masked=sum(k.size - int(k.mask.sum()) for k in kernels(model)),
+        n_zeros=flatbuffer.n_zeros,
+        n_weights=flatbuffer.n_weights,
+        latency=file.latency(),
+        n_compared=len(inputs[0]),
+        outputs=_compare_outputs(model, file, inputs, keep=calibration == LEARNED),
+    )
+    _check_biases(flatbuffer, report, model.name)
+    return content, report
+
+
+def _calibration(model, quantization):
+    """Where the ranges come from, if the file has any."""
+    if quantization == "int8" and quantized_share(model) > 0:
+        return LEARNED
+    return MEASURED if quantization in INTEGERS else None
+
+
+def _load(content, name):
+    try:
+        return TFLiteModel(content, name)
+    except ValueError as error:
+        raise ValueError(
+            "Expected a model of whose weights and ranges LiteRT can run a file. "
+            f"Received: {name!r}, of whose file it says: {error.__cause__} Look for "
+            "extreme weights, data to which nothing responds, and sizes of the input "
+            "that the model leaves open; `quantization=None` writes a file without "
+            "ranges."
+        ) from error
+
+
+def _check_biases(flatbuffer, report, name):
+    if flatbuffer.n_saturated and report.largest_difference > 1:
+        raise ValueError(
+            "Expected biases that fit the int32 of the file. Received: "
+            f"{flatbuffer.n_saturated} of {name!r} that do not, which moves its "
+            f"outputs by {report.largest_difference:.0f} steps: their kernels, or the "
+            "scales (gamma) of the batch normalisation behind them, are zero or nearly "
+            "so, and the file counts a bias in steps of these. Remove such channels, "
+            "or export with representative data before quantisers are active."
+        )
+
+
+def _compare_outputs(model, file, inputs, *, keep) -> tuple[Parity, ...]:
+    with freeze_quantizers(model, keep=keep):
+        expected = [keras.ops.convert_to_numpy(y) for y in call_flat(model, inputs)]
+    raw = file.run(inputs)
+    return tuple(map(compare, output_names(model), file.outputs, raw, expected))
+
+
+def _inputs(file, samples):
+    """Inputs for the comparison: the user's, or noise over what the file takes."""
+    if samples is not None:
+        return [x[:N_COMPARED] for x in samples]
+    rng = np.random.default_rng(0)
+    return [_noise(info, rng) for info in file.inputs]
+
+
+def _noise(info, rng):
+    shape = (N_COMPARED, *info.shape[1:])
+    if np.issubdtype(info.dtype, np.integer) and not info.scale:
+        return np.zeros(shape, info.dtype)  # any other number may be no entry
+    return rng.uniform(*info.limits() or (0.0, 1.0), shape).astype("float32")
