@@ -7,7 +7,8 @@ import weakref
 import keras
 from keras import ops
 
-from keras_micronets.layers.source import Means, Rescaled, Terms, grid_of, mark, sums_of
+from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms
+from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
 # Their outputs have the scale of their input on the device: they need a twin
@@ -77,7 +78,7 @@ def _make(base):
     def compute(self, inputs, *args, **kwargs):
         if _is_rectifier(self):
             return _rectify(self, inputs)
-        if "gate" in self.quantizers:
+        if isinstance(self, keras.layers.Activation):
             return self.activate(inputs, self.activation)
         outputs = base.call(self, inputs, *args, **kwargs)
         return self.fake_quantize("output", mark(outputs, _exact(self, inputs)))
@@ -111,6 +112,9 @@ def _exact(layer, inputs):
         return products(*inputs)
     if isinstance(layer, keras.layers.Add | keras.layers.Subtract):
         return _terms(layer, inputs)
+    if isinstance(layer, keras.layers.LeakyReLU):
+        grid = grid_of(inputs)
+        return None if grid is None else Leaked(grid, layer.negative_slope)
     if isinstance(layer, _MEANS):
         return _means(layer, inputs)
     return sums_of(inputs) if isinstance(layer, keras.layers.ReLU) else None

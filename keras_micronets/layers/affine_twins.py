@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_micronets.layers.activation_twins import make_twin
 from keras_micronets.layers.device import scale_channels
-from keras_micronets.layers.source import Sums, grid_of, mark, round_to_step, sums_of
+from keras_micronets.layers.exact import Sums
+from keras_micronets.layers.source import grid_of, mark, round_to_step, sums_of
 
 
 def _batch_normalization(layer):

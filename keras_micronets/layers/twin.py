@@ -1,3 +1,4 @@
+import weakref
 from contextlib import contextmanager
 
 import keras
@@ -5,9 +6,10 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
+from keras_micronets.layers.exact import HardSwished, Products, Sums
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.mask import Mask
-from keras_micronets.layers.source import Products, Sums, grid_of, mark, round_to_step, sums_of
+from keras_micronets.layers.source import grid_of, mark, round_to_step, sums_of
 from keras_micronets.layers.state import State
 
 # What LiteRT gives these operations, whatever the data.
@@ -97,6 +99,8 @@ class Twin:
         outputs = inputs if activation is None else activation(inputs)
         if activation in FUSED_ACTIVATIONS:
             mark(outputs, sums_of(inputs))
+        elif activation is keras.activations.hard_silu and grid_of(inputs) is not None:
+            mark(outputs, HardSwished(weakref.ref(inputs), grid_of(inputs)))
         return self.fake_quantize("output", outputs)
 
     def _gated(self, inputs):
