@@ -14,7 +14,7 @@ from tiny_keras import (
     fit,
 )
 
-from keras_micronets import layers
+from keras_micronets import export_tflite, layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.layers import ActivationQuantizer
 from keras_micronets.layers.quantizers import quantizers
@@ -189,3 +189,16 @@ def test_a_model_without_kernels_is_refused():
             callbacks=[QuantizationAwareTraining()],
             verbose=0,
         )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-12, 1e12])
+def test_huge_tiny_and_dead_kernels_become_sound_files(size, tmp_path):
+    model = compiled(dense_model(), keras.optimizers.SGD(0.0))
+    hidden = model.get_layer("hidden")
+    hidden.kernel.assign(size * hidden.kernel)
+    hidden.bias.assign(np.linspace(-1, 1, 16))
+    fit(model, QuantizationAwareTraining(), epochs=1)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.largest_difference <= 1
+    assert not report.float_operations

@@ -4,7 +4,11 @@ from keras import ops
 from keras_micronets.layers.fake_quant import quantize_activation
 from keras_micronets.layers.state import Quantizer, choose, read
 
-SMALLEST_RANGE = 1e-4
+# A bias has the product of the scales of input and kernel, in 32 bits: at a product
+# of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
+# with LiteRT 2.3; XNNPACK used to refuse such files). With the smallest range of a
+# kernel, this one keeps the product above 6e-10.
+SMALLEST_RANGE = 5e-3
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -12,9 +16,10 @@ class ActivationQuantizer(Quantizer):
     """Round a tensor to the 8-bit integers that the device will compute with.
 
     While training, the range follows a moving average of the batches' minimum
-    and maximum; the first batch sets it. Zero is always representable. Gradients
-    pass straight through inside the range and stop outside (Jacob et al. 2018).
-    Does nothing, and observes nothing, until `active` is set.
+    and maximum; the first batch sets it, and a batch with values that are not finite
+    leaves it as it is. Zero is always representable. Gradients pass straight through
+    inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
+    nothing, until `active` is set; rounds nothing before it has seen a batch.
 
     Args:
         fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
@@ -29,6 +34,9 @@ class ActivationQuantizer(Quantizer):
         training: Boolean, whether to move the range.
         rectify: Boolean, whether to round `relu(inputs)` instead, which costs less
             than one after the other. Defaults to `False`.
+
+    Raises:
+        ValueError: When called for an export, if it is on and has seen no data.
     """
 
     def __init__(
@@ -64,16 +72,27 @@ class ActivationQuantizer(Quantizer):
         rectified = ops.relu if rectify else _same
         if self.frozen is not None:
             outputs = rectified(inputs)
-            frozen = self.frozen_bounds
-            return self._quantize(outputs, *frozen) if self.frozen else outputs
+            return self._quantize_frozen(outputs) if self.frozen else outputs
         active = read(self.active)
         if training and self.fixed_range is None:
             return self._learn(inputs, active, rectify)
+        lower, upper = self.bounds()
         return choose(
-            active,
-            lambda: self._quantize(inputs, *self.bounds(), rectify=rectify),
+            ops.logical_and(active, ops.less(lower, upper)),
+            lambda: self._quantize(inputs, lower, upper, rectify=rectify),
             lambda: rectified(inputs),
         )
+
+    def _quantize_frozen(self, inputs):
+        lower, upper = self.frozen_bounds
+        if not lower < upper:
+            raise ValueError(
+                "Expected quantisers whose ranges were learned. Received: "
+                f"{self.lower.path.rpartition('/')[0]!r}, which is on and has seen no "
+                "data. Train a batch that passes through it, or switch it off with "
+                "`quantizer.active.assign(False)`: what it stands at stays in float."
+            )
+        return self._quantize(inputs, lower, upper)
 
     def bounds(self):
         """Return the tensors `(lower, upper)` of the range."""
@@ -102,11 +121,15 @@ class ActivationQuantizer(Quantizer):
         return outputs
 
     def _moved(self, batch, past):
-        first = ops.equal(*past)
-        return tuple(
+        lower, upper = batch
+        sound = ops.isfinite(ops.subtract(upper, lower))
+        first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
+        lower, upper = (
             ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
             for old, new in zip(past, batch, strict=True)
         )
+        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+        return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
 
     def freeze(self, *, keep=True):
         super().freeze(keep=keep)
