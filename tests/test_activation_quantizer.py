@@ -7,6 +7,7 @@ from keras import ops
 from keras_micronets.layers import ActivationQuantizer
 from keras_micronets.layers.activation_quantizer import SMALLEST_RANGE
 from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE as SMALLEST_KERNEL
+from keras_micronets.ranges import MovingAverage, Percentile
 
 
 def active(**kwargs):
@@ -35,7 +36,7 @@ def literal(x, lower, upper, bits=8):
 
 
 def test_moving_average_against_numpy():
-    quantizer = active(momentum=0.9)
+    quantizer = active(ranges=MovingAverage(0.9))
     lower = upper = None
     for batch in batches():
         quantizer(batch, training=True)
@@ -48,7 +49,7 @@ def test_moving_average_against_numpy():
 
 
 def test_moving_average_inside_fit():
-    quantizer = active(momentum=0.5)
+    quantizer = active(ranges=MovingAverage(0.5))
     model = keras.Sequential([keras.Input((3,)), quantizer, keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     x = batches(1)[0]
@@ -197,9 +198,14 @@ def test_an_export_without_any_data_is_refused():
 
 
 def test_config_round_trip():
-    quantizer = ActivationQuantizer(fixed_range=(-1.0, 1.0), momentum=0.5, bits=4)
-    config = quantizer.get_config()
-    assert ActivationQuantizer.from_config(config).get_config() == config
+    quantizer = ActivationQuantizer(
+        fixed_range=(-1.0, 1.0), ranges=Percentile(99.0), bits=4
+    )
+    restored = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(quantizer)
+    )
+    assert restored.get_config() == quantizer.get_config()
+    assert restored.ranges == Percentile(99.0)
 
 
 def test_frozen_state_is_the_present_one():

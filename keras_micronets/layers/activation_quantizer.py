@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_micronets.layers.fake_quant import quantize_activation
 from keras_micronets.layers.state import Quantizer, choose, read
+from keras_micronets.ranges import MovingAverage, Ranges
 
 # A bias has the product of the scales of input and kernel, in 32 bits: at a product
 # of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
@@ -15,18 +16,18 @@ SMALLEST_RANGE = 5e-3
 class ActivationQuantizer(Quantizer):
     """Round a tensor to the 8-bit integers that the device will compute with.
 
-    While training, the range follows a moving average of the batches' minimum
-    and maximum; the first batch sets it, and a batch with values that are not finite
-    leaves it as it is. Zero is always representable. Gradients pass straight through
-    inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
-    nothing, until `active` is set; rounds nothing before it has seen a batch.
+    While training, the range follows what `ranges` measures of each batch, unless
+    `held` is set. A batch with values that are not finite leaves it as it is. Zero
+    is always representable. Gradients pass straight through inside the range and
+    stop outside (Jacob et al. 2018). Does nothing, and observes nothing, until
+    `active` is set; rounds nothing before it has seen a batch.
 
     Args:
         fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
             for the output of a softmax; `None` to learn the range. Defaults to
             `None`.
-        momentum: Float in [0, 1), the weight of the past in the moving average.
-            Defaults to `0.99`.
+        ranges: A value of `keras_micronets.ranges`, how the range is learned; `None`
+            for `MovingAverage()`. Defaults to `None`.
         bits: Integer from 2 to 8. Defaults to `8`.
 
     Call arguments:
@@ -39,17 +40,19 @@ class ActivationQuantizer(Quantizer):
         ValueError: When called for an export, if it is on and has seen no data.
     """
 
+    held = False
+
     def __init__(
         self,
         *,
         fixed_range: tuple[float, float] | None = None,
-        momentum: float = 0.99,
+        ranges: Ranges | None = None,
         bits: int = 8,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.fixed_range = fixed_range and tuple(fixed_range)
-        self.momentum = momentum
+        self.ranges = ranges or MovingAverage()
         self.bits = bits
 
     def build(self, input_shape=None):
@@ -74,7 +77,7 @@ class ActivationQuantizer(Quantizer):
             outputs = rectified(inputs)
             return self._quantize_frozen(outputs) if self.frozen else outputs
         active = read(self.active)
-        if training and self.fixed_range is None:
+        if training and self.fixed_range is None and not self.held:
             return self._learn(inputs, active, rectify)
         lower, upper = self.bounds()
         return choose(
@@ -107,9 +110,10 @@ class ActivationQuantizer(Quantizer):
         past = self.bounds()
 
         def on():
-            batch = _extremes(inputs, rectify)
+            batch = self.ranges.measure(inputs, rectify=rectify)
             bounds = self._moved(batch, past)
-            options = {"rectify": rectify, "extremes": batch}
+            extremes = batch if isinstance(self.ranges, MovingAverage) else None
+            options = {"rectify": rectify, "extremes": extremes}
             return (self._quantize(inputs, *bounds, **options), *bounds)
 
         def off():
@@ -123,9 +127,10 @@ class ActivationQuantizer(Quantizer):
     def _moved(self, batch, past):
         lower, upper = batch
         sound = ops.isfinite(ops.subtract(upper, lower))
+        momentum = self.ranges.momentum
         first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
         lower, upper = (
-            ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
+            ops.where(first, new, momentum * old + (1 - momentum) * new)
             for old, new in zip(past, batch, strict=True)
         )
         upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
@@ -141,17 +146,15 @@ class ActivationQuantizer(Quantizer):
         return {
             **super().get_config(),
             "fixed_range": self.fixed_range,
-            "momentum": self.momentum,
+            "ranges": keras.saving.serialize_keras_object(self.ranges),
             "bits": self.bits,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        ranges = keras.saving.deserialize_keras_object(config["ranges"])
+        return super().from_config({**config, "ranges": ranges})
 
 
 def _same(inputs):
     return inputs
-
-
-def _extremes(inputs, rectify):
-    """The smallest and largest value of a batch, zero among them."""
-    inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
-    smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
-    return ops.convert_to_tensor(smallest), ops.maximum(ops.max(inputs), 0.0)

@@ -4,6 +4,7 @@ import functools
 
 import keras
 
+from keras_micronets.layers.batch_normalization_twin import MicroBatchNormalization
 from keras_micronets.layers.twin import Twin
 
 # Their outputs have the scale of their input on the device: they need a twin
@@ -32,7 +33,6 @@ _COMPUTING = (
     keras.layers.Add,
     keras.layers.AveragePooling1D,
     keras.layers.AveragePooling2D,
-    keras.layers.BatchNormalization,
     keras.layers.Concatenate,
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
@@ -72,3 +72,4 @@ def _is_rectifier(layer):
 
 
 ACTIVATION_TWINS = {base: _make_twin(base) for base in (*PASS_THROUGH, *_COMPUTING)}
+ACTIVATION_TWINS[keras.layers.BatchNormalization] = MicroBatchNormalization

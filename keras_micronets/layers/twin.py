@@ -4,9 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.activation_quantizer import ActivationQuantizer
-from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.mask import Mask
+from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.state import State
 
 # What LiteRT gives these operations, whatever the data.
@@ -31,11 +30,17 @@ class Twin:
         quantizers: Names of the tensors that have a fake quantiser: `"output"`,
             `"input_0"`, `"input_1"`, ... for the tensors that the layer reads.
             Defaults to `()`.
+        scheme: A `QuantizationScheme`, or its configuration as Keras saves it; `None`
+            for 8 bits and moving averages. Defaults to `None`.
     """
 
-    def __init__(self, *args, quantizers=(), **kwargs):
+    scheme = QuantizationScheme()
+
+    def __init__(self, *args, quantizers=(), scheme=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.quantizers = tuple(quantizers)
+        if scheme is not None:
+            self.scheme = keras.saving.deserialize_keras_object(scheme)
         if self.built:  # Keras builds layers without weights in their constructor
             self.extend(())
 
@@ -69,7 +74,7 @@ class Twin:
 
     def make_quantizer(self, name):
         fixed = name == "output" and FIXED_RANGES.get(self.output_activation)
-        return ActivationQuantizer(
+        return self.scheme.activation_quantizer(
             fixed_range=fixed or None, name=f"{name}_quantizer", dtype=self.dtype_policy
         )
 
@@ -98,7 +103,11 @@ class Twin:
         return keras.tree.pack_sequence_as(inputs, quantized)
 
     def get_config(self):
-        return {**super().get_config(), "quantizers": list(self.quantizers)}
+        return {
+            **super().get_config(),
+            "quantizers": list(self.quantizers),
+            "scheme": keras.saving.serialize_keras_object(self.scheme),
+        }
 
 
 class KernelTwin(Twin):
@@ -126,7 +135,7 @@ class KernelTwin(Twin):
                 setattr(self, f"{name}_mask", self.build_nested(mask, shape))
             wanted = "kernel" in self.quantizers
             if wanted and not hasattr(self, f"{name}_quantizer"):
-                quantizer = KernelQuantizer(
+                quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
                     name=f"{name}_quantizer",
                     dtype=self.dtype_policy,
