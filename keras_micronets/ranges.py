@@ -110,15 +110,13 @@ class Percentile(Ranges):
 
     def measure(self, inputs, *, rectify=False):
         share = self.percentile / 100
-        sample = _sample(ops.stop_gradient(inputs), self.samples)
-        lower, upper = ops.quantile(sample, ops.array([1 - share, share], "float32"))
+        inputs = ops.stop_gradient(ops.convert_to_tensor(inputs))
+        sample = _sample(inputs, self.samples)
+        found = ops.quantile(sample, ops.array([1 - share, share], "float32"))
         # Sorting hides what is not a number; the sum does not.
-        spoiled = ops.multiply(ops.sum(sample), 0.0)
-        lower = 0.0 if rectify else ops.minimum(lower, 0.0)
-        return (
-            ops.add(lower, spoiled),
-            ops.add(ops.maximum(upper, 0.0), spoiled),
-        )
+        found = ops.add(found, ops.multiply(ops.sum(sample), 0.0))
+        lower = ops.zeros_like(found[0]) if rectify else ops.minimum(found[0], 0.0)
+        return lower, ops.maximum(found[1], 0.0)
 
 
 def _check_momentum(momentum):

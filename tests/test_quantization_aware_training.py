@@ -19,6 +19,7 @@ from keras_micronets import export_tflite, layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.layers import ActivationQuantizer
 from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.ranges import Percentile
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -174,6 +175,20 @@ def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
     assert history["quantized"] == [0.0, 1.0, 1.0]
 
 
+def test_ranges_and_bits_are_those_asked_for():
+    model = compiled(dense_model())
+    qat = QuantizationAwareTraining(
+        ranges=Percentile(99.0), kernel_bits=4, activation_bits=6
+    )
+    fit(model, qat, epochs=1)
+    hidden = model.get_layer("hidden")
+    assert hidden.kernel_quantizer.bits == 4
+    assert hidden.output_quantizer.bits == 6
+    assert hidden.output_quantizer.ranges == Percentile(99.0)
+    with pytest.raises(ValueError, match="Expected the scheme"):
+        fit(model, QuantizationAwareTraining())
+
+
 def statistics(model):
     return tuple(keras.ops.convert_to_numpy(model.get_layer("norm").moving_mean))
 
@@ -289,6 +304,17 @@ def test_huge_tiny_and_dead_kernels_become_sound_files(size, tmp_path):
     hidden.kernel.assign(size * hidden.kernel)
     hidden.bias.assign(np.linspace(-1, 1, 16))
     fit(model, QuantizationAwareTraining(), epochs=1)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.largest_difference <= 1
+    assert not report.float_operations
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kernel_bits", [2, 4])
+def test_kernels_of_few_bits_become_files(kernel_bits, tmp_path):
+    model = compiled(dense_model(activation=None))
+    qat = QuantizationAwareTraining(kernel_bits=kernel_bits, ranges=Percentile(99.9))
+    fit(model, qat, epochs=1)
     report = export_tflite(model, tmp_path / "model.tflite")
     assert report.largest_difference <= 1
     assert not report.float_operations

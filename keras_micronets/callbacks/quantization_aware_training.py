@@ -22,9 +22,10 @@ class QuantizationAwareTraining(ProgressCallback):
             to `0.0`.
         ranges: How ranges are found: a value of `keras_micronets.ranges`; `None` for
             `MovingAverage()`. Defaults to `None`.
-        kernel_bits: Integer from 2 to 8. Fewer than 8 are simulated: a file holds
-            them in 8. Defaults to `8`.
-        activation_bits: Integer from 2 to 8, as `kernel_bits`. Defaults to `8`.
+        kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4
+            bits, one with more; with 3, 5, 6 or 7 it rounds them once more, to 4 or
+            8. Defaults to `8`.
+        activation_bits: Integer from 2 to 8, simulated: a file's have 8. Defaults to `8`.
         freeze_ranges: Float in [`start`, 1], the progress from which ranges stay;
             `None` for never. Defaults to `None`.
         freeze_batch_norm: Float in [0, 1], the progress from which batch
