@@ -119,6 +119,23 @@ class Percentile(Ranges):
         return lower, ops.maximum(found[1], 0.0)
 
 
+@keras.saving.register_keras_serializable(package="keras_micronets")
+@dataclass(frozen=True)
+class LearnedStep(Ranges):
+    """Steps that are trained with the weights, of activations and of kernels.
+
+    The first batch, and the kernel when quantisation begins, give the first step;
+    then gradients move it, scaled as in the paper. What is trained is the logarithm
+    of its ratio to the first, so that it trains with any optimizer, and weight decay
+    at most draws it back. Of use for few bits; costs more than the other ways.
+
+    References: Esser et al. 2020, "Learned Step Size Quantization"; for tensors with
+    negative values, Bhalgat et al. 2020, "LSQ+".
+    """
+
+    momentum = 1.0  # of the batches, the first alone counts
+
+
 def _check_momentum(momentum):
     if not 0.0 <= momentum < 1.0:
         raise ValueError(

@@ -1,4 +1,5 @@
 from keras_micronets import layers
+from keras_micronets.callbacks.optimizer_slots import adopt_variables
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.layers import QuantizationScheme
 from keras_micronets.ranges import MovingAverage, Ranges
@@ -25,7 +26,7 @@ class QuantizationAwareTraining(ProgressCallback):
         kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4
             bits, one with more; with 3, 5, 6 or 7 it rounds them once more, to 4 or
             8. Defaults to `8`.
-        activation_bits: Integer from 2 to 8, simulated: a file's have 8. Defaults to `8`.
+        activation_bits: Integer from 2 to 8, simulated: files have 8. Defaults to `8`.
         freeze_ranges: Float in [`start`, 1], the progress from which ranges stay;
             `None` for never. Defaults to `None`.
         freeze_batch_norm: Float in [0, 1], the progress from which batch
@@ -81,7 +82,10 @@ class QuantizationAwareTraining(ProgressCallback):
         scheme = QuantizationScheme(
             self.ranges or MovingAverage(), self.kernel_bits, self.activation_bits
         )
+        n_trained = len(model.trainable_variables)
         layers.promote(model, quantize=scheme).warn()
+        if len(model.trainable_variables) > n_trained:
+            adopt_variables(model)
 
     def on_train_begin(self, logs=None):
         self._is_on = False

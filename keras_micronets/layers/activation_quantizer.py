@@ -40,8 +40,6 @@ class ActivationQuantizer(Quantizer):
         ValueError: When called for an export, if it is on and has seen no data.
     """
 
-    held = False
-
     def __init__(
         self,
         *,
@@ -77,7 +75,7 @@ class ActivationQuantizer(Quantizer):
             outputs = rectified(inputs)
             return self._quantize_frozen(outputs) if self.frozen else outputs
         active = read(self.active)
-        if training and self.fixed_range is None and not self.held:
+        if training and self.learns:
             return self._learn(inputs, active, rectify)
         lower, upper = self.bounds()
         return choose(
@@ -96,6 +94,11 @@ class ActivationQuantizer(Quantizer):
                 "`quantizer.active.assign(False)`: what it stands at stays in float."
             )
         return self._quantize(inputs, lower, upper)
+
+    @property
+    def learns(self):
+        """Whether training moves the range."""
+        return self.fixed_range is None and not self.held
 
     def bounds(self):
         """Return the tensors `(lower, upper)` of the range."""

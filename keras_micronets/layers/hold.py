@@ -1,8 +1,8 @@
 import keras
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.batch_normalization_twin import MicroBatchNormalization
+from keras_micronets.layers.state import Quantizer
 
 
 def hold(model: keras.Model, *, ranges: bool = False, statistics: bool = False) -> None:
@@ -37,6 +37,6 @@ def hold(model: keras.Model, *, ranges: bool = False, statistics: bool = False) 
 
 def _wanted(layer, ranges, statistics):
     """Whether a layer is to be held; `None` for those that cannot be."""
-    if isinstance(layer, ActivationQuantizer):
+    if isinstance(layer, Quantizer):
         return ranges
     return statistics if isinstance(layer, MicroBatchNormalization) else None

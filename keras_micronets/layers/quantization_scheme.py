@@ -4,7 +4,11 @@ import keras
 
 from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
-from keras_micronets.ranges import MovingAverage, Ranges
+from keras_micronets.layers.learned_activation_quantizer import (
+    LearnedActivationQuantizer,
+)
+from keras_micronets.layers.learned_kernel_quantizer import LearnedKernelQuantizer
+from keras_micronets.ranges import LearnedStep, MovingAverage, Ranges
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -44,7 +48,9 @@ class QuantizationScheme:
 
     def activation_quantizer(self, *, fixed_range=None, **kwargs):
         """Make a quantiser of activations; keyword arguments are those of a layer."""
-        return ActivationQuantizer(
+        learned = self._learns_steps and fixed_range is None
+        make = LearnedActivationQuantizer if learned else ActivationQuantizer
+        return make(
             fixed_range=fixed_range,
             ranges=self.ranges,
             bits=self.activation_bits,
@@ -53,7 +59,12 @@ class QuantizationScheme:
 
     def kernel_quantizer(self, *, axis=None, **kwargs):
         """Make a quantiser of kernels; keyword arguments are those of a layer."""
-        return KernelQuantizer(axis=axis, bits=self.kernel_bits, **kwargs)
+        make = LearnedKernelQuantizer if self._learns_steps else KernelQuantizer
+        return make(axis=axis, bits=self.kernel_bits, **kwargs)
+
+    @property
+    def _learns_steps(self):
+        return isinstance(self.ranges, LearnedStep)
 
     def get_config(self) -> dict:
         """Return the arguments that make an equal scheme."""

@@ -135,12 +135,13 @@ class KernelTwin(Twin):
                 setattr(self, f"{name}_mask", self.build_nested(mask, shape))
             wanted = "kernel" in self.quantizers
             if wanted and not hasattr(self, f"{name}_quantizer"):
+                shape = self.to_device(name, ops.zeros(shape)).shape
                 quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
                     name=f"{name}_quantizer",
                     dtype=self.dtype_policy,
                 )
-                setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+                setattr(self, f"{name}_quantizer", self.build_nested(quantizer, shape))
         super().build_state()
 
     def quantization_axis(self, name):
