@@ -126,8 +126,9 @@ class LearnedStep(Ranges):
 
     The first batch, and the kernel when quantisation begins, give the first step;
     then gradients move it, scaled as in the paper. What is trained is the logarithm
-    of its ratio to the first, so that it trains with any optimizer, and weight decay
-    at most draws it back. Of use for few bits; costs more than the other ways.
+    of its ratio to the first, within [-2, 2], so that it trains with any optimizer,
+    and weight decay at most draws it back. Of use for few bits; costs more than the
+    other ways. Adam suits it better than plain momentum.
 
     References: Esser et al. 2020, "Learned Step Size Quantization"; for tensors with
     negative values, Bhalgat et al. 2020, "LSQ+".

@@ -10,6 +10,8 @@ import functools
 import keras
 from keras import ops
 
+_FURTHEST = 2.0  # a step ends within 7.4 times the first, whatever the learning rate
+
 
 def round_to_steps(inputs, step, lowest: int, highest: int):
     """Round to the multiples of a step, with gradients for both.
@@ -39,10 +41,12 @@ def scale_gradient(variable, factor):
 
 
 def gradient_scale(unit, count, highest: int):
-    """Return the factor of a gradient with which the unit trains as fast as weights.
+    """Return the factor of a gradient with which the unit trains about as weights do.
 
-    For a step as such, Esser et al. take 1 / sqrt(count * highest). To train its
-    logarithm at the same pace takes that divided by the step's square.
+    For a step as such, Esser et al. take 1 / sqrt(count * highest); its logarithm's
+    pace would be the same with that divided by the step's square. It is divided by
+    `highest` too: with 8 bits the few values that are clipped otherwise threw steps
+    away (measured with momentum: a factor of 300 within 30 batches).
 
     Args:
         unit: Tensor, what the learned logarithm or share is multiplied with.
@@ -50,7 +54,7 @@ def gradient_scale(unit, count, highest: int):
         highest: Integer, the largest multiple of the step.
     """
     count = ops.cast(count, "float32")
-    return 1.0 / (ops.square(unit) * ops.sqrt(count * float(highest)))
+    return 1.0 / (ops.square(unit) * highest * ops.sqrt(count * float(highest)))
 
 
 def tie(outputs, *variables):
@@ -87,7 +91,7 @@ class LearnsSteps:
             self.pins = pins
 
     def add_learned(self, name, shape=()):
-        """Add a trained variable that begins at zero."""
+        """Add a trained variable that begins at zero and stays within [-2, 2]."""
         return self.add_weight(
             name=name,
             shape=shape,
@@ -98,4 +102,6 @@ class LearnsSteps:
         )
 
     def _constrain(self, name, value):
-        return ops.convert_to_tensor(self.pins[name]) if self.held else value
+        if self.held:
+            return ops.convert_to_tensor(self.pins[name])
+        return ops.clip(value, -_FURTHEST, _FURTHEST)
