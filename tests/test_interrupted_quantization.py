@@ -8,10 +8,10 @@ import pytest
 from tiny_keras import compiled, fit, norm_model
 
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.ranges import MovingAverage, Percentile
+from keras_micronets.ranges import LearnedStep, MovingAverage
 from keras_micronets.schedules import PolynomialDecay
 
-RANGES = [MovingAverage(0.9), Percentile(99.0)]
+RANGES = [MovingAverage(0.9), LearnedStep()]
 
 
 def callbacks(ranges):
