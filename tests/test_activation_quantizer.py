@@ -5,6 +5,9 @@ from backends import gradients
 from keras import ops
 
 from keras_micronets.layers import ActivationQuantizer
+from keras_micronets.layers.activation_quantizer import SMALLEST_RANGE
+from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE as SMALLEST_KERNEL
+from keras_micronets.ranges import MovingAverage, Percentile
 
 
 def active(**kwargs):
@@ -33,7 +36,7 @@ def literal(x, lower, upper, bits=8):
 
 
 def test_moving_average_against_numpy():
-    quantizer = active(momentum=0.9)
+    quantizer = active(ranges=MovingAverage(0.9))
     lower = upper = None
     for batch in batches():
         quantizer(batch, training=True)
@@ -46,7 +49,7 @@ def test_moving_average_against_numpy():
 
 
 def test_moving_average_inside_fit():
-    quantizer = active(momentum=0.5)
+    quantizer = active(ranges=MovingAverage(0.5))
     model = keras.Sequential([keras.Input((3,)), quantizer, keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     x = batches(1)[0]
@@ -117,7 +120,7 @@ def test_fixed_range_does_not_move():
     assert bounds(quantizer) == (-1.0, 1.0)
 
 
-@pytest.mark.parametrize("value", [0.0, 5.0])
+@pytest.mark.parametrize("value", [-2.0, 0.0, 1e-12, 5.0])
 def test_constant_tensors_stay_finite(value):
     quantizer = active()
     x = np.full((4, 2), value, "float32")
@@ -125,15 +128,84 @@ def test_constant_tensors_stay_finite(value):
     np.testing.assert_allclose(y, x, atol=1e-5)
 
 
-def test_active_before_any_batch_is_finite():
-    y = ops.convert_to_numpy(active()(batches(1)[0]))
-    assert np.isfinite(y).all()
+NOT_FINITE = {
+    "nan": [np.nan, 1.0],
+    "infinite": [np.inf, 1.0],
+    "minus infinite": [-np.inf, np.inf],
+    "too wide for 32 bits": [-3e38, 3e38],
+}
+
+
+@pytest.mark.parametrize("values", NOT_FINITE.values(), ids=NOT_FINITE)
+def test_a_batch_that_is_not_finite_leaves_the_range(values):
+    quantizer, undisturbed = active(), active()
+    first, bad, last = batches(3)
+    bad[0, :2] = values
+    for batch in (first, bad, last):
+        quantizer(batch, training=True)
+    for batch in (first, last):
+        undisturbed(batch, training=True)
+    assert bounds(quantizer) == bounds(undisturbed)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_so_where_it_rectifies(bad):
+    quantizer, (x,) = active(), batches(1)
+    quantizer(x, training=True, rectify=True)
+    before = bounds(quantizer)
+    x[0, 0] = bad
+    quantizer(x, training=True, rectify=True)
+    assert bounds(quantizer) == before == (0.0, pytest.approx(batches(1).max()))
+
+
+def test_a_first_batch_that_is_not_finite_sets_no_range():
+    quantizer, (x,) = active(), batches(1)
+    quantizer(np.full((4, 2), np.nan, "float32"), training=True)
+    assert bounds(quantizer) == (0.0, 0.0)
+    quantizer(x, training=True)
+    np.testing.assert_allclose(bounds(quantizer), (x.min(), x.max()), rtol=1e-6)
+
+
+def test_what_was_dead_at_first_gets_its_range_from_its_first_signal():
+    quantizer, (x,) = active(), batches(1)
+    quantizer(np.zeros((4, 2), "float32"), training=True)
+    quantizer(x, training=True)
+    np.testing.assert_allclose(bounds(quantizer), (x.min(), x.max()), rtol=1e-6)
+
+
+def test_the_range_has_a_floor():
+    quantizer = active()
+    quantizer(np.full((4, 2), 1e-30, "float32"), training=True)
+    lower, upper = bounds(quantizer)
+    assert upper - lower == pytest.approx(SMALLEST_RANGE)
+    assert (upper - lower) / 255 * SMALLEST_KERNEL / 127 > 5e-10
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_active_before_any_batch_rounds_nothing(rectify):
+    (x,) = batches(1)
+    expected = np.maximum(x, 0) if rectify else x
+    np.testing.assert_array_equal(active()(x, rectify=rectify), expected)
+
+
+def test_an_export_without_any_data_is_refused():
+    quantizer, (x,) = active(), batches(1)
+    quantizer.freeze()
+    with pytest.raises(ValueError, match="has seen no data"):
+        quantizer(x)
+    quantizer.freeze(keep=False)
+    np.testing.assert_array_equal(quantizer(x), x)
 
 
 def test_config_round_trip():
-    quantizer = ActivationQuantizer(fixed_range=(-1.0, 1.0), momentum=0.5, bits=4)
-    config = quantizer.get_config()
-    assert ActivationQuantizer.from_config(config).get_config() == config
+    quantizer = ActivationQuantizer(
+        fixed_range=(-1.0, 1.0), ranges=Percentile(99.0), bits=4
+    )
+    restored = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(quantizer)
+    )
+    assert restored.get_config() == quantizer.get_config()
+    assert restored.ranges == Percentile(99.0)
 
 
 def test_frozen_state_is_the_present_one():

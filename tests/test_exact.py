@@ -1,4 +1,4 @@
-"""What Keras predicts with quantisers on is what LiteRT computes, integer for integer."""
+"""With quantisers on, Keras predicts what LiteRT computes, integer for integer."""
 
 import gc
 
@@ -134,7 +134,7 @@ def test_outputs_lie_on_the_grid(kind):
     """On every backend what is predicted are the integers of the last quantiser."""
     model = learned(MODELS[kind])
     outputs = ops.convert_to_numpy(model(images(8, seed=3), training=False))
-    step = float(ops.convert_to_numpy(model.layers[-1].output_quantizer.step()))
+    step = float(ops.convert_to_numpy(model.layers[-1].output_quantizer.scale()))
     integers = outputs / step
     np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
     assert len(np.unique(np.rint(integers))) > 10

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as st_numpy
 from keras import ops
 
 from keras_micronets.layers import KernelQuantizer
+from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE
 
 
 def active(**kwargs):
@@ -25,7 +26,7 @@ def literal(kernel, axis=None, bits=8):
     if axis is not None:
         others = tuple(i for i in range(kernel.ndim) if i != axis % kernel.ndim)
     limit = np.abs(kernel).max(axis=others, keepdims=True)
-    limit = np.where(limit > 0, limit, max(np.abs(kernel).max(), 1e-6))
+    limit = np.where(limit > 0, limit, max(np.abs(kernel).max(), SMALLEST_RANGE))
     step = limit / levels
     return np.rint(kernel / step) * step
 
@@ -67,6 +68,23 @@ def test_channel_of_zeros():
 def test_kernel_of_zeros(axis):
     rounded = ops.convert_to_numpy(active(axis=axis)(np.zeros((4, 3), "float32")))
     np.testing.assert_array_equal(rounded, np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1e12, 1e30])
+def test_huge_and_tiny_kernels(size, axis):
+    kernel = kernel_of((3, 3, 4, 5)) * np.float32(size)
+    rounded = ops.convert_to_numpy(active(axis=axis)(kernel))
+    step = max(np.abs(kernel).max(), SMALLEST_RANGE) / 127
+    assert np.abs(rounded - kernel).max() <= step * 0.5001
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+def test_a_scale_has_a_floor(axis):
+    kernel = kernel_of((4, 3))
+    kernel[:, -1] *= 1e-6  # a channel that trained to almost nothing
+    rounded = ops.convert_to_numpy(active(axis=axis)(kernel))
+    np.testing.assert_array_equal(rounded[:, -1], 0)
 
 
 @pytest.mark.parametrize("axis", [None, -1])
@@ -130,6 +148,6 @@ def test_never_further_than_half_a_step(kernel):
     if not QUANTIZER:
         QUANTIZER.append(active(axis=-1))
     rounded = ops.convert_to_numpy(QUANTIZER[0](kernel))
-    limit = np.maximum(np.abs(kernel).max(axis=0), 1e-6)
+    limit = np.maximum(np.abs(kernel).max(axis=0), SMALLEST_RANGE)
     assert np.all(np.abs(rounded - kernel) <= limit / 127 * 0.5001)
     assert np.all(rounded[kernel == 0] == 0)

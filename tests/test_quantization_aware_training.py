@@ -12,12 +12,14 @@ from tiny_keras import (
     data,
     dense_model,
     fit,
+    norm_model,
 )
 
-from keras_micronets import layers
+from keras_micronets import export_tflite, layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.layers import ActivationQuantizer
 from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.ranges import Percentile
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -173,6 +175,110 @@ def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
     assert history["quantized"] == [0.0, 1.0, 1.0]
 
 
+def test_ranges_and_bits_are_those_asked_for():
+    model = compiled(dense_model())
+    qat = QuantizationAwareTraining(
+        ranges=Percentile(99.0), kernel_bits=4, activation_bits=6
+    )
+    fit(model, qat, epochs=1)
+    hidden = model.get_layer("hidden")
+    assert hidden.kernel_quantizer.bits == 4
+    assert hidden.output_quantizer.bits == 6
+    assert hidden.output_quantizer.ranges == Percentile(99.0)
+    with pytest.raises(ValueError, match="Expected the scheme"):
+        fit(model, QuantizationAwareTraining())
+
+
+def statistics(model):
+    return tuple(keras.ops.convert_to_numpy(model.get_layer("norm").moving_mean))
+
+
+class RecordBoth(Record):
+    """Keep the statistics of batch normalisation too."""
+
+    def __init__(self):
+        self.statistics = []
+        super().__init__()
+
+    def keep(self, model, step):
+        super().keep(model, step)
+        self.statistics.append(statistics(model))
+
+
+def changes(values):
+    """Whether each value differs from the one before it."""
+    return [earlier != later for earlier, later in itertools.pairwise(values)]
+
+
+def test_ranges_and_statistics_stay_from_their_moments():
+    record = RecordBoth()
+    qat = QuantizationAwareTraining(freeze_ranges=0.5, freeze_batch_norm=0.75)
+    model = compiled(norm_model())
+    fit(model, qat, record, epochs=2)
+    assert changes(record.ranges) == [True] * 9 + [False] * 10
+    assert changes(record.statistics) == [True] * 14 + [False] * 5
+    x, y = data()
+    model.evaluate(100 * x, y, verbose=0)
+    assert ranges(model) == record.ranges[-1]
+
+
+def test_they_stay_under_several_steps_an_execution():
+    record = RecordBoth()
+    qat = QuantizationAwareTraining(freeze_ranges=0.4, freeze_batch_norm=0.4)
+    fit(compiled(norm_model(), steps_per_execution=2), qat, record, epochs=2)
+    assert changes(record.ranges) == [True] * 3 + [False] * 6
+    assert changes(record.statistics) == [True] * 3 + [False] * 6
+
+
+def test_after_the_run_nothing_is_held():
+    model = compiled(norm_model())
+    fit(model, QuantizationAwareTraining(freeze_ranges=0.0, freeze_batch_norm=0.0))
+    before = ranges(model), statistics(model)
+    fit(model, epochs=1)
+    assert ranges(model) != before[0]
+    assert statistics(model) != before[1]
+
+
+def test_weights_train_on_while_all_else_stays():
+    model = compiled(norm_model())
+    fit(model, QuantizationAwareTraining(), epochs=1)
+    before = model.get_layer("hidden").get_weights()[0]
+    gamma = np.array(keras.ops.convert_to_numpy(model.get_layer("norm").gamma))
+    fit(model, QuantizationAwareTraining(freeze_ranges=0, freeze_batch_norm=0))
+    assert np.all(model.get_layer("hidden").get_weights()[0] != before)
+    after = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
+    assert np.all(after != gamma)
+
+
+def test_a_resumed_run_holds_from_its_first_batch_on(tmp_path):
+    def callbacks(*others):
+        backup = keras.callbacks.BackupAndRestore(
+            tmp_path / "backup", delete_checkpoint=False
+        )
+        qat = QuantizationAwareTraining(freeze_ranges=0.5, freeze_batch_norm=0.5)
+        return [backup, qat, *others]
+
+    before, after = RecordBoth(), RecordBoth()
+    with pytest.raises(InterruptedError):
+        fit(compiled(norm_model()), *callbacks(before, Interrupt(3)))
+    fit(compiled(norm_model(seed=5)), *callbacks(after))
+    assert set(after.statistics) == {before.statistics[-1]}
+    assert all(found == before.ranges[-1] for found in after.ranges)
+
+
+@pytest.mark.parametrize("name", ["freeze_ranges", "freeze_batch_norm"])
+@pytest.mark.parametrize("moment", [-0.1, 1.1])
+def test_a_moment_outside_the_run_is_refused(name, moment):
+    with pytest.raises(ValueError, match=f"Received: {name}={moment}"):
+        fit(compiled(dense_model()), QuantizationAwareTraining(**{name: moment}))
+
+
+def test_ranges_that_freeze_before_they_begin_are_refused():
+    qat = QuantizationAwareTraining(0.5, freeze_ranges=0.4)
+    with pytest.raises(ValueError, match=r"freeze_ranges.* in \[0.5, 1\]"):
+        fit(compiled(dense_model()), qat)
+
+
 @pytest.mark.parametrize("start", [-0.1, 1.0, 60])
 def test_a_start_outside_the_run_is_refused(start):
     model = compiled(dense_model())
@@ -189,3 +295,27 @@ def test_a_model_without_kernels_is_refused():
             callbacks=[QuantizationAwareTraining()],
             verbose=0,
         )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-12, 1e12])
+def test_huge_tiny_and_dead_kernels_become_sound_files(size, tmp_path):
+    model = compiled(dense_model(), keras.optimizers.SGD(0.0))
+    hidden = model.get_layer("hidden")
+    hidden.kernel.assign(size * hidden.kernel)
+    hidden.bias.assign(np.linspace(-1, 1, 16))
+    fit(model, QuantizationAwareTraining(), epochs=1)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.largest_difference <= 1
+    assert not report.float_operations
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kernel_bits", [2, 4])
+def test_kernels_of_few_bits_become_files(kernel_bits, tmp_path):
+    model = compiled(dense_model(activation=None))
+    qat = QuantizationAwareTraining(kernel_bits=kernel_bits, ranges=Percentile(99.9))
+    fit(model, qat, epochs=1)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.largest_difference <= 1
+    assert not report.float_operations

@@ -27,6 +27,20 @@ def dense_model(seed=0, activation="softmax", width=16):
     )
 
 
+def norm_model(seed=0):
+    """A model with batch normalisation between its two kernels."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, use_bias=False, name="hidden"),
+            keras.layers.BatchNormalization(momentum=0.9, name="norm"),
+            keras.layers.ReLU(name="relu"),
+            keras.layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+
+
 def compiled(model, optimizer="adam", **kwargs):
     """Compile, without XLA, whose compilation takes longer than these fits.
 

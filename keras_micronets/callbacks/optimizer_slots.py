@@ -1,5 +1,6 @@
 """The slots that an optimizer keeps for each weight, found by their paths."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import keras
@@ -24,11 +25,39 @@ def reset_slots(model: keras.Model) -> None:
     fresh = type(optimizer).from_config(optimizer.get_config())
     fresh.build(model.trainable_variables)
     for slot, initial in zip(optimizer.variables, fresh.variables, strict=True):
-        if slot.path.rpartition("/")[2] not in _COUNTS:
+        if _name(slot) not in _COUNTS:
             slot.assign(initial)
     averages = [slot for slot in optimizer.variables if slot.path.endswith("_average")]
     for average, weight in zip(averages, model.trainable_variables, strict=False):
         average.assign(ops.convert_to_numpy(weight))  # JAX would share the buffer
+
+
+def adopt_variables(model: keras.Model) -> None:
+    """Give a model an optimizer that trains its new variables too.
+
+    It is a new one of the same configuration, for a built optimizer takes no more
+    variables. Slots, step counts, learning rate and loss scale are copied by name.
+
+    Args:
+        model: A model whose trainable variables have become more; without a built
+            optimizer nothing happens.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        return
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(model.trainable_variables)
+    values = defaultdict(list)
+    for slot in optimizer.variables:
+        values[_name(slot)].append(ops.convert_to_numpy(slot))
+    for slot in fresh.variables:
+        if values[_name(slot)]:
+            slot.assign(values[_name(slot)].pop(0))
+    model.optimizer = fresh
+
+
+def _name(slot):
+    return slot.path.rpartition("/")[2]
 
 
 def zero_slots(

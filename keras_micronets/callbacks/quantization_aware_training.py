@@ -1,28 +1,49 @@
 from keras_micronets import layers
+from keras_micronets.callbacks.optimizer_slots import adopt_variables
 from keras_micronets.callbacks.progress_callback import ProgressCallback
+from keras_micronets.layers import QuantizationScheme
+from keras_micronets.ranges import MovingAverage, Ranges
 
 
 class QuantizationAwareTraining(ProgressCallback):
     """Train a model as the integer network that a device will run.
 
     Fake quantisers are placed when `fit` begins, and switched on at `start`: from
-    then on the forward pass rounds kernels and activations to 8 bits as LiteRT
-    does, and the ranges of the activations are learned. The model is the device's
-    simulation; `export_tflite` needs no calibration data. At the end of each
-    epoch, `logs["quantized"]` is the share of the quantisers that are on.
+    then on the forward pass rounds kernels and activations as LiteRT does, and the
+    ranges of the activations are learned. The model is the device's simulation;
+    `export_tflite` needs no calibration data. At the end of each epoch,
+    `logs["quantized"]` is the share of the quantisers that are on.
+
+    What moves beside the weights can be held for the end of the run, so that the
+    weights settle on a network that stands still. The training step is then compiled
+    once more. After the run nothing is held.
 
     Args:
         start: Float in [0, 1), the progress at which quantisation begins. Defaults
             to `0.0`.
+        ranges: How ranges are found: a value of `keras_micronets.ranges`; `None` for
+            `MovingAverage()`. Defaults to `None`.
+        kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4
+            bits, one with more; with 3, 5, 6 or 7 it rounds them once more, to 4 or
+            8. Defaults to `8`.
+        activation_bits: Integer from 2 to 8, simulated: files have 8. Defaults to `8`.
+        freeze_ranges: Float in [`start`, 1], the progress from which ranges stay;
+            `None` for never. Defaults to `None`.
+        freeze_batch_norm: Float in [0, 1], the progress from which batch
+            normalisation computes with its moving statistics, as the device does,
+            and leaves them; `None` for never. Defaults to `None`.
 
     Raises:
-        ValueError: When `fit` begins, if `start` lies outside [0, 1), or the model
-            is not built or has no layer with a kernel.
+        ValueError: When `fit` begins, if an argument lies outside its range, the
+            model is not built or has no layer with a kernel, or has quantisers with
+            other ranges or bits.
 
     Example:
 
     ```python
-    qat = keras_micronets.callbacks.QuantizationAwareTraining(start=0.5)
+    qat = keras_micronets.callbacks.QuantizationAwareTraining(
+        start=0.5, freeze_ranges=0.9, freeze_batch_norm=0.8
+    )
     model.fit(x, y, epochs=20, callbacks=[qat])
     keras_micronets.export_tflite(model, "model.tflite")
     ```
@@ -31,9 +52,23 @@ class QuantizationAwareTraining(ProgressCallback):
     Efficient Integer-Arithmetic-Only Inference".
     """
 
-    def __init__(self, start: float = 0.0):
+    def __init__(
+        self,
+        start: float = 0.0,
+        *,
+        ranges: Ranges | None = None,
+        kernel_bits: int = 8,
+        activation_bits: int = 8,
+        freeze_ranges: float | None = None,
+        freeze_batch_norm: float | None = None,
+    ):
         super().__init__()
         self.start = start
+        self.ranges = ranges
+        self.kernel_bits = kernel_bits
+        self.activation_bits = activation_bits
+        self.freeze_ranges = freeze_ranges
+        self.freeze_batch_norm = freeze_batch_norm
 
     def set_model(self, model):
         super().set_model(model)
@@ -42,16 +77,47 @@ class QuantizationAwareTraining(ProgressCallback):
                 "Expected `start` in [0, 1), a fraction of the run. "
                 f"Received: start={self.start}."
             )
-        layers.promote(model, quantize=True).warn()
+        _check_moment("freeze_ranges", self.freeze_ranges, self.start)
+        _check_moment("freeze_batch_norm", self.freeze_batch_norm, 0.0)
+        scheme = QuantizationScheme(
+            self.ranges or MovingAverage(), self.kernel_bits, self.activation_bits
+        )
+        n_trained = len(model.trainable_variables)
+        layers.promote(model, quantize=scheme).warn()
+        if len(model.trainable_variables) > n_trained:
+            adopt_variables(model)
 
     def on_train_begin(self, logs=None):
         self._is_on = False
+        self._held = None  # what an interrupted run may have left is not known
 
     def on_progress(self, step, progress):
         if progress >= self.start and not self._is_on:
             layers.set_quantizers(self.model, True)
             self._is_on = True
+        held = {
+            "ranges": _is_past(self.freeze_ranges, progress),
+            "statistics": _is_past(self.freeze_batch_norm, progress),
+        }
+        if held != self._held:
+            layers.hold(self.model, **held)
+            self._held = held
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             logs["quantized"] = layers.quantized_share(self.model)
+
+    def on_train_end(self, logs=None):
+        layers.hold(self.model)
+
+
+def _is_past(moment, progress):
+    return moment is not None and progress >= moment
+
+
+def _check_moment(name, moment, earliest):
+    if moment is not None and not earliest <= moment <= 1.0:
+        raise ValueError(
+            f"Expected `{name}` in [{earliest}, 1], a fraction of the run, or `None`. "
+            f"Received: {name}={moment}."
+        )

@@ -5,6 +5,7 @@ from keras_micronets.layers.activation_twins import ACTIVATION_TWINS
 from keras_micronets.layers.batches import batches
 from keras_micronets.layers.clone import clone, keeps_state, strip
 from keras_micronets.layers.gradients import kernel_gradients
+from keras_micronets.layers.hold import hold
 from keras_micronets.layers.kernel import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.kernel_twins import (
@@ -19,6 +20,7 @@ from keras_micronets.layers.kernel_twins import (
 from keras_micronets.layers.layout import Layout
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.promote import Promotion, promote
+from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.quantizers import (
     freeze_quantizers,
     quantized_share,

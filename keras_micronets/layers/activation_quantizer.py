@@ -4,8 +4,13 @@ from keras import ops
 from keras_micronets.layers.fake_quant import quantize_activation
 from keras_micronets.layers.source import mark, sums_of, wide
 from keras_micronets.layers.state import Quantizer, choose, read
+from keras_micronets.ranges import MovingAverage, Ranges
 
-SMALLEST_RANGE = 1e-4
+# A bias has the product of the scales of input and kernel, in 32 bits: at a product
+# of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
+# with LiteRT 2.3; XNNPACK used to refuse such files). With the smallest range of a
+# kernel, this one keeps the product above 6e-10.
+SMALLEST_RANGE = 5e-3
 HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
 
 
@@ -13,17 +18,18 @@ HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
 class ActivationQuantizer(Quantizer):
     """Round a tensor to the 8-bit integers that the device will compute with.
 
-    While training, the range follows a moving average of the batches' minimum
-    and maximum; the first batch sets it. Zero is always representable. Gradients
-    pass straight through inside the range and stop outside (Jacob et al. 2018).
-    Does nothing, and observes nothing, until `active` is set.
+    While training, the range follows what `ranges` measures of each batch, unless
+    `held` is set. A batch with values that are not finite leaves it as it is. Zero
+    is always representable. Gradients pass straight through inside the range and
+    stop outside (Jacob et al. 2018). Does nothing, and observes nothing, until
+    `active` is set; rounds nothing before it has seen a batch.
 
     Args:
         fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
             for the output of a softmax; `None` to learn the range. Defaults to
             `None`.
-        momentum: Float in [0, 1), the weight of the past in the moving average.
-            Defaults to `0.99`.
+        ranges: A value of `keras_micronets.ranges`, how the range is learned; `None`
+            for `MovingAverage()`. Defaults to `None`.
         bits: Integer from 2 to 8. Defaults to `8`.
 
     Call arguments:
@@ -31,19 +37,22 @@ class ActivationQuantizer(Quantizer):
         training: Boolean, whether to move the range.
         rectify: Boolean, whether to round `relu(inputs)` instead, which costs less
             than one after the other. Defaults to `False`.
+
+    Raises:
+        ValueError: When called for an export, if it is on and has seen no data.
     """
 
     def __init__(
         self,
         *,
         fixed_range: tuple[float, float] | None = None,
-        momentum: float = 0.99,
+        ranges: Ranges | None = None,
         bits: int = 8,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.fixed_range = fixed_range and tuple(fixed_range)
-        self.momentum = momentum
+        self.ranges = ranges or MovingAverage()
         self.bits = bits
 
     def build(self, input_shape=None):
@@ -69,15 +78,37 @@ class ActivationQuantizer(Quantizer):
         rectified = ops.relu if rectify else _same
         if self.frozen is not None:
             outputs = rectified(inputs)
-            return self._quantize(outputs, *self.bounds()) if self.frozen else outputs
+            return self._quantize_frozen(outputs) if self.frozen else outputs
         active = read(self.active)
-        if training and self.fixed_range is None:
+        if training and self.learns:
             return self._learn(inputs, active, rectify)
         return choose(
-            active,
+            self.is_on(),
             lambda: self._on_device(inputs, rectify),
             lambda: rectified(inputs),
         )
+
+    def _quantize_frozen(self, inputs):
+        lower, upper = self.frozen_bounds
+        if not lower < upper:
+            raise ValueError(
+                "Expected quantisers whose ranges were learned. Received: "
+                f"{self.lower.path.rpartition('/')[0]!r}, which is on and has seen no "
+                "data. Train a batch that passes through it, or switch it off with "
+                "`quantizer.active.assign(False)`: what it stands at stays in float."
+            )
+        return self._quantize(inputs, lower, upper)
+
+    @property
+    def learns(self):
+        """Whether training moves the range."""
+        return self.fixed_range is None and not self.held
+
+    def is_on(self):
+        """Return whether the quantiser rounds; not before it has seen a batch."""
+        if self.frozen is not None:
+            return self.frozen
+        return ops.logical_and(read(self.active), ops.less(*self.bounds()))
 
     def bounds(self):
         """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
@@ -85,7 +116,7 @@ class ActivationQuantizer(Quantizer):
             return self.frozen_bounds
         return read(self.lower), read(self.upper)
 
-    def step(self):
+    def scale(self):
         """Return the real value of one integer."""
         lower, upper = _apart(*self.bounds())
         span = ops.subtract(wide(upper), wide(lower))
@@ -102,10 +133,10 @@ class ActivationQuantizer(Quantizer):
 
         def on():
             lower, upper = self.bounds()
-            zero_point = ops.round(ops.divide(lower, self.step()))
-            middle = ops.multiply(self.step(), zero_point + 2 ** (self.bits - 1))
+            zero_point = ops.round(ops.divide(lower, self.scale()))
+            middle = ops.multiply(self.scale(), zero_point + 2 ** (self.bits - 1))
             away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
-            nudge = ops.cast(ops.multiply(self.step(), HALF_AWAY), inputs.dtype)
+            nudge = ops.cast(ops.multiply(self.scale(), HALF_AWAY), inputs.dtype)
             return self._quantize(ops.add(inputs, nudge * away), lower, upper)
 
         return choose(self.is_on(), on, lambda: inputs)
@@ -121,7 +152,7 @@ class ActivationQuantizer(Quantizer):
         """
         lower, upper = _apart(*self.bounds())
         rounded = self._quantize(inputs, lower, upper, rectify=rectify)
-        own, sums = self.step(), sums_of(inputs)
+        own, sums = self.scale(), sums_of(inputs)
         values = ops.cast(inputs, "float32")
         if sums is None:
             integers = ops.round(ops.divide(values, own))
@@ -137,9 +168,10 @@ class ActivationQuantizer(Quantizer):
         past = self.bounds()
 
         def on():
-            batch = _extremes(inputs, rectify)
+            batch = self.ranges.measure(inputs, rectify=rectify)
             bounds = self._moved(batch, past)
-            options = {"rectify": rectify, "extremes": batch}
+            extremes = batch if isinstance(self.ranges, MovingAverage) else None
+            options = {"rectify": rectify, "extremes": extremes}
             return (self._quantize(inputs, *bounds, **options), *bounds)
 
         def off():
@@ -151,24 +183,35 @@ class ActivationQuantizer(Quantizer):
         return outputs
 
     def _moved(self, batch, past):
-        first = ops.equal(*past)
-        return tuple(
-            ops.where(first, new, self.momentum * old + (1 - self.momentum) * new)
+        lower, upper = batch
+        sound = ops.isfinite(ops.subtract(upper, lower))
+        momentum = self.ranges.momentum
+        first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
+        lower, upper = (
+            ops.where(first, new, momentum * old + (1 - momentum) * new)
             for old, new in zip(past, batch, strict=True)
         )
+        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+        return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
 
     def freeze(self, *, keep=True):
-        bounds = (ops.convert_to_numpy(bound) for bound in (self.lower, self.upper))
-        self.frozen_bounds = [bound.item() for bound in bounds]
+        self.unfreeze()
+        bounds = [ops.convert_to_numpy(bound).item() for bound in self.bounds()]
         super().freeze(keep=keep)
+        self.frozen_bounds = bounds
 
     def get_config(self):
         return {
             **super().get_config(),
             "fixed_range": self.fixed_range,
-            "momentum": self.momentum,
+            "ranges": keras.saving.serialize_keras_object(self.ranges),
             "bits": self.bits,
         }
+
+    @classmethod
+    def from_config(cls, config):
+        ranges = keras.saving.deserialize_keras_object(config["ranges"])
+        return super().from_config({**config, "ranges": ranges})
 
 
 def _apart(lower, upper):
@@ -177,10 +220,3 @@ def _apart(lower, upper):
 
 def _same(inputs):
     return inputs
-
-
-def _extremes(inputs, rectify):
-    """The smallest and largest value of a batch, zero among them."""
-    inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
-    smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
-    return ops.convert_to_tensor(smallest), ops.maximum(ops.max(inputs), 0.0)

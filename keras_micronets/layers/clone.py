@@ -71,7 +71,7 @@ def clone(model: keras.Model) -> keras.Model:
     for target, source in zip(targets, sources, strict=True):
         if is_twin(source) and not is_twin(target):  # a subclassed model made it
             target.__class__ = type(source)
-            target.quantizers = ()
+            target.quantizers, target.scheme = (), source.scheme
             target.extend(source.quantizers)
     pairs = zip(_plain_variables(copy), _plain_variables(model), strict=True)
     for target, source in (*pairs, *_state_pairs(targets, sources)):
@@ -107,7 +107,7 @@ def _as_not_compiled(model):
 def _plain_copy(layer):
     config = layer.get_config()
     if is_twin(layer):
-        config.pop("quantizers")
+        del config["quantizers"], config["scheme"]
     return plain_class(layer).from_config(config)
 
 

@@ -42,10 +42,10 @@ class Sums(Exact):
         """Return whether the input is rounded, a Boolean or a tensor."""
         return self.inputs.is_on()
 
-    def step(self):
+    def scale(self):
         """Return the real value of one integer: a number, or one for each channel."""
         scale = ops.divide(wide(self.limit()), self.largest)
-        return ops.multiply(self.inputs.step(), ops.cast(scale, "float32"))
+        return ops.multiply(self.inputs.scale(), ops.cast(scale, "float32"))
 
     def scaled(self, factor):
         """Return the sums after each channel has been multiplied by a number.
@@ -82,9 +82,9 @@ class Products(Exact):
         """Return whether the tensors are rounded, a Boolean or a tensor."""
         return self.first.is_on()
 
-    def step(self):
+    def scale(self):
         """Return the real value of one integer."""
-        return ops.multiply(self.first.step(), self.second.step())
+        return ops.multiply(self.first.scale(), self.second.scale())
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Means(Exact):
     n: int
 
     def integers(self, values, step):
-        own = self.inputs.step()
+        own = self.inputs.scale()
         sums = ops.round(ops.divide(ops.multiply(values, self.n), own))
         ratio = ops.multiply(ops.divide(own, step), 1.0 / self.n)
         return ops.round(ops.multiply(sums, ratio))
@@ -117,7 +117,7 @@ class Rescaled(Exact):
     inputs: Any
 
     def integers(self, values, step):
-        own = self.inputs.step()
+        own = self.inputs.scale()
         ratio = ops.divide(wide(own), wide(step))
         integers = ops.round(ops.divide(values, own))
         return ops.cast(ops.round(ops.multiply(wide(integers), ratio)), "float32")
@@ -138,9 +138,9 @@ class Leaked(Exact):
     slope: float
 
     def integers(self, values, step):
-        ratio = ops.divide(self.inputs.step(), step)
-        below = ops.divide(values, ops.multiply(self.inputs.step(), self.slope))
-        above = ops.divide(values, self.inputs.step())
+        ratio = ops.divide(self.inputs.scale(), step)
+        below = ops.divide(values, ops.multiply(self.inputs.scale(), self.slope))
+        above = ops.divide(values, self.inputs.scale())
         negative = ops.less(values, 0.0)
         integers = ops.round(ops.where(negative, below, above))
         factor = ops.where(negative, ops.multiply(ratio, self.slope), ratio)
@@ -169,7 +169,7 @@ class Terms(Exact):
         terms = [term() for term in self.terms]
         if any(term is None for term in terms):
             return ops.round(ops.divide(values, step))
-        ratios = [ops.divide(grid.step(), step) for grid in self.grids]
+        ratios = [ops.divide(grid.scale(), step) for grid in self.grids]
         exponent = ops.floor(ops.log2(ops.maximum(*ratios)))
         scale = ops.power(2.0, ADD_BITS - exponent)
         total = ops.divide(scale, 2.0)  # so that the shift rounds
@@ -178,7 +178,7 @@ class Terms(Exact):
             terms, self.grids, self.signs, ratios, strict=True
         ):
             factor = ops.round(ops.multiply(sign * ratio, scale))
-            integers = ops.round(ops.divide(ops.cast(term, "float32"), grid.step()))
+            integers = ops.round(ops.divide(ops.cast(term, "float32"), grid.scale()))
             product = ops.cast(integers, "int32") * ops.cast(factor, "int32")
             total = ops.add(total, product)
         shift = ops.cast(ADD_BITS - exponent, "int32")
@@ -204,7 +204,7 @@ class HardSwished(Exact):
         tensor = self.tensor()
         if tensor is None:
             return ops.round(ops.divide(values, step))
-        own = self.inputs.step()
+        own = self.inputs.scale()
         finer = ops.divide(wide(own), 128.0)
         factor, exponent = _multiplier(ops.divide(finer, wide(step)))
         gate_factor, gate_exponent = _multiplier(ops.divide(finer, 3 / 2**15))

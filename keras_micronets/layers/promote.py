@@ -5,7 +5,14 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.placement import place_quantizers
-from keras_micronets.layers.twins import TWINS, has_twin, is_kernel_layer, is_twin
+from keras_micronets.layers.quantization_scheme import QuantizationScheme
+from keras_micronets.layers.twins import (
+    TWINS,
+    has_twin,
+    is_kernel_layer,
+    is_twin,
+    plain_class,
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,9 @@ class Promotion:
         _warn(self.floating, "have no quantised twin and stay in float")
 
 
-def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
+def promote(
+    model: keras.Model, *, quantize: bool | QuantizationScheme = False
+) -> Promotion:
     """Turn the layers of a model into their twins, in place.
 
     Layer names, weights, optimizer state and every reference to the layers
@@ -38,14 +47,15 @@ def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
     Args:
         model: A built Keras model: sequential, functional or subclassed, nested
             models included.
-        quantize: Boolean, whether to add fake quantisers as well (inactive ones).
-            Defaults to `False`.
+        quantize: Boolean, whether to add fake quantisers as well (inactive ones); or
+            a `QuantizationScheme` that says which. Defaults to `False`.
 
     Returns:
         A `Promotion` that names what was promoted and what was skipped.
 
     Raises:
-        ValueError: If the model is not built, or has no kernel to prune.
+        ValueError: If the model is not built, has no kernel to prune, or has
+            quantisers of another scheme.
 
     Example:
 
@@ -75,8 +85,15 @@ def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
         placement = place_quantizers(model)
         wanted.update(placement.quantizers)
         floating = placement.floating
+        # Where no graph says so, their statistics can be held all the same.
+        norms = [x for x in layers if plain_class(x) is keras.layers.BatchNormalization]
+        wanted = {**dict.fromkeys(norms, ()), **wanted}
     usable = {layer: names for layer, names in wanted.items() if _is_plain(layer)}
-    promoted = [layer for layer, names in usable.items() if _promote(layer, names)]
+    scheme = quantize if isinstance(quantize, QuantizationScheme) else None
+    _check_scheme(usable, scheme)
+    promoted = [
+        layer for layer, names in usable.items() if _promote(layer, names, scheme)
+    ]
     if promoted:
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
@@ -85,7 +102,7 @@ def promote(model: keras.Model, *, quantize: bool = False) -> Promotion:
     return Promotion(_names(promoted), _names(skipped, classes=True), floating)
 
 
-def _promote(layer, quantizers):
+def _promote(layer, quantizers, scheme):
     """Make one layer a twin; return whether anything changed."""
     missing = set(quantizers) - set(getattr(layer, "quantizers", ()))
     if is_twin(layer) and not missing:
@@ -93,8 +110,21 @@ def _promote(layer, quantizers):
     if not is_twin(layer):
         layer.__class__ = TWINS[type(layer)]
         layer.quantizers = ()
+    if scheme is not None:
+        layer.scheme = scheme
     layer.extend(quantizers)
     return True
+
+
+def _check_scheme(layers, scheme):
+    """Quantisers that are there were trained; they are not exchanged unasked."""
+    for layer in layers:
+        if scheme and getattr(layer, "quantizers", ()) and layer.scheme != scheme:
+            raise ValueError(
+                f"Expected the scheme that the quantisers of {layer.name!r} already "
+                f"have: {layer.scheme}. Received: {scheme}. To begin anew, promote "
+                "what `keras_micronets.strip(model)` returns."
+            )
 
 
 def _is_plain(layer):

@@ -5,6 +5,7 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.learned_kernel_quantizer import LearnedKernelQuantizer
 from keras_micronets.layers.state import Quantizer
 
 
@@ -15,9 +16,22 @@ def quantizers(model: keras.Model) -> list[Quantizer]:
 
 
 def set_quantizers(model: keras.Model, active: bool) -> None:
-    """Switch all fake quantisers of a promoted model on or off."""
+    """Switch all fake quantisers of a promoted model on or off.
+
+    Steps that will be learned begin at the kernels' present ranges, once.
+    """
     for quantizer in quantizers(model):
         quantizer.active.assign(active)
+    if active:
+        for layer in _keras_private.flatten_layers(model):
+            for name in getattr(layer, "kernel_names", ()):
+                _begin(layer, name)
+
+
+def _begin(layer, name):
+    quantizer = getattr(layer, f"{name}_quantizer", None)
+    if isinstance(quantizer, LearnedKernelQuantizer):
+        quantizer.begin(layer.to_device(name, layer.masked(name)))
 
 
 def quantized_share(model: keras.Model) -> float:

@@ -50,7 +50,7 @@ class Exact:
             values: The tensor.
             step: Real value of one of the integers asked for.
         """
-        own = self.step()
+        own = self.scale()
         integers = ops.round(ops.divide(values, own))
         return ops.round(ops.multiply(integers, ops.divide(own, step)))
 

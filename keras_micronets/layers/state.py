@@ -59,7 +59,12 @@ class State(keras.layers.Layer):
 
 
 class Quantizer(State):
-    """Base of the fake quantisers: a switch, and a frozen form for export."""
+    """Base of the fake quantisers: a switch, and a frozen form for export.
+
+    While `held` is set, training leaves the range as it is (`layers.hold`).
+    """
+
+    held = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -5,10 +5,9 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.activation_quantizer import ActivationQuantizer
 from keras_micronets.layers.exact import HardSwished, Products, Sums
-from keras_micronets.layers.kernel_quantizer import KernelQuantizer
 from keras_micronets.layers.mask import Mask
+from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.source import grid_of, mark, round_to_step, sums_of
 from keras_micronets.layers.state import State
 
@@ -34,11 +33,17 @@ class Twin:
         quantizers: Names of the tensors that have a fake quantiser: `"output"`,
             `"input_0"`, `"input_1"`, ... for the tensors that the layer reads.
             Defaults to `()`.
+        scheme: A `QuantizationScheme`, or its configuration as Keras saves it; `None`
+            for 8 bits and moving averages. Defaults to `None`.
     """
 
-    def __init__(self, *args, quantizers=(), **kwargs):
+    scheme = QuantizationScheme()
+
+    def __init__(self, *args, quantizers=(), scheme=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.quantizers = tuple(quantizers)
+        if scheme is not None:
+            self.scheme = keras.saving.deserialize_keras_object(scheme)
         if self.built:  # Keras builds layers without weights in their constructor
             self.extend(())
 
@@ -74,7 +79,7 @@ class Twin:
     def make_quantizer(self, name):
         made = {"output": self.output_activation, "gate": keras.activations.sigmoid}
         fixed = FIXED_RANGES.get(made.get(name))
-        return ActivationQuantizer(
+        return self.scheme.activation_quantizer(
             fixed_range=fixed or None, name=f"{name}_quantizer", dtype=self.dtype_policy
         )
 
@@ -113,7 +118,11 @@ class Twin:
         return keras.tree.pack_sequence_as(inputs, quantized)
 
     def get_config(self):
-        return {**super().get_config(), "quantizers": list(self.quantizers)}
+        return {
+            **super().get_config(),
+            "quantizers": list(self.quantizers),
+            "scheme": keras.saving.serialize_keras_object(self.scheme),
+        }
 
 
 def products(first, second):
@@ -150,12 +159,13 @@ class KernelTwin(Twin):
                 setattr(self, f"{name}_mask", self.build_nested(mask, shape))
             wanted = "kernel" in self.quantizers
             if wanted and not hasattr(self, f"{name}_quantizer"):
-                quantizer = KernelQuantizer(
+                shape = self.to_device(name, ops.zeros(shape)).shape
+                quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
                     name=f"{name}_quantizer",
                     dtype=self.dtype_policy,
                 )
-                setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+                setattr(self, f"{name}_quantizer", self.build_nested(quantizer, shape))
         super().build_state()
 
     def quantization_axis(self, name):
@@ -198,7 +208,7 @@ class KernelTwin(Twin):
         if self.bias is not None:
             bias = self.bias
             if sums is not None and not training:
-                bias = round_to_step(bias, sums.step(), sums.is_on())
+                bias = round_to_step(bias, sums.scale(), sums.is_on())
             outputs = ops.add(outputs, self.shaped(bias))
         outputs = self.fake_quantize("preactivation", mark(outputs, sums))
         return self.activate(outputs, self.activation)

@@ -1,0 +1,99 @@
+import keras
+import model_cases
+import numpy as np
+import pytest
+
+from keras_micronets import layers
+from keras_micronets.layers import ActivationQuantizer, QuantizationScheme
+from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.ranges import MovingAverage, Percentile
+
+SCHEME = QuantizationScheme(Percentile(99.0), kernel_bits=4, activation_bits=6)
+
+
+def quantised(kind, scheme=SCHEME):
+    model = model_cases.MODELS[kind]()
+    layers.promote(model, quantize=scheme)
+    layers.set_quantizers(model, True)
+    model(model_cases.images(), training=True)
+    return model
+
+
+def schemes(model):
+    """What the quantisers of a model were made with."""
+    return {
+        (q.bits, q.ranges) if isinstance(q, ActivationQuantizer) else q.bits
+        for q in quantizers(model)
+    }
+
+
+def test_quantisers_are_made_by_it():
+    assert schemes(quantised("residual")) == {4, (6, Percentile(99.0))}
+    plain = quantised("residual", True)
+    assert schemes(plain) == {8, (8, MovingAverage(0.99))}
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_kernels_have_as_many_values_as_their_bits_allow(bits):
+    model = quantised("residual", QuantizationScheme(kernel_bits=bits))
+    kernel = model.get_layer("conv2").effective()
+    for channel in np.moveaxis(keras.ops.convert_to_numpy(kernel), -1, 0):
+        steps = channel / (np.abs(channel).max() / (2 ** (bits - 1) - 1))
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["residual", "nested"])
+def test_it_is_saved_with_the_model(kind, tmp_path):
+    model = quantised(kind)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert schemes(loaded) == schemes(model)
+    np.testing.assert_allclose(
+        model_cases.outputs(loaded), model_cases.outputs(model), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("kind", ["residual", "subclassed"])
+def test_copies_have_it_and_plain_copies_do_not(kind):
+    model = quantised(kind)
+    copy = layers.clone(model)
+    assert schemes(copy) == schemes(model)
+    np.testing.assert_allclose(
+        model_cases.outputs(copy), model_cases.outputs(model), atol=1e-6
+    )
+    assert schemes(layers.strip(model)) == set()
+
+
+def test_pruning_first_leaves_the_choice():
+    model = model_cases.residual()
+    layers.promote(model)
+    layers.promote(model, quantize=SCHEME)
+    assert schemes(model) == {4, (6, Percentile(99.0))}
+
+
+def test_quantisers_keep_their_scheme_and_another_is_refused():
+    model = quantised("residual")
+    layers.promote(model, quantize=True)
+    layers.promote(model, quantize=SCHEME)
+    assert schemes(model) == {4, (6, Percentile(99.0))}
+    with pytest.raises(ValueError, match="kernel_bits=8"):
+        layers.promote(model, quantize=QuantizationScheme())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "received"),
+    [
+        ({"kernel_bits": 1}, "kernel_bits=1"),
+        ({"kernel_bits": 9}, "kernel_bits=9"),
+        ({"activation_bits": 7.5}, "activation_bits=7.5"),
+        ({"ranges": 0.99}, "ranges=0.99"),
+    ],
+)
+def test_what_lies_outside_is_refused(arguments, received):
+    with pytest.raises(ValueError, match=f"Received: {received}"):
+        QuantizationScheme(**arguments)
+
+
+def test_round_trip():
+    config = keras.saving.serialize_keras_object(SCHEME)
+    assert keras.saving.deserialize_keras_object(config) == SCHEME
