@@ -79,14 +79,16 @@ class ActivationQuantizer(Quantizer):
         if self.frozen is not None:
             outputs = rectified(inputs)
             return self._quantize_frozen(outputs) if self.frozen else outputs
-        active = read(self.active)
         if training and self.learns:
-            return self._learn(inputs, active, rectify)
-        return choose(
-            self.is_on(),
-            lambda: self._on_device(inputs, rectify),
-            lambda: rectified(inputs),
-        )
+            return self._learn(inputs, read(self.active), rectify)
+        bounds = self.bounds()
+
+        def on():
+            if training:
+                return self._quantize(inputs, *bounds, rectify=rectify)
+            return self._on_device(inputs, bounds, rectify)
+
+        return choose(self.is_on(), on, lambda: rectified(inputs))
 
     def _quantize_frozen(self, inputs):
         lower, upper = self.frozen_bounds
@@ -122,6 +124,11 @@ class ActivationQuantizer(Quantizer):
         span = ops.subtract(wide(upper), wide(lower))
         return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
 
+    def zero_point(self):
+        """Return the signed integer that stands for zero."""
+        least = ops.round(ops.divide(self.bounds()[0], self.scale()))
+        return ops.subtract(-(2 ** (self.bits - 1)), least)
+
     def average(self, inputs):
         """Round averages of this quantiser's tensors, which keep its integers.
 
@@ -132,12 +139,10 @@ class ActivationQuantizer(Quantizer):
             return self._quantize(inputs, *self.bounds()) if self.frozen else inputs
 
         def on():
-            lower, upper = self.bounds()
-            zero_point = ops.round(ops.divide(lower, self.scale()))
-            middle = ops.multiply(self.scale(), zero_point + 2 ** (self.bits - 1))
+            middle = ops.negative(ops.multiply(self.scale(), self.zero_point()))
             away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
             nudge = ops.cast(ops.multiply(self.scale(), HALF_AWAY), inputs.dtype)
-            return self._quantize(ops.add(inputs, nudge * away), lower, upper)
+            return self._quantize(ops.add(inputs, nudge * away), *self.bounds())
 
         return choose(self.is_on(), on, lambda: inputs)
 
@@ -145,19 +150,19 @@ class ActivationQuantizer(Quantizer):
         bounds = _apart(lower, upper)
         return quantize_activation(inputs, *bounds, bits=self.bits, **options)
 
-    def _on_device(self, inputs, rectify):
+    def _on_device(self, inputs, bounds, rectify):
         """Round exactly as LiteRT does, while the gradients are those of `_quantize`.
 
         Where the device has integers, it rescales those; anything else is divided.
         """
-        lower, upper = _apart(*self.bounds())
+        lower, upper = _apart(*bounds)
         rounded = self._quantize(inputs, lower, upper, rectify=rectify)
         own, sums = self.scale(), sums_of(inputs)
         values = ops.cast(inputs, "float32")
         if sums is None:
             integers = ops.round(ops.divide(values, own))
         else:
-            integers = sums.integers(values, own)
+            integers = sums.integers(values, self)
         least = ops.round(ops.divide(lower, own))
         exact = own * ops.clip(integers, least, ops.add(least, 2**self.bits - 1))
         exact = ops.cast(exact, rounded.dtype)

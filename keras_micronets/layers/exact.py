@@ -99,11 +99,17 @@ class Means(Exact):
     inputs: Any
     n: int
 
-    def integers(self, values, step):
+    def integers(self, values, target):
         own = self.inputs.scale()
         sums = ops.round(ops.divide(ops.multiply(values, self.n), own))
-        ratio = ops.multiply(ops.divide(own, step), 1.0 / self.n)
-        return ops.round(ops.multiply(sums, ratio))
+        # A range is often that of one mean, which makes halves frequent: they fall
+        # as the device's own sum with its zero points does.
+        zero, new_zero = self.inputs.zero_point(), target.zero_point()
+        ratio = ops.divide(own, target.scale())
+        raw = ops.add(sums, ops.multiply(zero, self.n))
+        bias = ops.subtract(new_zero, ops.multiply(zero, ratio))
+        outputs = ops.round(ops.add(ops.multiply(raw, ratio / self.n), bias))
+        return ops.subtract(outputs, new_zero)
 
 
 @dataclass(frozen=True)
@@ -116,9 +122,9 @@ class Rescaled(Exact):
 
     inputs: Any
 
-    def integers(self, values, step):
+    def integers(self, values, target):
         own = self.inputs.scale()
-        ratio = ops.divide(wide(own), wide(step))
+        ratio = ops.divide(wide(own), wide(target.scale()))
         integers = ops.round(ops.divide(values, own))
         return ops.cast(ops.round(ops.multiply(wide(integers), ratio)), "float32")
 
@@ -137,8 +143,8 @@ class Leaked(Exact):
     inputs: Any
     slope: float
 
-    def integers(self, values, step):
-        ratio = ops.divide(self.inputs.scale(), step)
+    def integers(self, values, target):
+        ratio = ops.divide(self.inputs.scale(), target.scale())
         below = ops.divide(values, ops.multiply(self.inputs.scale(), self.slope))
         above = ops.divide(values, self.inputs.scale())
         negative = ops.less(values, 0.0)
@@ -165,8 +171,8 @@ class Terms(Exact):
     grids: tuple
     signs: tuple = (1, 1)
 
-    def integers(self, values, step):
-        terms = [term() for term in self.terms]
+    def integers(self, values, target):
+        terms, step = [term() for term in self.terms], target.scale()
         if any(term is None for term in terms):
             return ops.round(ops.divide(values, step))
         ratios = [ops.divide(grid.scale(), step) for grid in self.grids]
@@ -200,8 +206,8 @@ class HardSwished(Exact):
     tensor: Any
     inputs: Any
 
-    def integers(self, values, step):
-        tensor = self.tensor()
+    def integers(self, values, target):
+        tensor, step = self.tensor(), target.scale()
         if tensor is None:
             return ops.round(ops.divide(values, step))
         own = self.inputs.scale()

@@ -41,18 +41,18 @@ def sums_of(tensor):
 class Exact:
     """Base of what is behind a tensor that the device has in more than 8 bits."""
 
-    def integers(self, values, step):
+    def integers(self, values, target):
         """Return a tensor's integers as the device rounds them, not clipped.
 
-        It multiplies its own integers by the ratio of their step to the new one.
+        It multiplies its own integers by the ratio of their scale to the new one.
 
         Args:
             values: The tensor.
-            step: Real value of one of the integers asked for.
+            target: The `ActivationQuantizer` whose integers are asked for; zero is 0.
         """
         own = self.scale()
         integers = ops.round(ops.divide(values, own))
-        return ops.round(ops.multiply(integers, ops.divide(own, step)))
+        return ops.round(ops.multiply(integers, ops.divide(own, target.scale())))
 
 
 def wide(values):
