@@ -245,7 +245,8 @@ def test_weights_train_on_while_all_else_stays():
     before = model.get_layer("hidden").get_weights()[0]
     gamma = np.array(keras.ops.convert_to_numpy(model.get_layer("norm").gamma))
     fit(model, QuantizationAwareTraining(freeze_ranges=0, freeze_batch_norm=0))
-    assert np.all(model.get_layer("hidden").get_weights()[0] != before)
+    changed = model.get_layer("hidden").get_weights()[0] != before
+    assert np.mean(changed) > 0.5
     after = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
     assert np.all(after != gamma)
 

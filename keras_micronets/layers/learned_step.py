@@ -37,7 +37,9 @@ def scale_gradient(variable, factor):
     """Return a variable's value; the gradient it gets is multiplied by a factor."""
     value = ops.stop_gradient(variable)
     change = ops.subtract(ops.convert_to_tensor(variable), value)  # zero
-    return ops.add(value, ops.multiply(change, ops.stop_gradient(factor)))
+    return ops.add(
+        value, ops.multiply(change, ops.stop_gradient(ops.convert_to_tensor(factor)))
+    )
 
 
 def gradient_scale(unit, count, highest: int):

@@ -50,7 +50,7 @@ class Exact:
             values: The tensor.
             target: The `ActivationQuantizer` whose integers are asked for; zero is 0.
         """
-        own = self.scale()
+        own = ops.maximum(self.scale(), SMALLEST_STEP)  # zero where gamma is
         integers = ops.round(ops.divide(values, own))
         return ops.round(ops.multiply(integers, ops.divide(own, target.scale())))
 
