@@ -330,7 +330,7 @@ def test_training_needs_no_tensorflow(tmp_path):
 def test_learners_are_exported_by_a_process_of_tensorflow(tmp_path):
     pytest.importorskip("tensorflow")
     model, pool = compiled(dense_model()), kmn.LearnerPool(tmp_path / "pool")
-    fit(model, *both(), kmn.callbacks.LearnerCheckpoint(pool, start=0.5), epochs=2)
+    fit(model, *both(), kmn.callbacks.LearnerCheckpoint(pool, start=0.7), epochs=4)
     quantized = pool.quantize(verbose=0)
     assert [learner.name for learner in quantized] == [learner.name for learner in pool]
     assert quantized[0].origin.endswith("int8, ranges learned")

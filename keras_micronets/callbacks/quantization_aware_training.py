@@ -91,6 +91,12 @@ class QuantizationAwareTraining(ProgressCallback):
         self._is_on = False
         self._held = None  # what an interrupted run may have left is not known
 
+    def on_train_batch_end(self, batch, logs=None):
+        # Not between two epochs: a learner taken there would have quantisers that are
+        # on and have seen no data.
+        if batch + 1 < (self.params["steps"] or 0):
+            super().on_train_batch_end(batch, logs)
+
     def on_progress(self, step, progress):
         if progress >= self.start and not self._is_on:
             layers.set_quantizers(self.model, True)
