@@ -8,7 +8,7 @@ from keras_micronets.layers import (
     quantized_share,
     set_quantizers,
 )
-from keras_micronets.layers.quantizers import input_range, quantizers
+from keras_micronets.layers.quantizers import quantizers
 
 
 @pytest.fixture
@@ -35,12 +35,6 @@ def test_share_of_a_plain_model():
 def test_each_once(model):
     found = quantizers(model)
     assert len({id(quantizer) for quantizer in found}) == len(found)
-
-
-def test_input_range(model):
-    x = images()
-    assert input_range(model) == pytest.approx((x.min(), x.max()))
-    assert input_range(residual()) is None
 
 
 def test_frozen_is_equal(model):

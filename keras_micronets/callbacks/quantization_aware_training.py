@@ -19,8 +19,8 @@ class QuantizationAwareTraining(ProgressCallback):
     once more. After the run nothing is held.
 
     Args:
-        start: Float in [0, 1), the progress at which quantisation begins. Defaults
-            to `0.0`.
+        start: Float in [0, 1), the progress at which quantisation begins; where that
+            is between two epochs, it begins with the second. Defaults to `0.0`.
         ranges: How ranges are found: a value of `keras_micronets.ranges`; `None` for
             `MovingAverage()`. Defaults to `None`.
         kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4

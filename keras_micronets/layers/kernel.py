@@ -5,8 +5,8 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.kernel_twin import KernelTwin
 from keras_micronets.layers.layout import Layout, layout_of
-from keras_micronets.layers.twin import KernelTwin
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.device import pointwise
+from keras_micronets.layers.kernel_twin import KernelPropertyTwin, KernelTwin
 from keras_micronets.layers.source import grid_of, mark
-from keras_micronets.layers.twin import KernelPropertyTwin, KernelTwin
 
 KERNEL_TWINS: dict[type, type] = {}
 

@@ -40,14 +40,6 @@ def quantized_share(model: keras.Model) -> float:
     return sum(states) / len(states) if states else 0.0
 
 
-def input_range(model: keras.Model) -> tuple[float, float] | None:
-    """Return the range that a model's input quantiser learned, if it has one."""
-    for quantizer in quantizers(model):
-        if quantizer.name.startswith("input_"):
-            return tuple(ops.convert_to_numpy(b).item() for b in quantizer.bounds())
-    return None
-
-
 @contextmanager
 def freeze_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[None]:
     """Make the quantisers constant for what is run or traced inside the block.
