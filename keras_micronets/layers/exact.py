@@ -33,11 +33,6 @@ class Sums(Exact):
     limit: Callable
     largest: int = 127
 
-    @property
-    def frozen(self):
-        """The quantisers' frozen state, `None` where they are not frozen."""
-        return self.inputs.frozen
-
     def is_on(self):
         """Return whether the input is rounded, a Boolean or a tensor."""
         return self.inputs.is_on()
@@ -72,15 +67,6 @@ class Products(Exact):
 
     first: Any
     second: Any
-
-    @property
-    def frozen(self):
-        """The quantisers' frozen state, `None` where they are not frozen."""
-        return self.first.frozen
-
-    def is_on(self):
-        """Return whether the tensors are rounded, a Boolean or a tensor."""
-        return self.first.is_on()
 
     def scale(self):
         """Return the real value of one integer."""
