@@ -194,6 +194,15 @@ def test_files_have_the_learned_steps(kernel_bits, tmp_path):
     assert not report.float_operations
 
 
+def test_a_frozen_range_is_the_one_that_was_learned():
+    quantizer = activation()
+    quantizer(X, training=True)
+    quantizer.step.assign(0.5)
+    before = bounds(quantizer)
+    quantizer.freeze()
+    assert bounds(quantizer) == before
+
+
 def test_round_trip():
     quantizer = LearnedActivationQuantizer(ranges=LearnedStep(), bits=4)
     restored = keras.saving.deserialize_keras_object(

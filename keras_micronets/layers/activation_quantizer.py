@@ -108,14 +108,17 @@ class ActivationQuantizer(Quantizer):
 
     def is_on(self):
         """Return whether the quantiser rounds; not before it has seen a batch."""
+        on = super().is_on()
         if self.frozen is not None:
-            return self.frozen
-        return ops.logical_and(read(self.active), ops.less(*self.bounds()))
+            return on
+        return ops.logical_and(on, ops.less(*self.bounds()))
 
     def bounds(self):
         """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
-        if self.frozen is not None:
-            return self.frozen_bounds
+        return self.live_bounds() if self.frozen is None else self.frozen_bounds
+
+    def live_bounds(self):
+        """Return the tensors `(lower, upper)` of the range, frozen or not."""
         return read(self.lower), read(self.upper)
 
     def scale(self):
@@ -126,8 +129,11 @@ class ActivationQuantizer(Quantizer):
 
     def zero_point(self):
         """Return the signed integer that stands for zero."""
-        least = ops.round(ops.divide(self.bounds()[0], self.scale()))
-        return ops.subtract(-(2 ** (self.bits - 1)), least)
+        return ops.subtract(-(2 ** (self.bits - 1)), self._least())
+
+    def _least(self):
+        """The integer of the lower bound, if zero is 0."""
+        return ops.round(ops.divide(self.bounds()[0], self.scale()))
 
     def average(self, inputs):
         """Round averages of this quantiser's tensors, which keep its integers.
@@ -163,7 +169,7 @@ class ActivationQuantizer(Quantizer):
             integers = ops.round(ops.divide(values, own))
         else:
             integers = sums.integers(values, self)
-        least = ops.round(ops.divide(lower, own))
+        least = self._least()
         exact = own * ops.clip(integers, least, ops.add(least, 2**self.bits - 1))
         exact = ops.cast(exact, rounded.dtype)
         return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
@@ -200,10 +206,10 @@ class ActivationQuantizer(Quantizer):
         return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
 
     def freeze(self, *, keep=True):
-        self.unfreeze()
-        bounds = [ops.convert_to_numpy(bound).item() for bound in self.bounds()]
         super().freeze(keep=keep)
-        self.frozen_bounds = bounds
+        self.frozen_bounds = [
+            ops.convert_to_numpy(bound).item() for bound in self.live_bounds()
+        ]
 
     def get_config(self):
         return {

@@ -48,8 +48,8 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
         for variable in (self.lower, self.upper, self.step, self.offset):
             variable.assign(0.0)
 
-    def bounds(self):
-        step, lower = self._steps(super().bounds(), count=1)
+    def live_bounds(self):
+        step, lower = self._steps(super().live_bounds(), count=1)
         bounds = lower, lower + self._levels * step
         return tuple(ops.stop_gradient(bound) for bound in bounds)
 
@@ -78,7 +78,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
 
     def _learn(self, inputs, active, rectify):
         inputs = ops.relu(inputs) if rectify else inputs
-        past = super().bounds()
+        past = super().live_bounds()
 
         def on():
             initial = self._moved(self.ranges.measure(inputs), past)
