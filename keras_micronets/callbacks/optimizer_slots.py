@@ -22,8 +22,7 @@ def reset_slots(model: keras.Model) -> None:
     optimizer = model.optimizer
     if not optimizer.built:
         return
-    fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(model.trainable_variables)
+    fresh = _fresh(model)
     for slot, initial in zip(optimizer.variables, fresh.variables, strict=True):
         if _name(slot) not in _COUNTS:
             slot.assign(initial)
@@ -45,8 +44,7 @@ def adopt_variables(model: keras.Model) -> None:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return
-    fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(model.trainable_variables)
+    fresh = _fresh(model)
     values = defaultdict(list)
     for slot in optimizer.variables:
         values[_name(slot)].append(ops.convert_to_numpy(slot))
@@ -54,6 +52,14 @@ def adopt_variables(model: keras.Model) -> None:
         if values[_name(slot)]:
             slot.assign(values[_name(slot)].pop(0))
     model.optimizer = fresh
+
+
+def _fresh(model):
+    """A built optimizer of the same configuration, at its first step."""
+    optimizer = model.optimizer
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(model.trainable_variables)
+    return fresh
 
 
 def _name(slot):
