@@ -93,7 +93,7 @@ def measure_tfmot(samples, steps, size):
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    legacy = _nets_of(tf_keras)
+    legacy = nets_of(tf_keras)
     sparsity = tfmot.sparsity.keras
     schedule = sparsity.ConstantSparsity(0.8, 0, frequency=FREQUENCY)
     pruned = sparsity.prune_low_magnitude(legacy.resnet8((size, size, 3)), schedule)
@@ -231,7 +231,7 @@ def large(size):
     return model
 
 
-def _nets_of(framework):
+def nets_of(framework):
     """Return the module `nets` as it is with another framework in Keras's place."""
     spec = importlib.util.spec_from_file_location("legacy_nets", nets.__file__)
     module = importlib.util.module_from_spec(spec)

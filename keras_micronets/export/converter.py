@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_micronets.export.graph import call_flat
+from keras_micronets.export.names import shorten_names
 from keras_micronets.layers import freeze_quantizers
 
 QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)
@@ -54,7 +55,7 @@ def convert(
             converter.optimizations = [*converter.optimizations, sparsity]
         if samples is not None:
             _set_calibration(tf, converter, quantization, samples, batch_size or 1)
-        return _run(converter, model.name)
+        return shorten_names(_run(converter, model.name))
 
 
 def _run(converter, name):
