@@ -15,6 +15,7 @@ _NAMES = {
     "LearnerPool": "keras_micronets.learners",
     "export_tflite": "keras_micronets.export",
     "prune2edge": "keras_micronets.several_fits",
+    "quantization_report": "keras_micronets.layers",
     "sparsity_report": "keras_micronets.layers",
     "strip": "keras_micronets.layers",
 }

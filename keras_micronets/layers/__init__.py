@@ -20,7 +20,13 @@ from keras_micronets.layers.kernel_twins import (
 from keras_micronets.layers.layout import Layout
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.promote import Promotion, promote
+from keras_micronets.layers.quantization_report import (
+    QuantizationReport,
+    QuantizedTensor,
+    quantization_report,
+)
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
+from keras_micronets.layers.quantizer_picture import plot_quantizers
 from keras_micronets.layers.quantizers import (
     freeze_quantizers,
     quantized_share,

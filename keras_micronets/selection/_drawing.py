@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from keras_micronets import _figures
+from keras_micronets._figures import FAINT as _FAINT
+from keras_micronets._figures import INK as _INK
 from keras_micronets.selection.report import SelectionReport, shorten
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and three more; clusters
 # beyond the tenth begin again.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800"]
 _COLOURS += ["#6A3D9A", "#7F5539", "#5C6B73"]
-_NOISE, _INK, _FAINT, _STAR = "#9a9a9a", "#222222", "#dddddd", "#C1121F"
+_NOISE, _STAR = "#9a9a9a", "#C1121F"
 # Where a label may stand, in points from its mark, the best first.
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 _CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
@@ -20,18 +23,7 @@ _Points = dict[int, tuple[float, float]]
 
 
 def new_axes() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise ImportError(
-            "Pictures need matplotlib. Install it with "
-            "`pip install keras-micronets[plots]`."
-        ) from None
-    figure = pyplot.figure(figsize=(7.2, 5.2), dpi=120, layout="constrained")
-    # Closed, a notebook shows the returned figure once, not a second time by itself.
-    pyplot.close(figure)
-    ax = figure.add_subplot()
-    ax.spines[:].set_visible(False)
+    ax = _figures.new_axes()
     ax.grid(color=_FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
     ax.tick_params(length=0, labelsize=8.5, labelcolor="#555555")
