@@ -1,6 +1,7 @@
 """With quantisers on, Keras predicts what LiteRT computes, integer for integer."""
 
 import gc
+import itertools
 
 import keras
 import numpy as np
@@ -8,7 +9,12 @@ import pytest
 from keras import layers, ops
 
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import promote, set_quantizers, source
+from keras_micronets.layers import (
+    QuantizationScheme,
+    promote,
+    set_quantizers,
+    source,
+)
 
 SHAPE = (8, 8, 3)
 
@@ -71,12 +77,28 @@ MODELS = {
 }
 
 
-def learned(build, shape=SHAPE):
+NARROW = {
+    "normalised": MODELS["normalised"],
+    "two convolutions": lambda x: conv(conv(x)),
+    "depthwise": lambda x: layers.DepthwiseConv2D(3, depth_multiplier=2)(x),
+    "separable": MODELS["separable"],
+    "transposed": MODELS["transposed"],
+    "odd dense": lambda x: layers.Dense(8)(x),
+    "even dense": lambda x: layers.Dense(8)(layers.Flatten()(x)),
+    "normalised dense": MODELS["normalised dense"],
+    "einsum": lambda x: layers.EinsumDense("bhwc,cd->bhwd", (8, 8, 4), bias_axes="d")(
+        x
+    ),
+    "one dimension": lambda x: layers.Conv1D(4, 3)(layers.Reshape((8, 24))(x)),
+}
+
+
+def learned(build, shape=SHAPE, scheme=True):
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape)
     model = keras.Model(inputs, build(inputs))
     randomize(model)
-    promote(model, quantize=True)
+    promote(model, quantize=scheme)
     set_quantizers(model, True)
     model(images(64, shape), training=True)
     return model
@@ -102,6 +124,23 @@ def test_predictions_are_those_of_the_file(kind, tmp_path):
     report = export_tflite(
         model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
     )
+    assert not report.float_operations
+    assert report.largest_difference == 0
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [("normalised", 2), ("normalised", 6), *itertools.product(NARROW, (3, 4))],
+)
+def test_predictions_are_those_of_a_file_of_few_bits(kind, bits, tmp_path):
+    """Sums behind four bits are rounded twice, in a way of each kernel's own."""
+    model = learned(NARROW[kind], scheme=QuantizationScheme(kernel_bits=bits))
+    report = export_tflite(
+        model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
+    )
+    narrow = bits <= 4 and kind != "transposed"
+    assert set(report.weight_bytes) == {"int4" if narrow else "int8"}
     assert not report.float_operations
     assert report.largest_difference == 0
 

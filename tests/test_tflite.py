@@ -472,7 +472,7 @@ def test_kernels_of_few_bits(bits, stored, path):
     assert 0 <= report.weight_bytes.total() - n_weights * stored / 8 < 2
     assert f"bytes int{stored}" in str(report)
     assert report.n_masked <= report.n_zeros < n_weights
-    assert report.largest_difference <= 1
+    assert report.largest_difference == 0
     weights = read_flatbuffer(path.read_bytes()).int8_weights.values()
     assert max(len(np.unique(values)) for values in weights) == 2**bits - 1
 

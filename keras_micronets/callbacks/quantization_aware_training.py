@@ -24,8 +24,8 @@ class QuantizationAwareTraining(ProgressCallback):
         ranges: How ranges are found: a value of `keras_micronets.ranges`; `None` for
             `MovingAverage()`. Defaults to `None`.
         kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4
-            bits, one with more; with 3, 5, 6 or 7 it rounds them once more, to 4 or
-            8. Defaults to `8`.
+            bits, one with more; with 3, 5, 6 or 7 they are rounded once more, to 4 or
+            8. `Conv2DTranspose` has 8 instead of 4. Defaults to `8`.
         activation_bits: Integer from 2 to 8, simulated: files have 8. Defaults to `8`.
         freeze_ranges: Float in [`start`, 1], the progress from which ranges stay;
             `None` for never. Defaults to `None`.

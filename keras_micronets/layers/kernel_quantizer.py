@@ -21,7 +21,8 @@ class KernelQuantizer(Quantizer):
     Args:
         axis: Integer, the axis with a scale for each index, or `None` for one
             scale a tensor. Defaults to `None`.
-        bits: Integer from 2 to 8. Defaults to `8`.
+        bits: Integer from 2 to 8. Files have kernels of 4 or 8 bits; with 3, 5, 6 or 7
+            the integers are rounded once more, to those of the file. Defaults to `8`.
 
     Call arguments:
         kernel: Float tensor.
@@ -42,9 +43,21 @@ class KernelQuantizer(Quantizer):
         """The largest integer."""
         return 2 ** (self.bits - 1) - 1
 
+    @property
+    def bits_in_file(self):
+        """Width of the integers that a file holds."""
+        return 4 if self.bits <= 4 else 8
+
     def _quantize(self, kernel):
         limit = ops.stop_gradient(self.limit(kernel))
-        return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
+        kernel = quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
+        return self._as_in_file(kernel, limit)
+
+    def _as_in_file(self, kernel, limit):
+        are_multiples = (2 ** (self.bits_in_file - 1) - 1) % self.largest == 0
+        if are_multiples or self.frozen:  # the converter rounds them itself
+            return kernel
+        return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits_in_file)
 
     def limit(self, kernel):
         """Return the largest magnitude; a channel of zeros takes that of the others.

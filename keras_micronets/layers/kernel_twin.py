@@ -2,7 +2,8 @@ from contextlib import contextmanager
 
 from keras import ops
 
-from keras_micronets.layers.exact import Sums
+from keras_micronets.layers.exact import Sums, half_up
+from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.source import grid_of, mark, round_to_step
 from keras_micronets.layers.twin import Twin
@@ -26,6 +27,7 @@ class KernelTwin(Twin):
     """
 
     kernel_names = ("kernel",)
+    least_bits = 2  # of a kernel that the device has
     reads_raw = False
     probe = None  # a function of (name, kernel) while `kernel_gradients` runs
 
@@ -40,6 +42,7 @@ class KernelTwin(Twin):
                 shape = self.to_device(name, ops.zeros(shape)).shape
                 quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
+                    least_bits=self.least_bits,
                     name=f"{name}_quantizer",
                     dtype=self.dtype_policy,
                 )
@@ -49,6 +52,16 @@ class KernelTwin(Twin):
     def quantization_axis(self, name):
         """The axis of a kernel that may have a scale for each index."""
         return
+
+    def round_twice(self, name):
+        """Return how the device rounds halves, where it rounds the sums twice.
+
+        It does so behind kernels of 4 bits, unless XNNPACK computes them, as it does
+        those of fully connected layers with an even number of inputs.
+        """
+        is_connected = self.quantization_axis(name) is None
+        inputs = layout_of(self, name).shape[-2]
+        return None if is_connected and inputs % 2 == 0 else half_up
 
     def raw(self, name="kernel"):
         """Return the variable of a kernel, before mask and quantiser."""
@@ -103,7 +116,8 @@ class KernelTwin(Twin):
         def limit():
             return quantizer.limit(self.to_device(name, self.masked(name)))
 
-        return Sums(grid, limit, quantizer.largest)
+        bits = quantizer.bits_in_file
+        return Sums(grid, limit, bits, self.round_twice(name) if bits == 4 else None)
 
     def shaped(self, bias):
         if getattr(self, "data_format", None) == "channels_first":

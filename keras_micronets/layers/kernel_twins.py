@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.device import pointwise
+from keras_micronets.layers.exact import half_away, half_up
 from keras_micronets.layers.kernel_twin import KernelPropertyTwin, KernelTwin
 from keras_micronets.layers.source import grid_of, mark
 
@@ -106,6 +107,9 @@ class MicroDepthwiseConv2D(KernelTwin, keras.layers.DepthwiseConv2D):
     def quantization_axis(self, name):
         return -1
 
+    def round_twice(self, name):
+        return half_away
+
     def to_device(self, name, kernel):
         return _flat_channels(kernel)
 
@@ -131,6 +135,9 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
     def quantization_axis(self, name):
         return -1
 
+    def round_twice(self, name):
+        return half_away if name == "depthwise_kernel" else half_up
+
     def to_device(self, name, kernel):
         return _flat_channels(kernel) if name == "depthwise_kernel" else kernel
 
@@ -152,7 +159,12 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
 
 @_twin_of(keras.layers.Conv2DTranspose)
 class MicroConv2DTranspose(KernelTwin, keras.layers.Conv2DTranspose):
-    """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel."""
+    """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel.
+
+    LiteRT has none of 4 bits: with a scheme of fewer than 5, its kernel has 8.
+    """
+
+    least_bits = 5
 
     def linear(self, inputs):
         return ops.conv_transpose(

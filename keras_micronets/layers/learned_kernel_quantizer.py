@@ -99,10 +99,12 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
         initial = ops.stop_gradient(self._initial_limit(values))
         count = math.prod(kernel.shape) / math.prod(self.step.shape)
         factor = gradient_scale(initial / self.largest, count, self.largest)
-        step = self.limit(values, factor) / self.largest
+        limit = self.limit(values, factor)
+        step = limit / self.largest
         if self.axis is not None:
             shape = [1] * len(kernel.shape)
             shape[self.axis] = -1
             step = ops.reshape(step, shape)
         rounded = round_to_steps(values, step, -self.largest, self.largest)
+        rounded = self._as_in_file(rounded, ops.stop_gradient(limit))
         return ops.cast(rounded, kernel.dtype)

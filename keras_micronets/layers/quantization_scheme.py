@@ -57,10 +57,14 @@ class QuantizationScheme:
             **kwargs,
         )
 
-    def kernel_quantizer(self, *, axis=None, **kwargs):
-        """Make a quantiser of kernels; keyword arguments are those of a layer."""
+    def kernel_quantizer(self, *, axis=None, least_bits=2, **kwargs):
+        """Make a quantiser of kernels; keyword arguments are those of a layer.
+
+        It has 8 bits where the device has no kernel as narrow as is wanted.
+        """
         make = LearnedKernelQuantizer if self._learns_steps else KernelQuantizer
-        return make(axis=axis, bits=self.kernel_bits, **kwargs)
+        bits = self.kernel_bits if self.kernel_bits >= least_bits else 8
+        return make(axis=axis, bits=bits, **kwargs)
 
     @property
     def _learns_steps(self):
