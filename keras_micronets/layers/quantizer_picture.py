@@ -65,8 +65,9 @@ def plot_quantizers(model: keras.Model, ax: Any = None) -> "Figure":
         for tensor, row in found.items():
             if not _is_kernel(tensor):
                 _mark(ax, tensor, row, place)
-    ax.set(xticks=[], yticks=[])
-    ax.margins(0.12, 0.04)
+    right = max(x for x, _ in places.values()) + _COLUMN / 2
+    ax.set(xticks=[], yticks=[], xlim=(-_COLUMN / 2, right))
+    ax.margins(y=0.03)
     return ax.figure
 
 
@@ -101,8 +102,9 @@ def _is_rounded(operation, rows):
 
 
 def _size(places):
+    """Inches that hold the boxes."""
     xs, ys = zip(*places.values(), strict=True)
-    return 2.4 + 0.55 * max(xs), 0.8 - 0.42 * min(ys)
+    return 0.9 * (max(xs) + _COLUMN), 0.8 - 0.42 * min(ys)
 
 
 def _line(ax, start, end):
@@ -123,7 +125,7 @@ def _box(ax, operation, place, *, has_kernel):
     if has_kernel:
         box |= {"edgecolor": _KERNEL, "linewidth": 1.6}
     look = {"ha": "center", "va": "center", "size": 7, "color": INK, "zorder": 3}
-    ax.text(*place, _label(operation), bbox=box, **look)
+    ax.text(*place, _label(operation), bbox=box, clip_on=False, **look)
 
 
 def _label(operation):
