@@ -178,6 +178,28 @@ class Terms(Exact):
 
 
 @dataclass(frozen=True)
+class CutOff(Exact):
+    """Behind what a rectifier cuts off at 0 and at some number.
+
+    Attributes:
+        whole: The `Exact` source behind its input.
+        most: Number.
+    """
+
+    whole: Exact
+    most: float
+
+    def integers(self, values, target):
+        most = ops.round(ops.divide(self.most, target.scale()))
+        return ops.clip(self.whole.integers(values, target), 0, most)
+
+
+def cut_off(source, most=6.0):
+    """Return what is behind the rectified form of a tensor, or `None`."""
+    return None if source is None else CutOff(source, most)
+
+
+@dataclass(frozen=True)
 class HardSwished(Exact):
     """Behind the hard swish of a tensor that a quantiser rounded.
 
