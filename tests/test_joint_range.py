@@ -67,6 +67,12 @@ def capped(x):
     return conv(joined(conv(x), layers.ReLU(6.0)(total), layers.ReLU()(total)))
 
 
+def rectified_apart(x):
+    """A rectifier has other readers of its input, and many times its own range."""
+    y = conv(x)
+    return conv(joined(layers.ReLU()(y), y, layers.Rescaling(30.0)(x)))
+
+
 def beside_an_inner_model(x):
     inputs = keras.Input((8, 8, 6))
     inner = keras.Model(inputs, rectified(inputs))
@@ -94,6 +100,7 @@ JOINED = {
     "one tensor twice": lambda x: conv(joined(y := conv(x), y)),
     "in turn": in_turn,
     "capped": capped,
+    "rectified apart": rectified_apart,
     "beside an inner model": beside_an_inner_model,
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,

@@ -102,6 +102,9 @@ class Means(Exact):
 class Rescaled(Exact):
     """Behind a rounded tensor, cut off below, that gets another range.
 
+    The device has a multiplier from 1/2 to 1 and a power of two. Where that is
+    smaller than 1, it rounds twice: first to the multiple, then to the integer.
+
     Attributes:
         inputs: The `ActivationQuantizer` that rounded it.
     """
@@ -110,9 +113,12 @@ class Rescaled(Exact):
 
     def integers(self, values, target):
         own = self.inputs.scale()
-        ratio = ops.divide(wide(own), wide(target.scale()))
-        integers = ops.round(ops.divide(values, own))
-        return ops.cast(ops.round(ops.multiply(wide(integers), ratio)), "float32")
+        ratio = wide(ops.divide(own, target.scale()))
+        power = ops.power(wide(2.0), ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0))
+        integers = wide(ops.round(ops.divide(values, own)))
+        multiples = ops.floor(ops.multiply(integers, ratio / power) + 0.5)
+        outputs = ops.floor(ops.multiply(multiples, power) + 0.5)
+        return ops.cast(outputs, "float32")
 
 
 @dataclass(frozen=True)
