@@ -68,9 +68,9 @@ def capped(x):
 
 
 def rectified_apart(x):
-    """A rectifier has other readers of its input, and many times its own range."""
+    """A rectifier that stands alone puts out many times the range of its input."""
     y = conv(x)
-    return conv(joined(layers.ReLU()(y), y, layers.Rescaling(30.0)(x)))
+    return layers.Add()([y, conv(joined(layers.ReLU()(y), layers.Rescaling(9.0)(x)))])
 
 
 def beside_an_inner_model(x):
