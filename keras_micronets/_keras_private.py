@@ -75,6 +75,41 @@ def output_operations(model: keras.Model) -> set[keras.Operation]:
     return {tensor._keras_history.operation for tensor in outputs}
 
 
+def calls(layer: keras.Layer) -> list[list[keras.KerasTensor]]:
+    """Return the symbolic tensors that a layer reads, a list for each of its calls."""
+    return [node.arguments.keras_tensors for node in layer._inbound_nodes]
+
+
+def producer(
+    tensor: keras.KerasTensor,
+) -> tuple[keras.Operation | None, list[keras.KerasTensor]]:
+    """Return the operation that makes a tensor of a graph, and what it reads for that.
+
+    Args:
+        tensor: A symbolic tensor; one outside any graph has no producer. The one of
+            what a functional model puts out is found within it.
+    """
+    history = getattr(tensor, "_keras_history", None)
+    if history is None:
+        return None, []
+    operation = history.operation
+    if is_functional(operation):
+        return producer(_functional(operation).outputs[history.tensor_index])
+    node = operation._inbound_nodes[history.node_index]
+    return operation, node.arguments.keras_tensors
+
+
+def readers(tensor: keras.KerasTensor) -> list[tuple[keras.Operation, int]]:
+    """Return `(reader, position)` for each time that operations read a tensor."""
+    history = getattr(tensor, "_keras_history", None)
+    return [
+        (node.operation, position)
+        for node in (history.operation._outbound_nodes if history else ())
+        for position, read in enumerate(node.arguments.keras_tensors)
+        if read is tensor
+    ]
+
+
 def _functional(model):
     """A Sequential model keeps its graph in a functional model of its own."""
     return getattr(model, "_functional", None) or model

@@ -119,6 +119,36 @@ def test_output_operations():
     )
 
 
+def test_producers_and_readers():
+    use = "_keras_private.producer and readers, for the ranges of concatenations,"
+    message = broke("KerasTensor._keras_history or Operation._outbound_nodes", use)
+    model = residual()
+    tensor = model.get_layer("add").output
+    operation, inputs = _keras_private.producer(tensor)
+    assert operation.name == "add", message
+    found = [_keras_private.producer(one)[0].name for one in inputs]
+    assert found == ["bn2", "relu1"], message
+    found = [(one.name, i) for one, i in _keras_private.readers(inputs[1])]
+    assert found == [("conv2", 0), ("add", 1)], message
+    outside = keras.KerasTensor((None, 3))
+    assert _keras_private.producer(outside) == (None, []), message
+    assert _keras_private.readers(outside) == [], message
+
+
+def test_the_producer_of_what_an_inner_model_puts_out():
+    model = nested()
+    (tensor,) = _keras_private.calls(model.get_layer("flatten"))[0]
+    assert _keras_private.producer(tensor)[0].name == "relu"
+
+
+def test_calls_of_a_layer_called_twice():
+    calls = _keras_private.calls(shared().get_layer("shared"))
+    found = [_keras_private.producer(tensor)[0] for (tensor,) in calls]
+    assert [type(one).__name__ for one in found] == ["InputLayer", "Conv2D"], broke(
+        "Operation._inbound_nodes or Node.arguments", "_keras_private.calls"
+    )
+
+
 def test_replace_layers():
     class Owner(keras.Model):
         def __init__(self, parts):

@@ -2,7 +2,8 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.fake_quant import quantize_activation
-from keras_micronets.layers.source import mark, sums_of, wide
+from keras_micronets.layers.integers import integers_for
+from keras_micronets.layers.source import mark, wide
 from keras_micronets.layers.state import Quantizer, choose, read
 from keras_micronets.ranges import MovingAverage, Ranges
 
@@ -20,9 +21,10 @@ class ActivationQuantizer(Quantizer):
 
     While training, the range follows what `ranges` measures of each batch, unless
     `held` is set. A batch with values that are not finite leaves it as it is. Zero
-    is always representable. Gradients pass straight through inside the range and
-    stop outside (Jacob et al. 2018). Does nothing, and observes nothing, until
-    `active` is set; rounds nothing before it has seen a batch.
+    is always representable. With what a concatenation joins, it shares one range, the
+    smallest that holds those of all (`JointRange`). Gradients pass straight through
+    inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
+    nothing, until `active` is set; rounds nothing before it has seen a batch.
 
     Args:
         fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
@@ -41,6 +43,8 @@ class ActivationQuantizer(Quantizer):
     Raises:
         ValueError: When called for an export, if it is on and has seen no data.
     """
+
+    joint = None  # the `JointRange` of what a concatenation joins
 
     def __init__(
         self,
@@ -75,6 +79,8 @@ class ActivationQuantizer(Quantizer):
         return mark(self._rounded(inputs, training, rectify), self)
 
     def _rounded(self, inputs, training, rectify):
+        if rectify and training and self.joint:  # its lower bound is not 0
+            return self._rounded(ops.relu(inputs), training, rectify=False)
         rectified = ops.relu if rectify else _same
         if self.frozen is not None:
             outputs = rectified(inputs)
@@ -119,6 +125,10 @@ class ActivationQuantizer(Quantizer):
 
     def live_bounds(self):
         """Return the tensors `(lower, upper)` of the range, frozen or not."""
+        return self.own_bounds() if self.joint is None else self.joint.bounds()
+
+    def own_bounds(self):
+        """Return the tensors `(lower, upper)` of what was learned of its own tensor."""
         return read(self.lower), read(self.upper)
 
     def scale(self):
@@ -157,33 +167,28 @@ class ActivationQuantizer(Quantizer):
         return quantize_activation(inputs, *bounds, bits=self.bits, **options)
 
     def _on_device(self, inputs, bounds, rectify):
-        """Round exactly as LiteRT does, while the gradients are those of `_quantize`.
-
-        Where the device has integers, it rescales those; anything else is divided.
-        """
+        """Round exactly as LiteRT does, while gradients are those of `_quantize`."""
         lower, upper = _apart(*bounds)
         rounded = self._quantize(inputs, lower, upper, rectify=rectify)
-        own, sums = self.scale(), sums_of(inputs)
-        values = ops.cast(inputs, "float32")
-        if sums is None:
-            integers = ops.round(ops.divide(values, own))
-        else:
-            integers = sums.integers(values, self)
         least = self._least()
-        exact = own * ops.clip(integers, least, ops.add(least, 2**self.bits - 1))
+        most = ops.add(least, 2**self.bits - 1)
+        least = ops.maximum(least, 0) if rectify else least
+        exact = self.scale() * ops.clip(integers_for(self, inputs), least, most)
         exact = ops.cast(exact, rounded.dtype)
         return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
 
     def _learn(self, inputs, active, rectify):
         """Move the range, if the quantiser is active, and round within the new one."""
-        past = self.bounds()
+        past = self.own_bounds()
+        others = self.joint and self.joint.bounds(without=self)
 
         def on():
             batch = self.ranges.measure(inputs, rectify=rectify)
-            bounds = self._moved(batch, past)
+            own = self._moved(batch, past)
+            bounds = own if others is None else _around(own, others)
             extremes = batch if isinstance(self.ranges, MovingAverage) else None
             options = {"rectify": rectify, "extremes": extremes}
-            return (self._quantize(inputs, *bounds, **options), *bounds)
+            return (self._quantize(inputs, *bounds, **options), *own)
 
         def off():
             return (ops.relu(inputs) if rectify else inputs, *past)
@@ -227,6 +232,10 @@ class ActivationQuantizer(Quantizer):
 
 def _apart(lower, upper):
     return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+
+
+def _around(first, second):
+    return ops.minimum(first[0], second[0]), ops.maximum(first[1], second[1])
 
 
 def _same(inputs):

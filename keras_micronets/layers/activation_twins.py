@@ -7,7 +7,8 @@ import weakref
 import keras
 from keras import ops
 
-from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms
+from keras_micronets.layers.concatenate_twin import MicroConcatenate
+from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms, cut_off
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
@@ -41,7 +42,6 @@ PASS_THROUGH = MOVING + AVERAGING
 _COMPUTING = (
     keras.layers.Activation,
     keras.layers.Add,
-    keras.layers.Concatenate,
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
     keras.layers.LeakyReLU,
@@ -117,7 +117,9 @@ def _exact(layer, inputs):
         return None if grid is None else Leaked(grid, layer.negative_slope)
     if isinstance(layer, _MEANS):
         return _means(layer, inputs)
-    return sums_of(inputs) if isinstance(layer, keras.layers.ReLU) else None
+    if isinstance(layer, keras.layers.ReLU) and layer.max_value == 6:
+        return cut_off(sums_of(inputs))
+    return None
 
 
 def _terms(layer, inputs):
@@ -147,3 +149,4 @@ def _is_rectifier(layer):
 
 
 ACTIVATION_TWINS = {base: _make(base) for base in (*PASS_THROUGH, *_COMPUTING)}
+ACTIVATION_TWINS[keras.layers.Concatenate] = MicroConcatenate

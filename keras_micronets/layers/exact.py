@@ -118,6 +118,9 @@ class Means(Exact):
 class Rescaled(Exact):
     """Behind a rounded tensor, cut off below, that gets another range.
 
+    The device has a multiplier from 1/2 to 1 and a power of two. Where that is
+    smaller than 1, it rounds twice: first to the multiple, then to the integer.
+
     Attributes:
         inputs: The `ActivationQuantizer` that rounded it.
     """
@@ -126,9 +129,12 @@ class Rescaled(Exact):
 
     def integers(self, values, target):
         own = self.inputs.scale()
-        ratio = ops.divide(wide(own), wide(target.scale()))
-        integers = ops.round(ops.divide(values, own))
-        return ops.cast(ops.round(ops.multiply(wide(integers), ratio)), "float32")
+        ratio = wide(ops.divide(own, target.scale()))
+        power = ops.power(wide(2.0), ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0))
+        integers = wide(ops.round(ops.divide(values, own)))
+        multiples = ops.floor(ops.multiply(integers, ratio / power) + 0.5)
+        outputs = ops.floor(ops.multiply(multiples, power) + 0.5)
+        return ops.cast(outputs, "float32")
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,28 @@ class Terms(Exact):
             total = ops.add(total, product)
         shift = ops.cast(ADD_BITS - exponent, "int32")
         return ops.cast(ops.right_shift(total, shift), "float32")
+
+
+@dataclass(frozen=True)
+class CutOff(Exact):
+    """Behind what a rectifier cuts off at 0 and at some number.
+
+    Attributes:
+        whole: The `Exact` source behind its input.
+        most: Number.
+    """
+
+    whole: Exact
+    most: float
+
+    def integers(self, values, target):
+        most = ops.round(ops.divide(self.most, target.scale()))
+        return ops.clip(self.whole.integers(values, target), 0, most)
+
+
+def cut_off(source, most=6.0):
+    """Return what is behind the rectified form of a tensor, or `None`."""
+    return None if source is None else CutOff(source, most)
 
 
 @dataclass(frozen=True)

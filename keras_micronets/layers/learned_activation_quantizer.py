@@ -49,7 +49,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
             variable.assign(0.0)
 
     def live_bounds(self):
-        step, lower = self._steps(super().live_bounds(), count=1)
+        step, lower = self._steps(self.own_bounds(), count=1)
         bounds = lower, lower + self._levels * step
         return tuple(ops.stop_gradient(bound) for bound in bounds)
 
@@ -78,7 +78,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
 
     def _learn(self, inputs, active, rectify):
         inputs = ops.relu(inputs) if rectify else inputs
-        past = super().live_bounds()
+        past = self.own_bounds()
 
         def on():
             initial = self._moved(self.ranges.measure(inputs), past)

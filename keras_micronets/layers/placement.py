@@ -5,7 +5,7 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
-from keras_micronets.layers.twin import FUSED_ACTIVATIONS
+from keras_micronets.layers.twin import FIXED_RANGES, FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
@@ -26,28 +26,32 @@ class Placement:
     floating: tuple[str, ...]
 
 
-def place_quantizers(model: keras.Model) -> Placement:
+def place_quantizers(model: keras.Model, *, joins: bool = True) -> Placement:
     """Decide which tensors of a model get a fake quantiser.
 
     One quantiser a tensor: on the output of the layer that makes it, or, for
     input layers and operations that have no twin, at the inputs of those that
     read it. None stands inside a chain that LiteRT computes as one operation
     (kernel, batch normalisation, rectifier; addition, rectifier), and none after
-    a layer that only moves values. In a subclassed model there is no graph to
-    read: there every layer with a kernel has its input and output quantised.
+    a layer that only moves values. A concatenation is one of those: what it reads has
+    one range, and a quantiser before it where it has another, as behind a softmax.
+    In a subclassed model there is no graph to read: there every layer with a kernel
+    has its input and output quantised.
 
     Args:
         model: A built model. Nested functional models are walked.
+        joins: Boolean, whether tensors can have one range; if not, concatenations
+            have a range of their own. Defaults to `True`.
 
     Returns:
         A `Placement`.
     """
     quantizers, floating = defaultdict(tuple), []
-    _place(model, quantizers, floating, is_top=True)
+    _place(model, quantizers, floating, joins=joins, is_top=True)
     return Placement(dict(quantizers), tuple(floating))
 
 
-def _place(model, quantizers, floating, is_top):
+def _place(model, quantizers, floating, *, joins, is_top):
     if not _keras_private.is_functional(model):
         return _place_everywhere(model, quantizers)
     readers, producers = defaultdict(list), defaultdict(list)
@@ -59,14 +63,18 @@ def _place(model, quantizers, floating, is_top):
         if isinstance(operation, keras.layers.InputLayer):
             continue
         if isinstance(operation, keras.Model):
-            _place(operation, quantizers, floating, is_top=False)
+            _place(operation, quantizers, floating, joins=joins, is_top=False)
         elif not has_twin(operation):
             floating.append(f"{operation.name} ({type(operation).__name__})")
         else:
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
             names += _input_names(producers[operation], is_top)
-            names += _output_names(operation, readers[operation], operation in outputs)
+            if joins and plain_class(operation) is keras.layers.Concatenate:
+                names += _joined_names(operation, is_top)
+            else:
+                is_output = operation in outputs
+                names += _output_names(operation, readers[operation], is_output)
             quantizers[operation] = names
 
 
@@ -97,6 +105,34 @@ def _kernel_names(operation, readers):
     is_dense = plain_class(operation) is keras.layers.Dense
     by_unit = normalized and is_dense and not _is_rectifier(readers[0])
     return ("kernel", "channels") if by_unit else ("kernel",)
+
+
+def _joined_names(layer, is_top):
+    """Quantise again what has another range than what it is joined with."""
+    names = ()
+    for tensors in _keras_private.calls(layer):
+        ranges = [_set_range(tensor, is_top) for tensor in tensors]
+        if len(set(ranges)) > 1:
+            found = enumerate(ranges)
+            names += tuple(f"input_{i}" for i, fixed in found if fixed is not None)
+    return names
+
+
+def _set_range(tensor, is_top):
+    """Return the range that a tensor has whatever it is joined with, or `None`."""
+    operation, inputs = _keras_private.producer(tensor)
+    kind = plain_class(operation)
+    if kind in PASS_THROUGH or kind is keras.layers.Concatenate:
+        ranges = {_set_range(one, is_top) for one in inputs}
+        return ranges.pop() if len(ranges) == 1 else None
+    is_input = isinstance(operation, keras.layers.InputLayer)
+    if isinstance(operation, keras.Model) or (is_input and not is_top):
+        return object()  # that of another graph, unlike any other
+    if not has_twin(operation):
+        return None  # quantised where it is read
+    is_softmax = kind is keras.layers.Softmax
+    activation = keras.activations.softmax if is_softmax else None
+    return FIXED_RANGES.get(getattr(operation, "activation", activation))
 
 
 def _output_names(operation, readers, is_output):

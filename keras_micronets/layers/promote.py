@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.joint_range import join_all
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.twins import (
@@ -13,6 +14,7 @@ from keras_micronets.layers.twins import (
     is_twin,
     plain_class,
 )
+from keras_micronets.ranges import LearnedStep
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def promote(
         )
     floating = ()
     if quantize:
-        placement = place_quantizers(model)
+        placement = place_quantizers(model, joins=_joins(quantize))
         wanted.update(placement.quantizers)
         floating = placement.floating
         # Where no graph says so, their statistics can be held all the same.
@@ -95,6 +97,7 @@ def promote(
         layer for layer, names in usable.items() if _promote(layer, names, scheme)
     ]
     if promoted:
+        join_all(layers)
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
     if not promoted:  # said before
@@ -114,6 +117,12 @@ def _promote(layer, quantizers, scheme):
         layer.scheme = scheme
     layer.extend(quantizers)
     return True
+
+
+def _joins(scheme):
+    """Steps that are learned are trained each for itself."""
+    ranges = scheme.ranges if isinstance(scheme, QuantizationScheme) else None
+    return not isinstance(ranges, LearnedStep)
 
 
 def _check_scheme(layers, scheme):

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.exact import HardSwished, Products
+from keras_micronets.layers.exact import HardSwished, Products, cut_off
+from keras_micronets.layers.joint_range import join_read
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.state import State
@@ -48,6 +49,12 @@ class Twin:
     def build(self, input_shape):
         super().build(input_shape)
         self.build_state()
+
+    def symbolic_call(self, *args, **kwargs):
+        """Join ranges again where a model is loaded or copied, layer after layer."""
+        flat = keras.tree.flatten((args, kwargs))
+        join_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
+        return super().symbolic_call(*args, **kwargs)
 
     def extend(self, quantizers) -> None:
         """Add quantisers, and whatever state is missing, to a built layer."""
@@ -100,7 +107,9 @@ class Twin:
         if "gate" in self.quantizers:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
-        if activation in FUSED_ACTIVATIONS:
+        if activation is keras.activations.relu6:
+            mark(outputs, cut_off(sums_of(inputs)))
+        elif activation in FUSED_ACTIVATIONS:
             mark(outputs, sums_of(inputs))
         elif activation is keras.activations.hard_silu and grid_of(inputs) is not None:
             mark(outputs, HardSwished(weakref.ref(inputs), grid_of(inputs)))
