@@ -5,12 +5,20 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.operation_twins import OPERATION_TWINS
 from keras_micronets.layers.twin import FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
 _ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
 _RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
+_TAKE_RECTIFIERS = (
+    keras.layers.Add,
+    keras.layers.BatchNormalization,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+    *OPERATION_TWINS,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,12 @@ def _place(model, quantizers, floating, is_top):
         else:
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
-            names += _input_names(producers[operation], is_top)
+            unrounded = [
+                (position, producer)
+                for position, producer in producers[operation]
+                if not _is_fused(producer, readers[producer], producer in outputs)
+            ]
+            names += _input_names(unrounded, is_top)
             names += _output_names(operation, readers[operation], operation in outputs)
             quantizers[operation] = names
 
@@ -102,8 +115,7 @@ def _kernel_names(operation, readers):
 def _output_names(operation, readers, is_output):
     if plain_class(operation) in PASS_THROUGH:
         return ()
-    fused = len(readers) == 1 and not is_output and _fuses(operation, readers[0])
-    if fused:
+    if _is_fused(operation, readers, is_output):
         return ()
     activation = getattr(operation, "activation", None)
     apart = is_kernel_layer(operation) and activation not in FUSED_ACTIVATIONS
@@ -112,15 +124,18 @@ def _output_names(operation, readers, is_output):
     return (*names, "output")
 
 
+def _is_fused(operation, readers, is_output):
+    return len(readers) == 1 and not is_output and _fuses(operation, readers[0])
+
+
 def _fuses(operation, reader):
     """Whether LiteRT computes the reader within the operation before it."""
     before, after = plain_class(operation), plain_class(reader)
     linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
     if after is keras.layers.BatchNormalization:
         return is_kernel_layer(operation) and linear and before not in _ONE_SCALE
-    fusible = (keras.layers.Add, keras.layers.BatchNormalization)
     return _is_rectifier(reader) and (
-        (is_kernel_layer(operation) and linear) or before in fusible
+        (is_kernel_layer(operation) and linear) or before in _TAKE_RECTIFIERS
     )
 
 
