@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms
+from keras_micronets.layers.rectified import rectified
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
@@ -117,7 +118,9 @@ def _exact(layer, inputs):
         return None if grid is None else Leaked(grid, layer.negative_slope)
     if isinstance(layer, _MEANS):
         return _means(layer, inputs)
-    return sums_of(inputs) if isinstance(layer, keras.layers.ReLU) else None
+    if isinstance(layer, keras.layers.ReLU):
+        return rectified(sums_of(inputs), layer.max_value)
+    return None
 
 
 def _terms(layer, inputs):

@@ -1,31 +1,62 @@
+"""Numbers in a model's graph, which the device has in 8 bits."""
+
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from keras import ops
 
-LARGEST = 255  # the converter puts zero at one end of the 8 bits
+from keras_micronets.layers.source import Exact
+
+N_STEPS = 255
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A number in a model's graph, as the device has it: 8 bits and a scale.
+    """A number, or an array of them, rounded as the converter does it.
 
-    Called without arguments it returns the number, as a weak reference does a tensor,
-    so that it can be a term of a sum.
+    Called without arguments it returns what the device has of them, as a weak
+    reference does a tensor, so that it can be a term of a sum.
 
-    Args:
-        value: Number other than zero.
+    Attributes:
+        value: `numpy.float32`, or an array of them; not all of them zero.
     """
 
-    value: float
+    value: Any
 
     def __call__(self):
-        return self.value
+        return self.integers() * self.scale()
 
     def scale(self):
-        """Return the real value of one integer, a `numpy.float32`."""
-        magnitude = abs(np.float64(np.float32(self.value)))
-        return np.float32(magnitude / LARGEST)
+        """Return the real value of one integer; zero is always representable."""
+        lower, upper = self._bounds()
+        return np.float32((upper - lower) / N_STEPS)
 
-    def inverse(self):
-        """Return the constant by which the device multiplies instead of dividing."""
-        return Constant(float(np.float32(1) / np.float32(self.value)))
+    def integers(self):
+        """Return the integers that the file holds; zero is 0."""
+        least = np.rint(np.float32(self._bounds()[0]) / self.scale())
+        return np.clip(np.rint(self.value / self.scale()), least, least + N_STEPS)
+
+    def _bounds(self):
+        return np.float64(min(np.min(self.value), 0)), max(np.max(self.value), 0)
+
+
+@dataclass(frozen=True)
+class Multiples(Exact):
+    """Behind the product of a tensor that a quantiser rounded with a constant.
+
+    Attributes:
+        inputs: The `ActivationQuantizer` of the tensor.
+        constant: The `Constant`.
+    """
+
+    inputs: Any
+    constant: Constant
+
+    def integers(self, values, target):
+        own, constant = self.inputs.scale(), self.constant
+        value = np.where(constant.value == 0, np.float32(1), constant.value)
+        integers = ops.round(ops.divide(values, ops.multiply(own, value)))
+        products = ops.multiply(integers, constant.integers())
+        scale = ops.multiply(own, constant.scale())
+        return ops.round(ops.multiply(products, ops.divide(scale, target.scale())))

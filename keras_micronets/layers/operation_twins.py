@@ -8,9 +8,10 @@ import numbers
 import weakref
 
 import keras
+import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.constant import Constant
+from keras_micronets.layers.constant import Constant, Multiples
 from keras_micronets.layers.exact import Products, Terms
 from keras_micronets.layers.source import grid_of, mark
 
@@ -48,23 +49,30 @@ def _terms(x1, x2, signs):
 
 def _product(x1, x2):
     grids = _grid(x1), _grid(x2)
-    return None if None in grids else Products(*grids)
+    if None in grids:
+        return None
+    first, second = sorted(grids, key=lambda grid: isinstance(grid, Constant))
+    kind = Multiples if isinstance(second, Constant) else Products
+    return kind(first, second)
 
 
 def _quotient(x1, x2):
-    grid, divisor = grid_of(x1), _grid(x2)
-    known = grid is not None and isinstance(divisor, Constant)
-    return Products(grid, divisor.inverse()) if known else None
+    """The device multiplies by the inverse of a constant."""
+    divisor = _grid(x2)
+    if not isinstance(divisor, Constant) or not np.all(divisor.value):
+        return None
+    return _product(x1, np.float32(1) / divisor.value)
 
 
 def _grid(x):
-    """Return what has the scale of a number or tensor on the device, or `None`."""
-    if isinstance(x, numbers.Real):
-        return Constant(float(x)) if x else None
-    return grid_of(x)
+    """Return what has the scale of a constant or tensor on the device, or `None`."""
+    if not isinstance(x, numbers.Real | np.ndarray):
+        return grid_of(x)
+    value = np.asarray(x, "float32")
+    return Constant(value) if np.any(value) else None
 
 
-_SOURCES = {
+_FIND_SOURCES = {
     "Add": _sum,
     "Subtract": _difference,
     "Multiply": _product,
@@ -72,8 +80,8 @@ _SOURCES = {
     "TrueDivide": _quotient,
 }
 OPERATION_TWINS = {
-    base: _make(base, _SOURCES[name])
-    for name, base in _keras_private.operation_classes(*_SOURCES).items()
+    base: _make(base, _FIND_SOURCES[name])
+    for name, base in _keras_private.operation_classes(*_FIND_SOURCES).items()
 }
 
 

@@ -6,6 +6,7 @@ from keras import ops
 from keras_micronets import _keras_private
 from keras_micronets.layers.exact import HardSwished, Products
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
+from keras_micronets.layers.rectified import rectified
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.state import State
 
@@ -101,7 +102,8 @@ class Twin:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
         if activation in FUSED_ACTIVATIONS:
-            mark(outputs, sums_of(inputs))
+            limit = 6.0 if activation is keras.activations.relu6 else None
+            mark(outputs, rectified(sums_of(inputs), limit))
         elif activation is keras.activations.hard_silu and grid_of(inputs) is not None:
             mark(outputs, HardSwished(weakref.ref(inputs), grid_of(inputs)))
         return self.fake_quantize("output", outputs)
