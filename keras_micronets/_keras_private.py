@@ -81,6 +81,11 @@ def output_operations(model: keras.Model) -> set[keras.Operation]:
     return {tensor._keras_history.operation for tensor in outputs}
 
 
+def arguments(operation: keras.Operation) -> list[tuple]:
+    """Return the positional arguments of an operation's symbolic calls."""
+    return [node.arguments.args for node in operation._inbound_nodes]
+
+
 def operation_classes(*names: str) -> dict[str, type[keras.Operation]]:
     """Return the classes of the operations that arithmetic puts in a graph, by name."""
     module = inspect.getmodule(keras.ops.add)

@@ -1,19 +1,14 @@
-"""Numbers in a model's graph, which the device has in 8 bits."""
-
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops
-
-from keras_micronets.layers.source import Exact
 
 N_STEPS = 255
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A number, or an array of them, rounded as the converter does it.
+    """A number in a model's graph, or an array of them, in the 8 bits of the file.
 
     Called without arguments it returns what the device has of them, as a weak
     reference does a tensor, so that it can be a term of a sum.
@@ -39,24 +34,3 @@ class Constant:
 
     def _bounds(self):
         return np.float64(min(np.min(self.value), 0)), max(np.max(self.value), 0)
-
-
-@dataclass(frozen=True)
-class Multiples(Exact):
-    """Behind the product of a tensor that a quantiser rounded with a constant.
-
-    Attributes:
-        inputs: The `ActivationQuantizer` of the tensor.
-        constant: The `Constant`.
-    """
-
-    inputs: Any
-    constant: Constant
-
-    def integers(self, values, target):
-        own, constant = self.inputs.scale(), self.constant
-        value = np.where(constant.value == 0, np.float32(1), constant.value)
-        integers = ops.round(ops.divide(values, ops.multiply(own, value)))
-        products = ops.multiply(integers, constant.integers())
-        scale = ops.multiply(own, constant.scale())
-        return ops.round(ops.multiply(products, ops.divide(scale, target.scale())))

@@ -148,8 +148,8 @@ class Terms(Exact):
     the steps, adds, and shifts.
 
     Attributes:
-        terms: The two tensors, as weak references.
-        grids: Their `ActivationQuantizer`s.
+        terms: The two tensors, as weak references. One may be a `Constant`.
+        grids: Their `ActivationQuantizer`s, or that `Constant`.
         signs: 1 or -1 for each.
     """
 

@@ -11,9 +11,12 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.constant import Constant, Multiples
+from keras_micronets.layers.constant import Constant
 from keras_micronets.layers.exact import Products, Terms
+from keras_micronets.layers.multiples import Multiples
 from keras_micronets.layers.source import grid_of, mark
+
+SMALLEST_CONSTANT = 1e-30  # its scale is a float32
 
 
 def _make(base, find_source):
@@ -69,7 +72,7 @@ def _grid(x):
     if not isinstance(x, numbers.Real | np.ndarray):
         return grid_of(x)
     value = np.asarray(x, "float32")
-    return Constant(value) if np.any(value) else None
+    return Constant(value) if np.any(abs(value) > SMALLEST_CONSTANT) else None
 
 
 _FIND_SOURCES = {

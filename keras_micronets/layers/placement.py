@@ -5,6 +5,7 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.integer_operations import is_in_integers
 from keras_micronets.layers.operation_twins import OPERATION_TWINS
 from keras_micronets.layers.twin import FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
@@ -28,6 +29,7 @@ class Placement:
     Attributes:
         quantizers: Dictionary from layer to the names of its quantisers.
         floating: Names of the operations that stay in float, with their classes.
+            Arithmetic between rounded tensors does not.
     """
 
     quantizers: dict[keras.layers.Layer, tuple[str, ...]]
@@ -69,7 +71,10 @@ def _place(model, quantizers, floating, is_top):
         if isinstance(operation, keras.Model):
             _place(operation, quantizers, floating, is_top=False)
         elif not has_twin(operation):
-            floating.append(f"{operation.name} ({type(operation).__name__})")
+            made_by = [producer for _, producer in producers[operation]]
+            read_by = [] if operation in outputs else readers[operation]
+            if not is_in_integers(operation, made_by, read_by, is_top=is_top):
+                floating.append(f"{operation.name} ({type(operation).__name__})")
         else:
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
