@@ -3,6 +3,7 @@
 `tests/test_keras_private.py` says what broke when Keras changes one of them.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,6 +70,11 @@ def edges(model: keras.Model) -> list[tuple[keras.Operation, keras.Operation, in
     ]
 
 
+def operations(model: keras.Model) -> list[keras.Operation]:
+    """Return the nodes' operations of a functional or sequential model, layers too."""
+    return _functional(model).operations
+
+
 def output_operations(model: keras.Model) -> set[keras.Operation]:
     """Return the operations that make the model's outputs."""
     outputs = keras.tree.flatten(_functional(model).outputs)
@@ -108,6 +114,17 @@ def readers(tensor: keras.KerasTensor) -> list[tuple[keras.Operation, int]]:
         for position, read in enumerate(node.arguments.keras_tensors)
         if read is tensor
     ]
+
+
+def arguments(operation: keras.Operation) -> list[tuple]:
+    """Return the positional arguments of an operation's symbolic calls."""
+    return [node.arguments.args for node in operation._inbound_nodes]
+
+
+def operation_classes(*names: str) -> dict[str, type[keras.Operation]]:
+    """Return the classes of the operations that arithmetic puts in a graph, by name."""
+    module = inspect.getmodule(keras.ops.add)
+    return {name: getattr(module, name) for name in names}
 
 
 def _functional(model):

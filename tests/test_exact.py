@@ -6,31 +6,11 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from exact_cases import SHAPE, conv, images, learned, randomize, two_grids
 from keras import layers, ops
 
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import (
-    QuantizationScheme,
-    promote,
-    set_quantizers,
-    source,
-)
-
-SHAPE = (8, 8, 3)
-
-
-def images(n, shape=SHAPE, seed=0):
-    return np.random.default_rng(seed).normal(0, 1.5, (n, *shape)).astype("float32")
-
-
-def conv(x, filters=6, size=3, **kwargs):
-    return layers.Conv2D(filters, size, padding="same", **kwargs)(x)
-
-
-def two_grids(x):
-    """Two tensors that quantisers rounded, of unlike ranges."""
-    return conv(x), layers.Activation("tanh")(conv(x))
-
+from keras_micronets.layers import QuantizationScheme, promote, source
 
 MODELS = {
     "convolution": conv,
@@ -62,7 +42,9 @@ MODELS = {
     "sum": lambda x: layers.Add()(two_grids(x)),
     "rectified sum": lambda x: layers.ReLU()(layers.Add()(two_grids(x))),
     "difference": lambda x: layers.Subtract()(two_grids(x)),
+    "rectified difference": lambda x: layers.ReLU()(layers.Subtract()(two_grids(x))),
     "product": lambda x: layers.Multiply()(two_grids(x)),
+    "rectified product": lambda x: layers.ReLU(6.0)(layers.Multiply()(two_grids(x))),
     "rectified apart": lambda x: layers.Add()(
         [layers.ReLU()(y := conv(x)), layers.MaxPooling2D(1)(y)]
     ),
@@ -91,30 +73,6 @@ NARROW = {
     ),
     "one dimension": lambda x: layers.Conv1D(4, 3)(layers.Reshape((8, 24))(x)),
 }
-
-
-def learned(build, shape=SHAPE, scheme=True):
-    keras.utils.set_random_seed(1)
-    inputs = keras.Input(shape)
-    model = keras.Model(inputs, build(inputs))
-    randomize(model)
-    promote(model, quantize=scheme)
-    set_quantizers(model, True)
-    model(images(64, shape), training=True)
-    return model
-
-
-def randomize(model):
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        if getattr(layer, "bias", None) is not None:
-            layer.bias.assign(rng.normal(0, 0.3, layer.bias.shape))
-        if isinstance(layer, layers.BatchNormalization):
-            for variable in layer.variables:
-                variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-            if layer.scale:  # negative ones, too
-                layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape) * -1)
-            layer.trainable = False
 
 
 @pytest.mark.tensorflow

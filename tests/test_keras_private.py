@@ -149,6 +149,19 @@ def test_calls_of_a_layer_called_twice():
     )
 
 
+def test_operations_and_their_arguments():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, 1.0 / (inputs + 2.0))
+    *_, add, divide = _keras_private.operations(model)
+    found = _keras_private.operation_classes("Add", "TrueDivide")
+    assert found == {"Add": type(add), "TrueDivide": type(divide)}, broke(
+        "the classes beside keras.ops.add", "_keras_private.operation_classes"
+    )
+    message = broke("Node.arguments", "_keras_private.arguments")
+    assert [x[1] for x in _keras_private.arguments(add)] == [2.0], message
+    assert [x[0] for x in _keras_private.arguments(divide)] == [1.0], message
+
+
 def test_replace_layers():
     class Owner(keras.Model):
         def __init__(self, parts):

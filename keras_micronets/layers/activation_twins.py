@@ -8,7 +8,8 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.concatenate_twin import MicroConcatenate
-from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms, cut_off
+from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms
+from keras_micronets.layers.rectified import rectified
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
@@ -117,8 +118,8 @@ def _exact(layer, inputs):
         return None if grid is None else Leaked(grid, layer.negative_slope)
     if isinstance(layer, _MEANS):
         return _means(layer, inputs)
-    if isinstance(layer, keras.layers.ReLU) and layer.max_value == 6:
-        return cut_off(sums_of(inputs))
+    if isinstance(layer, keras.layers.ReLU):
+        return rectified(sums_of(inputs), layer.max_value)
     return None
 
 

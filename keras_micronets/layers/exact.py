@@ -170,8 +170,8 @@ class Terms(Exact):
     the steps, adds, and shifts.
 
     Attributes:
-        terms: The two tensors, as weak references.
-        grids: Their `ActivationQuantizer`s.
+        terms: The two tensors, as weak references. One may be a `Constant`.
+        grids: Their `ActivationQuantizer`s, or that `Constant`.
         signs: 1 or -1 for each.
     """
 
@@ -197,28 +197,6 @@ class Terms(Exact):
             total = ops.add(total, product)
         shift = ops.cast(ADD_BITS - exponent, "int32")
         return ops.cast(ops.right_shift(total, shift), "float32")
-
-
-@dataclass(frozen=True)
-class CutOff(Exact):
-    """Behind what a rectifier cuts off at 0 and at some number.
-
-    Attributes:
-        whole: The `Exact` source behind its input.
-        most: Number.
-    """
-
-    whole: Exact
-    most: float
-
-    def integers(self, values, target):
-        most = ops.round(ops.divide(self.most, target.scale()))
-        return ops.clip(self.whole.integers(values, target), 0, most)
-
-
-def cut_off(source, most=6.0):
-    """Return what is behind the rectified form of a tensor, or `None`."""
-    return None if source is None else CutOff(source, most)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,21 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.integer_operations import is_in_integers
+from keras_micronets.layers.operation_twins import OPERATION_TWINS
 from keras_micronets.layers.twin import FIXED_RANGES, FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
 _ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
 _RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
+_TAKE_RECTIFIERS = (
+    keras.layers.Add,
+    keras.layers.BatchNormalization,
+    keras.layers.Multiply,
+    keras.layers.Subtract,
+    *OPERATION_TWINS,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,7 @@ class Placement:
     Attributes:
         quantizers: Dictionary from layer to the names of its quantisers.
         floating: Names of the operations that stay in float, with their classes.
+            Arithmetic between rounded tensors does not.
     """
 
     quantizers: dict[keras.layers.Layer, tuple[str, ...]]
@@ -65,11 +75,19 @@ def _place(model, quantizers, floating, *, joins, is_top):
         if isinstance(operation, keras.Model):
             _place(operation, quantizers, floating, joins=joins, is_top=False)
         elif not has_twin(operation):
-            floating.append(f"{operation.name} ({type(operation).__name__})")
+            made_by = [producer for _, producer in producers[operation]]
+            read_by = [] if operation in outputs else readers[operation]
+            if not is_in_integers(operation, made_by, read_by, is_top=is_top):
+                floating.append(f"{operation.name} ({type(operation).__name__})")
         else:
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
-            names += _input_names(producers[operation], is_top)
+            unrounded = [
+                (position, producer)
+                for position, producer in producers[operation]
+                if not _is_fused(producer, readers[producer], producer in outputs)
+            ]
+            names += _input_names(unrounded, is_top)
             if joins and plain_class(operation) is keras.layers.Concatenate:
                 names += _joined_names(operation, is_top)
             else:
@@ -138,8 +156,7 @@ def _set_range(tensor, is_top):
 def _output_names(operation, readers, is_output):
     if plain_class(operation) in PASS_THROUGH:
         return ()
-    fused = len(readers) == 1 and not is_output and _fuses(operation, readers[0])
-    if fused:
+    if _is_fused(operation, readers, is_output):
         return ()
     activation = getattr(operation, "activation", None)
     apart = is_kernel_layer(operation) and activation not in FUSED_ACTIVATIONS
@@ -148,15 +165,18 @@ def _output_names(operation, readers, is_output):
     return (*names, "output")
 
 
+def _is_fused(operation, readers, is_output):
+    return len(readers) == 1 and not is_output and _fuses(operation, readers[0])
+
+
 def _fuses(operation, reader):
     """Whether LiteRT computes the reader within the operation before it."""
     before, after = plain_class(operation), plain_class(reader)
     linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
     if after is keras.layers.BatchNormalization:
         return is_kernel_layer(operation) and linear and before not in _ONE_SCALE
-    fusible = (keras.layers.Add, keras.layers.BatchNormalization)
     return _is_rectifier(reader) and (
-        (is_kernel_layer(operation) and linear) or before in fusible
+        (is_kernel_layer(operation) and linear) or before in _TAKE_RECTIFIERS
     )
 
 

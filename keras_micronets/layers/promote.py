@@ -5,6 +5,7 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.joint_range import join_all
+from keras_micronets.layers.operation_twins import promote_operations
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
 from keras_micronets.layers.twins import (
@@ -96,7 +97,8 @@ def promote(
     promoted = [
         layer for layer, names in usable.items() if _promote(layer, names, scheme)
     ]
-    if promoted:
+    changed = quantize and promote_operations(model)
+    if promoted or changed:
         join_all(layers)
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]

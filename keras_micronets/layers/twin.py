@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.exact import HardSwished, Products, cut_off
+from keras_micronets.layers.exact import HardSwished, Products
 from keras_micronets.layers.joint_range import join_read
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
+from keras_micronets.layers.rectified import rectified
 from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.state import State
 
@@ -107,10 +108,9 @@ class Twin:
         if "gate" in self.quantizers:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
-        if activation is keras.activations.relu6:
-            mark(outputs, cut_off(sums_of(inputs)))
-        elif activation in FUSED_ACTIVATIONS:
-            mark(outputs, sums_of(inputs))
+        if activation in FUSED_ACTIVATIONS:
+            limit = 6.0 if activation is keras.activations.relu6 else None
+            mark(outputs, rectified(sums_of(inputs), limit))
         elif activation is keras.activations.hard_silu and grid_of(inputs) is not None:
             mark(outputs, HardSwished(weakref.ref(inputs), grid_of(inputs)))
         return self.fake_quantize("output", outputs)
