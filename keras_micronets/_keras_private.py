@@ -69,6 +69,11 @@ def edges(model: keras.Model) -> list[tuple[keras.Operation, keras.Operation, in
     ]
 
 
+def readers(operation: keras.Operation) -> set[keras.Operation]:
+    """Return the operations that read what one puts out, in all graphs it is in."""
+    return {node.operation for node in operation._outbound_nodes}
+
+
 def output_operations(model: keras.Model) -> set[keras.Operation]:
     """Return the operations that make the model's outputs."""
     outputs = keras.tree.flatten(_functional(model).outputs)

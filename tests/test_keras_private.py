@@ -107,6 +107,18 @@ def test_edges_keep_to_their_own_model():
     )
 
 
+def test_readers():
+    model = residual()
+    found = {
+        name: {reader.name for reader in _keras_private.readers(model.get_layer(name))}
+        for name in ("conv1", "relu1", "head")
+    }
+    assert found == {"conv1": {"bn1"}, "relu1": {"conv2", "add"}, "head": set()}, broke(
+        "Operation._outbound_nodes or Node.operation", "_keras_private.readers"
+    )
+    assert _keras_private.readers(subclassed().get_layer("conv")) == set()
+
+
 def test_output_operations():
     inputs = keras.Input((3,))
     first = keras.layers.Dense(2, name="first")(inputs)

@@ -100,10 +100,10 @@ def _check_biases(flatbuffer, report, name):
         raise ValueError(
             "Expected biases that fit the int32 of the file. Received: "
             f"{flatbuffer.n_saturated} of {name!r} that do not, which moves its "
-            f"outputs by {report.largest_difference:.0f} steps: their kernels, or the "
-            "scales (gamma) of the batch normalisation behind them, are zero or nearly "
-            "so, and the file counts a bias in steps of these. Remove such channels, "
-            "or export with representative data before quantisers are active."
+            f"outputs by {report.largest_difference:.0f} steps: the file counts a bias "
+            "in steps of its kernel times those of its input, and these are too small "
+            "for it. Put batch normalisation behind such kernels, or export with "
+            "representative data before quantisers are active."
         )
 
 

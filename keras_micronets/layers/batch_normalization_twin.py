@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_micronets.layers.affine import as_on_device
+from keras_micronets.layers.affine import as_on_device, by_channel, floored
 from keras_micronets.layers.twin import Twin
 
 
@@ -31,6 +31,28 @@ def _scale_and_offset(layer):
         scale = ops.multiply(scale, layer.gamma)
     offset = ops.negative(ops.multiply(layer.moving_mean, scale))
     return scale, ops.add(offset, layer.beta) if layer.center else offset
+
+
+def shares_left(reader, sums, rank):
+    """Return what is left of each channel of a kernel before it is normalised.
+
+    Where gamma is all but zero, the file could not hold the offset in steps of the
+    kernel that both make. There `floored` takes a larger factor, and the kernel what
+    is left: in the end it rounds to zero.
+
+    Args:
+        reader: The layer that reads what the kernel puts out.
+        sums: The `Sums` that the kernel puts out.
+        rank: Number of their axes.
+
+    Returns:
+        Tensor `(channels,)`, 1 wherever nothing is wrong; `None` for other layers.
+    """
+    if not isinstance(reader, MicroBatchNormalization) or not by_channel(reader, rank):
+        return None
+    scale, offset = _scale_and_offset(reader)
+    share = ops.divide(scale, floored(scale, offset, sums.scale()))
+    return ops.where(sums.is_on(), share, 1.0)
 
 
 # As the other twins: each class loads the other's weight files.

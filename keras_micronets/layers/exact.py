@@ -27,11 +27,14 @@ class Sums(Exact):
         limit: Function that returns the largest magnitude of the kernel on the
             device: a number, or one for each channel.
         largest: The integer that stands for it. Defaults to 127.
+        is_shrunk: Whether the kernel was multiplied by what `affine.floored` leaves
+            of the normalisation that is to follow. Defaults to `False`.
     """
 
     inputs: Any
     limit: Callable
     largest: int = 127
+    is_shrunk: bool = False
 
     def is_on(self):
         """Return whether the input is rounded, a Boolean or a tensor."""

@@ -25,6 +25,9 @@ class KernelQuantizer(Quantizer):
 
     Call arguments:
         kernel: Float tensor.
+        share: Tensor with an element for each index of the last axis, by which the
+            kernel is multiplied within the range that it has without. Defaults to
+            `None`.
     """
 
     def __init__(self, *, axis: int | None = None, bits: int = 8, **kwargs):
@@ -32,18 +35,25 @@ class KernelQuantizer(Quantizer):
         self.axis = axis
         self.bits = bits
 
-    def call(self, kernel):
+    def call(self, kernel, share=None):
+        def on():
+            return self._quantize(kernel, share)
+
+        def off():
+            return times(kernel, share)
+
         if self.frozen is not None:
-            return self._quantize(kernel) if self.frozen else kernel
-        return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
+            return on() if self.frozen else off()
+        return choose(read(self.active), on, off)
 
     @property
     def largest(self):
         """The largest integer."""
         return 2 ** (self.bits - 1) - 1
 
-    def _quantize(self, kernel):
+    def _quantize(self, kernel, share):
         limit = ops.stop_gradient(self.limit(kernel))
+        kernel = times(kernel, share)
         return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
 
     def limit(self, kernel):
@@ -63,3 +73,10 @@ class KernelQuantizer(Quantizer):
 
     def get_config(self):
         return {**super().get_config(), "axis": self.axis, "bits": self.bits}
+
+
+def times(kernel, share):
+    """Multiply the channels of a kernel, along its last axis, by shares, if any."""
+    if share is None:
+        return kernel
+    return ops.multiply(kernel, ops.cast(share, kernel.dtype))

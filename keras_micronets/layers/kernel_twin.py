@@ -1,8 +1,12 @@
 from contextlib import contextmanager
+from dataclasses import replace
 
 from keras import ops
 
+from keras_micronets import _keras_private
+from keras_micronets.layers.batch_normalization_twin import shares_left
 from keras_micronets.layers.exact import Sums
+from keras_micronets.layers.kernel_quantizer import times
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.source import grid_of, mark, round_to_step
 from keras_micronets.layers.twin import Twin
@@ -28,6 +32,7 @@ class KernelTwin(Twin):
     kernel_names = ("kernel",)
     reads_raw = False
     probe = None  # a function of (name, kernel) while `kernel_gradients` runs
+    share = None  # what `shares_left` leaves of the last kernel, while `call` runs
 
     def build_state(self):
         for name in self.kernel_names:
@@ -65,7 +70,10 @@ class KernelTwin(Twin):
         kernel = self.masked(name)
         if self.probe is not None:
             kernel = self.probe(name, kernel)
-        return self.fake_quantize(name, self.to_device(name, kernel))
+        kernel = self.to_device(name, kernel)
+        if self.share is not None and name == self.kernel_names[-1]:
+            return getattr(self, f"{name}_quantizer")(kernel, self.share)
+        return self.fake_quantize(name, kernel)
 
     def to_device(self, name, kernel):
         """Reshape a kernel to the layout in which the device quantises it."""
@@ -81,15 +89,32 @@ class KernelTwin(Twin):
 
     def call(self, inputs, training=None):
         inputs = self.quantize_inputs(inputs)
-        outputs = self.linear(inputs)
         sums = self.sums(inputs)
+        share = None if training else self._share(sums, len(inputs.shape))
+        if share is not None:
+            sums = replace(sums, is_shrunk=True)
+        outputs = self._shrunk(inputs, share)
         if self.bias is not None:
-            bias = self.bias
+            bias = times(self.bias, share)
             if sums is not None and not training:
                 bias = round_to_step(bias, sums.scale(), sums.is_on())
             outputs = ops.add(outputs, self.shaped(bias))
         outputs = self.fake_quantize("preactivation", mark(outputs, sums))
         return self.activate(outputs, self.activation)
+
+    def _share(self, sums, rank):
+        """What is left of each channel before a normalisation that may be all but 0."""
+        readers = _keras_private.readers(self)
+        if sums is None or "output" in self.quantizers or len(readers) != 1:
+            return None
+        return shares_left(*readers, sums, rank)
+
+    def _shrunk(self, inputs, share):
+        self.share = share
+        try:
+            return self.linear(inputs)
+        finally:
+            self.share = None
 
     def sums(self, inputs):
         """Return what the device knows of the sums that `linear` makes, or `None`."""

@@ -4,7 +4,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE, KernelQuantizer
+from keras_micronets.layers.kernel_quantizer import (
+    SMALLEST_RANGE,
+    KernelQuantizer,
+    times,
+)
 from keras_micronets.layers.learned_step import (
     LearnsSteps,
     gradient_scale,
@@ -29,6 +33,7 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
 
     Call arguments:
         kernel: Float tensor.
+        share: As a `KernelQuantizer` takes it.
 
     Reference: Esser et al. 2020, "Learned Step Size Quantization".
     """
@@ -56,13 +61,13 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
         if not ops.convert_to_numpy(self.initial).any():
             self.initial.assign(ops.convert_to_numpy(self._first_limit(kernel)))
 
-    def call(self, kernel):
+    def call(self, kernel, share=None):
         if self.frozen is not None:
-            return super().call(kernel)
+            return super().call(kernel, share)
         return choose(
             read(self.active),
-            lambda: self._round(kernel),
-            lambda: tie(kernel, self.step),
+            lambda: self._round(kernel, share),
+            lambda: tie(times(kernel, share), self.step),
         )
 
     def _first_limit(self, kernel):
@@ -94,7 +99,7 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
         initial = read(self.initial)
         return ops.where(initial > 0, initial, super().limit(kernel))
 
-    def _round(self, kernel):
+    def _round(self, kernel, share):
         values = ops.cast(kernel, "float32")
         initial = ops.stop_gradient(self._initial_limit(values))
         count = math.prod(kernel.shape) / math.prod(self.step.shape)
@@ -104,5 +109,6 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
             shape = [1] * len(kernel.shape)
             shape[self.axis] = -1
             step = ops.reshape(step, shape)
+        values = times(values, share)
         rounded = round_to_steps(values, step, -self.largest, self.largest)
         return ops.cast(rounded, kernel.dtype)
