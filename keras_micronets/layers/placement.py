@@ -5,12 +5,14 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.floating import reason_for_float
 from keras_micronets.layers.twin import FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
 _ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
 _RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
+_ACTIVATIONS = (keras.layers.Activation, keras.layers.LeakyReLU, keras.layers.ReLU)
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,15 @@ class Placement:
 
     Attributes:
         quantizers: Dictionary from layer to the names of its quantisers.
-        floating: Names of the operations that stay in float, with their classes.
+        floating: Names of the operations that may stay in float, with their classes
+            and the reasons.
+        unfused: Names of the batch normalisations that an activation keeps apart from
+            the kernel before them.
     """
 
     quantizers: dict[keras.layers.Layer, tuple[str, ...]]
     floating: tuple[str, ...]
+    unfused: tuple[str, ...] = ()
 
 
 def place_quantizers(model: keras.Model) -> Placement:
@@ -42,12 +48,12 @@ def place_quantizers(model: keras.Model) -> Placement:
     Returns:
         A `Placement`.
     """
-    quantizers, floating = defaultdict(tuple), []
-    _place(model, quantizers, floating, is_top=True)
-    return Placement(dict(quantizers), tuple(floating))
+    quantizers, floating, unfused = defaultdict(tuple), [], []
+    _place(model, quantizers, floating, unfused, is_top=True)
+    return Placement(dict(quantizers), tuple(floating), tuple(unfused))
 
 
-def _place(model, quantizers, floating, is_top):
+def _place(model, quantizers, floating, unfused, is_top):
     if not _keras_private.is_functional(model):
         return _place_everywhere(model, quantizers)
     readers, producers = defaultdict(list), defaultdict(list)
@@ -59,15 +65,21 @@ def _place(model, quantizers, floating, is_top):
         if isinstance(operation, keras.layers.InputLayer):
             continue
         if isinstance(operation, keras.Model):
-            _place(operation, quantizers, floating, is_top=False)
-        elif not has_twin(operation):
-            floating.append(f"{operation.name} ({type(operation).__name__})")
-        else:
+            _place(operation, quantizers, floating, unfused, is_top=False)
+            continue
+        if reason := reason_for_float(operation):
+            kind = type(operation).__name__
+            floating.append(f"{operation.name} ({kind}): {reason}")
+        if has_twin(operation):
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
             names += _input_names(producers[operation], is_top)
             names += _output_names(operation, readers[operation], operation in outputs)
             quantizers[operation] = names
+            if _is_kept_apart(operation, producers):
+                unfused.append(operation.name)
+        elif isinstance(operation, keras.Layer):  # it may hold layers with kernels
+            _place_everywhere(operation, quantizers)
 
 
 def _place_everywhere(model, quantizers):
@@ -122,6 +134,17 @@ def _fuses(operation, reader):
     return _is_rectifier(reader) and (
         (is_kernel_layer(operation) and linear) or before in fusible
     )
+
+
+def _is_kept_apart(operation, producers):
+    """Whether a normalisation would be part of a kernel but for an activation."""
+    if plain_class(operation) is not keras.layers.BatchNormalization:
+        return False
+    ((_, before),) = producers[operation]
+    if plain_class(before) in _ACTIVATIONS and len(producers[before]) == 1:
+        ((_, before),) = producers[before]
+        return is_kernel_layer(before)
+    return is_kernel_layer(before) and not _fuses(before, operation)
 
 
 def _is_rectifier(layer):
