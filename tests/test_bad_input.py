@@ -168,3 +168,15 @@ def test_an_operation_that_no_device_has_is_refused(path):
         with pytest.raises(ValueError, match="bring to LiteRT"):
             export_tflite(candidate, path, representative_data=images(64))
     assert not path.exists()
+
+
+def test_a_file_that_does_not_run_is_refused(path):
+    """LiteRT's converter has no place for two scales of one input."""
+    inputs = keras.Input(SHAPE)
+    kernel = layers.Conv2D(3, 3, padding="same", name="kernel")
+    model = keras.Model(inputs, layers.Add()([kernel(inputs), inputs]))
+    quantised(model, images(64))
+    kernel.input_0_quantizer.upper.assign(100.0)
+    with pytest.raises(ValueError, match="LiteRT can run a file"):
+        export_tflite(model, path)
+    assert not path.exists()

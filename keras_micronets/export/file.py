@@ -84,11 +84,14 @@ def _calibration(model, quantization):
 
 def _load(content, name):
     try:
-        return TFLiteModel(content, name)
-    except ValueError as error:
+        file = TFLiteModel(content, name)
+        file.run([np.zeros(info.shape, "float32") for info in file.inputs])
+        return file
+    except (ValueError, RuntimeError) as error:  # as it loads, or as it runs
+        reason = error.__cause__ or error
         raise ValueError(
             "Expected a model of whose weights and ranges LiteRT can run a file. "
-            f"Received: {name!r}, of whose file it says: {error.__cause__} Look for "
+            f"Received: {name!r}, of whose file it says: {reason} Look for "
             "extreme weights, data to which nothing responds, and sizes of the input "
             "that the model leaves open; `quantization=None` writes a file without "
             "ranges."

@@ -49,11 +49,11 @@ def place_quantizers(model: keras.Model) -> Placement:
         A `Placement`.
     """
     quantizers, floating, unfused = defaultdict(tuple), [], []
-    _place(model, quantizers, floating, unfused, is_top=True)
+    _place(model, quantizers, floating, unfused, is_raw=True)
     return Placement(dict(quantizers), tuple(floating), tuple(unfused))
 
 
-def _place(model, quantizers, floating, unfused, is_top):
+def _place(model, quantizers, floating, unfused, is_raw):
     if not _keras_private.is_functional(model):
         return _place_everywhere(model, quantizers)
     readers, producers = defaultdict(list), defaultdict(list)
@@ -65,7 +65,8 @@ def _place(model, quantizers, floating, unfused, is_top):
         if isinstance(operation, keras.layers.InputLayer):
             continue
         if isinstance(operation, keras.Model):
-            _place(operation, quantizers, floating, unfused, is_top=False)
+            raw = bool(_input_names(producers[operation], is_raw))
+            _place(operation, quantizers, floating, unfused, is_raw=raw)
             continue
         if reason := reason_for_float(operation):
             kind = type(operation).__name__
@@ -73,7 +74,7 @@ def _place(model, quantizers, floating, unfused, is_top):
         if has_twin(operation):
             names = quantizers[operation]
             names += _kernel_names(operation, readers[operation])
-            names += _input_names(producers[operation], is_top)
+            names += _input_names(producers[operation], is_raw)
             names += _output_names(operation, readers[operation], operation in outputs)
             quantizers[operation] = names
             if _is_kept_apart(operation, producers):
@@ -89,16 +90,16 @@ def _place_everywhere(model, quantizers):
             quantizers[layer] = names
 
 
-def _input_names(producers, is_top):
+def _input_names(producers, is_raw):
     return tuple(
         f"input_{position}"
         for position, producer in producers
-        if (isinstance(producer, keras.layers.InputLayer) and is_top)
+        if (isinstance(producer, keras.layers.InputLayer) and is_raw)
         or not (has_twin(producer) or isinstance(producer, _OTHERS_CARE))
     )
 
 
-# An inner model's inputs are quantised where the outer model makes them.
+# An inner model's inputs are quantised where the outer model makes them, if it does.
 _OTHERS_CARE = (keras.Model, keras.layers.InputLayer)
 
 
@@ -127,7 +128,7 @@ def _output_names(operation, readers, is_output):
 def _fuses(operation, reader):
     """Whether LiteRT computes the reader within the operation before it."""
     before, after = plain_class(operation), plain_class(reader)
-    linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
+    linear = _is_linear(operation)
     if after is keras.layers.BatchNormalization:
         return is_kernel_layer(operation) and linear and before not in _ONE_SCALE
     fusible = (keras.layers.Add, keras.layers.BatchNormalization)
@@ -136,15 +137,18 @@ def _fuses(operation, reader):
     )
 
 
+def _is_linear(layer):
+    return getattr(layer, "activation", None) in (None, keras.activations.linear)
+
+
 def _is_kept_apart(operation, producers):
     """Whether a normalisation would be part of a kernel but for an activation."""
     if plain_class(operation) is not keras.layers.BatchNormalization:
         return False
-    ((_, before),) = producers[operation]
-    if plain_class(before) in _ACTIVATIONS and len(producers[before]) == 1:
-        ((_, before),) = producers[before]
-        return is_kernel_layer(before)
-    return is_kernel_layer(before) and not _fuses(before, operation)
+    _, before = producers[operation][0]
+    if plain_class(before) in _ACTIVATIONS:
+        return is_kernel_layer(producers[before][0][1])
+    return is_kernel_layer(before) and not _is_linear(before)
 
 
 def _is_rectifier(layer):
