@@ -7,11 +7,14 @@ from keras_micronets.layers import ACTIVATION_TWINS, set_quantizers
 from keras_micronets.layers.twins import TWINS, is_twin, plain_class
 
 ARGUMENTS = {
+    "AlphaDropout": {"rate": 0.5},
     "Activation": {"activation": "relu"},
     "AveragePooling1D": {"pool_size": 2},
     "AveragePooling2D": {"pool_size": 2},
     "Cropping1D": {"cropping": 1},
     "Dropout": {"rate": 0.5},
+    "GaussianDropout": {"rate": 0.5},
+    "GaussianNoise": {"stddev": 0.5},
     "Permute": {"dims": (2, 1, 3)},
     "Rescaling": {"scale": 2.0, "offset": 1.0},
     "Reshape": {"target_shape": (-1,)},

@@ -38,6 +38,7 @@ MODELS = {
     "rescaled": lambda x: conv(layers.Rescaling(1 / 127.5, offset=-1)(x)),
     "average": lambda x: conv(layers.AveragePooling2D(2)(conv(x))),
     "average of nine": lambda x: layers.AveragePooling2D(3, padding="same")(conv(x)),
+    "between pixels": lambda x: layers.UpSampling2D(interpolation="bilinear")(conv(x)),
     "mean": lambda x: layers.Dense(3)(layers.GlobalAveragePooling2D()(conv(x))),
     "sum": lambda x: layers.Add()(two_grids(x)),
     "rectified sum": lambda x: layers.ReLU()(layers.Add()(two_grids(x))),

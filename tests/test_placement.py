@@ -151,7 +151,7 @@ def test_operation_without_a_layer_is_quantised_by_its_reader():
         "behind": {"kernel", "input_0", "output"},
     }
     floating = place_quantizers(model).floating
-    assert [name.split()[-1] for name in floating] == ["(Multiply)", "(Add)"]
+    assert [name.split()[1] for name in floating] == ["(Multiply):", "(Add):"]
     assert promote(model, quantize=True).floating == floating
 
 
@@ -159,7 +159,51 @@ def test_layer_without_twin_is_reported():
     norm = keras.layers.LayerNormalization(name="norm")
     model = chain(conv("before"), norm, conv("behind"))
     assert placed(model)["behind"] == {"kernel", "input_0", "output"}
-    assert place_quantizers(model).floating == ("norm (LayerNormalization)",)
+    assert place_quantizers(model).floating == (
+        "norm (LayerNormalization): no quantised twin",
+    )
+
+
+def attention(x):
+    return keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+
+
+def test_kernels_within_a_layer_without_twin_are_quantised():
+    model = chain(keras.layers.Reshape((16, 16)), attention)
+    found = placed(model)
+    everything = {"kernel", "input_0", "output"}
+    assert found == dict.fromkeys(
+        ("query", "key", "value", "attention_output"), everything
+    ) | {"reshape": {"input_0"}}
+    assert [x.split()[0] for x in place_quantizers(model).floating] == ["attention"]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [conv(activation="relu")],
+        [conv(), keras.layers.ReLU()],
+        [conv(), keras.layers.Activation("tanh")],
+    ],
+)
+def test_normalisation_behind_an_activation_is_named(layers):
+    norm = keras.layers.BatchNormalization(name="norm")
+    model = chain(*[type(x).from_config(x.get_config()) for x in layers], norm)
+    assert place_quantizers(model).unfused == ("norm",)
+    assert promote(model, quantize=True).unfused == ("norm",)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [conv(), keras.layers.BatchNormalization(), keras.layers.ReLU()],
+        [conv(), keras.layers.MaxPooling2D(), keras.layers.BatchNormalization()],
+        [keras.layers.ReLU(), keras.layers.BatchNormalization()],
+    ],
+)
+def test_other_normalisations_are_not(layers):
+    model = chain(*[type(x).from_config(x.get_config()) for x in layers])
+    assert place_quantizers(model).unfused == ()
 
 
 def test_separable_convolution_quantises_between_its_two():

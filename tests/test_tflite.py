@@ -496,7 +496,7 @@ def with_norm(gamma, beta=1.0):
 ODD = {
     "dead": lambda: scaled(nested(), 0.0),
     "dead channels": lambda: with_norm(0.0),
-    "dying channels": lambda: with_norm(1e-4),
+    "dying channels": lambda: with_norm(1e-12),
     "huge": lambda: scaled(nested(), 1e12, of=("head",)),
     "tiny": lambda: scaled(nested(), 1e-12),
 }
@@ -526,11 +526,17 @@ def test_a_file_that_does_not_load_is_not_written(path):
     assert not path.exists()
 
 
+def with_bias(value):
+    model = scaled(sequential(), 1e-12, of=("conv",))
+    model.get_layer("conv").bias.assign([value, value, 1.0, 1.0])
+    return model
+
+
 def test_biases_that_overflow(path):
-    with pytest.raises(ValueError, match=r"2 of 'functional.*' that do not"):
-        export_tflite(learned(with_norm(1e-12), sparsity=0), path)
+    with pytest.raises(ValueError, match=r"2 of 'sequential.*' that do not"):
+        export_tflite(learned(with_bias(1e6), sparsity=0), path)
     assert not path.exists()
-    negative = learned(with_norm(1e-12, beta=-1.0), sparsity=0)
+    negative = learned(with_bias(-1e6), sparsity=0)
     assert export_tflite(negative, path).largest_difference <= 1  # the ReLU hides it
 
 

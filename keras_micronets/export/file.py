@@ -84,11 +84,14 @@ def _calibration(model, quantization):
 
 def _load(content, name):
     try:
-        return TFLiteModel(content, name)
-    except ValueError as error:
+        file = TFLiteModel(content, name)
+        file.run([np.zeros(info.shape, "float32") for info in file.inputs])
+        return file
+    except (ValueError, RuntimeError) as error:  # as it loads, or as it runs
+        reason = error.__cause__ or error
         raise ValueError(
             "Expected a model of whose weights and ranges LiteRT can run a file. "
-            f"Received: {name!r}, of whose file it says: {error.__cause__} Look for "
+            f"Received: {name!r}, of whose file it says: {reason} Look for "
             "extreme weights, data to which nothing responds, and sizes of the input "
             "that the model leaves open; `quantization=None` writes a file without "
             "ranges."
@@ -100,10 +103,10 @@ def _check_biases(flatbuffer, report, name):
         raise ValueError(
             "Expected biases that fit the int32 of the file. Received: "
             f"{flatbuffer.n_saturated} of {name!r} that do not, which moves its "
-            f"outputs by {report.largest_difference:.0f} steps: their kernels, or the "
-            "scales (gamma) of the batch normalisation behind them, are zero or nearly "
-            "so, and the file counts a bias in steps of these. Remove such channels, "
-            "or export with representative data before quantisers are active."
+            f"outputs by {report.largest_difference:.0f} steps: the file counts a bias "
+            "in steps of its kernel times those of its input, and these are too small "
+            "for it. Put batch normalisation behind such kernels, or export with "
+            "representative data before quantisers are active."
         )
 
 

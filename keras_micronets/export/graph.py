@@ -1,4 +1,7 @@
-"""The inputs and outputs of the models to export."""
+"""The inputs and outputs of the models to export, and the types between them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 
@@ -59,3 +62,27 @@ def call_flat(model: keras.Model, inputs) -> list:
     """
     structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
     return keras.tree.flatten(model(structure, training=False))
+
+
+@contextmanager
+def full_precision(model: keras.Model) -> Iterator[None]:
+    """Let a model compute in the types of its weights inside the block, as files do.
+
+    The converter has no operations in half precision, in which many models train.
+
+    Args:
+        model: A model, of any policies of types.
+    """
+    mixed = {
+        layer: layer.dtype_policy
+        for layer in _keras_private.flatten_layers(model)
+        if layer.compute_dtype != layer.variable_dtype
+        and layer.dtype_policy.quantization_mode is None
+    }
+    for layer in mixed:
+        layer.dtype_policy = layer.variable_dtype
+    try:
+        yield
+    finally:
+        for layer, policy in mixed.items():
+            layer.dtype_policy = policy

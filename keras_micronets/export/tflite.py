@@ -7,7 +7,7 @@ import keras
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
 from keras_micronets.export.elsewhere import check_converter, make_file_elsewhere
 from keras_micronets.export.file import make_file
-from keras_micronets.export.graph import with_graph
+from keras_micronets.export.graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
 from keras_micronets.export.weights import check_weights
@@ -30,6 +30,8 @@ def export_tflite(
     file by post-training quantisation, its ranges measured on representative data.
     The file is loaded by LiteRT, run, and compared with the Keras model, output by
     output, before it is put in place.
+
+    A model that trains in mixed precision is exported, and compared, in float32.
 
     The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a process
     of its own, which takes some seconds more, and the comparison is with the model
@@ -92,14 +94,15 @@ def export_tflite(
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)
     make = make_file if keras.backend.backend() == "tensorflow" else make_file_elsewhere
-    content, report = make(
-        model,
-        path,
-        quantization=quantization,
-        samples=samples,
-        batch_size=batch_size,
-        sparse_storage=bool(sparse_storage),
-    )
+    with full_precision(model):
+        content, report = make(
+            model,
+            path,
+            quantization=quantization,
+            samples=samples,
+            batch_size=batch_size,
+            sparse_storage=bool(sparse_storage),
+        )
     _warn(report, model.name)
     _write(path, content)
     return report

@@ -145,11 +145,16 @@ class ActivationQuantizer(Quantizer):
         """The integer of the lower bound, if zero is 0."""
         return ops.round(ops.divide(self.bounds()[0], self.scale()))
 
-    def average(self, inputs):
+    def average(self, inputs, *, upwards: bool = False):
         """Round averages of this quantiser's tensors, which keep its integers.
 
-        A device rounds halves away from its integer 0, which is the middle of the
-        range; an average of few integers often ends in a half.
+        An average of few integers often ends in a half.
+
+        Args:
+            inputs: Float tensor.
+            upwards: Boolean, whether halves are rounded up, as a device does between
+                pixels; otherwise away from its integer 0, the middle of the range.
+                Defaults to `False`.
         """
         if self.frozen is not None:
             return self._quantize(inputs, *self.bounds()) if self.frozen else inputs
@@ -158,7 +163,8 @@ class ActivationQuantizer(Quantizer):
             middle = ops.negative(ops.multiply(self.scale(), self.zero_point()))
             away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
             nudge = ops.cast(ops.multiply(self.scale(), HALF_AWAY), inputs.dtype)
-            return self._quantize(ops.add(inputs, nudge * away), *self.bounds())
+            nudge = nudge if upwards else nudge * away
+            return self._quantize(ops.add(inputs, nudge), *self.bounds())
 
         return choose(self.is_on(), on, lambda: inputs)
 

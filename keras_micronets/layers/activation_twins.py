@@ -19,7 +19,11 @@ MOVING = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
     keras.layers.Dropout,
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
     keras.layers.Flatten,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
     keras.layers.GlobalMaxPooling1D,
     keras.layers.GlobalMaxPooling2D,
     keras.layers.Identity,
@@ -47,6 +51,7 @@ _COMPUTING = (
     keras.layers.GlobalAveragePooling2D,
     keras.layers.LeakyReLU,
     keras.layers.Multiply,
+    keras.layers.PReLU,
     keras.layers.ReLU,
     keras.layers.Softmax,
     keras.layers.Subtract,
@@ -90,7 +95,10 @@ def _make(base):
     def average(self, inputs, *args, **kwargs):
         outputs = base.call(self, inputs, *args, **kwargs)
         grid = grid_of(inputs)
-        return outputs if grid is None else mark(grid.average(outputs), grid)
+        if grid is None:
+            return outputs
+        upwards = isinstance(self, keras.layers.UpSampling2D)
+        return mark(grid.average(outputs, upwards=upwards), grid)
 
     kind = f"A `{base.__name__}` layer with fake quantisers on"
     if base in MOVING:

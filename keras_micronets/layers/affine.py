@@ -6,9 +6,13 @@ from keras_micronets.layers.device import scale_channels
 from keras_micronets.layers.exact import Sums
 from keras_micronets.layers.source import grid_of, mark, round_to_step, sums_of
 
+# A bias is counted in 32 bits, in steps of no less than what the smallest ranges of
+# an activation and a kernel make together.
+SMALLEST_BIAS_STEP, LARGEST_BIAS = 6e-10, 2**30
+
 
 def as_on_device(layer, inputs, outputs, scale_and_offset):
-    """Round a layer's offset to the integers that the device adds there.
+    """Scale and shift as the device does, which adds an offset in integers.
 
     The device makes scale and offset part of the kernel before them. Behind a tensor
     that has been rounded they are one depthwise convolution.
@@ -23,32 +27,68 @@ def as_on_device(layer, inputs, outputs, scale_and_offset):
     Returns:
         Tensor of the shape of `outputs`.
     """
-    if not _by_channel(layer, inputs):
+    grid, sums, shape = grid_of(inputs), sums_of(inputs), inputs.shape
+    if (grid is None and sums is None) or not _by_channel(layer, len(shape)):
         return outputs
+    kernel = sums or Sums(grid, _one)
 
-    def vectors():
+    def vectors():  # without tensors, for `Sums` keeps it
         return [
-            ops.broadcast_to(ops.ravel(ops.cast(x, "float32")), inputs.shape[-1:])
+            ops.broadcast_to(ops.ravel(ops.cast(x, "float32")), shape[-1:])
             for x in scale_and_offset(layer)
         ]
 
-    grid, sums = grid_of(inputs), sums_of(inputs)
-    if grid is not None:
-        after = Sums(grid, lambda: ops.abs(vectors()[0]))
-    elif sums is not None:
-        after = sums.scaled(lambda: vectors()[0])
-    else:
-        return outputs
-    scale, offset = vectors()
-    rounded = round_to_step(offset, after.scale(), after.is_on())
-    if grid is not None and grid.frozen:
-        return ops.add(scale_channels(inputs, scale), rounded)
-    change = ops.cast(ops.subtract(rounded, offset), outputs.dtype)
-    return mark(ops.add(outputs, change), after)
+    def factor():
+        return _floored(*vectors(), kernel.scale())
+
+    after = kernel.scaled(factor)
+    compute = _for_the_file if kernel.inputs.frozen else _simulated
+    return mark(compute(inputs, outputs, vectors(), factor(), after), after)
 
 
-def _by_channel(layer, inputs):
+def _one():
+    return 1.0
+
+
+def _floored(scale, offset, step):
+    """Return scales large enough that 32 bits hold the offset, in steps they make.
+
+    Only of a channel that is all but dead more is left of its sums than there was,
+    and that is far less than a step of what is put out.
+
+    Args:
+        scale, offset: Tensors `(channels,)`.
+        step: Number or tensor `(channels,)`, the step of what is scaled.
+    """
+    least = ops.maximum(ops.abs(offset) / LARGEST_BIAS, SMALLEST_BIAS_STEP)
+    least = ops.divide(least, step)
+    signed = ops.where(ops.less(scale, 0.0), ops.negative(least), least)
+    return ops.where(ops.less(ops.abs(scale), least), signed, scale)
+
+
+def _by_channel(layer, rank):
     """Whether a layer treats all of a channel alike, the channels being last."""
-    last = len(inputs.shape) - 1
-    by_last = getattr(layer, "axis", None) in (None, -1, last, (-1,), (last,))
+    by_last = getattr(layer, "axis", None) in (None, -1, rank - 1, (-1,), (rank - 1,))
     return by_last and not getattr(layer, "invert", False)
+
+
+def _for_the_file(inputs, outputs, scale_and_offset, factor, after):
+    """What the converter makes one operation of, with the kernel if there is one."""
+    scale, offset = scale_and_offset
+    offset = round_to_step(offset, after.scale(), True)
+    if grid_of(inputs) is None:
+        return ops.add(ops.multiply(inputs, factor), offset)
+    return ops.add(scale_channels(inputs, scale, ops.abs(factor)), offset)
+
+
+def _simulated(inputs, outputs, scale_and_offset, factor, after):
+    """Correct what Keras puts out by what is different on the device."""
+    scale, offset = scale_and_offset
+    if grid_of(inputs) is not None:  # its kernel has one integer a channel
+        integers = ops.round(ops.divide(ops.multiply(scale, 127.0), factor))
+        rounded = ops.multiply(factor, ops.divide(integers, 127.0))
+        factor = ops.where(ops.equal(factor, scale), scale, rounded)
+    more = ops.where(after.is_on(), ops.subtract(factor, scale), 0.0)
+    change = ops.subtract(round_to_step(offset, after.scale(), after.is_on()), offset)
+    change = ops.add(ops.multiply(ops.cast(inputs, "float32"), more), change)
+    return ops.add(outputs, ops.cast(change, outputs.dtype))

@@ -13,7 +13,7 @@ class MicroConcatenate(Twin, keras.layers.Concatenate):
     """
 
     def call(self, inputs):
-        rounded = self.quantize_inputs(inputs)
+        rounded = [self.fake_quantize(f"input_{i}", x) for i, x in enumerate(inputs)]
         grid = _one_grid(rounded)
         if grid is not None and grid.frozen:
             rounded = list(map(_rounded_once, inputs, rounded))

@@ -4,8 +4,6 @@ from keras import ops
 
 from keras_micronets.layers.fake_quant import quantize_kernel
 
-SMALLEST_SCALE = 1e-12
-
 
 def pointwise(inputs, kernel):
     """Multiply the last axis by a matrix, as a 1 x 1 convolution.
@@ -21,7 +19,7 @@ def pointwise(inputs, kernel):
     return ops.reshape(outputs, (-1, *inputs.shape[1:-1], kernel.shape[-1]))
 
 
-def scale_channels(inputs, scale):
+def scale_channels(inputs, scale, limit):
     """Multiply each channel by a number, as a depthwise convolution.
 
     Its kernel has one integer a channel and a scale for each, so that nothing of the
@@ -30,12 +28,13 @@ def scale_channels(inputs, scale):
     Args:
         inputs: Tensor `(batch, ..., channels)`.
         scale: Tensor `(channels,)`.
+        limit: Tensor `(channels,)`, the numbers that the largest integers stand for:
+            the magnitudes of `scale`, or more.
 
     Returns:
         Tensor of the shape of `inputs`.
     """
     flat = ops.reshape(scale, (1, 1, 1, -1))
-    limit = ops.maximum(ops.abs(scale), SMALLEST_SCALE)
     kernel = quantize_kernel(flat, limit, axis=3, bits=8)
     kernel = ops.reshape(kernel, (1, 1, -1, 1))
     outputs = ops.depthwise_conv(_flat(inputs), kernel, 1, "valid", "channels_last")

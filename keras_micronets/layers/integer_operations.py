@@ -30,7 +30,7 @@ _IN_INTEGERS = (
 )
 
 
-def is_in_integers(operation, producers, readers, *, is_top=True) -> bool:
+def is_in_integers(operation, producers, readers, *, is_raw=True) -> bool:
     """Return whether a file has integers for an operation that has no layer.
 
     It has if all that the operation reads is rounded, and all that reads it rounds it.
@@ -39,11 +39,11 @@ def is_in_integers(operation, producers, readers, *, is_top=True) -> bool:
         operation: A `keras.Operation`, no layer.
         producers: List of the operations that make what it reads.
         readers: List of the operations that read it; empty if it is an output.
-        is_top: Boolean, whether its graph is the outermost. What an inner model reads
-            is rounded before it. Defaults to `True`.
+        is_raw: Boolean, whether nobody rounds what its graph reads, as an outer model
+            does for an inner one. Defaults to `True`.
     """
     inner = [
-        x for x in producers if is_top or not isinstance(x, keras.layers.InputLayer)
+        x for x in producers if is_raw or not isinstance(x, keras.layers.InputLayer)
     ]
     rounded = all(map(_rounds, inner)) and all(map(has_twin, readers))
     return bool(readers) and rounded and _has_integers(operation)

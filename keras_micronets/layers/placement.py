@@ -5,21 +5,11 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.floating import reason_for_float
+from keras_micronets.layers.fusion import fuses, is_fused, is_kept_apart, is_rectifier
 from keras_micronets.layers.integer_operations import is_in_integers
-from keras_micronets.layers.operation_twins import OPERATION_TWINS
 from keras_micronets.layers.twin import FIXED_RANGES, FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
-
-# LiteRT takes one scale for their kernels, which a scale a channel does not fit.
-_ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
-_RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
-_TAKE_RECTIFIERS = (
-    keras.layers.Add,
-    keras.layers.BatchNormalization,
-    keras.layers.Multiply,
-    keras.layers.Subtract,
-    *OPERATION_TWINS,
-)
 
 
 @dataclass(frozen=True)
@@ -28,12 +18,15 @@ class Placement:
 
     Attributes:
         quantizers: Dictionary from layer to the names of its quantisers.
-        floating: Names of the operations that stay in float, with their classes.
-            Arithmetic between rounded tensors does not.
+        floating: Names of the operations that may stay in float, with their classes
+            and the reasons. Arithmetic between rounded tensors does not.
+        unfused: Names of the batch normalisations that an activation keeps apart from
+            the kernel before them.
     """
 
     quantizers: dict[keras.layers.Layer, tuple[str, ...]]
     floating: tuple[str, ...]
+    unfused: tuple[str, ...] = ()
 
 
 def place_quantizers(model: keras.Model, *, joins: bool = True) -> Placement:
@@ -56,95 +49,117 @@ def place_quantizers(model: keras.Model, *, joins: bool = True) -> Placement:
     Returns:
         A `Placement`.
     """
-    quantizers, floating = defaultdict(tuple), []
-    _place(model, quantizers, floating, joins=joins, is_top=True)
-    return Placement(dict(quantizers), tuple(floating))
+    placer = _Placer(joins)
+    placer.place(model, is_raw=True)
+    return Placement(
+        dict(placer.quantizers), tuple(placer.floating), tuple(placer.unfused)
+    )
 
 
-def _place(model, quantizers, floating, *, joins, is_top):
-    if not _keras_private.is_functional(model):
-        return _place_everywhere(model, quantizers)
-    readers, producers = defaultdict(list), defaultdict(list)
-    for producer, reader, position in _keras_private.edges(model):
-        readers[producer].append(reader)
-        producers[reader].append((position, producer))
-    outputs = _keras_private.output_operations(model)
-    for operation in {**readers, **producers}:
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        if isinstance(operation, keras.Model):
-            _place(operation, quantizers, floating, joins=joins, is_top=False)
-        elif not has_twin(operation):
-            made_by = [producer for _, producer in producers[operation]]
-            read_by = [] if operation in outputs else readers[operation]
-            if not is_in_integers(operation, made_by, read_by, is_top=is_top):
-                floating.append(f"{operation.name} ({type(operation).__name__})")
+class _Placer:
+    """Walks a model's graphs and collects what a `Placement` holds."""
+
+    def __init__(self, joins):
+        self.joins = joins
+        self.quantizers, self.floating, self.unfused = defaultdict(tuple), [], []
+
+    def place(self, model, is_raw):
+        """Place the quantisers of a model; `is_raw` if nobody rounds its inputs."""
+        if not _keras_private.is_functional(model):
+            return self._place_everywhere(model)
+        readers, producers = defaultdict(list), defaultdict(list)
+        for producer, reader, position in _keras_private.edges(model):
+            readers[producer].append(reader)
+            producers[reader].append((position, producer))
+        outputs = _keras_private.output_operations(model)
+        for operation in {**readers, **producers}:
+            if isinstance(operation, keras.layers.InputLayer):
+                continue
+            if isinstance(operation, keras.Model):
+                raw = bool(_input_names(producers[operation], is_raw))
+                self.place(operation, raw)
+                continue
+            self._tell(operation, readers, producers, outputs, is_raw)
+            if has_twin(operation):
+                self._place_at(operation, readers, producers, outputs, is_raw)
+            elif isinstance(operation, keras.Layer):  # it may hold ones with kernels
+                self._place_everywhere(operation)
+
+    def _place_everywhere(self, model):
+        for layer in _keras_private.flatten_layers(model):
+            if is_kernel_layer(layer):
+                names = ("kernel", "input_0", *_output_names(layer, [], is_output=True))
+                self.quantizers[layer] = names
+
+    def _place_at(self, operation, readers, producers, outputs, is_raw):
+        unrounded = [
+            (position, producer)
+            for position, producer in producers[operation]
+            if not is_fused(producer, readers[producer], producer in outputs)
+        ]
+        names = _kernel_names(operation, readers[operation])
+        names += _input_names(unrounded, is_raw)
+        if self.joins and plain_class(operation) is keras.layers.Concatenate:
+            names += _joined_names(operation, is_raw)
         else:
-            names = quantizers[operation]
-            names += _kernel_names(operation, readers[operation])
-            unrounded = [
-                (position, producer)
-                for position, producer in producers[operation]
-                if not _is_fused(producer, readers[producer], producer in outputs)
-            ]
-            names += _input_names(unrounded, is_top)
-            if joins and plain_class(operation) is keras.layers.Concatenate:
-                names += _joined_names(operation, is_top)
-            else:
-                is_output = operation in outputs
-                names += _output_names(operation, readers[operation], is_output)
-            quantizers[operation] = names
+            is_output = operation in outputs
+            names += _output_names(operation, readers[operation], is_output)
+        self.quantizers[operation] += names
+
+    def _tell(self, operation, readers, producers, outputs, is_raw):
+        """Note what the user should know of an operation."""
+        made_by = [producer for _, producer in producers[operation]]
+        read_by = [] if operation in outputs else readers[operation]
+        reason = reason_for_float(operation)
+        if reason and not is_in_integers(operation, made_by, read_by, is_raw=is_raw):
+            kind = type(operation).__name__
+            self.floating.append(f"{operation.name} ({kind}): {reason}")
+        if is_kept_apart(operation, producers):
+            self.unfused.append(operation.name)
 
 
-def _place_everywhere(model, quantizers):
-    for layer in _keras_private.flatten_layers(model):
-        if is_kernel_layer(layer):
-            names = ("kernel", "input_0", *_output_names(layer, [], is_output=True))
-            quantizers[layer] = names
-
-
-def _input_names(producers, is_top):
+def _input_names(producers, is_raw):
     return tuple(
         f"input_{position}"
         for position, producer in producers
-        if (isinstance(producer, keras.layers.InputLayer) and is_top)
+        if (isinstance(producer, keras.layers.InputLayer) and is_raw)
         or not (has_twin(producer) or isinstance(producer, _OTHERS_CARE))
     )
 
 
-# An inner model's inputs are quantised where the outer model makes them.
+# An inner model's inputs are quantised where the outer model makes them, if it does.
 _OTHERS_CARE = (keras.Model, keras.layers.InputLayer)
 
 
 def _kernel_names(operation, readers):
     if not is_kernel_layer(operation):
         return ()
-    normalized = len(readers) == 1 and _fuses(operation, readers[0])
+    normalized = len(readers) == 1 and fuses(operation, readers[0])
     is_dense = plain_class(operation) is keras.layers.Dense
-    by_unit = normalized and is_dense and not _is_rectifier(readers[0])
+    by_unit = normalized and is_dense and not is_rectifier(readers[0])
     return ("kernel", "channels") if by_unit else ("kernel",)
 
 
-def _joined_names(layer, is_top):
+def _joined_names(layer, is_raw):
     """Quantise again what has another range than what it is joined with."""
     names = ()
     for tensors in _keras_private.calls(layer):
-        ranges = [_set_range(tensor, is_top) for tensor in tensors]
+        ranges = [_set_range(tensor, is_raw) for tensor in tensors]
         if len(set(ranges)) > 1:
             found = enumerate(ranges)
             names += tuple(f"input_{i}" for i, fixed in found if fixed is not None)
     return names
 
 
-def _set_range(tensor, is_top):
+def _set_range(tensor, is_raw):
     """Return the range that a tensor has whatever it is joined with, or `None`."""
     operation, inputs = _keras_private.producer(tensor)
     kind = plain_class(operation)
     if kind in PASS_THROUGH or kind is keras.layers.Concatenate:
-        ranges = {_set_range(one, is_top) for one in inputs}
+        ranges = {_set_range(one, is_raw) for one in inputs}
         return ranges.pop() if len(ranges) == 1 else None
     is_input = isinstance(operation, keras.layers.InputLayer)
-    if isinstance(operation, keras.Model) or (is_input and not is_top):
+    if isinstance(operation, keras.Model) or (is_input and not is_raw):
         return object()  # that of another graph, unlike any other
     if not has_twin(operation):
         return None  # quantised where it is read
@@ -156,36 +171,10 @@ def _set_range(tensor, is_top):
 def _output_names(operation, readers, is_output):
     if plain_class(operation) in PASS_THROUGH:
         return ()
-    if _is_fused(operation, readers, is_output):
+    if is_fused(operation, readers, is_output):
         return ()
     activation = getattr(operation, "activation", None)
     apart = is_kernel_layer(operation) and activation not in FUSED_ACTIVATIONS
     names = ("preactivation",) if apart else ()
     names += ("gate",) if activation is keras.activations.silu else ()
     return (*names, "output")
-
-
-def _is_fused(operation, readers, is_output):
-    return len(readers) == 1 and not is_output and _fuses(operation, readers[0])
-
-
-def _fuses(operation, reader):
-    """Whether LiteRT computes the reader within the operation before it."""
-    before, after = plain_class(operation), plain_class(reader)
-    linear = getattr(operation, "activation", None) in (None, keras.activations.linear)
-    if after is keras.layers.BatchNormalization:
-        return is_kernel_layer(operation) and linear and before not in _ONE_SCALE
-    return _is_rectifier(reader) and (
-        (is_kernel_layer(operation) and linear) or before in _TAKE_RECTIFIERS
-    )
-
-
-def _is_rectifier(layer):
-    kind = plain_class(layer)
-    if kind is keras.layers.Activation:
-        return layer.activation in _RECTIFIERS
-    if kind is keras.layers.ReLU:
-        return (layer.negative_slope, layer.threshold) == (0, 0) and (
-            layer.max_value in (None, 6)
-        )
-    return False

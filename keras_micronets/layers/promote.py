@@ -25,17 +25,26 @@ class Promotion:
     Attributes:
         promoted: Names of the layers that became twins or got more quantisers.
         skipped: Names and classes of the layers with kernels that have no twin.
-        floating: Names and classes of the operations that stay in float.
+        floating: Names and classes of the operations that may stay in float, with
+            the reasons.
+        unfused: Names of the batch normalisations that an activation keeps apart
+            from the kernel before them.
     """
 
     promoted: tuple[str, ...]
     skipped: tuple[str, ...]
     floating: tuple[str, ...] = ()
+    unfused: tuple[str, ...] = ()
 
     def warn(self) -> None:
         """Say once what was left alone, with a count and five examples."""
         _warn(self.skipped, "cannot be pruned and are left as they are")
-        _warn(self.floating, "have no quantised twin and stay in float")
+        _warn(self.floating, "may stay in float")
+        _warn(
+            self.unfused,
+            "normalise behind an activation: on the device each is one more operation, "
+            "which it would not be between the kernel and the activation",
+        )
 
 
 def promote(
@@ -83,11 +92,11 @@ def promote(
             f"by Keras and without LoRA weights. Received: {model.name!r} with "
             f"{_names(layers[1:]) or 'no layers'}."
         )
-    floating = ()
+    floating, unfused = (), ()
     if quantize:
         placement = place_quantizers(model, joins=_joins(quantize))
         wanted.update(placement.quantizers)
-        floating = placement.floating
+        floating, unfused = placement.floating, placement.unfused
         # Where no graph says so, their statistics can be held all the same.
         norms = [x for x in layers if plain_class(x) is keras.layers.BatchNormalization]
         wanted = {**dict.fromkeys(norms, ()), **wanted}
@@ -103,8 +112,8 @@ def promote(
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
     if not promoted:  # said before
-        skipped, floating = (), ()
-    return Promotion(_names(promoted), _names(skipped, classes=True), floating)
+        return Promotion((), ())
+    return Promotion(_names(promoted), _names(skipped, classes=True), floating, unfused)
 
 
 def _promote(layer, quantizers, scheme):

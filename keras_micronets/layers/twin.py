@@ -120,8 +120,18 @@ class Twin:
         return mark(ops.multiply(inputs, gate), products(inputs, gate))
 
     def quantize_inputs(self, inputs):
+        """Round those inputs that have a quantiser, unless another one rounded them.
+
+        At one call of a shared layer an input may be rounded where it is made, and
+        at another call not.
+        """
         flat = enumerate(keras.tree.flatten(inputs))
-        quantized = [self.fake_quantize(f"input_{i}", tensor) for i, tensor in flat]
+        quantized = [
+            tensor
+            if grid_of(tensor) is not None
+            else self.fake_quantize(f"input_{i}", tensor)
+            for i, tensor in flat
+        ]
         return keras.tree.pack_sequence_as(inputs, quantized)
 
     def get_config(self):

@@ -1,0 +1,113 @@
+"""What a file computes in float was announced beforehand, and nothing else was."""
+
+import re
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from tiny_keras import dense_model
+
+from keras_micronets import export_tflite
+from keras_micronets.callbacks import QuantizationAwareTraining
+from keras_micronets.layers import promote, set_quantizers
+
+SLOPES = keras.initializers.RandomUniform(-0.5, 0.5)
+
+# Name: function of a tensor `(batch, 9, 4)`, and what is said of its layer, if it has
+# no integer kernel in LiteRT.
+CASES = {
+    "elu layer": (lambda x: layers.ELU()(x), "(ELU): no quantised twin"),
+    "within dense": (lambda x: layers.Dense(4, "mish")(x), "(Dense): .* integer mish"),
+    "prelu": (lambda x: layers.PReLU(SLOPES)(x), None),
+    "relu to 3": (lambda x: layers.ReLU(3.0)(x), "(ReLU): .* no integer kernel"),
+    "leaky to 6": (lambda x: layers.ReLU(6.0, 0.1)(x), "(ReLU): .* no integer kernel"),
+    "leaky": (lambda x: layers.ReLU(negative_slope=0.1)(x), None),
+    "relu from 1": (lambda x: layers.ReLU(threshold=1.0)(x), None),
+    "softmax": (lambda x: layers.Softmax()(x), None),
+    "layer normalisation": (
+        lambda x: layers.LayerNormalization()(x),
+        "(LayerNormalization): no quantised twin",
+    ),
+    "group normalisation": (
+        lambda x: layers.GroupNormalization(2)(x),
+        "(GroupNormalization): no quantised twin",
+    ),
+    "noise": (lambda x: layers.GaussianNoise(0.1)(x), None),
+    "bilinear": (
+        lambda x: layers.UpSampling2D(interpolation="bilinear")(
+            layers.Reshape((3, 3, 4))(x)
+        ),
+        None,
+    ),
+    "attention": (
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+        "(MultiHeadAttention): no quantised twin",
+    ),
+}
+FLOATING = ("elu", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "celu")
+INTEGER = ("gelu", "silu", "hard_silu", "tanh", "exponential", "soft_shrink")
+
+
+def activation(name):
+    return lambda x: layers.Activation(name)(x)
+
+
+for name in FLOATING:
+    CASES[name] = activation(name), f"(Activation): .* integer {name}"
+for name in INTEGER:
+    CASES[name] = activation(name), None
+
+
+def around(build):
+    inputs = keras.Input((9, 4))
+    x = layers.Flatten()(build(layers.Dense(4)(inputs)))
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
+# Float islands need not match to the bit: the converter moves operations over to the
+# integers beside them.
+@pytest.mark.filterwarnings("ignore:The int8 file of .* differs")
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("case", CASES)
+def test_float_operations_were_announced(case, tmp_path):
+    build, announced = CASES[case]
+    model = around(build)
+    floating = promote(model, quantize=True).floating
+    set_quantizers(model, True)
+    x = np.random.default_rng(0).normal(size=(64, 9, 4)).astype("float32")
+    model(x, training=True)
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert bool(report.float_operations) == bool(announced)
+    assert len(floating) == (1 if announced else 0)
+    if announced:
+        kind, reason = announced.split(": ")
+        assert f" {kind}: " in floating[0]
+        assert re.search(reason, floating[0])
+    else:
+        assert report.largest_difference <= 1
+
+
+def said_by_the_callback(model):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        QuantizationAwareTraining().set_model(model)
+    return [str(w.message) for w in said if w.category is UserWarning]
+
+
+def test_the_callback_says_it_once():
+    model = dense_model(activation="softplus")
+    (said,) = said_by_the_callback(model)
+    assert said.endswith("in float: head (Dense): LiteRT has no integer softplus")
+    assert not said_by_the_callback(model)
+
+
+def test_the_callback_says_what_an_activation_keeps_apart():
+    norm = layers.BatchNormalization(name="norm")
+    kernel = layers.Dense(4, "relu")
+    model = keras.Sequential([keras.Input((8,)), kernel, norm, layers.Dense(3)])
+    (said,) = said_by_the_callback(model)
+    assert "behind an activation" in said
+    assert said.endswith(": norm")
+    assert not said_by_the_callback(model)
