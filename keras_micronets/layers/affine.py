@@ -39,7 +39,7 @@ def as_on_device(layer, inputs, outputs, scale_and_offset):
         ]
 
     def factor():
-        return _floored(*vectors(), kernel.scale())
+        return floored(*vectors(), kernel.scale())
 
     after = kernel.scaled(factor)
     compute = _for_the_file if kernel.inputs.frozen else _simulated
@@ -50,7 +50,7 @@ def _one():
     return 1.0
 
 
-def _floored(scale, offset, step):
+def floored(scale, offset, step):
     """Return scales large enough that 32 bits hold the offset, in steps they make.
 
     Only of a channel that is all but dead more is left of its sums than there was,
