@@ -22,6 +22,14 @@ MODELS = {
         layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
     ),
     "separable": lambda x: layers.BatchNormalization()(layers.SeparableConv2D(5, 3)(x)),
+    "depthwise series": lambda x: layers.BatchNormalization()(
+        layers.DepthwiseConv1D(3)(layers.Reshape((16, 12))(x))
+    ),
+    "separable series": lambda x: layers.ReLU()(
+        layers.BatchNormalization()(
+            layers.SeparableConv1D(5, 3, strides=2)(layers.Reshape((16, 12))(x))
+        )
+    ),
     "transposed": lambda x: layers.BatchNormalization()(
         layers.Conv2DTranspose(4, 3, strides=2)(x)
     ),

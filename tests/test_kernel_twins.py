@@ -240,7 +240,7 @@ def integers(case, kernel):
     """The integers that the file should hold, by NumPy."""
     weights = kernel.weights.astype("float32")
     if kernel.name == "depthwise_kernel" or case.startswith("depthwise"):
-        weights = weights.reshape(*weights.shape[:2], 1, -1)
+        weights = weights.reshape(*weights.shape[:-2], 1, -1)
     magnitude = np.abs(weights)
     if case.startswith(("dense", "einsum", "transpose")):
         limit = magnitude.max()

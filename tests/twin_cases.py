@@ -1,4 +1,4 @@
-"""The seven kernel twins in many variations, and models made of one such layer."""
+"""The kernel twins in many variations, and models made of one such layer."""
 
 import keras
 import numpy as np
@@ -24,6 +24,12 @@ PLAIN = {
         {"filters": 5, "kernel_size": 3},
         IMAGE,
     ),
+    "depthwise1d": (keras.layers.DepthwiseConv1D, {"kernel_size": 3}, SERIES),
+    "separable1d": (
+        keras.layers.SeparableConv1D,
+        {"filters": 5, "kernel_size": 3},
+        SERIES,
+    ),
     "transpose": (
         keras.layers.Conv2DTranspose,
         {"filters": 5, "kernel_size": 3},
@@ -36,6 +42,7 @@ _HEADS = {
     "bias_axes": "de",
 }
 _CONVOLUTIONS = ("conv1d", "conv2d", "depthwise", "separable", "transpose")
+_CONVOLUTIONS += ("depthwise1d", "separable1d")
 # Name: what it varies, with which arguments, and another shape if it needs one.
 VARIATIONS = {
     "einsum-nobias": ("einsum", {"bias_axes": None}),
@@ -48,6 +55,7 @@ VARIATIONS = {
     "conv2d-wide": ("conv2d", {"kernel_size": (1, 5), "padding": "same"}),
     "depthwise-twofold": ("depthwise", {"depth_multiplier": 2}),
     "separable-twofold": ("separable", {"depth_multiplier": 2}),
+    "separable1d-twofold": ("separable1d", {"depth_multiplier": 2}),
     "transpose-output": ("transpose", {"strides": 2, "output_padding": 1}),
 }
 for _name in PLAIN:

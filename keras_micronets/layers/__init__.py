@@ -13,8 +13,10 @@ from keras_micronets.layers.kernel_twins import (
     MicroConv2D,
     MicroConv2DTranspose,
     MicroDense,
+    MicroDepthwiseConv1D,
     MicroDepthwiseConv2D,
     MicroEinsumDense,
+    MicroSeparableConv1D,
     MicroSeparableConv2D,
 )
 from keras_micronets.layers.layout import Layout

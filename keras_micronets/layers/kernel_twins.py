@@ -100,10 +100,7 @@ class MicroConv1D(KernelPropertyTwin, keras.layers.Conv1D):
         return ops.squeeze(outputs, steps_axis)
 
 
-@_twin_of(keras.layers.DepthwiseConv2D)
-class MicroDepthwiseConv2D(KernelTwin, keras.layers.DepthwiseConv2D):
-    """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
-
+class _Depthwise(KernelTwin):
     def quantization_axis(self, name):
         return -1
 
@@ -117,14 +114,7 @@ class MicroDepthwiseConv2D(KernelTwin, keras.layers.DepthwiseConv2D):
         return _depthwise(self, inputs, self.effective())
 
 
-@_twin_of(keras.layers.SeparableConv2D)
-class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
-    """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
-
-    LiteRT computes it as two convolutions. With `"kernel"` among the quantisers,
-    the tensor between them is quantised too.
-    """
-
+class _Separable(KernelTwin):
     kernel_names = ("depthwise_kernel", "pointwise_kernel")
 
     def build_state(self):
@@ -139,7 +129,9 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
         return half_away if name == "depthwise_kernel" else half_up
 
     def to_device(self, name, kernel):
-        return _flat_channels(kernel) if name == "depthwise_kernel" else kernel
+        if name == "depthwise_kernel":
+            return _flat_channels(kernel)
+        return ops.reshape(kernel, (1, 1, *kernel.shape[-2:]))
 
     def sums(self, inputs):
         between = getattr(self, "depthwise_quantizer", None)
@@ -150,11 +142,47 @@ class MicroSeparableConv2D(KernelTwin, keras.layers.SeparableConv2D):
         mark(between, self._sums_of("depthwise_kernel", grid_of(inputs)))
         return ops.conv(
             self.fake_quantize("depthwise", between),
-            self.effective("pointwise_kernel"),
+            self.device_kernel("pointwise_kernel"),
             strides=1,
             padding="valid",
             data_format=self.data_format,
         )
+
+
+class _Series:
+    """Mixin: LiteRT computes layers of one dimension as images of height 1."""
+
+    def linear(self, inputs):
+        axis = 1 if self.data_format == "channels_last" else 2
+        image = mark(ops.expand_dims(inputs, axis), grid_of(inputs))
+        return ops.squeeze(super().linear(image), axis)
+
+
+@_twin_of(keras.layers.DepthwiseConv1D)
+class MicroDepthwiseConv1D(_Series, _Depthwise, keras.layers.DepthwiseConv1D):
+    """A `DepthwiseConv1D` layer with a mask and fake quantisers; a scale a channel."""
+
+
+@_twin_of(keras.layers.DepthwiseConv2D)
+class MicroDepthwiseConv2D(_Depthwise, keras.layers.DepthwiseConv2D):
+    """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
+
+
+@_twin_of(keras.layers.SeparableConv1D)
+class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
+    """A `SeparableConv1D` layer with masks and fake quantisers; a scale a channel.
+
+    As `MicroSeparableConv2D`, over a series.
+    """
+
+
+@_twin_of(keras.layers.SeparableConv2D)
+class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
+    """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
+
+    LiteRT computes it as two convolutions. With `"kernel"` among the quantisers,
+    the tensor between them is quantised too.
+    """
 
 
 @_twin_of(keras.layers.Conv2DTranspose)
@@ -180,16 +208,21 @@ class MicroConv2DTranspose(KernelTwin, keras.layers.Conv2DTranspose):
 
 def _flat_channels(kernel):
     """LiteRT stores the filters of all input channels along one axis."""
-    height, width, channels, multiplier = kernel.shape
+    *size, channels, multiplier = kernel.shape
+    height, width = (1, *size)[-2:]
     return ops.reshape(kernel, (height, width, 1, channels * multiplier))
 
 
 def _depthwise(layer, inputs, kernel):
+    strides, dilation = layer.strides, layer.dilation_rate
+    if layer.rank == 1:  # TensorFlow wants equal strides; a height of 1 stays 1
+        kernel, strides = ops.expand_dims(kernel, 0), strides * 2
+        dilation = (1, *dilation)
     return ops.depthwise_conv(
         inputs,
         kernel,
-        strides=layer.strides,
+        strides=strides,
         padding=layer.padding,
-        dilation_rate=layer.dilation_rate,
+        dilation_rate=dilation,
         data_format=layer.data_format,
     )

@@ -4,6 +4,8 @@ from math import prod
 import keras
 import numpy as np
 
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -43,7 +45,7 @@ class Layout:
 def layout_of(layer: keras.Layer, name: str) -> Layout:
     """Return the layout of a kernel.
 
-    * Dense, Conv1D, Conv2D and the pointwise kernel of SeparableConv2D: as it is.
+    * Dense, Conv1D, Conv2D and the pointwise kernels of separable layers: as it is.
     * Conv2DTranspose: `(h, w, out, in)` has its last axes exchanged.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
       `(h, w, 1, channels * multiplier)`: each output has one input.
@@ -62,7 +64,7 @@ def layout_of(layer: keras.Layer, name: str) -> Layout:
         order = (*order[:-2], order[-1], order[-2])
         ordered = tuple(shape[axis] for axis in order)
         return Layout(order, ordered, ordered)
-    if name == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D):
+    if name == "depthwise_kernel" or isinstance(layer, _DEPTHWISE):
         return Layout(order, shape, (*shape[:-2], 1, shape[-2] * shape[-1]))
     return Layout(order, shape, shape)
 

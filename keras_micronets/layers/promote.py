@@ -87,8 +87,8 @@ def promote(
     wanted = {layer: () for layer in kernel_layers if _is_plain(layer)}
     if not wanted:
         raise ValueError(
-            "Expected a model with layers to prune (Dense, EinsumDense, Conv1D, "
-            "Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose), not quantised "
+            "Expected a model with layers to prune (Dense, EinsumDense, Conv1D/2D, "
+            "DepthwiseConv1D/2D, SeparableConv1D/2D, Conv2DTranspose), not quantised "
             f"by Keras and without LoRA weights. Received: {model.name!r} with "
             f"{_names(layers[1:]) or 'no layers'}."
         )
