@@ -25,9 +25,10 @@ class JointRange:
         Args:
             without: A member whose range is left out. Defaults to `None`.
         """
-        ranges = [m.own_bounds() for m in self.members if m is not without]
-        lower, upper = (ops.stack(bounds) for bounds in zip(*ranges, strict=True))
-        return ops.min(lower), ops.max(upper)
+        members = [member for member in self.members if member is not without]
+        lower = ops.min(ops.stack([member.lower.value for member in members]))
+        upper = ops.max(ops.stack([member.upper.value for member in members]))
+        return ops.stop_gradient(lower), ops.stop_gradient(upper)
 
 
 def join(quantizers: list) -> None:
