@@ -138,14 +138,25 @@ def _set_range(tensor, is_top):
 def _output_names(operation, readers, is_output):
     if plain_class(operation) in PASS_THROUGH:
         return ()
-    fused = len(readers) == 1 and not is_output and _fuses(operation, readers[0])
-    if fused:
+    if readers and not is_output and _fuses_all(operation, readers):
         return ()
     activation = getattr(operation, "activation", None)
     apart = is_kernel_layer(operation) and activation not in FUSED_ACTIVATIONS
     names = ("preactivation",) if apart else ()
     names += ("gate",) if activation is keras.activations.silu else ()
     return (*names, "output")
+
+
+def _fuses_all(operation, readers):
+    """The converter makes one of several rectifiers that read the same tensor."""
+    alike = len({_cut_off_at(reader) for reader in readers}) == 1
+    one = len(readers) == 1 or (alike and all(map(_is_rectifier, readers)))
+    return one and all(_fuses(operation, reader) for reader in readers)
+
+
+def _cut_off_at(layer):
+    relu6 = getattr(layer, "activation", None) is keras.activations.relu6
+    return 6 if relu6 else getattr(layer, "max_value", None)
 
 
 def _fuses(operation, reader):
