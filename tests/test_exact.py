@@ -57,6 +57,12 @@ MODELS = {
     "rectified apart": lambda x: layers.Add()(
         [layers.ReLU()(y := conv(x)), layers.MaxPooling2D(1)(y)]
     ),
+    "rectified twice": lambda x: layers.Add()(
+        [
+            conv(layers.ReLU()(y := layers.BatchNormalization()(conv(x)))),
+            conv(layers.Activation("relu")(y), 6, 5),
+        ]
+    ),
     "leaky": lambda x: layers.LeakyReLU(0.2)(conv(x)),
     "swish": lambda x: conv(conv(x, activation="swish")),
     "swish layer": lambda x: layers.Activation("swish")(conv(x)),

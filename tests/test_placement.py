@@ -126,6 +126,18 @@ def test_tensor_with_two_readers_is_quantised_where_it_is_made():
     }
 
 
+@pytest.mark.parametrize("limits", [(None, None), (6, 6), (None, 6)])
+def test_rectifiers_that_are_alike_fuse_together(limits):
+    """The converter makes one of them; of unlike ones it makes two operations."""
+    inputs = keras.Input((8, 8, 4))
+    x = conv()(inputs)
+    both = [keras.layers.ReLU(max_value=limit)(x) for limit in limits]
+    model = keras.Model(inputs, keras.layers.Add()(both))
+    found = placed(model)["conv"]
+    assert found - {"output"} == {"kernel", "input_0"}
+    assert ("output" in found) == (limits[0] != limits[1])
+
+
 def test_model_output_in_the_middle_of_a_chain_is_quantised():
     inputs = keras.Input((8, 8, 4))
     x = conv()(inputs)

@@ -19,14 +19,20 @@ _ACTIVATIONS = (keras.layers.Activation, keras.layers.LeakyReLU, keras.layers.Re
 
 
 def is_fused(operation, readers: list, is_output: bool) -> bool:
-    """Return whether an operation is computed together with the one that reads it.
+    """Return whether an operation is computed together with what reads it.
+
+    That is one operation, or several rectifiers that are alike: the converter makes
+    one of them.
 
     Args:
         operation: An operation of a graph.
         readers: List of the operations that read it.
         is_output: Boolean, whether the model puts it out.
     """
-    return len(readers) == 1 and not is_output and fuses(operation, readers[0])
+    if is_output or not readers:
+        return False
+    alike = all(map(is_rectifier, readers)) and len(set(map(_limit, readers))) == 1
+    return (len(readers) == 1 or alike) and all(fuses(operation, x) for x in readers)
 
 
 def fuses(operation, reader) -> bool:
@@ -48,6 +54,11 @@ def is_rectifier(layer) -> bool:
             layer.max_value in (None, 6)
         )
     return False
+
+
+def _limit(rectifier):
+    relu6 = getattr(rectifier, "activation", None) is keras.activations.relu6
+    return 6 if relu6 else getattr(rectifier, "max_value", None)
 
 
 def is_kept_apart(operation, producers: dict) -> bool:
