@@ -5,12 +5,12 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
+from keras_micronets.layers.rectifiers import limit_of
 from keras_micronets.layers.twin import FIXED_RANGES, FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
 _ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
-_RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,9 @@ def _output_names(operation, readers, is_output):
 
 def _fuses_all(operation, readers):
     """The converter makes one of several rectifiers that read the same tensor."""
-    alike = len({_cut_off_at(reader) for reader in readers}) == 1
-    one = len(readers) == 1 or (alike and all(map(_is_rectifier, readers)))
-    return one and all(_fuses(operation, reader) for reader in readers)
-
-
-def _cut_off_at(layer):
-    relu6 = getattr(layer, "activation", None) is keras.activations.relu6
-    return 6 if relu6 else getattr(layer, "max_value", None)
+    alike = len(set(map(limit_of, readers))) == 1 and all(map(_is_rectifier, readers))
+    fused = all(_fuses(operation, reader) for reader in readers)
+    return fused and (alike or len(readers) == 1)
 
 
 def _fuses(operation, reader):
@@ -172,11 +167,4 @@ def _fuses(operation, reader):
 
 
 def _is_rectifier(layer):
-    kind = plain_class(layer)
-    if kind is keras.layers.Activation:
-        return layer.activation in _RECTIFIERS
-    if kind is keras.layers.ReLU:
-        return (layer.negative_slope, layer.threshold) == (0, 0) and (
-            layer.max_value in (None, 6)
-        )
-    return False
+    return has_twin(layer) and limit_of(layer) is not None
