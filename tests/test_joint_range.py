@@ -73,6 +73,13 @@ def rectified_apart(x):
     return layers.Add()([y, conv(joined(layers.ReLU()(y), layers.Rescaling(9.0)(x)))])
 
 
+def rectified_twice(x):
+    """The converter makes one of both rectifiers, though only one is joined."""
+    y = conv(x)
+    z = conv(joined(layers.ReLU()(y), conv(x, 4, 5)))
+    return layers.Add()([z, conv(layers.Activation("relu")(y))])
+
+
 def beside_an_inner_model(x):
     inputs = keras.Input((8, 8, 6))
     inner = keras.Model(inputs, rectified(inputs))
@@ -101,6 +108,7 @@ JOINED = {
     "in turn": in_turn,
     "capped": capped,
     "rectified apart": rectified_apart,
+    "rectified twice": rectified_twice,
     "beside an inner model": beside_an_inner_model,
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,
@@ -115,7 +123,10 @@ RESCALED = {
         inputs := keras.Input((8, 8, 6)), conv(joined(inputs, conv(inputs)))
     )(conv(x)),
 }
-COPIES = ("two blocks", "input read later", "in turn", "beside an inner model", "tanh")
+COPIES = (
+    *("two blocks", "input read later", "in turn", "rectified twice"),
+    *("beside an inner model", "tanh"),
+)
 
 
 def ranges(model):

@@ -3,11 +3,11 @@
 import keras
 
 from keras_micronets.layers.operation_twins import OPERATION_TWINS
-from keras_micronets.layers.twins import is_kernel_layer, plain_class
+from keras_micronets.layers.rectifiers import limit_of
+from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.
 _ONE_SCALE = (keras.layers.EinsumDense, keras.layers.Conv2DTranspose)
-_RECTIFIERS = (keras.activations.relu, keras.activations.relu6)
 _TAKE_RECTIFIERS = (
     keras.layers.Add,
     keras.layers.BatchNormalization,
@@ -31,7 +31,7 @@ def is_fused(operation, readers: list, is_output: bool) -> bool:
     """
     if is_output or not readers:
         return False
-    alike = all(map(is_rectifier, readers)) and len(set(map(_limit, readers))) == 1
+    alike = all(map(is_rectifier, readers)) and len(set(map(limit_of, readers))) == 1
     return (len(readers) == 1 or alike) and all(fuses(operation, x) for x in readers)
 
 
@@ -46,19 +46,7 @@ def fuses(operation, reader) -> bool:
 
 def is_rectifier(layer) -> bool:
     """Return whether a layer is a ReLU or ReLU6, which others take along."""
-    kind = plain_class(layer)
-    if kind is keras.layers.Activation:
-        return layer.activation in _RECTIFIERS
-    if kind is keras.layers.ReLU:
-        return (layer.negative_slope, layer.threshold) == (0, 0) and (
-            layer.max_value in (None, 6)
-        )
-    return False
-
-
-def _limit(rectifier):
-    relu6 = getattr(rectifier, "activation", None) is keras.activations.relu6
-    return 6 if relu6 else getattr(rectifier, "max_value", None)
+    return has_twin(layer) and limit_of(layer) is not None
 
 
 def is_kept_apart(operation, producers: dict) -> bool:

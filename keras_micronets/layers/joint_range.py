@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.rectifiers import limit_of
 
 
 class JointRange:
@@ -48,8 +49,9 @@ def _with_its_own(quantizer):
 def join_read(layer: keras.layers.Layer, tensors: list) -> None:
     """Join the ranges of what a twin reads in a graph, if the device has one for them.
 
-    That is so for a concatenation without a range of its own, and for a reader of a
-    tensor that others quantise within a joint range, as they may the model's input.
+    That is so for a concatenation without a range of its own. Whatever reads a tensor
+    that others quantise within a joint range, as they may the model's input, joins
+    them, and so does a rectifier where others like it read the tensor.
 
     Args:
         layer: The twin.
@@ -61,9 +63,13 @@ def join_read(layer: keras.layers.Layer, tensors: list) -> None:
             join([one for i, tensor in pairs for one in _rounding(layer, i, tensor)])
         return
     for i, tensor in pairs:
-        found = _rounding(layer, i, tensor) if _at_input(layer, i) else []
-        if any(one.joint for one in found):
-            join(found)
+        _join_others(_rounding(layer, i, tensor) if _at_input(layer, i) else [])
+    _join_others(_of_rectifiers(layer, tensors))
+
+
+def _join_others(quantizers):
+    if any(one.joint for one in quantizers):
+        join(quantizers)
 
 
 def join_all(layers: list) -> None:
@@ -89,9 +95,23 @@ def _of_tensor(tensor):
     if not _is_twin(operation):
         return _of_readers(tensor)
     if "output" in operation.quantizers:
-        return [operation.output_quantizer]
+        return [operation.output_quantizer, *_of_rectifiers(operation, inputs)]
     pairs = enumerate(inputs)
     return [one for i, read in pairs for one in _rounding(operation, i, read)]
+
+
+def _of_rectifiers(layer, tensors):
+    """Return the quantisers of a rectifier, and of others like it that read the same.
+
+    The converter makes one of all these.
+    """
+    limit = limit_of(layer)
+    if limit is None:
+        return []
+    readers = (reader for reader, _ in _keras_private.readers(tensors[0]))
+    alike = [layer, *(reader for reader in readers if limit_of(reader) == limit)]
+    has_one = [one for one in alike if "output" in getattr(one, "quantizers", ())]
+    return [one.output_quantizer for one in has_one]
 
 
 def _of_readers(tensor):
