@@ -38,10 +38,11 @@ def _rows(runs):
 
 def _sparsities(rows):
     yield (
-        "| weights left out | float32 | int8 after training | int8 while training "
-        "| less float32 | less after training | its weights, after training |"
+        "| weights left out | seeds | float32 | int8 after training "
+        "| int8 while training | less float32 | less after training "
+        "| its weights, after training |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for sparsity, kind in rows:
         if kind != "float32":
             continue
@@ -57,17 +58,19 @@ def _sparsities(rows):
         cells = [_accuracy(floats), _accuracy(after), _accuracy(during)]
         cells += [_difference(during, floats), _difference(during, after)]
         cells.append(_accuracy(same))
-        yield f"| {sparsity} | {' | '.join(cells)} |"
+        yield f"| {sparsity} | {len(during)} | {' | '.join(cells)} |"
 
 
 def _files(rows):
-    yield "| dense | accuracy | NLL | bytes | gzip bytes | operations | in float |"
-    yield "|---|---|---|---|---|---|---|"
+    yield (
+        "| dense | seeds | accuracy | NLL | bytes | gzip bytes | operations "
+        "| in float |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
     for kind, name in KINDS.items():
         if found := rows.get(("dense", kind)):
-            yield f"| {name} | {_accuracy(found)} | {_mean(found, 'nll', '.3f')} | " + (
-                _file_cells(found)
-            )
+            cells = f"{_accuracy(found)} | {_mean(found, 'nll', '.3f')}"
+            yield f"| {name} | {len(found)} | {cells} | {_file_cells(found)}"
 
 
 def _neighbour(rows):

@@ -8,7 +8,7 @@ from model_cases import images
 
 from keras_micronets.export import export_tflite
 from keras_micronets.layers import QuantizationScheme, promote, set_quantizers
-from keras_micronets.layers.affine import floored
+from keras_micronets.layers.device.affine import floored
 from keras_micronets.ranges import LearnedStep
 
 SHAPE = (8, 8, 3)

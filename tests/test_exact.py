@@ -10,7 +10,8 @@ from exact_cases import SHAPE, conv, images, learned, randomize, two_grids
 from keras import layers, ops
 
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import QuantizationScheme, promote, source
+from keras_micronets.layers import QuantizationScheme, promote
+from keras_micronets.layers.device import source
 
 MODELS = {
     "convolution": conv,

@@ -30,7 +30,16 @@ def test_links_lead_somewhere(link):
 
 
 @pytest.mark.parametrize(
-    "name", ["quickstart", "pipeline", "learners", "papers", "overhead", "parity"]
+    "name",
+    [
+        "quickstart",
+        "pipeline",
+        "learners",
+        "papers",
+        "overhead",
+        "parity",
+        "quantization",
+    ],
 )
 def test_tables_are_those_of_the_results_files(monkeypatch, name):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

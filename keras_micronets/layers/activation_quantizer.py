@@ -1,9 +1,9 @@
 import keras
 from keras import ops
 
+from keras_micronets.layers.device.integers import integers_for
+from keras_micronets.layers.device.source import mark, wide
 from keras_micronets.layers.fake_quant import quantize_activation
-from keras_micronets.layers.integers import integers_for
-from keras_micronets.layers.source import mark, wide
 from keras_micronets.layers.state import Quantizer, choose, read
 from keras_micronets.ranges import MovingAverage, Ranges
 

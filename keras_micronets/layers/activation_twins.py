@@ -8,9 +8,9 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.concatenate_twin import MicroConcatenate
-from keras_micronets.layers.exact import Leaked, Means, Rescaled, Terms
-from keras_micronets.layers.rectified import rectified
-from keras_micronets.layers.source import grid_of, mark, sums_of
+from keras_micronets.layers.device.exact import Leaked, Means, Rescaled, Terms
+from keras_micronets.layers.device.rectified import rectified
+from keras_micronets.layers.device.source import grid_of, mark, sums_of
 from keras_micronets.layers.twin import Twin, products
 
 # Their outputs have the scale of their input on the device: they need a twin

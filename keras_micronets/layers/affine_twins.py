@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.activation_twins import make_twin
-from keras_micronets.layers.affine import as_on_device
 from keras_micronets.layers.batch_normalization_twin import MicroBatchNormalization
+from keras_micronets.layers.device.affine import as_on_device
 
 
 def _normalization(layer):

@@ -1,7 +1,7 @@
 import keras
 from keras import ops
 
-from keras_micronets.layers.affine import as_on_device
+from keras_micronets.layers.device.affine import as_on_device
 from keras_micronets.layers.twin import Twin
 
 

@@ -1,6 +1,6 @@
 import keras
 
-from keras_micronets.layers.source import grid_of, mark
+from keras_micronets.layers.device.source import grid_of, mark
 from keras_micronets.layers.twin import Twin
 
 

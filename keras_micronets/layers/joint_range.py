@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.rectifiers import limit_of
+from keras_micronets.layers.device.rectifiers import limit_of
 
 
 class JointRange:

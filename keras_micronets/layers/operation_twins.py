@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.constant import Constant
-from keras_micronets.layers.exact import Products, Terms
-from keras_micronets.layers.multiples import Multiples
-from keras_micronets.layers.source import grid_of, mark
+from keras_micronets.layers.device.constant import Constant
+from keras_micronets.layers.device.exact import Products, Terms
+from keras_micronets.layers.device.multiples import Multiples
+from keras_micronets.layers.device.source import grid_of, mark
 
 SMALLEST_CONSTANT = 1e-30  # its scale is a float32
 

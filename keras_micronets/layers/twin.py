@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.exact import HardSwished, Products
+from keras_micronets.layers.device.exact import HardSwished, Products
+from keras_micronets.layers.device.rectified import rectified
+from keras_micronets.layers.device.source import grid_of, mark, sums_of
 from keras_micronets.layers.joint_range import join_read
 from keras_micronets.layers.quantization_scheme import QuantizationScheme
-from keras_micronets.layers.rectified import rectified
-from keras_micronets.layers.source import grid_of, mark, sums_of
 from keras_micronets.layers.state import State
 
 # What LiteRT gives these operations, whatever the data.

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_micronets.layers.constant import Constant
-from keras_micronets.layers.source import Exact
+from keras_micronets.layers.device.constant import Constant
+from keras_micronets.layers.device.source import Exact
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import keras
 
+from keras_micronets.layers.device.rectifiers import limit_of
 from keras_micronets.layers.operation_twins import OPERATION_TWINS
-from keras_micronets.layers.rectifiers import limit_of
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 
 # LiteRT takes one scale for their kernels, which a scale a channel does not fit.

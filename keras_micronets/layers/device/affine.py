@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_micronets.layers.device import scale_channels
-from keras_micronets.layers.exact import Sums
-from keras_micronets.layers.source import grid_of, mark, round_to_step, sums_of
+from keras_micronets.layers.device.convolutions import scale_channels
+from keras_micronets.layers.device.exact import Sums
+from keras_micronets.layers.device.source import grid_of, mark, round_to_step, sums_of
 
 # A bias is counted in 32 bits, in steps of no less than what the smallest ranges of
 # an activation and a kernel make together.

@@ -1,7 +1,7 @@
 from keras import ops
 
-from keras_micronets.layers.exact import Leaked
-from keras_micronets.layers.source import grid_of, sums_of
+from keras_micronets.layers.device.exact import Leaked
+from keras_micronets.layers.device.source import grid_of, sums_of
 
 
 def integers_for(quantizer, inputs):

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_micronets.layers.source import SMALLEST_STEP, Exact, wide
+from keras_micronets.layers.device.source import SMALLEST_STEP, Exact, wide
 
 ADD_BITS, LEAKY_BITS = 20, 8
 

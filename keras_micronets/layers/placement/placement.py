@@ -5,9 +5,14 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.activation_twins import PASS_THROUGH
-from keras_micronets.layers.floating import reason_for_float
-from keras_micronets.layers.fusion import fuses, is_fused, is_kept_apart, is_rectifier
-from keras_micronets.layers.integer_operations import is_in_integers
+from keras_micronets.layers.placement.floating import reason_for_float
+from keras_micronets.layers.placement.fusion import (
+    fuses,
+    is_fused,
+    is_kept_apart,
+    is_rectifier,
+)
+from keras_micronets.layers.placement.integer_operations import is_in_integers
 from keras_micronets.layers.twin import FIXED_RANGES, FUSED_ACTIVATIONS
 from keras_micronets.layers.twins import has_twin, is_kernel_layer, plain_class
 

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 from keras import ops
 
-from keras_micronets.layers.source import Exact
+from keras_micronets.layers.device.source import Exact
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a device computes, in integers: LiteRT with XNNPACK."""
