@@ -58,7 +58,7 @@ VARIATIONS = {
     "separable1d-twofold": ("separable1d", {"depth_multiplier": 2}),
     "transpose-output": ("transpose", {"strides": 2, "output_padding": 1}),
 }
-for _name in PLAIN:
+for _name in (name for name in PLAIN if not name.endswith("1d") or name == "conv1d"):
     VARIATIONS[f"{_name}-relu"] = (_name, {"activation": "relu"})
     if _name != "einsum":
         VARIATIONS[f"{_name}-nobias"] = (_name, {"use_bias": False})
