@@ -46,7 +46,7 @@ def _sparsities(rows):
     for sparsity, kind in rows:
         if kind != "float32":
             continue
-        floats, after, during, same = (
+        floats, after, during, same = _of_common_seeds(
             rows.get((sparsity, kind), {})
             for kind in (
                 "float32",
@@ -80,11 +80,12 @@ def _neighbour(rows):
     )
     yield "|---|---|---|---|---|---|---|"
     names = {"int8": "QuantizationAwareTraining", "tfmot": "tfmot, tf_keras"}
-    for kind, name in names.items():
-        if found := rows.get(("dense", kind)):
+    both = _of_common_seeds(rows.get(("dense", kind), {}) for kind in names)
+    for name, found in zip(names.values(), both, strict=True):
+        if found:
             cells = f"{_file_cells(found)} {_mean(found, 'equal', '.2%')} |"
             yield f"| {name} | {_accuracy(found)} | {cells}"
-    ours, theirs = (rows.get(("dense", kind), {}) for kind in names)
+    ours, theirs = both
     yield f"| difference | {_difference(ours, theirs)} | | | | | |"
 
 
@@ -105,6 +106,13 @@ def _zeros(rows):
                 for name in ("kernels_as_rounded", "kernels")
             )
             yield f"| {sparsity} | {' | '.join(counts)} | {exact} of {all_} |"
+
+
+def _of_common_seeds(kinds):
+    """Leave out the seeds that one of the rows to compare does not have."""
+    kinds = list(kinds)
+    seeds = set.intersection(*(set(found) for found in kinds))
+    return [{seed: found[seed] for seed in seeds} for found in kinds]
 
 
 def _file_cells(found):
