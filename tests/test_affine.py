@@ -66,6 +66,7 @@ def learned(*args, **kwargs):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("kind", "odd"), CASES)
 def test_predictions_are_those_of_the_file(kind, odd, tmp_path):

@@ -102,6 +102,7 @@ def test_predictions_are_those_of_the_file(kind, tmp_path):
     assert report.largest_difference == 0
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("kind", "bits"),

@@ -69,6 +69,7 @@ def around(build):
 # Float islands need not match to the bit: the converter moves operations over to the
 # integers beside them.
 @pytest.mark.filterwarnings("ignore:The int8 file of .* differs")
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("case", CASES)
 def test_float_operations_were_announced(case, tmp_path):

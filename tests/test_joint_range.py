@@ -157,6 +157,7 @@ def exported(kind, path):
     return export_tflite(model, path / "model.tflite", representative_data=data)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", JOINED)
 def test_the_file_rescales_nothing_and_computes_the_same(kind, tmp_path):

@@ -169,6 +169,7 @@ def test_training_keeps_zeros(case):
         assert np.any(kernel.weights != old)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NOT_ON_DEVICES])
 def test_device_agrees_with_the_simulation(case):

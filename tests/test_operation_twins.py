@@ -81,6 +81,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", MODELS)
 def test_predictions_are_those_of_the_file(kind, tmp_path):
@@ -149,6 +150,7 @@ FLOATS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", INTEGERS | FLOATS)
 def test_what_is_announced_is_in_the_file(kind, tmp_path):

@@ -11,6 +11,8 @@ from keras_micronets.callbacks import QuantizationAwareTraining
 from keras_micronets.layers.quantizers import quantizers
 from keras_micronets.ranges import LearnedStep, Percentile
 
+pytestmark = pytest.mark.slow
+
 RANGES = {
     "percentile": Percentile(99.0, 0.9),
     "learned step": LearnedStep(),

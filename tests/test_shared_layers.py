@@ -9,7 +9,7 @@ from model_cases import images
 from keras_micronets import export_tflite
 from keras_micronets.layers import promote, set_quantizers
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 SHAPE = (8, 8, 3)
 
 
