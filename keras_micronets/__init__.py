@@ -8,7 +8,7 @@ import importlib
 
 from keras_micronets._version import __version__
 
-_MODULES = ("callbacks", "edge", "export", "layers", "learners")
+_MODULES = ("callbacks", "channels", "edge", "export", "layers", "learners")
 _MODULES += ("learning_rates", "ranges", "schedules", "selection", "sparsity")
 _NAMES = {
     "EnsemblePruner": "keras_micronets.ensemble",

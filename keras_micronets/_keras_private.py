@@ -6,6 +6,8 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 import keras
 
@@ -127,6 +129,12 @@ def operation_classes(*names: str) -> dict[str, type[keras.Operation]]:
     return {name: getattr(module, name) for name in names}
 
 
+def application_classes(application: str, *names: str) -> list[type[keras.Layer]]:
+    """Return layer classes that one of Keras's applications has for itself."""
+    module = inspect.getmodule(getattr(keras.applications, application))
+    return [getattr(module, name) for name in names]
+
+
 def _functional(model):
     """A Sequential model keeps its graph in a functional model of its own."""
     return getattr(model, "_functional", None) or model
@@ -149,3 +157,60 @@ def replace_layers(owner: keras.Layer, name: str, layers: list) -> None:
         for old in getattr(owner, name, ()):
             owner._tracker.untrack(old)
         setattr(owner, name, layers)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One symbolic call of an operation in a model's graph.
+
+    Attributes:
+        operation: The layer, inner model or operation.
+        args, kwargs: What it is called with; tensors are symbolic.
+        outputs: List of the symbolic tensors that it returns.
+    """
+
+    operation: keras.Operation
+    args: tuple
+    kwargs: dict
+    outputs: list[keras.KerasTensor]
+
+
+def graph_calls(model: keras.Model) -> list[Call]:
+    """Return the calls of a functional or sequential model, producers before readers.
+
+    Args:
+        model: A model for which `is_functional` holds.
+    """
+    functional = _functional(model)
+    nodes = {
+        id(node): node
+        for operation in functional.operations
+        for index, node in enumerate(operation._inbound_nodes)
+        if f"{id(operation)}_ib-{index}" in functional._nodes
+    }
+    makers = {
+        key: [id(_maker(tensor)) for tensor in node.arguments.keras_tensors]
+        for key, node in nodes.items()
+    }
+    return [
+        Call(
+            nodes[key].operation,
+            nodes[key].arguments.args,
+            nodes[key].arguments.kwargs,
+            list(nodes[key].output_tensors),
+        )
+        for key in TopologicalSorter(makers).static_order()
+    ]
+
+
+def graph_tensors(
+    model: keras.Model,
+) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
+    """Return the symbolic inputs and outputs of a functional or sequential model."""
+    functional = _functional(model)
+    return keras.tree.flatten(functional.inputs), keras.tree.flatten(functional.outputs)
+
+
+def _maker(tensor):
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]

@@ -1,5 +1,6 @@
 """Callbacks of `model.fit` that prune, quantise and collect learners."""
 
+from keras_micronets.callbacks.channel_pruning import ChannelPruning
 from keras_micronets.callbacks.cycle import Cycle
 from keras_micronets.callbacks.dynamic_sparse_training import DynamicSparseTraining
 from keras_micronets.callbacks.dynamic_sparsity import (

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.optimizer_slots import zero_slots
 from keras_micronets.callbacks.pruning import chosen_kernels
+from keras_micronets.layers.optimizer_slots import zero_slots
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation, drop_and_grow, keep_largest
 

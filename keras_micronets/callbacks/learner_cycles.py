@@ -3,10 +3,10 @@ import numpy as np
 
 from keras_micronets import layers, selection
 from keras_micronets.callbacks.cycle import Cycle
-from keras_micronets.callbacks.optimizer_slots import reset_slots
 from keras_micronets.callbacks.parent import Parent
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.callbacks.published_cycles import PublishedCycles
+from keras_micronets.layers.optimizer_slots import reset_slots
 from keras_micronets.learners import LearnerPool
 
 

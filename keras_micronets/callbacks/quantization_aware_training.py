@@ -1,7 +1,7 @@
 from keras_micronets import layers
-from keras_micronets.callbacks.optimizer_slots import adopt_variables
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.layers import QuantizationScheme
+from keras_micronets.layers.optimizer_slots import adopt_variables
 from keras_micronets.ranges import MovingAverage, Ranges
 
 

@@ -34,11 +34,11 @@ def strip(model: keras.Model) -> keras.Model:
     plain.save("plain.keras")  # loads without this package
     ```
     """
-    plain = _copy_structure(model, _plain_copy)
+    plain = _copy_structure(model, plain_copy)
     values = {
         id(kernel.layer.raw(kernel.name)): _zeroed(kernel) for kernel in kernels(model)
     }
-    for target, source in zip(plain.variables, _plain_variables(model), strict=True):
+    for target, source in zip(plain.variables, plain_variables(model), strict=True):
         value = values.get(id(source))
         target.assign(_copied(source) if value is None else value)
     return plain
@@ -73,7 +73,7 @@ def clone(model: keras.Model) -> keras.Model:
             target.__class__ = type(source)
             target.quantizers, target.scheme = (), source.scheme
             target.extend(source.quantizers)
-    pairs = zip(_plain_variables(copy), _plain_variables(model), strict=True)
+    pairs = zip(plain_variables(copy), plain_variables(model), strict=True)
     for target, source in (*pairs, *_state_pairs(targets, sources)):
         target.assign(_copied(source))
     return copy
@@ -81,7 +81,7 @@ def clone(model: keras.Model) -> keras.Model:
 
 def _copy_structure(model, copy_layer):
     if _keras_private.is_functional(model):
-        with _as_not_compiled(model):
+        with as_not_compiled(model):
             return keras.models.clone_model(
                 model, clone_function=copy_layer, recursive=True
             )
@@ -92,7 +92,7 @@ def _copy_structure(model, copy_layer):
 
 
 @contextmanager
-def _as_not_compiled(model):
+def as_not_compiled(model: keras.Model):
     """Keras compiles the copy of a compiled model, and gives it an optimizer."""
     compiled = [layer for layer in _layers(model) if getattr(layer, "compiled", False)]
     for layer in compiled:
@@ -104,11 +104,12 @@ def _as_not_compiled(model):
             layer.compiled = True
 
 
-def _plain_copy(layer):
+def plain_copy(layer: keras.Layer, **changed) -> keras.Layer:
+    """Return a new plain layer of the same configuration, but for what is changed."""
     config = layer.get_config()
     if is_twin(layer):
         del config["quantizers"], config["scheme"]
-    return plain_class(layer).from_config(config)
+    return plain_class(layer).from_config(config | changed)
 
 
 def _same_copy(layer):
@@ -125,7 +126,11 @@ def _state_pairs(targets, sources):
                 )
 
 
-def _plain_variables(model):
+def plain_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return a model's variables without those of masks and quantisers.
+
+    They are those of a plain copy, in its order.
+    """
     ours = {
         id(variable)
         for layer in _layers(model)

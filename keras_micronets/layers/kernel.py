@@ -58,8 +58,16 @@ class Kernel:
         Args:
             mask: Boolean array of the kernel's shape.
         """
-        self._mask.mask.assign(mask)
+        self.assign_mask(mask)
         self.write_zeros()
+
+    def assign_mask(self, mask: np.ndarray) -> None:
+        """Set the mask, and leave the raw weights, so that they may come back.
+
+        Args:
+            mask: Boolean array of the kernel's shape.
+        """
+        self._mask.mask.assign(mask)
 
     def write_zeros(self) -> None:
         """Write zeros into the raw weights that the mask removes."""

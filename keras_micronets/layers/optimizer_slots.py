@@ -1,7 +1,7 @@
 """The slots that an optimizer keeps for each weight, found by their paths."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -120,3 +120,38 @@ def _owners(name, keys):
     fits = [index for index, key in enumerate(keys) if name.startswith(f"{key}_")]
     longest = max((len(keys[index]) for index in fits), default=0)
     return [index for index in fits if len(keys[index]) == longest]
+
+
+def copy_slots(
+    source: keras.Model,
+    target: keras.Model,
+    counterparts: Mapping[int, keras.Variable],
+    taken: Callable[[keras.Variable, keras.Variable], np.ndarray],
+) -> None:
+    """Let a model's optimizer go on where that of another model is.
+
+    Args:
+        source: A compiled model; without a built optimizer nothing happens.
+        target: A model compiled alike, whose variables are those of `source`, or
+            parts of them.
+        counterparts: Dictionary from the `id` of a variable of `source` to that of
+            `target`.
+        taken: Function of a slot and the variable that it belongs to; it returns the
+            part that the target's variable has.
+    """
+    old, new = source.optimizer, target.optimizer
+    if old is None or not old.built:
+        return
+    new.build(target.trainable_variables)
+    trained = source.trainable_variables
+    ours = dict(zip(map(id, trained), slots_of(old, trained), strict=True))
+    theirs = target.trainable_variables
+    theirs = dict(zip(map(id, theirs), slots_of(new, theirs), strict=True))
+    for variable in trained:
+        slots = theirs.get(id(counterparts.get(id(variable))), ())
+        for slot, own in zip(slots, ours[id(variable)], strict=bool(slots)):
+            slot.assign(taken(own, variable))
+    counts = {_name(slot): slot for slot in old.variables if _name(slot) in _COUNTS}
+    for slot in new.variables:
+        if _name(slot) in counts:
+            slot.assign(ops.convert_to_numpy(counts[_name(slot)]))

@@ -1,0 +1,201 @@
+import numpy as np
+
+from keras_micronets import layers
+from keras_micronets.callbacks.progress_callback import ProgressCallback
+from keras_micronets.channels.cut import cut
+from keras_micronets.channels.masking import mask_channels, masked_plan
+from keras_micronets.channels.planning import Planner
+from keras_micronets.channels.utilities import Taylor
+from keras_micronets.schedules import PolynomialDecay
+
+
+class ChannelPruning(ProgressCallback):
+    """Train a network into a smaller one, to a budget that is set beforehand.
+
+    At first all channels learn. From `start` on, a few at a time are left out, those
+    of the lowest utility for what they cost, until `end`, when the budget is met; till
+    then a channel that is left out keeps its weights, and comes back where its utility
+    is higher than another's. From `end` on the choice stands, and the rest of the run
+    trains what is left. `compact_` is then the small network: a plain Keras model, in
+    the shape it will have on the device.
+
+    A channel is left out by masks on all kernels that read it, so that at each moment
+    the model predicts what the small network would. At the end of each epoch,
+    `logs["params"]` and `logs["macs"]` are the shares that are left; list this callback
+    before the loggers that shall show them. Masks of other callbacks would be
+    overwritten: let them prune the small network's weights in a second `fit`.
+
+    Utilities are the callback's own and begin anew when a run resumes; masks come
+    with the model.
+
+    Args:
+        params: Float in (0, 1], the share of parameters that may be kept. `None` for
+            any. Defaults to `None`.
+        macs: The same for multiply-accumulates; see `channels.plan`.
+        utility: One of `channels.utilities`, or a function with their signature.
+            `None` for `Taylor()`. Defaults to `None`.
+        data: What gradients are taken on, a batch an update, round after round: a tuple
+            of arrays `(x, y)`, or batches as they are (see `layers.batches`). Needed by
+            utilities that have `needs_gradients`, as `Taylor`. Defaults to `None`.
+        start: Float, the progress in [0, 1] up to which all channels learn. Defaults
+            to `0.1`.
+        end: Float, the progress from which the choice stands. Defaults to `0.6`.
+        decay: Float in [0, 1), how much of the utilities before an update still counts
+            at it. Defaults to `0.9`.
+        frequency: Integer, batches between updates. `None` for two hundred updates a
+            run. Defaults to `None`.
+        allocation, round_to, least: As for `channels.plan`.
+        seed: Integer, for the order of `data`. Defaults to `0`.
+
+    Attributes:
+        compact_: The small network, after `fit`.
+        plan_: The `channels.Plan` that it was made by.
+
+    Raises:
+        ValueError: When `fit` begins, if an argument is none of these, a budget can't
+            be met, or the model has no graph or nothing to cut.
+
+    Example:
+
+    ```python
+    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, data=(x, y))
+    model.fit(x, y, epochs=20, callbacks=[pruning])
+    pruning.compact_.save("small.keras")
+    ```
+
+    Reference: Shen, Qi et al. 2021, "Filter pruning with a set compression rate" sets
+    rate and end-to-end training; utilities with decay and channels that come back are
+    those of Shen et al. 2020, "Dynamic channel propagation", but for the budget, which
+    is theirs in channels, and the gradient, which is taken after a step on a batch of
+    `data`.
+    """
+
+    def __init__(
+        self,
+        *,
+        params: float | None = None,
+        macs: float | None = None,
+        utility=None,
+        data=None,
+        start: float = 0.1,
+        end: float = 0.6,
+        decay: float = 0.9,
+        frequency: int | None = None,
+        allocation: str = "global",
+        round_to: int = 8,
+        least: int = 8,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.budgets = {"params": params, "macs": macs}
+        self.utility = utility
+        self.data = data
+        self.start = start
+        self.end = end
+        self.decay = decay
+        self.frequency = frequency
+        self.allocation = allocation
+        self.round_to = round_to
+        self.least = least
+        self.seed = seed
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._check()
+        layers.promote(model).warn()
+        self._planner = Planner(
+            model,
+            allocation=self.allocation,
+            round_to=self.round_to,
+            least=self.least,
+            masked=True,
+        )
+        self._planner.limits(**self.budgets)
+
+    def on_train_begin(self, logs=None):
+        self._batches = self._utilities = self._last_step = None
+        self._utility = Taylor() if self.utility is None else self.utility
+        self.plan_ = masked_plan(self.model, self._planner.graph)
+
+    def on_progress(self, step, progress):
+        since = step if self._last_step is None else self._last_step + 1
+        self._last_step = step
+        due = any(moment % self._frequency == 0 for moment in range(since, step + 1))
+        if progress >= self.end:
+            if not self._planner.meets(self.plan_, **self.budgets):
+                self._update(step, progress)
+        elif due:
+            self._update(step, progress)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            for kind in self.budgets:
+                before, after = getattr(self.plan_, kind)
+                logs[kind] = after / before
+
+    def on_train_end(self, logs=None):
+        model = self.model
+        layers.write_zeros(model)
+        self.compact_ = cut(model, self.plan_)
+
+    @property
+    def _frequency(self):
+        return self.frequency or max(1, self.total_steps // 200)
+
+    def _update(self, step, progress):
+        """Weigh the channels, and leave out as many as there should be by now."""
+        model, graph = self.model, self._planner.graph
+        self._observe(model, graph, step // self._frequency)
+        if progress > self.start:
+            now = {
+                kind: share if share is None else self._share(share, progress)
+                for kind, share in self.budgets.items()
+            }
+            self.plan_ = self._planner.plan(self._utilities, **now)
+            mask_channels(model, graph, self.plan_)
+
+    def _share(self, kept, progress):
+        ramp = PolynomialDecay(0.0, 1.0 - kept, begin=self.start, end=self.end)
+        return 1.0 - ramp(progress)
+
+    def _observe(self, model, graph, n_before):
+        """Add what the channels are worth now to what they were before."""
+        gradients = None
+        if getattr(self._utility, "needs_gradients", False):
+            if self._batches is None:
+                self._batches = layers.batches(
+                    self.data, seed=self.seed, start=n_before
+                )
+            gradients = layers.kernel_gradients(model, *next(self._batches))
+        found = [
+            own / max(float(np.mean(own)), 1e-12)
+            for own in self._utility(model, graph, gradients)
+        ]
+        if self._utilities is not None:
+            found = [
+                self.decay * before + (1 - self.decay) * now
+                for before, now in zip(self._utilities, found, strict=True)
+            ]
+        self._utilities = found
+
+    def _check(self):
+        if not 0.0 <= self.start < self.end <= 1.0:
+            raise ValueError(
+                "Expected 0 <= `start` < `end` <= 1, as shares of the run. Received: "
+                f"start={self.start}, end={self.end}."
+            )
+        if not 0.0 <= self.decay < 1.0:
+            raise ValueError(
+                f"Expected `decay` in [0, 1). Received: decay={self.decay}."
+            )
+        if self.frequency is not None and self.frequency < 1:
+            raise ValueError(
+                "Expected `frequency` to be 1 or more batches, or `None`. "
+                f"Received: frequency={self.frequency}."
+            )
+        utility = Taylor() if self.utility is None else self.utility
+        if getattr(utility, "needs_gradients", False) and self.data is None:
+            raise ValueError(
+                "Expected `data`, as a tuple `(x, y)`, on which the utility takes "
+                f"gradients. Received: data=None, utility={utility!r}."
+            )

@@ -1,0 +1,8 @@
+"""Take channels out of a network: which go together, which to keep, and the cut."""
+
+from keras_micronets.channels import utilities
+from keras_micronets.channels.cut import cut
+from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph
+from keras_micronets.channels.masking import compact
+from keras_micronets.channels.plan import Plan
+from keras_micronets.channels.planning import plan

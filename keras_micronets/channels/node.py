@@ -1,0 +1,48 @@
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A channel axis of a layer: what becomes shorter as channels are cut.
+
+    Attributes:
+        layer: The layer.
+        weight: The variable that has the axis; `None` for an axis that only a setting
+            of the layer names, as the shape of a `Reshape`.
+        axis: Integer, the axis of the variable, counted from 0.
+        channels: Integer array `(axis length,)`, the number of the channel that each
+            index belongs to; tied channels may have several numbers.
+        setting: `(name, index)` of the entry of the layer's configuration that holds
+            the length, index `None` where it is a number; `None` without one.
+        role: What the layer does with the channels. `"makes"`: they are its own.
+            `"reads"`: it sums over them, so that zeros there take a channel out of
+            everything behind. `"averages"`: it takes a mean over them, which is another
+            one without a channel than with zeros. `"follows"`: it has as many as it is
+            given.
+    """
+
+    layer: keras.Layer
+    weight: keras.Variable | None
+    axis: int
+    channels: np.ndarray
+    setting: tuple[str, int | None] | None = None
+    role: str = "follows"
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """How often a kernel is multiplied with a sample's values in one call.
+
+    Attributes:
+        weight: The kernel's variable.
+        positions: Integer, how often as long as no channel is cut, but for `axes`.
+        axes: Channels of the axes, if any, along which it is applied, as those of a
+            Dense layer behind a `Permute`.
+    """
+
+    weight: keras.Variable
+    positions: int
+    axes: tuple[np.ndarray, ...] = ()

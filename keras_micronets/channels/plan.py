@@ -1,0 +1,87 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_micronets.channels.graph import ChannelGraph
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What a plan makes of one layer; each pair is before and after.
+
+    Attributes:
+        layer: Its name.
+        channels: How many channels it makes, or has where it makes none.
+        params: Parameters.
+        macs: Multiply-accumulates for one sample.
+    """
+
+    layer: str
+    channels: tuple[int, int]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which channels of a model to keep; it prints as a table.
+
+    Nothing is done by making one: `keras_micronets.channels.cut` does it.
+
+    Attributes:
+        kept: Dictionary from the name of a group of channels to the tuple of those that
+            stay, counted from 0. Groups that it does not name stay whole.
+        rows: A `PlanRow` for each layer that changes or multiplies.
+        params, macs: Parameters and multiply-accumulates of the whole model, before
+            and after.
+        frozen: Dictionary from the name of a group that can't be cut to the reason.
+        notes: Tuple of strings, what the budgets did not come to.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    rows: tuple[PlanRow, ...]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    frozen: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def kept_channels(self, graph: ChannelGraph) -> np.ndarray:
+        """Return for each channel number of a graph whether it stays.
+
+        Args:
+            graph: The `ChannelGraph` of the plan's model, or of one of the same layers.
+
+        Raises:
+            ValueError: If it is another model's.
+        """
+        groups = {group.name: group for group in graph.groups}
+        keep = np.ones(graph.n_channels, bool)
+        for name, kept in self.kept.items():
+            group = groups.get(name)
+            if group is None or max(kept, default=0) >= len(group.channels):
+                raise ValueError(
+                    "Expected a plan of this model, or of one of the same layers. "
+                    f"Received one for channels of {name!r}, which "
+                    + ("are not there." if group is None else "are fewer here.")
+                )
+            keep[group.channels] = False
+            keep[group.channels[list(kept)]] = True
+        return keep
+
+    def __str__(self):
+        title = f"{'layer':<28}{'channels':>15}{'parameters':>25}{'MACs':>29}"
+        lines = [title, *(_line(row.layer, row) for row in self.rows)]
+        lines.append(_line("all", PlanRow("all", (0, 0), self.params, self.macs)))
+        lines += [f"{name}: stays, for {why}" for name, why in self.frozen.items()]
+        return "\n".join([*lines, *self.notes])
+
+
+def _line(name, row):
+    channels = "" if row.channels == (0, 0) else _pair(row.channels, 6)
+    params, macs = _pair(row.params, 11), _pair(row.macs, 13)
+    return f"{name:<28}{channels:>15}{params:>25}{macs:>29}"
+
+
+def _pair(pair, width):
+    return f"{pair[0]:>{width},} > {pair[1]:>{width},}"
