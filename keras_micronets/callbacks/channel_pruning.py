@@ -63,11 +63,12 @@ class ChannelPruning(ProgressCallback):
     pruning.compact_.save("small.keras")
     ```
 
-    Reference: Shen, Qi et al. 2021, "Filter pruning with a set compression rate" sets
-    rate and end-to-end training; utilities with decay and channels that come back are
-    those of Shen et al. 2020, "Dynamic channel propagation", but for the budget, which
-    is theirs in channels, and the gradient, which is taken after a step on a batch of
-    `data`.
+    Reference: Shen et al., GLOBECOM 2020, and Qi et al., EURASIP Journal on Advances in
+    Signal Processing 2021:31, have training that ends at a rate set beforehand; how
+    they choose is not known to us. Utilities with decay, and channels that come back,
+    are those of the same authors' "Dynamic channel propagation" (arXiv:2007.01486),
+    where the budget is a share of all channels, and gradients are those of the
+    training's own batches.
     """
 
     def __init__(
@@ -146,6 +147,8 @@ class ChannelPruning(ProgressCallback):
         """Weigh the channels, and leave out as many as there should be by now."""
         model, graph = self.model, self._planner.graph
         self._observe(model, graph, step // self._frequency)
+        if hasattr(self._utility, "push"):
+            self._utility.push(graph, self._utilities)
         if progress > self.start:
             now = {
                 kind: share if share is None else self._share(share, progress)

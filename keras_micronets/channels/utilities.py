@@ -2,7 +2,9 @@
 
 A utility is called as `utility(model, graph, gradients)`, with the gradients of the
 kernels as `layers.kernel_gradients` returns them, or `None`, and returns a float array
-`(channels,)` for each group of the `ChannelGraph`. Any such function will do.
+`(channels,)` for each group of the `ChannelGraph`. Any such function will do. One that
+has a method `push(graph, utilities)` is called after each update, to part the channels
+that matter from those that do not.
 """
 
 from dataclasses import dataclass
@@ -14,14 +16,24 @@ from keras import ops
 from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.layers.kernel import kernels
 
+# Of 2, by which the regularisation of the lowest norm is stronger.
+LARGEST_POWER = 4
+
 
 @dataclass(frozen=True)
 class GroupNorm:
     """The L2 norm of all weights that a channel has, in all layers of its group.
 
-    Reference: Fang et al. 2023, "DepGraph: towards any structural pruning".
+    Args:
+        decay: Float in [0, 1): at each update of a callback the weights of a channel
+            shrink by this share, times a factor that grows from 1 for the channel of
+            the highest norm in a group to 16 for the lowest. Defaults to `0.0`.
+
+    Reference: Fang et al. 2023, "DepGraph: towards any structural pruning", whose
+    regularisation grows so; here it acts between steps, not in the loss.
     """
 
+    decay: float = 0.0
     needs_gradients = False
 
     def __call__(self, model, graph: ChannelGraph, gradients=None):
@@ -30,6 +42,18 @@ class GroupNorm:
 
         weighted = [node for node in graph.nodes if _is_kernel(node)]
         return [np.sqrt(own) for own in _by_group(graph, weighted, squares)]
+
+    def push(self, graph: ChannelGraph, utilities) -> None:
+        """Shrink the weights of each channel, those of small norm most."""
+        factors = np.ones(graph.n_channels)
+        for group, own in zip(graph.groups, utilities, strict=True):
+            if self.decay and group.reason is None:
+                share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
+                factors[group.channels] = 1 - self.decay * 2 ** (LARGEST_POWER * share)
+        for node in graph.nodes:
+            if self.decay and _is_kernel(node):
+                along = factors[node.channels].reshape(_along(node))
+                node.weight.assign(_values(node.weight) * along)
 
 
 @dataclass(frozen=True)
@@ -54,17 +78,29 @@ class Magnitude:
 class NormalizationScale:
     """The magnitude of a channel's scales in batch normalisation.
 
+    Args:
+        step: Float, by how much all these scales come closer to zero at each update
+            of a callback: the proximal step of an L1 penalty. Defaults to `0.0`.
+
     Reference: Liu et al. 2017, "Learning efficient convolutional networks through
     network slimming".
     """
 
+    step: float = 0.0
     needs_gradients = False
 
     def __call__(self, model, graph: ChannelGraph, gradients=None):
         def scales(node):
             return np.abs(_values(node.weight))
 
-        return _by_group(graph, scale_nodes(graph), scales)
+        return _by_group(graph, _scales(graph), scales)
+
+    def push(self, graph: ChannelGraph, utilities) -> None:
+        """Bring all scales closer to zero."""
+        for node in _scales(graph):
+            values = _values(node.weight)
+            left = np.maximum(np.abs(values) - self.step, 0.0)
+            node.weight.assign(np.sign(values) * left)
 
 
 @dataclass(frozen=True)
@@ -76,7 +112,7 @@ class Taylor:
     needs no trace of activations, and tells of a masked channel what it would bring.
 
     Reference: Molchanov et al. 2017, "Pruning convolutional neural networks for
-    resource efficient inference"; Shen et al. 2020, "Dynamic channel propagation".
+    resource efficient inference"; Shen et al. 2020 (arXiv:2007.01486).
     """
 
     needs_gradients = True
@@ -116,8 +152,7 @@ class Random:
         return [rng.uniform(0.5, 1.5, len(group.channels)) for group in graph.groups]
 
 
-def scale_nodes(graph: ChannelGraph):
-    """Return the nodes of the scales of batch normalisation."""
+def _scales(graph):
     return [
         node
         for node in graph.nodes
@@ -140,6 +175,12 @@ def _by_group(graph, nodes, measure):
 
 def _values(variable):
     return ops.convert_to_numpy(variable).astype("float32")
+
+
+def _along(node):
+    shape = [1] * len(node.weight.shape)
+    shape[node.axis] = -1
+    return shape
 
 
 def _summed(values, axis):

@@ -1,0 +1,212 @@
+"""A network trained into a smaller one, against one that was small from the start.
+
+    python benchmarks/compact.py --data cifar10.npz
+
+Every row sees the same images for the same number of epochs, and ends with the same
+budget of multiply-accumulates, or less; the rows that cut while they train have their
+final widths after three fifths of the run. `uniform` trains a network of uniform width
+from scratch; `found widths` one of the widths that Taylor utilities came to.
+`one-shot` trains the whole network for three fifths of the epochs, cuts it by
+magnitude, and trains what is left. Settings are defaults or were written down before
+the first run; the test images are looked at once, at the end. Rows are written as they
+come; a run that was cut off carries on.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import data
+import keras
+import nets
+import numpy as np
+from compact_report import table
+
+from keras_micronets import channels
+from keras_micronets.callbacks import ChannelPruning
+from keras_micronets.channels import utilities
+
+RESULTS = Path(__file__).parent / "results" / "compact.json"
+BUDGETS = {"half": 0.5, "quarter": 0.25}
+WIDTHS = {"round_to": 4, "least": 4}
+CUT_AT = 0.6
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The size of an experiment.
+
+    Attributes:
+        net: One of `nets.NETS`.
+        size: Side of the images.
+        train_size: Images to train on.
+        epochs: Epochs of every row.
+        batch_size: Images a batch.
+        peak: Learning rate that the cosine of Adam begins at.
+    """
+
+    net: str
+    size: int
+    train_size: int
+    epochs: int
+    batch_size: int
+    peak: float
+
+
+PRESETS = {
+    "cpu": Preset("resnet8", 16, 5_000, 20, 64, 3e-3),
+    "full": Preset("resnet20", 32, 50_000, 200, 128, 3e-3),
+    "smoke": Preset("resnet8", 16, 500, 2, 64, 3e-3),
+}
+
+
+class Experiment:
+    """One seed: its data, and how rows are trained and scored."""
+
+    def __init__(self, path, preset, seed):
+        self.preset, self.seed, held_out = preset, seed, 500
+        self.train, _, self.test = data.load(
+            path,
+            train_size=preset.train_size + held_out,
+            choose_size=held_out,
+            seed=seed,
+            size=preset.size,
+        )
+
+    def new(self):
+        keras.utils.set_random_seed(self.seed)
+        side = self.preset.size
+        return nets.NETS[self.preset.net]((side, side, 3))
+
+    def fit(self, model, callbacks=(), until=1.0, since=0.0):
+        """Train a model over a part of the run's epochs, along its cosine."""
+        preset = self.preset
+        if not model.compiled:
+            model.compile(
+                keras.optimizers.Adam(preset.peak),
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            )
+        rate = keras.callbacks.LearningRateScheduler(
+            lambda e: preset.peak * (1 + math.cos(math.pi * e / preset.epochs)) / 2
+        )
+        batches = data.Augmented(
+            *self.train, batch_size=preset.batch_size, seed=self.seed
+        )
+        model.fit(
+            batches,
+            initial_epoch=round(since * preset.epochs),
+            epochs=round(until * preset.epochs),
+            verbose=0,
+            callbacks=[*callbacks, rate],
+        )
+        return model
+
+    def score(self, model):
+        x, y = self.test
+        logits = model.predict(x, verbose=0, batch_size=500)
+        likelihood = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        likelihood = likelihood[np.arange(len(y)), y]
+        return {
+            "accuracy": float(np.mean(logits.argmax(-1) == y)),
+            "nll": float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
+            "params": model.count_params(),
+            "macs": channels.count_macs(model),
+        }
+
+
+def whole(experiment, macs):
+    return experiment.fit(experiment.new())
+
+
+def pruned(utility, experiment, macs, **options):
+    callback = ChannelPruning(
+        macs=macs,
+        utility=utility,
+        data=experiment.train,
+        end=CUT_AT,
+        seed=experiment.seed,
+        **WIDTHS,
+        **options,
+    )
+    experiment.fit(experiment.new(), [callback])
+    return callback.compact_
+
+
+def uniform(experiment, macs):
+    model = experiment.new()
+    plan = channels.plan(model, macs=macs, allocation="uniform", **WIDTHS)
+    return experiment.fit(fresh(channels.cut(model, plan), experiment.seed))
+
+
+def found_widths(experiment, macs):
+    """Forget the weights, and keep the widths."""
+    small = pruned(utilities.Taylor(), experiment, macs)
+    return experiment.fit(fresh(small, experiment.seed))
+
+
+def one_shot(experiment, macs):
+    model = experiment.fit(experiment.new(), until=CUT_AT)
+    plan = channels.plan(model, macs=macs, scores=utilities.Magnitude(), **WIDTHS)
+    return experiment.fit(channels.cut(model, plan), since=CUT_AT)
+
+
+def fresh(model, seed):
+    """Return the model with weights that no training has seen."""
+    keras.utils.set_random_seed(seed)
+    return type(model).from_config(model.get_config())
+
+
+ROWS = {
+    "whole network": whole,
+    "uniform": uniform,
+    "Taylor": partial(pruned, utilities.Taylor()),
+    "group norm": partial(pruned, utilities.GroupNorm(decay=0.001)),
+    "scales": partial(pruned, utilities.NormalizationScale(step=0.003)),
+    "magnitude": partial(pruned, utilities.Magnitude()),
+    "random": partial(pruned, utilities.Random()),
+    "one-shot": one_shot,
+    "found widths": found_widths,
+}
+
+
+def main():
+    arguments = parse()
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    results.setdefault("preset", vars(PRESETS[arguments.preset]))
+    runs = results.setdefault("runs", [])
+    for seed in arguments.seeds:
+        experiment = Experiment(arguments.data, PRESETS[arguments.preset], seed)
+        for budget in BUDGETS:
+            for row in arguments.rows:
+                about = {"seed": seed, "budget": budget, "row": row}
+                if row == "whole network":
+                    about["budget"] = "all"
+                if any(about.items() <= run.items() for run in runs):
+                    continue
+                start = time.perf_counter()
+                model = ROWS[row](experiment, BUDGETS[budget])
+                found = about | experiment.score(model)
+                found["seconds"] = round(time.perf_counter() - start, 1)
+                runs.append(found)
+                arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+                print(json.dumps(found), flush=True)
+    print(table(results))
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
