@@ -1,6 +1,7 @@
 """Take channels out of a network: which go together, which to keep, and the cut."""
 
 from keras_micronets.channels import utilities
+from keras_micronets.channels.counts import count_macs
 from keras_micronets.channels.cut import cut
 from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph
 from keras_micronets.channels.masking import compact

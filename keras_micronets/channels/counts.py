@@ -4,10 +4,29 @@ from math import prod
 import keras
 import numpy as np
 
-from keras_micronets.channels.graph import ChannelGraph
+from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.layers.clone import plain_variables
 
 KINDS = ("params", "macs")
+
+
+def count_macs(model: keras.Model) -> int:
+    """Return the multiply-accumulates of one sample's prediction.
+
+    Each product of a kernel's weight and a value is one, whatever masks say.
+
+    Args:
+        model: A built functional or sequential model, promoted or not.
+
+    Example:
+
+    ```python
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    keras_micronets.channels.count_macs(model)  # 16
+    ```
+    """
+    counts = Counts(model, channel_graph(model))
+    return round(counts.total("macs", counts.full))
 
 
 class Counts:
