@@ -137,6 +137,7 @@ MODELS = {
 
 def made(build, seed=0, shape=SHAPE):
     """Return a model of what `build` makes of an input, with values as if trained."""
+    keras.utils.clear_session(free_memory=False)  # the same names each time
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(shape)
     model = keras.Model(inputs, build(inputs))

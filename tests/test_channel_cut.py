@@ -1,10 +1,16 @@
 """What is cut predicts what its model did with zeros in place of the channels."""
 
+from dataclasses import replace
+
+import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, images, made, outputs, zeroed
+from channel_cases import MODELS, conv, head, images, made, outputs, zeroed
+from keras import layers, ops
 
-from keras_micronets.channels import cut, plan, utilities
+from keras_micronets.channels import channel_graph, cut, plan, utilities
+from keras_micronets.layers import kernels, promote
+from keras_micronets.layers.optimizer_slots import slots_of
 
 
 def half(model, **kwargs):
@@ -22,3 +28,125 @@ def test_predicts_what_zeros_do(kind):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
     assert small.count_params() == chosen.params[1] <= 0.6 * model.count_params()
     assert model.count_params() == chosen.params[0]
+
+
+@pytest.mark.parametrize("kind", ["plain", "residual", "grouped", "nested", "excited"])
+def test_saved_and_loaded(kind, tmp_path):
+    model = made(MODELS[kind])
+    small = cut(model, half(model))
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    for ours, theirs in zip(
+        outputs(loaded, images()), outputs(small, images()), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_model_is_left_as_it_is():
+    model = made(MODELS["residual"])
+    before = model.get_weights()
+    cut(model, half(model))
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["residual", "depthwise", "nested"])
+def test_a_promoted_model_is_cut_to_a_plain_one(kind):
+    model, promoted = made(MODELS[kind]), made(MODELS[kind])
+    promote(promoted, quantize=True)
+    chosen = half(model)
+    small = cut(promoted, chosen)
+    assert not kernels(small)
+    for ours, theirs in zip(
+        outputs(small, images()), outputs(cut(model, chosen), images()), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def trained(epochs):
+    model = made(MODELS["plain"])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    y = np.arange(64) % 4
+    model.fit(images(64), y, epochs=epochs, verbose=0, shuffle=False)
+    return model
+
+
+def test_the_optimizer_goes_on_with_what_is_left():
+    model = trained(2)
+    chosen = half(model)
+    small = cut(model, chosen)
+    graph = channel_graph(model)
+    keep = chosen.kept_channels(graph)
+    (node,) = (n for n in graph.nodes if n.layer.name == "dense" and n.role == "reads")
+    index = next(i for i, v in enumerate(model.trainable_variables) if v is node.weight)
+    before, after = (
+        slots_of(m.optimizer, m.trainable_variables)[index] for m in (model, small)
+    )
+    assert len(before) == len(after) == 2
+    for ours, theirs in zip(after, before, strict=True):
+        theirs = ops.convert_to_numpy(theirs)[keep[node.channels]]
+        assert np.abs(theirs).min() > 0
+        np.testing.assert_array_equal(ops.convert_to_numpy(ours), theirs)
+    assert int(small.optimizer.iterations) == int(model.optimizer.iterations) == 4
+
+
+def test_a_cut_model_trains_on():
+    model = trained(1)
+    small = cut(model, half(model))
+    y = np.arange(64) % 4
+    small.fit(images(64), y, verbose=0)
+    assert int(small.optimizer.iterations) == 4
+
+
+def test_an_uncompiled_model_stays_uncompiled():
+    model = made(MODELS["plain"])
+    assert not cut(model, half(model)).compiled
+
+
+def test_a_plan_of_another_model():
+    chosen = half(made(MODELS["residual"]))
+    with pytest.raises(ValueError, match="not there"):
+        cut(made(MODELS["series"]), chosen)
+
+
+def test_a_plan_for_fewer_channels():
+    narrow = made(lambda x: head(conv(x, 8)))
+    wide = made(lambda x: head(conv(x, 16)))
+    with pytest.raises(ValueError, match="fewer here"):
+        cut(narrow, half(wide, params=0.9))
+
+
+def test_layer_normalization_is_one_of_what_stays():
+    """Zeros would count in its mean, so there is no mask to compare with."""
+    model = made(lambda x: head(conv(layers.LayerNormalization()(conv(x)))))
+    chosen = half(model)
+    chosen = replace(chosen, kept={"conv2d": chosen.kept["conv2d"]})
+    small = cut(model, chosen)
+    graph = channel_graph(model)
+    (node,) = (n for n in graph.nodes if n.role == "averages")
+    kept = np.flatnonzero(chosen.kept_channels(graph)[node.channels])
+    first, norm, second = model.layers[1:4]
+    x = ops.take(first(images()), kept, axis=-1)
+    mean, variance = ops.moments(x, axes=[-1], keepdims=True)
+    x = (x - mean) / ops.sqrt(variance + norm.epsilon)
+    x = x * ops.take(norm.gamma, kept) + ops.take(norm.beta, kept)
+    kernel = ops.take(second.kernel, kept, axis=2)
+    x = ops.conv(x, kernel, padding="same") + second.bias
+    np.testing.assert_allclose(
+        outputs(small, images())[0],
+        ops.convert_to_numpy(model.layers[5](model.layers[4](x))),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("groups", [1, 4, -1])
+def test_group_normalization_keeps_its_groups(groups):
+    norm = layers.GroupNormalization(groups)
+    model = made(lambda x: head(conv(norm(conv(x)))))
+    small = cut(model, half(model))
+    width = small.layers[1].filters
+    assert width < 8
+    assert small.layers[2].gamma.shape == (width,)
+    assert groups == -1 or width % groups == 0
+    outputs(small, images())

@@ -59,11 +59,10 @@ class Plan:
         keep = np.ones(graph.n_channels, bool)
         for name, kept in self.kept.items():
             group = groups.get(name)
-            if group is None or max(kept, default=0) >= len(group.channels):
+            if problem := _misfit(group, kept):
                 raise ValueError(
                     "Expected a plan of this model, or of one of the same layers. "
-                    f"Received one for channels of {name!r}, which "
-                    + ("are not there." if group is None else "are fewer here.")
+                    f"Received one for channels of {name!r}, which {problem}."
                 )
             keep[group.channels] = False
             keep[group.channels[list(kept)]] = True
@@ -75,6 +74,14 @@ class Plan:
         lines.append(_line("all", PlanRow("all", (0, 0), self.params, self.macs)))
         lines += [f"{name}: stays, for {why}" for name, why in self.frozen.items()]
         return "\n".join([*lines, *self.notes])
+
+
+def _misfit(group, kept):
+    if group is None:
+        return "are not there"
+    if max(kept, default=0) >= len(group.channels):
+        return "are fewer here"
+    return group.reason and f"can't be cut here: {group.reason}"
 
 
 def _line(name, row):

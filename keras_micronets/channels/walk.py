@@ -9,6 +9,7 @@ from keras_micronets.channels.node import Node, Products
 from keras_micronets.channels.probe import probe
 from keras_micronets.channels.rules import rule_of
 from keras_micronets.channels.ties import Ties
+from keras_micronets.layers.clone import plain_variables
 
 
 class Walk:
@@ -55,7 +56,7 @@ class Walk:
         if rule is not None:
             shape = call.outputs[0].shape
             return [Flow(shape, rule(self, operation, flows, shape))]
-        if not getattr(operation, "weights", ()):
+        if not _has_weights(operation):
             return probe(self, call, flows)
         self.unknown[operation.name] = type(operation).__name__
         for flow in flows:
@@ -126,3 +127,11 @@ class Walk:
         along = tuple(channels[axis] for axis in axes if axis in channels)
         positions = prod(length or 1 for length in fixed)
         self.products.append(Products(weight, positions, along))
+
+
+def _has_weights(operation):
+    """Whether it has any but those of masks and quantisers."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    own = set(map(id, plain_variables(operation)))
+    return any(id(weight) in own for weight in operation.weights)
