@@ -1,0 +1,215 @@
+"""A plan meets its budget, says what it will do, and does nothing."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from channel_cases import MODELS, conv, head, made
+from keras import layers
+
+from keras_micronets.channels import channel_graph, count_macs, cut, plan, utilities
+
+
+def vgg(width=32):
+    def build(x):
+        for filters in (width, 2 * width, 4 * width):
+            for _ in range(2):
+                x = conv(x, filters, use_bias=False)
+                x = layers.ReLU()(layers.BatchNormalization()(x))
+            x = layers.MaxPooling2D()(x)
+        return layers.Dense(10)(layers.Flatten()(x))
+
+    return made(build)
+
+
+def shares(chosen):
+    return [pair[1] / pair[0] for pair in (chosen.params, chosen.macs)]
+
+
+@pytest.mark.parametrize(
+    ("params", "macs"), [(0.1, 0.25), (0.3, 0.2), (0.5, 0.5), (0.06, 0.2)]
+)
+def test_both_budgets_are_met_from_below(params, macs):
+    """Within the runs of eight of a small net."""
+    found = shares(plan(vgg(), params=params, macs=macs))
+    assert params - 0.02 <= found[0] <= params
+    assert macs - 0.02 <= found[1] <= macs
+
+
+def test_the_rates_of_the_paper():
+    """Those of VGG-16 in Qi et al. 2021: 94.1 % of parameters less, 76.2 % of FLOPs."""
+    inputs = keras.Input((32, 32, 3))
+    x = inputs
+    for stage, depth in enumerate((2, 2, 3, 3, 3)):
+        for _ in range(depth):
+            x = conv(x, 64 * 2 ** min(stage, 3), use_bias=False)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D()(x)
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+    params, macs = shares(plan(model, params=0.059, macs=0.238))
+    assert 0.054 <= params <= 0.059
+    assert 0.233 <= macs <= 0.238
+
+
+@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
+@pytest.mark.parametrize("allocation", ["global", "uniform"])
+def test_one_budget_is_met_within_a_run(kind, share, allocation):
+    model = vgg()
+    chosen = plan(model, **{kind: share}, allocation=allocation)
+    before, after = getattr(chosen, kind)
+    assert after <= share * before
+    if allocation == "global":
+        assert after >= (share - 0.02) * before
+
+
+def test_nothing_more_fits():
+    """Each run of channels that was left out would be too much."""
+    model = vgg()
+    chosen = plan(model, macs=0.3)
+    sizes = {group.name: len(group.channels) for group in channel_graph(model).free}
+    for name, kept in chosen.kept.items():
+        if len(kept) < sizes[name]:
+            more = tuple(range(len(kept) + 8))
+            larger = dataclasses.replace(chosen, kept={**chosen.kept, name: more})
+            assert count_macs(cut(model, larger)) > 0.3 * chosen.macs[0]
+
+
+def test_counts_are_those_of_the_cut_model():
+    model = vgg()
+    chosen = plan(model, macs=0.3)
+    small = cut(model, chosen)
+    assert chosen.params == (model.count_params(), small.count_params())
+    assert chosen.macs == (literal_macs(model), literal_macs(small))
+
+
+def literal_macs(model):
+    """Count anew, from the layers and what they put out."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            total += int(np.prod(layer.output.shape[1:3]) * np.prod(layer.kernel.shape))
+        elif isinstance(layer, layers.Dense):
+            total += int(np.prod(layer.kernel.shape))
+    return total
+
+
+def test_widths_are_multiples():
+    chosen = plan(vgg(), macs=0.3, round_to=4, least=12)
+    assert {len(kept) % 4 for kept in chosen.kept.values()} == {0}
+    assert min(len(kept) for kept in chosen.kept.values()) >= 12
+
+
+def test_the_highest_scores_stay():
+    model = vgg()
+    graph = channel_graph(model)
+    rng = np.random.default_rng(0)
+    scores = [rng.uniform(size=len(group.channels)) for group in graph.groups]
+    chosen = plan(model, macs=0.3, scores=scores)
+    for group, own in zip(graph.groups, scores, strict=True):
+        if group.reason is None:
+            kept = chosen.kept[group.name]
+            assert set(kept) == set(np.argsort(-own)[: len(kept)].tolist())
+
+
+def test_groups_of_low_scores_lose_more():
+    model = vgg()
+    graph = channel_graph(model)
+    flat = [np.ones(len(group.channels)) for group in graph.groups]
+    low = np.r_[np.full(8, 10.0), np.full(120, 0.1)]
+    pairs = zip(graph.groups, flat, strict=True)
+    uneven = [low if group.name == "conv2d_5" else own for group, own in pairs]
+    before = len(plan(model, macs=0.5, scores=flat).kept["conv2d_5"])
+    assert len(plan(model, macs=0.5, scores=uneven).kept["conv2d_5"]) < before
+
+
+def test_uniform_widths():
+    chosen = plan(vgg(64), macs=0.3, allocation="uniform", round_to=1)
+    sizes = (64, 64, 128, 128, 256, 256)
+    kept = [len(kept) / n for kept, n in zip(chosen.kept.values(), sizes, strict=True)]
+    assert max(kept) - min(kept) < 0.02
+
+
+def test_it_prints_as_a_table():
+    text = str(plan(vgg(), macs=0.3))
+    lines = text.splitlines()
+    assert lines[0].split() == ["layer", "channels", "parameters", "MACs"]
+    assert lines[1].startswith("conv2d ")
+    assert any(line.startswith("all ") for line in lines)
+    assert "input of conv2d: stays" in text
+
+
+def test_it_says_if_a_budget_is_not_come_close_to():
+    """With one channel less of everything, the parameters are far below."""
+    chosen = plan(vgg(), params=0.9, macs=0.1)
+    assert "params" in chosen.notes[0]
+    assert chosen.notes[0] in str(chosen)
+
+
+def test_it_can_not_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan(vgg(), macs=0.5).kept = {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"macs": 0.0}, {"params": 1.5}, {"macs": -1}, {"macs": 0.5, "params": 0}],
+)
+def test_budgets_that_are_none(options):
+    with pytest.raises(ValueError, match="shares that may be kept"):
+        plan(vgg(), **options)
+
+
+def test_a_budget_that_can_not_be_met():
+    with pytest.raises(ValueError, match="lower `least`"):
+        plan(vgg(), macs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"allocation": "erk"}, "'global' or 'uniform'"),
+        ({"round_to": 0}, "1 or more"),
+        ({"least": 0}, "1 or more"),
+    ],
+)
+def test_unusable_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        plan(vgg(), macs=0.5, **options)
+
+
+def test_a_model_with_nothing_to_cut():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
+    with pytest.raises(ValueError, match="none can"):
+        plan(model, macs=0.5)
+
+
+@pytest.mark.parametrize(
+    "utility", [utilities.GroupNorm(), utilities.Magnitude(), utilities.Random(3)]
+)
+def test_utilities_have_a_number_for_each_channel(utility):
+    model = made(MODELS["residual"])
+    graph = channel_graph(model)
+    found = utility(model, graph)
+    assert [own.shape for own in found] == [g.channels.shape for g in graph.groups]
+    assert all(np.isfinite(own).all() for own in found)
+
+
+def test_the_norm_is_that_of_all_weights_of_a_channel():
+    model = made(lambda x: head(conv(x)))
+    model.layers[1].kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(8))
+    model.layers[-1].kernel.assign(np.zeros((8, 4)))
+    graph = channel_graph(model)
+    index = [group.name for group in graph.groups].index("conv2d")
+    found = utilities.GroupNorm()(model, graph)[index]
+    np.testing.assert_allclose(found, np.sqrt(27) * np.arange(8), rtol=1e-6)
+
+
+def test_scales_are_the_magnitude_of_gamma():
+    model = made(MODELS["plain"])
+    graph = channel_graph(model)
+    index = [group.name for group in graph.groups].index("conv2d_1")
+    found = utilities.NormalizationScale()(model, graph)[index]
+    gamma = keras.ops.convert_to_numpy(model.get_layer("batch_normalization_1").gamma)
+    np.testing.assert_allclose(found, np.abs(gamma))

@@ -1,0 +1,185 @@
+"""Training that ends in a smaller network, of a size that was set."""
+
+import keras
+import numpy as np
+import pytest
+from channel_cases import MODELS, made, outputs
+from keras import ops
+
+import keras_micronets as kmn
+from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
+from keras_micronets.channels import compact, utilities
+from keras_micronets.layers import kernels
+
+SIZES = {"round_to": 2, "least": 2}
+
+
+def data(n=64):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, n).astype("int32")
+    x = rng.normal(0, 1, (n, 8, 8, 3)).astype("float32")
+    return x + y[:, None, None, None] / 2, y
+
+
+def compiled(kind="plain", **kwargs):
+    model = made(MODELS[kind])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss, **kwargs)
+    return model
+
+
+def fit(model, callback, epochs=5, **kwargs):
+    x, y = data()
+    return model.fit(
+        *(x, y), batch_size=16, epochs=epochs, verbose=0, callbacks=[callback], **kwargs
+    )
+
+
+def pruning(**kwargs):
+    options = {"macs": 0.5, "data": data(), "frequency": 1, **SIZES, **kwargs}
+    return ChannelPruning(**options)
+
+
+UTILITIES = {
+    "Taylor": None,
+    "group norm": utilities.GroupNorm(decay=0.01),
+    "scales": utilities.NormalizationScale(step=0.01),
+    "magnitude": utilities.Magnitude(),
+    "random": utilities.Random(),
+    "own": lambda model, graph, gradients: [
+        np.ones(len(group.channels)) for group in graph.groups
+    ],
+}
+
+
+@pytest.mark.parametrize("name", UTILITIES)
+def test_the_run_ends_at_its_budget(name):
+    model = compiled()
+    before = kmn.channels.count_macs(model)
+    callback = pruning(utility=UTILITIES[name])
+    history = fit(model, callback).history["macs"]
+    left = kmn.channels.count_macs(callback.compact_) / before
+    assert 0.4 < left <= 0.5
+    assert history[-1] == pytest.approx(left)
+    assert history == sorted(history, reverse=True)
+    assert history[0] > 0.5
+
+
+@pytest.mark.parametrize("kind", ["residual", "depthwise", "excited", "nested"])
+def test_the_small_network_predicts_what_the_masked_one_does(kind):
+    model = compiled(kind)
+    callback = pruning(macs=0.6)
+    fit(model, callback)
+    for ours, theirs in zip(
+        outputs(callback.compact_, data()[0]), outputs(model, data()[0]), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert compact(model).count_params() == callback.compact_.count_params()
+
+
+def test_two_budgets():
+    model = compiled()
+    callback = pruning(params=0.4, macs=0.4)
+    history = fit(model, callback).history
+    assert callback.compact_.count_params() <= 0.4 * callback.plan_.params[0]
+    assert history["params"][-1] <= 0.4
+    assert history["macs"][-1] <= 0.4
+
+
+def test_channels_come_back():
+    """Utilities that turn over in the middle of the run bring others back."""
+
+    class Turning:
+        needs_gradients = False
+        calls = 0
+
+        def __call__(self, model, graph, gradients):
+            self.calls += 1
+            slope = 1.0 if self.calls < 10 else -1.0
+            ranks = (np.linspace(1, 2, len(g.channels)) for g in graph.groups)
+            return [own**slope for own in ranks]
+
+    model = compiled()
+    reader = model.get_layer("conv2d_1")
+    raw = ops.convert_to_numpy(reader.kernel)
+    plans = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            plans.append(callback.plan_)
+
+    callback = pruning(utility=Turning(), decay=0.0, end=0.9)
+    x, y = data()
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(x, y, batch_size=16, epochs=5, verbose=0, callbacks=[callback, Watch()])
+    kept = [set(plan.kept["conv2d"]) for plan in plans]
+    assert 0 not in kept[7]
+    assert 0 in kept[-1]
+    found = ops.convert_to_numpy(reader.raw("kernel"))
+    stays = sorted(kept[-1])  # with what they had
+    np.testing.assert_array_equal(found[:, :, stays], raw[:, :, stays])
+    assert np.all(found[:, :, sorted(set(range(16)) - kept[-1])] == 0)
+
+
+def test_the_choice_stands_from_the_end_on():
+    plans = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            plans.append(callback.plan_)
+
+    model, callback = compiled(), pruning(end=0.5)
+    x, y = data()
+    model.fit(x, y, batch_size=16, epochs=5, verbose=0, callbacks=[callback, Watch()])
+    assert all(plan is plans[-1] for plan in plans[9:])
+    assert plans[2] is not plans[-1]
+
+
+def test_a_second_fit_starts_from_what_is_masked():
+    model = compiled()
+    fit(model, pruning(macs=0.6))
+    callback = pruning(macs=0.4)
+    history = fit(model, callback).history["macs"]
+    assert history[-1] <= 0.4
+
+
+def test_with_quantization():
+    model = compiled()
+    callback = pruning()
+    x, y = data()
+    both = [callback, QuantizationAwareTraining(start=0.5)]
+    model.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=both)
+    assert not kernels(callback.compact_)
+    assert kmn.channels.count_macs(callback.compact_) <= 0.5 * callback.plan_.macs[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"macs": None}, "shares that may be kept"),
+        ({"macs": 2.0}, "shares that may be kept"),
+        ({"macs": 0.001}, "lower `least`"),
+        ({"data": None}, "on which the utility takes"),
+        ({"start": 0.7}, "`start` < `end`"),
+        ({"end": 1.5}, "`start` < `end`"),
+        ({"decay": 1.0}, "`decay`"),
+        ({"frequency": 0}, "`frequency`"),
+    ],
+)
+def test_unusable_arguments(options, message):
+    model = compiled()
+    with pytest.raises(ValueError, match=message):
+        fit(model, pruning(**options))
+    outputs(model, data()[0])
+
+
+@pytest.mark.filterwarnings("ignore:3 layers cannot be pruned")
+def test_what_has_no_mask_stays():
+    """A Conv3D can't leave out what it reads; the Dense layer behind can."""
+    model, callback = compiled("volumes"), pruning(macs=0.9)
+    fit(model, callback)
+    assert set(callback.plan_.kept) == {"conv3d_transpose"}
+    assert "no mask" in callback.plan_.frozen["conv3d"]
