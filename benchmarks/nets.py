@@ -41,6 +41,36 @@ def cifar10cnn(input_shape=(32, 32, 3), n_classes=10, width=1.0):
     return model
 
 
+def vgg16(input_shape=(32, 32, 3), n_classes=10, width=1.0):
+    """VGG-16 with batch normalisation, as papers have it for CIFAR-10 (14.7M)."""
+    x = inputs = keras.Input(input_shape)
+    for filters, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(depth):
+            x = layers.Conv2D(
+                round(filters * width),
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                kernel_regularizer=keras.regularizers.L2(1e-4),
+            )(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(n_classes)(layers.Flatten()(x))
+    return keras.Model(inputs, x, name="vgg16")
+
+
+def resnet56(input_shape=(32, 32, 3), n_classes=10, width=1.0):
+    """ResNet-56 v1 of the ResNet paper (0.86M)."""
+    x = inputs = keras.Input(input_shape)
+    x = _convolution(x, round(16 * width), rectify=True)
+    for filters, first in ((16, 1), (32, 2), (64, 2)):
+        for strides in (first, *(1,) * 8):
+            x = _block(x, round(filters * width), strides, shortcut=strides > 1)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(n_classes)(x), name="resnet56")
+
+
 def _block(x, filters, strides, *, shortcut):
     y = _convolution(x, filters, strides=strides, rectify=True)
     y = _convolution(y, filters)
@@ -62,4 +92,10 @@ def _convolution(x, filters, *, strides=1, rectify=False):
     return layers.ReLU()(x) if rectify else x
 
 
-NETS = {"resnet8": resnet8, "resnet20": resnet20, "cifar10cnn": cifar10cnn}
+NETS = {
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+    "cifar10cnn": cifar10cnn,
+    "vgg16": vgg16,
+    "resnet56": resnet56,
+}

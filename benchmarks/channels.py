@@ -1,0 +1,282 @@
+"""Is what is cut what was planned, and how much faster is it?
+
+    python benchmarks/channels.py
+
+Three parts, each written as it comes to one results file:
+
+* `architectures`: each family of `keras.applications` at 96 x 96 pixels with random
+  weights and normalisation, planned at half its multiply-accumulates and cut. Its
+  predictions are compared with those of the whole model with zeros where kernels read
+  what was cut; it is saved, loaded, exported to int8 and run, and what was planned is
+  compared with the counts of the loaded model and of the file, operator by operator.
+* `graphs`: the same comparison for 500 random small networks, at random budgets.
+* `latency`: int8 files in LiteRT, one thread, whole and cut interleaved, the median of
+  the ratios of seven rounds.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import nets
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from channels_report import table
+from random_graphs import random_graph
+
+import keras_micronets as kmn
+from keras_micronets import channels
+from keras_micronets.edge.member import Member
+
+RESULTS = Path(__file__).parent / "results" / "channels.json"
+SIDE, N_CLASSES, N_COMPARED = 96, 10, 4
+FAMILIES = (
+    *("VGG16", "ResNet50", "ResNet50V2", "MobileNet", "MobileNetV2"),
+    *("MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "DenseNet121"),
+    *("Xception", "InceptionV3", "InceptionResNetV2", "NASNetMobile", "ConvNeXtTiny"),
+)
+N_GRAPHS, N_ROUNDS, N_RUNS = 500, 7, 5
+
+
+def main():
+    arguments = parse()
+    path = arguments.out
+    results = json.loads(path.read_text()) if path.exists() else {}
+
+    def save():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+    for part in arguments.parts:
+        for name, row in PARTS[part](results.setdefault(part, {})):
+            results[part][name] = row
+            print(name, json.dumps(row), flush=True)
+            save()
+    print(table(results))
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def architectures(done):
+    for family in FAMILIES:
+        if family not in done:
+            yield family, architecture(family)
+
+
+def architecture(family):
+    """Plan, cut, compare, save, load and export one of Keras's applications."""
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, family)(
+        weights=None,
+        input_shape=(SIDE, SIDE, 3),
+        classes=N_CLASSES,
+        classifier_activation=None,
+    )
+    randomize(model, 0)
+    start = time.perf_counter()
+    graph = channels.channel_graph(model)
+    plan = channels.plan(model, macs=0.5)
+    small = channels.cut(model, plan)
+    seconds = time.perf_counter() - start
+    return {
+        **compare(model, small, graph, plan),
+        "touched": touched(graph),
+        "unknown": dict(graph.unknown),
+        "seconds": round(seconds, 1),
+        **file_of(small, plan),
+    }
+
+
+def touched(graph):
+    """The share of the channels that kernels make, but for the outputs', that are free.
+
+    Classes are not there to be cut.
+    """
+    made = [
+        (len(group.channels), group.reason)
+        for group in graph.groups
+        if any(graph.nodes[index].role == "makes" for index in group.nodes)
+        and group.reason != "the model puts them out"
+    ]
+    total = sum(n for n, _ in made)
+    return sum(n for n, reason in made if reason is None) / max(total, 1)
+
+
+def compare(model, small, graph, plan):
+    """Compare a cut model with the whole one, and what was planned with what came."""
+    x = inputs(model)
+    averages = any(node.role == "averages" for node in graph.nodes)
+    expected, found = predictions(zeroed(model, plan), x), predictions(small, x)
+    largest = max(
+        float(np.abs(f - e).max() / max(np.abs(e).max(), 1e-12))
+        for f, e in zip(found, expected, strict=True)
+    )
+    return {
+        "params": plan.params[1] / plan.params[0],
+        "macs": plan.macs[1] / plan.macs[0],
+        "params_agree": bool(small.count_params() == plan.params[1]),
+        "difference": largest,
+        "averages": averages,
+    }
+
+
+def inputs(model):
+    shape = (N_COMPARED, *model.input_shape[1:])
+    return np.random.default_rng(1).uniform(0, 255, shape).astype("float32")
+
+
+def predictions(model, x):
+    return [np.asarray(y) for y in keras.tree.flatten(model.predict(x, verbose=0))]
+
+
+def randomize(model, seed):
+    """Give a model biases and normalisation as if it had been trained."""
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        name = weight.path.rpartition("/")[2]
+        if name in ("moving_variance", "gamma"):
+            values = rng.uniform(0.5, 1.5, weight.shape)
+            signs = rng.choice([-1, 1], weight.shape, p=[0.2, 0.8])
+            weight.assign(values * (signs if name == "gamma" else 1))
+        elif name in ("moving_mean", "beta", "bias"):
+            weight.assign(rng.normal(0, 0.3, weight.shape))
+
+
+def zeroed(model, plan):
+    """Return the whole model with zeros where kernels read what is cut."""
+    graph = channels.channel_graph(model)
+    keep = plan.kept_channels(graph)
+    values = {id(v): keras.ops.convert_to_numpy(v).copy() for v in model.variables}
+    for node in graph.nodes:
+        if node.role == "reads":
+            along = [1] * len(node.weight.shape)
+            along[node.axis] = -1
+            values[id(node.weight)] *= keep[node.channels].reshape(along)
+    copy = keras.models.clone_model(model)
+    for ours, theirs in zip(copy.variables, model.variables, strict=True):
+        ours.assign(values[id(theirs)])
+    return copy
+
+
+def macs_of_file(content):
+    """Count the multiply-accumulates of a file, operator by operator."""
+    model = schema.ModelT.InitFromPackedBuf(content)
+    names = {value: key for key, value in vars(schema.BuiltinOperator).items()}
+    (graph,) = model.subgraphs
+    total = 0
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            kernel = graph.tensors[operator.inputs[1]].shape
+            made = graph.tensors[operator.outputs[0]].shape
+            total += int(np.prod(made[1:-1])) * int(np.prod(kernel))
+    return total
+
+
+def file_of(model, plan):
+    """Save and load a model, export it to int8, and run the file."""
+    data = inputs(model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        model = keras.models.load_model(Path(folder) / "model.keras")
+        path = Path(folder) / "model.tflite"
+        report = kmn.export_tflite(model, path, representative_data=data)
+        raw, macs = Member(path).predict_raw(data), macs_of_file(path.read_bytes())
+    return {
+        "runs": raw.shape == (len(data), N_CLASSES),
+        "bytes": report.n_bytes,
+        "counts_agree": bool(
+            model.count_params() == plan.params[1] and macs == plan.macs[1]
+        ),
+    }
+
+
+def graphs(done):
+    for seed in range(N_GRAPHS):
+        if str(seed) not in done:
+            yield str(seed), graph_row(seed)
+
+
+def graph_row(seed):
+    """Cut a random network to a random budget that it can be cut to."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = random_graph(seed)
+    randomize(model, seed)
+    rng = np.random.default_rng(seed)
+    graph = channels.channel_graph(model)
+    budget = {str(rng.choice(["params", "macs"])): float(rng.uniform(0.3, 0.9))}
+    options = {"round_to": 1, "least": 1, "scores": channels.utilities.Random(seed)}
+    try:
+        plan = channels.plan(model, **budget, **options)
+    except ValueError as error:
+        return {"refused": str(error)}
+    small = channels.cut(model, plan)
+    return {**compare(model, small, graph, plan), "touched": touched(graph)}
+
+
+def latency(done):
+    for name, make in LATENCY.items():
+        for macs in (0.5, 0.25):
+            row = f"{name}, {macs}"
+            if row not in done:
+                yield row, latency_row(make(), macs)
+
+
+def latency_row(model, macs):
+    """Time the int8 files of a model and of what is left of it, in turns."""
+    randomize(model, 0)
+    plan = channels.plan(model, macs=macs)
+    small = channels.cut(model, plan)
+    data = np.random.default_rng(0).normal(0, 1, (50, *model.input_shape[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for name, one in (("whole", model), ("small", small)):
+            path = Path(folder) / f"{name}.tflite"
+            kmn.export_tflite(one, path, representative_data=data.astype("float32"))
+            files.append(Member(path))
+        rounds = [[seconds(file, data[:1]) for file in files] for _ in range(N_ROUNDS)]
+    ratios = [after / before for before, after in rounds]
+    return {
+        "macs": plan.macs[1] / plan.macs[0],
+        "params": plan.params[1] / plan.params[0],
+        "latency": float(np.median(ratios)),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+        "ms": [1e3 * float(np.median(own)) for own in zip(*rounds, strict=True)],
+    }
+
+
+def seconds(file, x):
+    """The median time of one prediction."""
+    x = x.astype("float32")
+    file.predict_raw(x)
+    times = []
+    for _ in range(N_RUNS):
+        start = time.perf_counter()
+        file.predict_raw(x)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+LATENCY = {
+    "VGG-16-BN": nets.vgg16,
+    "ResNet-56": nets.resnet56,
+    "MobileNetV2": lambda: keras.applications.MobileNetV2(
+        weights=None, input_shape=(SIDE, SIDE, 3), classes=N_CLASSES
+    ),
+}
+PARTS = {"architectures": architectures, "graphs": graphs, "latency": latency}
+
+
+if __name__ == "__main__":
+    main()

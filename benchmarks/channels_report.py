@@ -1,0 +1,64 @@
+"""The tables of `channels.py`."""
+
+import numpy as np
+
+
+def table(results):
+    """Return the results as tables for the documentation."""
+    parts = (_architectures, _graphs, _latency)
+    names = ("architectures", "graphs", "latency")
+    lines = [
+        part(results.get(name, {})) for part, name in zip(parts, names, strict=True)
+    ]
+    return "\n\n".join("\n".join(own) for own in lines)
+
+
+def _architectures(rows):
+    yield (
+        "| network | channels that can go | MACs kept | parameters kept | counts agree "
+        "| largest difference | int8 file runs | seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        agree = row["params_agree"] and row["counts_agree"]
+        difference = "other means" if row["averages"] else f"{row['difference']:.0e}"
+        cells = [
+            name,
+            f"{row['touched']:.1%}",
+            f"{row['macs']:.1%}",
+            f"{row['params']:.1%}",
+            "yes" if agree else "no",
+            difference,
+            "yes" if row["runs"] else "no",
+            f"{row['seconds']:.1f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _graphs(rows):
+    cut = [row for row in rows.values() if "refused" not in row]
+    yield "| random graphs | cut | refused | wrong | largest difference | can go |"
+    yield "|---|---|---|---|---|---|"
+    if cut:
+        wrong = [r for r in cut if r["difference"] > 1e-5 or not r["params_agree"]]
+        largest = max(row["difference"] for row in cut)
+        touched = np.mean([row["touched"] for row in cut])
+        cells = (len(rows), len(cut), len(rows) - len(cut), len(wrong))
+        text = " | ".join(map(str, cells))
+        yield f"| {text} | {largest:.0e} | {touched:.1%} |"
+
+
+def _latency(rows):
+    yield "| network, budget | MACs kept | time | lowest, highest | time to MACs | ms |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        before, after = row["ms"]
+        cells = [
+            name,
+            f"{row['macs']:.1%}",
+            f"{row['latency']:.1%}",
+            f"{row['lowest']:.1%}, {row['highest']:.1%}",
+            f"{row['latency'] / row['macs']:.2f}",
+            f"{before:.3g} > {after:.3g}",
+        ]
+        yield f"| {' | '.join(cells)} |"
