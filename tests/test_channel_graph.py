@@ -22,7 +22,7 @@ def test_a_chain_has_a_group_for_each_kernel():
     model = made(MODELS["plain"])
     assert free(model) == {"conv2d": 16, "conv2d_1": 12}
     assert reasons(model) == {
-        "input of conv2d": "they are inputs, or of unknown origin",
+        "input of conv2d": "inputs, or of unknown origin",
         "dense": "the model puts them out",
     }
 

@@ -5,9 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, conv, head, made
+from channel_cases import MODELS, conv, head, images, made
 from keras import layers
 
+import keras_micronets as kmn
 from keras_micronets.channels import channel_graph, count_macs, cut, plan, utilities
 
 
@@ -137,7 +138,7 @@ def test_it_prints_as_a_table():
     assert lines[0].split() == ["layer", "channels", "parameters", "MACs"]
     assert lines[1].startswith("conv2d ")
     assert any(line.startswith("all ") for line in lines)
-    assert "input of conv2d: stays" in text
+    assert "input of conv2d stays" in text
 
 
 def test_it_says_if_a_budget_is_not_come_close_to():
@@ -213,3 +214,28 @@ def test_scales_are_the_magnitude_of_gamma():
     found = utilities.NormalizationScale()(model, graph)[index]
     gamma = keras.ops.convert_to_numpy(model.get_layer("batch_normalization_1").gamma)
     np.testing.assert_allclose(found, np.abs(gamma))
+
+
+@pytest.mark.tensorflow
+def test_a_budget_of_bytes(tmp_path):
+    model = vgg()
+    chosen = plan(model, n_bytes=0.5)
+    sizes = []
+    for one in (model, cut(model, chosen)):
+        path = tmp_path / "model.tflite"
+        kmn.export_tflite(one, path, representative_data=images(8))
+        sizes.append(path.stat().st_size)
+    assert 0.4 < sizes[1] / sizes[0] <= 0.5
+
+
+@pytest.mark.tensorflow
+def test_a_budget_of_time():
+    """Times vary; what is asked for is far from what is not."""
+    chosen = plan(vgg(64), latency=0.5)
+    assert 0.1 < chosen.macs[1] / chosen.macs[0] < 0.8
+
+
+@pytest.mark.tensorflow
+def test_a_budget_that_no_file_meets():
+    with pytest.raises(ValueError, match="share of n_bytes"):
+        plan(vgg(), n_bytes=0.01)

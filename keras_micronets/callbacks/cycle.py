@@ -21,9 +21,13 @@ class Cycle:
             to the optimizer. Defaults to `None`.
         quantize: Float in [0, 1), the cycle's progress at which its fake quantisers
             are switched on. `None` for no quantisers. Defaults to `None`.
+        compact: Boolean, whether learners are kept without the channels that no kernel
+            reads, as `draws.Channels` leaves them. They are plain Keras models, whose
+            ranges are measured when they become int8 files. Defaults to `False`.
 
     Raises:
-        ValueError: If `start` or `quantize` is none of these.
+        ValueError: If `start` or `quantize` is none of these, or learners shall be
+            compact and have learned ranges.
 
     Example:
 
@@ -36,6 +40,7 @@ class Cycle:
     draw: Callable | None = None
     learning_rate: Callable[[float], float] | None = None
     quantize: float | None = None
+    compact: bool = False
 
     def __post_init__(self):
         if self.start not in STARTS:
@@ -47,4 +52,10 @@ class Cycle:
             raise ValueError(
                 "Expected `quantize` in [0, 1), a share of the cycle, or `None`. "
                 f"Received: quantize={self.quantize}."
+            )
+        if self.compact and self.quantize is not None:
+            raise ValueError(
+                "Expected `quantize=None` with `compact=True`: what is cut has no "
+                "quantisers. Received: both. Quantise the pool: "
+                "`pool.quantize(representative_data)`."
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
-from keras_micronets import layers
+from keras_micronets import channels, layers
 from keras_micronets.callbacks.dynamic_sparsity import drop_and_regrow
 from keras_micronets.callbacks.pruning import chosen_kernels, prune
 from keras_micronets.schedules import check_sparsity
@@ -50,10 +50,7 @@ class Magnitude:
     def __post_init__(self):
         for value in np.atleast_1d(self.sparsity):
             check_sparsity(float(value), "sparsity")
-        if self.tilt < 0:
-            raise ValueError(
-                f"Expected `tilt` to be 0 or more. Received: tilt={self.tilt}."
-            )
+        _check_tilt(self.tilt)
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         rng = np.random.default_rng((seed, index))
@@ -81,6 +78,52 @@ class _Tilted:
     def __call__(self, weights, gradients=None):
         factors = np.exp(self.tilt * self.rng.standard_normal(weights.shape, "float32"))
         return np.abs(weights) * factors
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Keep whole channels, to a budget, so that a learner can run in less time.
+
+    Masks are drawn anew, over all kernels that read channels. In a `Cycle` that is
+    `compact` the learner is kept without the channels that nothing reads: a network of
+    a shape of its own.
+
+    Args:
+        params: Float in (0, 1], the share of parameters that a learner may keep. `None`
+            for any. Defaults to `None`.
+        macs: The same for multiply-accumulates; see `channels.plan`.
+        tilt: Float, 0 or more, the spread of the random factors (log-normal) that tilt
+            the ranking, so that learners of one parent differ. Defaults to `0.5`.
+        utility: One of `keras_micronets.channels.utilities` that needs no gradients.
+            `None` for `GroupNorm()`. Defaults to `None`.
+        round_to, least: As for `channels.plan`.
+
+    Raises:
+        ValueError: If the tilt is negative; when a cycle begins, as `channels.plan`.
+    """
+
+    params: float | None = None
+    macs: float | None = None
+    tilt: float = 0.5
+    utility: object | None = None
+    round_to: int = 8
+    least: int = 8
+
+    def __post_init__(self):
+        _check_tilt(self.tilt)
+
+    def __call__(self, model: keras.Model, index: int, seed: int) -> None:
+        planner = channels.Planner(
+            model, round_to=self.round_to, least=self.least, masked=True
+        )
+        rng = np.random.default_rng((seed, index))
+        utility = self.utility or channels.utilities.GroupNorm()
+        scores = [
+            own * np.exp(self.tilt * rng.standard_normal(own.shape))
+            for own in utility(model, planner.graph, None)
+        ]
+        plan = planner.plan(scores, params=self.params, macs=self.macs)
+        channels.mask_channels(model, planner.graph, plan)
 
 
 @dataclass(frozen=True)
@@ -148,6 +191,11 @@ class Regrow:
             scope=self.scope,
             seed=(seed, index),
         )
+
+
+def _check_tilt(tilt):
+    if tilt < 0:
+        raise ValueError(f"Expected `tilt` to be 0 or more. Received: tilt={tilt}.")
 
 
 def _keep_all(model, scope):

@@ -6,6 +6,7 @@ from keras_micronets.callbacks.cycle import Cycle
 from keras_micronets.callbacks.parent import Parent
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.callbacks.published_cycles import PublishedCycles
+from keras_micronets.channels import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
 from keras_micronets.learners import LearnerPool
 
@@ -187,7 +188,7 @@ class LearnerCycles(PublishedCycles, ProgressCallback):
         name = f"{self._run}-cycle-{self._index:03d}"
         if name not in self.pool:
             self.pool.add(
-                model,
+                compact(model) if self.cycle.compact else model,
                 name=name,
                 run=self._run,
                 epoch=epoch,

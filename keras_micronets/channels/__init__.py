@@ -4,6 +4,7 @@ from keras_micronets.channels import utilities
 from keras_micronets.channels.counts import count_macs
 from keras_micronets.channels.cut import cut
 from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph
-from keras_micronets.channels.masking import compact
+from keras_micronets.channels.masking import compact, mask_channels
 from keras_micronets.channels.plan import Plan
-from keras_micronets.channels.planning import plan
+from keras_micronets.channels.plan_picture import plot_plan
+from keras_micronets.channels.planning import Planner, plan

@@ -1,3 +1,4 @@
+import warnings
 from collections import defaultdict
 
 import keras
@@ -50,10 +51,22 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
     for target, source in zip(small.variables, sources, strict=True):
         target.assign(_taken(source, indices[id(source)]))
     if getattr(model, "compiled", False):
-        small.compile_from_config(model.get_compile_config())
+        _compile_alike(small, model)
+    if small.compiled:
         pairs = {id(s): t for s, t in zip(sources, small.variables, strict=True)}
         copy_slots(model, small, pairs, lambda slot, of: _taken(slot, indices[id(of)]))
     return small
+
+
+def _compile_alike(small, model):
+    try:
+        small.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"What is left of {model.name!r} is not compiled: Keras can't make its "
+            f"optimizer, loss or metrics again ({error}). Compile it yourself.",
+            stacklevel=3,
+        )
 
 
 def _copied(model, settings, inputs=None):

@@ -72,7 +72,7 @@ class Plan:
         title = f"{'layer':<28}{'channels':>15}{'parameters':>25}{'MACs':>29}"
         lines = [title, *(_line(row.layer, row) for row in self.rows)]
         lines.append(_line("all", PlanRow("all", (0, 0), self.params, self.macs)))
-        lines += [f"{name}: stays, for {why}" for name, why in self.frozen.items()]
+        lines += [f"{name} stays as it is: {why}" for name, why in self.frozen.items()]
         return "\n".join([*lines, *self.notes])
 
 

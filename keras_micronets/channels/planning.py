@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_micronets.channels.counts import KINDS, Counts
 from keras_micronets.channels.graph import ChannelGraph, channel_graph, maskable
+from keras_micronets.channels.measured import meet
 from keras_micronets.channels.plan import Plan
 from keras_micronets.channels.rows import rows_of
 from keras_micronets.channels.solve import solve, solve_uniformly
@@ -19,6 +20,8 @@ def plan(
     *,
     params: float | None = None,
     macs: float | None = None,
+    n_bytes: float | None = None,
+    latency: float | None = None,
     scores: Callable | Sequence[np.ndarray] | None = None,
     allocation: str = "global",
     round_to: int = 8,
@@ -39,6 +42,10 @@ def plan(
         params: Float in (0, 1], the share of parameters that may be kept. `None` for
             any. Defaults to `None`.
         macs: The same for multiply-accumulates.
+        n_bytes: The same for the size of the int8 `.tflite` file, which is measured:
+            eight networks are exported on the way.
+        latency: The same for the time of that file on this machine, with one thread,
+            measured in turns with the whole model's.
         scores: One of `keras_micronets.channels.utilities`, any function `(model,
             graph, gradients)` that returns an array `(channels,)` for each group of the
             model's `channel_graph`, or those arrays. In each group the highest stay.
@@ -68,7 +75,17 @@ def plan(
     scores = GroupNorm() if scores is None else scores
     if callable(scores):
         scores = scores(model, planner.graph, None)
-    return planner.plan(scores, params=params, macs=macs)
+    if n_bytes is None and latency is None:
+        return planner.plan(scores, params=params, macs=macs)
+    return meet(
+        model,
+        lambda share: planner.plan(
+            scores, params=params, macs=min(share, 1.0 if macs is None else macs)
+        ),
+        n_bytes=n_bytes,
+        latency=latency,
+        lowest=planner.lowest("macs"),
+    )
 
 
 class Planner:
@@ -145,6 +162,11 @@ class Planner:
         limits = self.limits(**budgets)
         return all(getattr(plan, kind)[1] <= limits[kind] for kind in limits)
 
+    def lowest(self, kind: str) -> float:
+        """Return the share of parameters or MACs that has to be kept."""
+        counts = self.counts
+        return counts.total(kind, self.floors) / counts.total(kind, counts.full)
+
     def limits(
         self, *, params: float | None = None, macs: float | None = None
     ) -> dict[str, float]:
@@ -158,15 +180,14 @@ class Planner:
             )
         limits = {}
         for kind, share in shares.items():
-            full = self.counts.total(kind, self.counts.full)
-            smallest = self.counts.total(kind, self.floors) / full
+            smallest = self.lowest(kind)
             if smallest > share:
                 raise ValueError(
                     f"Expected a share of {kind} that can be kept: of "
                     f"{self.model.name!r} it is {smallest:.4g} or more. Received: "
                     f"{kind}={share:.4g}. Allow more, or lower `least`."
                 )
-            limits[kind] = share * full
+            limits[kind] = share * self.counts.total(kind, self.counts.full)
         return limits
 
 

@@ -81,7 +81,7 @@ class Walk:
         """Return the channels of a tensor's axis; new, frozen ones if it has none."""
         if axis not in flow.channels:
             channels = self.ties.new(flow.shape[axis])
-            self.ties.freeze(channels, "they are inputs, or of unknown origin")
+            self.ties.freeze(channels, "inputs, or of unknown origin")
             return channels
         return flow.channels[axis]
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,9 +90,12 @@ class TFLiteModel:
 
         One thread; the batch of the file, or 1 where that is open.
         """
-        zeros = [np.zeros(info.shape, info.dtype) for info in self.inputs]
-        self._invoke(zeros)
-        return interleaved_medians([self._interpreter.invoke], repeats=REPEATS)[0]
+        return interleaved_medians([self.invocation()], repeats=REPEATS)[0]
+
+    def invocation(self) -> Callable[[], None]:
+        """Return a function that runs the file once, on zeros, to be timed."""
+        self._invoke([np.zeros(info.shape, info.dtype) for info in self.inputs])
+        return self._interpreter.invoke
 
     def _invoke(self, inputs):
         self._resize(inputs)

@@ -1,0 +1,76 @@
+"""Learners that each are a part of the network, of shapes of their own."""
+
+import keras
+import numpy as np
+import pytest
+from channel_cases import MODELS, made
+
+import keras_micronets as kmn
+from keras_micronets.callbacks import Cycle, LearnerCycles, draws
+from keras_micronets.learning_rates import Steady
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A pool of three compact learners, and the whole model."""
+    model = made(MODELS["residual"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    pool = kmn.LearnerPool(tmp_path_factory.mktemp("compact") / "pool")
+    draw = draws.Channels(macs=0.5, tilt=1.0, round_to=2, least=2)
+    cycle = Cycle(start="parent", draw=draw, learning_rate=Steady(1e-3), compact=True)
+    cycles = LearnerCycles(pool, 3, cycle, explore=0.25)
+    model.fit(*data(), epochs=4, verbose=0, callbacks=[cycles])
+    return pool, model
+
+
+def data(n=64):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, n).astype("int32")
+    x = rng.normal(0, 1, (n, 8, 8, 3)).astype("float32")
+    return x + y[:, None, None, None] / 2, y
+
+
+def test_each_is_within_the_budget(trained):
+    pool, model = trained
+    whole = kmn.channels.count_macs(model)
+    for learner in pool:
+        assert 0.3 * whole < kmn.channels.count_macs(learner.load()) <= 0.5 * whole
+
+
+def test_they_differ_in_their_channels(trained):
+    pool, _ = trained
+    kernels = [
+        learner.load().get_layer("conv2d_1").get_weights()[0] for learner in pool
+    ]
+    assert not all(kernel.shape == kernels[0].shape for kernel in kernels) or any(
+        np.abs(kernel - kernels[0]).max() > 0.1 for kernel in kernels[1:]
+    )
+
+
+def test_they_are_clustered_and_predict_together(trained):
+    pool, _ = trained
+    x, y = data()
+    assert pool.predict(x, verbose=0).shape == (3, 64, 4)
+    ensemble = kmn.EnsemblePruner(pool, n_members=2, random_state=0)
+    ensemble.prune(x, y, verbose=0)
+    assert ensemble.predict(x, verbose=0).shape == (64, 4)
+
+
+@pytest.mark.tensorflow
+def test_they_are_exported_together(trained, tmp_path):
+    pool, _ = trained
+    x, _ = data()
+    int8 = pool.quantize(x, path=tmp_path / "int8", verbose=0)
+    whole, rounded = (one.predict(x, verbose=0) for one in (pool, int8))
+    assert np.abs(whole - rounded).mean() < 0.05
+
+
+def test_learned_ranges_do_not_survive_the_cut():
+    with pytest.raises(ValueError, match="Quantise the pool"):
+        Cycle(compact=True, quantize=0.5)
+
+
+def test_a_tilt_is_no_less_than_none():
+    with pytest.raises(ValueError, match="0 or more"):
+        draws.Channels(macs=0.5, tilt=-1.0)
