@@ -253,6 +253,7 @@ DATASETS = {
 
 
 @pytest.mark.parametrize("kind", DATASETS)
+@pytest.mark.slow
 def test_any_dataset(kind):
     model, seen = compiled(dense_model()), []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))

@@ -167,6 +167,7 @@ def test_steps_move_between_start_and_freezing_only():
         assert values[2] == values[3]
 
 
+@pytest.mark.slow
 def test_with_pruning_zeros_stay_and_copies_are_plain():
     model = compiled(dense_model(activation=None))
     qat = QuantizationAwareTraining(ranges=LearnedStep(), kernel_bits=4)

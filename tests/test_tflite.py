@@ -608,6 +608,7 @@ steep = pytest.mark.filterwarnings(
 
 
 @steep
+@pytest.mark.slow
 def test_trained_probabilities(digits, small_cnn, path, monkeypatch):
     model = small_cnn()
     report = compared_on_test_digits(model, digits, path, monkeypatch)
@@ -626,9 +627,10 @@ def steps_of_a_softmax(model):
 @steep
 @pytest.mark.parametrize(
     ("softmax", "within"),
-    [pytest.param(False, 0.99, marks=pytest.mark.slow), (True, 0.97)],
+    [(False, 0.99), (True, 0.97)],
     ids=["logits", "softmax"],
 )
+@pytest.mark.slow
 def test_trained_resnet(softmax, within, digits, path, monkeypatch):
     """What begins as one step in some convolution grows from layer to layer."""
     model = resnet(softmax=softmax)
