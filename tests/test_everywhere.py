@@ -72,6 +72,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.slow
 def test_settings_of_compile(setting):
     check_setting(**SETTINGS[setting])
 

@@ -101,6 +101,7 @@ NARROW = {
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.slow
 def test_predictions_are_those_of_the_file(kind, tmp_path):
     assert_equals_its_file(learned(MODELS[kind]), tmp_path)
 

@@ -135,6 +135,7 @@ def steps(model):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.slow
 def test_a_trained_optimizer_takes_them_up(name):
     model = compiled(dense_model(), OPTIMIZERS[name]())
     fit(model, epochs=1)
@@ -186,6 +187,7 @@ def test_with_pruning_zeros_stay_and_copies_are_plain():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kernel_bits", [4, 8])
+@pytest.mark.slow
 def test_files_have_the_learned_steps(kernel_bits, tmp_path):
     model = compiled(dense_model(activation=None))
     qat = QuantizationAwareTraining(ranges=LearnedStep(), kernel_bits=kernel_bits)

@@ -173,6 +173,7 @@ def copied(model, tmp_path):
 
 @pytest.mark.parametrize("copy", [copied, lambda model, _: clone(model)])
 @pytest.mark.parametrize("kind", ["hard sigmoid", "arrays", "nested"])
+@pytest.mark.slow
 def test_copies_predict_the_same(kind, copy, tmp_path):
     model, x = learned(MODELS[kind]), images(16, seed=3)
     expected = keras.tree.flatten(model.predict(x, verbose=0))

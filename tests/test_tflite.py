@@ -504,6 +504,7 @@ ODD = {
 
 @pytest.mark.parametrize("case", ODD)
 @pytest.mark.parametrize("data", [images(64), None])
+@pytest.mark.slow
 def test_odd_weights_make_a_sound_file(case, data, path):
     model = ODD[case]() if data is not None else learned(ODD[case](), sparsity=0)
     report = export_tflite(model, path, representative_data=data)
@@ -593,6 +594,7 @@ def compared_on_test_digits(model, digits, path, monkeypatch):
     return report
 
 
+@pytest.mark.slow
 def test_trained_logits_are_within_one_step(digits, small_cnn, path, monkeypatch):
     model = small_cnn(activation=None)
     report = compared_on_test_digits(model, digits, path, monkeypatch)
