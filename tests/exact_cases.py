@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_micronets.export import export_tflite
 from keras_micronets.layers import promote, set_quantizers
 
 SHAPE = (8, 8, 3)
@@ -46,3 +47,17 @@ def randomize(model):
             if layer.scale:  # negative ones, too
                 layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape) * -1)
             layer.trainable = False
+
+
+def assert_equals_its_file(model, folder):
+    """Assert that a file has the integers of its model and no float; return its report.
+
+    The model was `learned`, or takes what such a one does.
+    """
+    data = images(64, model.input_shape[1:], seed=2)
+    report = export_tflite(model, folder / "model.tflite", representative_data=data)
+    assert not report.float_operations
+    assert [output.largest_difference for output in report.outputs] == [
+        0 for _ in model.outputs
+    ]
+    return report

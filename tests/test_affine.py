@@ -3,15 +3,12 @@
 import keras
 import numpy as np
 import pytest
+from exact_cases import SHAPE, assert_equals_its_file, images
 from keras import layers, ops
-from model_cases import images
 
-from keras_micronets.export import export_tflite
 from keras_micronets.layers import QuantizationScheme, promote, set_quantizers
 from keras_micronets.layers.device.affine import floored
 from keras_micronets.ranges import LearnedStep
-
-SHAPE = (8, 8, 3)
 
 
 def conv(x, **kwargs):
@@ -62,7 +59,7 @@ def made(kind, odd, scheme=True):
 def learned(*args, **kwargs):
     model = made(*args, **kwargs)
     set_quantizers(model, True)
-    model(images(64, shape=SHAPE), training=True)
+    model(images(64), training=True)
     return model
 
 
@@ -70,20 +67,13 @@ def learned(*args, **kwargs):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("kind", "odd"), CASES)
 def test_predictions_are_those_of_the_file(kind, odd, tmp_path):
-    data = images(64, seed=2, shape=SHAPE)
-    report = export_tflite(
-        learned(kind, odd), tmp_path / "model.tflite", representative_data=data
-    )
-    assert not report.float_operations
-    assert report.largest_difference == 0
+    assert_equals_its_file(learned(kind, odd), tmp_path)
 
 
 @pytest.mark.tensorflow
 def test_with_learned_steps(tmp_path):
     model = learned("convolution", "dead", QuantizationScheme(ranges=LearnedStep()))
-    report = export_tflite(model, tmp_path / "model.tflite")
-    assert not report.float_operations
-    assert report.largest_difference == 0
+    assert_equals_its_file(model, tmp_path)
 
 
 @pytest.mark.parametrize("odd", ["dead", "nearly dead", "negative"])
@@ -91,7 +81,7 @@ def test_with_learned_steps(tmp_path):
 def test_a_dead_channel_predicts_its_offset(kind, odd):
     """Inference and training agree on it, so it does not come to life."""
     model = learned(kind, odd)
-    x = images(8, seed=3, shape=SHAPE)
+    x = images(8, seed=3)
     step = float(model.layers[-1].output_quantizer.scale())
     for training in (False, True):
         outputs = ops.convert_to_numpy(model(x, training=training))[..., :2]
@@ -102,8 +92,8 @@ def test_a_dead_channel_predicts_its_offset(kind, odd):
 @pytest.mark.parametrize("kind", ["convolution", "alone"])
 def test_nothing_changes_while_quantisers_are_off(kind):
     model = made(kind, "nearly dead")
-    plain = ops.convert_to_numpy(model(images(4, shape=SHAPE), training=True))
-    found = ops.convert_to_numpy(model(images(4, shape=SHAPE), training=False))
+    plain = ops.convert_to_numpy(model(images(4), training=True))
+    found = ops.convert_to_numpy(model(images(4), training=False))
     np.testing.assert_array_equal(found, plain)
 
 

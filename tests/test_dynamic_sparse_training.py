@@ -97,6 +97,7 @@ def test_rigl_grows_exactly_where_the_dense_gradient_is_largest():
 
 @pytest.mark.parametrize("make", [rigl, set_])
 @pytest.mark.parametrize("allocation", list(ALLOCATIONS))
+@pytest.mark.slow
 def test_the_sparsity_asked_for_holds_at_every_step(make, allocation):
     model = compiled(dense_model())
     seen = []
@@ -162,6 +163,7 @@ def test_a_model_that_is_that_sparse_keeps_its_masks(make):
 
 
 @pytest.mark.parametrize("make", [rigl, set_])
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_draws_the_same(tmp_path, make):
     x, y = data()
     kwargs = {"data": [(x[i::5], y[i::5]) for i in range(5)]} if make is rigl else {}

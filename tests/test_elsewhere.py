@@ -40,6 +40,7 @@ def test_learned_ranges_and_masks_arrive(tmp_path):
     assert np.abs(Member(content).predict(images(8)) - here).max() <= 1.5 / 256
 
 
+@pytest.mark.slow
 def test_samples_and_layers_of_ones_own_arrive():
     model, x = subclassed(), images(64)
     _, report = make_file_elsewhere(model, "", samples=[x[:50]], **OPTIONS)
@@ -47,6 +48,7 @@ def test_samples_and_layers_of_ones_own_arrive():
     assert report.n_compared == 50
 
 
+@pytest.mark.slow
 def test_quantisers_that_do_not_arrive_are_missed():
     with pytest.raises(ValueError, match="Received: 'subclassed'"):
         make_file_elsewhere(learned(subclassed()), "", samples=None, **OPTIONS)
@@ -60,6 +62,7 @@ class Doubled(keras.layers.Layer):
 Doubled.__module__ = "__main__"  # as if made in a notebook
 
 
+@pytest.mark.slow
 def test_a_layer_that_no_other_process_finds():
     model = keras.Sequential([keras.Input((4,)), Doubled(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=r"register.*with \['__main__.Doubled'\]"):

@@ -72,6 +72,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.slow
 def test_settings_of_compile(setting):
     check_setting(**SETTINGS[setting])
 
@@ -253,6 +254,7 @@ DATASETS = {
 
 
 @pytest.mark.parametrize("kind", DATASETS)
+@pytest.mark.slow
 def test_any_dataset(kind):
     model, seen = compiled(dense_model()), []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))

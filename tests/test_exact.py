@@ -6,7 +6,15 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from exact_cases import SHAPE, conv, images, learned, randomize, two_grids
+from exact_cases import (
+    SHAPE,
+    assert_equals_its_file,
+    conv,
+    images,
+    learned,
+    randomize,
+    two_grids,
+)
 from keras import layers, ops
 
 from keras_micronets.export import export_tflite
@@ -93,13 +101,9 @@ NARROW = {
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.slow
 def test_predictions_are_those_of_the_file(kind, tmp_path):
-    model = learned(MODELS[kind])
-    report = export_tflite(
-        model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
-    )
-    assert not report.float_operations
-    assert report.largest_difference == 0
+    assert_equals_its_file(learned(MODELS[kind]), tmp_path)
 
 
 @pytest.mark.slow
@@ -111,13 +115,9 @@ def test_predictions_are_those_of_the_file(kind, tmp_path):
 def test_predictions_are_those_of_a_file_of_few_bits(kind, bits, tmp_path):
     """Sums behind four bits are rounded twice, in a way of each kernel's own."""
     model = learned(NARROW[kind], scheme=QuantizationScheme(kernel_bits=bits))
-    report = export_tflite(
-        model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
-    )
+    report = assert_equals_its_file(model, tmp_path)
     narrow = bits <= 4 and kind != "transposed"
     assert set(report.weight_bytes) == {"int4" if narrow else "int8"}
-    assert not report.float_operations
-    assert report.largest_difference == 0
 
 
 @pytest.mark.tensorflow

@@ -39,6 +39,7 @@ def moved(before, after):
 
 @pytest.mark.parametrize("ranges", [False, True])
 @pytest.mark.parametrize("statistics", [False, True])
+@pytest.mark.slow
 def test_what_is_held_stays_in_a_step_that_was_compiled(ranges, statistics):
     model = quantised()
     layers.hold(model, ranges=ranges, statistics=statistics)

@@ -43,6 +43,7 @@ def own_path(variable):
 
 
 @pytest.mark.parametrize("ranges", RANGES)
+@pytest.mark.slow
 def test_saved_and_loaded_on_the_way(ranges, tmp_path):
     def interrupt(model):
         model.save(tmp_path / "model.keras")

@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import pytest
 from backends import gradients
+from exact_cases import assert_equals_its_file, conv, images, learned
 from keras import layers, ops
-from test_exact import conv, images, learned
 from tiny_keras import compiled, data
 
-from keras_micronets.export import export_tflite
 from keras_micronets.layers import (
     ActivationQuantizer,
     QuantizationScheme,
@@ -151,29 +150,19 @@ def predictions(model):
     return ops.convert_to_numpy(model(images(8, seed=3), training=False))
 
 
-def exported(kind, path):
-    model = learned({**JOINED, **RESCALED}[kind])
-    data = images(64, seed=2)
-    return export_tflite(model, path / "model.tflite", representative_data=data)
-
-
 @pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", JOINED)
 def test_the_file_rescales_nothing_and_computes_the_same(kind, tmp_path):
-    report = exported(kind, tmp_path)
+    report = assert_equals_its_file(learned(JOINED[kind]), tmp_path)
     assert "QUANTIZE" not in report.operations
-    assert not report.float_operations
-    assert report.largest_difference == 0
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", RESCALED)
 def test_what_has_another_range_is_rescaled_once(kind, tmp_path):
-    report = exported(kind, tmp_path)
+    report = assert_equals_its_file(learned(RESCALED[kind]), tmp_path)
     assert report.operations["QUANTIZE"] == 1
-    assert not report.float_operations
-    assert report.largest_difference == 0
 
 
 @pytest.mark.parametrize("kind", ["dense block", "pooled", "input read later"])

@@ -158,6 +158,7 @@ def test_masked_weights_have_no_gradient(case):
 
 
 @pytest.mark.parametrize("case", PLAIN)
+@pytest.mark.slow
 def test_training_keeps_zeros(case):
     model = mask_and_quantize(twin_model(case))
     model.compile("adam", "mse")
@@ -235,6 +236,7 @@ def integers(case, kernel):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("case", PLAIN)
 @pytest.mark.parametrize("removed", ["a channel", "everything"])
+@pytest.mark.slow
 def test_empty_kernels_convert(case, removed):
     model = mask_and_quantize(twin_model(case))
     for kernel in kernels(model):

@@ -100,6 +100,7 @@ OF_THE_LEARNER = {
 
 
 @pytest.mark.parametrize(("point", "is_there"), OF_THE_LEARNER.items())
+@pytest.mark.slow
 def test_a_learner_is_added_as_a_whole_or_not_at_all(
     tmp_path, victims, point, is_there
 ):

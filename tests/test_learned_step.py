@@ -135,6 +135,7 @@ def steps(model):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.slow
 def test_a_trained_optimizer_takes_them_up(name):
     model = compiled(dense_model(), OPTIMIZERS[name]())
     fit(model, epochs=1)
@@ -167,6 +168,7 @@ def test_steps_move_between_start_and_freezing_only():
         assert values[2] == values[3]
 
 
+@pytest.mark.slow
 def test_with_pruning_zeros_stay_and_copies_are_plain():
     model = compiled(dense_model(activation=None))
     qat = QuantizationAwareTraining(ranges=LearnedStep(), kernel_bits=4)
@@ -185,6 +187,7 @@ def test_with_pruning_zeros_stay_and_copies_are_plain():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kernel_bits", [4, 8])
+@pytest.mark.slow
 def test_files_have_the_learned_steps(kernel_bits, tmp_path):
     model = compiled(dense_model(activation=None))
     qat = QuantizationAwareTraining(ranges=LearnedStep(), kernel_bits=kernel_bits)

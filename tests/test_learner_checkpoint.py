@@ -89,6 +89,7 @@ def test_a_fit_that_goes_on_stays_in_its_run(pool):
     assert [learner.epoch for learner in pool] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_adds_none_twice(pool, tmp_path):
     fit(compiled(dense_model()), LearnerCheckpoint(pool), epochs=1)  # an older run
 

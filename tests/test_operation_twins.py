@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from exact_cases import conv, images, learned, two_grids
+from exact_cases import assert_equals_its_file, conv, images, learned, two_grids
 from keras import layers, ops
 from model_cases import outputs
 
@@ -86,13 +86,7 @@ MODELS = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_predictions_are_those_of_the_file(kind, tmp_path):
     model = learned(MODELS[kind])
-    report = export_tflite(
-        model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
-    )
-    assert [output.largest_difference for output in report.outputs] == [
-        0 for _ in model.outputs
-    ]
-    assert not report.float_operations
+    assert_equals_its_file(model, tmp_path)
     assert place_quantizers(model).floating == ()
 
 
@@ -115,10 +109,7 @@ def test_a_range_beyond_a_rectifier(rectify, tmp_path):
     quantizer = model.layers[-1].output_quantizer
     quantizer.lower.assign(-0.4)
     quantizer.upper.assign(7.3)
-    report = export_tflite(
-        model, tmp_path / "model.tflite", representative_data=images(64, seed=2)
-    )
-    assert report.largest_difference == 0
+    assert_equals_its_file(model, tmp_path)
 
 
 def between(operation):
@@ -182,6 +173,7 @@ def copied(model, tmp_path):
 
 @pytest.mark.parametrize("copy", [copied, lambda model, _: clone(model)])
 @pytest.mark.parametrize("kind", ["hard sigmoid", "arrays", "nested"])
+@pytest.mark.slow
 def test_copies_predict_the_same(kind, copy, tmp_path):
     model, x = learned(MODELS[kind]), images(16, seed=3)
     expected = keras.tree.flatten(model.predict(x, verbose=0))

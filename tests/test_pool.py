@@ -427,6 +427,7 @@ def test_several_threads_add_at_the_same_time(pool, tflite_file):
     assert not list(pool.path.glob("learners/.*"))
 
 
+@pytest.mark.slow
 def test_two_processes_make_and_fill_a_pool_at_the_same_time(tmp_path):
     script = """
 import pathlib

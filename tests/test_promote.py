@@ -60,6 +60,7 @@ def test_predicts_exactly_as_before(kind, quantize, arithmetic_as_written):
 
 @pytest.mark.tensorflow
 @every_model
+@pytest.mark.slow
 def test_predicts_as_before_when_tensorflow_reorders_sums(kind):
     model = fitted(kind)
     compiled = model.predict(images(), verbose=0)

@@ -140,6 +140,7 @@ def test_with_pruning_in_either_order(order):
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["pruning first", "pruning last"])
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes(tmp_path, order):
     def callbacks(*others):
         ours = [
@@ -210,6 +211,7 @@ def changes(values):
     return [earlier != later for earlier, later in itertools.pairwise(values)]
 
 
+@pytest.mark.slow
 def test_ranges_and_statistics_stay_from_their_moments():
     record = RecordBoth()
     qat = QuantizationAwareTraining(freeze_ranges=0.5, freeze_batch_norm=0.75)
@@ -222,6 +224,7 @@ def test_ranges_and_statistics_stay_from_their_moments():
     assert ranges(model) == record.ranges[-1]
 
 
+@pytest.mark.slow
 def test_they_stay_under_several_steps_an_execution():
     record = RecordBoth()
     qat = QuantizationAwareTraining(freeze_ranges=0.4, freeze_batch_norm=0.4)

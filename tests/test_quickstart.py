@@ -65,6 +65,7 @@ def test_split_of_a_file_leaves_its_test_part_alone(small_problem):
     np.testing.assert_array_equal(first.test[0], second.test[0])
 
 
+@pytest.mark.slow
 def test_table_has_every_row(result):
     names = [score.name for score in result.scores]
 
@@ -79,6 +80,7 @@ def test_table_has_every_row(result):
     assert all(name in text for name in names)
 
 
+@pytest.mark.slow
 def test_scores_are_what_the_files_give(result):
     baseline, *members, before, after = result.scores
     bundle_models = sorted(
@@ -94,6 +96,7 @@ def test_scores_are_what_the_files_give(result):
     assert all(0 <= score.accuracy <= 1 for score in result.scores)
 
 
+@pytest.mark.slow
 def test_result_is_json(result):
     assert json.loads(json.dumps(result.to_json()))["n_learners"] == 6
 

@@ -45,6 +45,7 @@ def test_each_learner_is_pruned_as_drawn_and_the_parent_stays(pool, activation):
         assert learner.from_logits == (activation is None)
 
 
+@pytest.mark.slow
 def test_carries_on_where_it_was_cut_off(pool, tmp_path):
     whole = LearnerPool(tmp_path / "whole")
     for chain in (False, True):
@@ -59,6 +60,7 @@ def test_carries_on_where_it_was_cut_off(pool, tmp_path):
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_a_chain_each_learner_goes_on_from_the_one_before(pool):
     run(dense_model(), pool, 2, chain=False, run="apart", learning_rate=1e-9)
     run(dense_model(), pool, 2, chain=True, run="chain", learning_rate=1e-9)

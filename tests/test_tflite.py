@@ -504,6 +504,7 @@ ODD = {
 
 @pytest.mark.parametrize("case", ODD)
 @pytest.mark.parametrize("data", [images(64), None])
+@pytest.mark.slow
 def test_odd_weights_make_a_sound_file(case, data, path):
     model = ODD[case]() if data is not None else learned(ODD[case](), sparsity=0)
     report = export_tflite(model, path, representative_data=data)
@@ -593,6 +594,7 @@ def compared_on_test_digits(model, digits, path, monkeypatch):
     return report
 
 
+@pytest.mark.slow
 def test_trained_logits_are_within_one_step(digits, small_cnn, path, monkeypatch):
     model = small_cnn(activation=None)
     report = compared_on_test_digits(model, digits, path, monkeypatch)
@@ -608,6 +610,7 @@ steep = pytest.mark.filterwarnings(
 
 
 @steep
+@pytest.mark.slow
 def test_trained_probabilities(digits, small_cnn, path, monkeypatch):
     model = small_cnn()
     report = compared_on_test_digits(model, digits, path, monkeypatch)
@@ -626,9 +629,10 @@ def steps_of_a_softmax(model):
 @steep
 @pytest.mark.parametrize(
     ("softmax", "within"),
-    [pytest.param(False, 0.99, marks=pytest.mark.slow), (True, 0.97)],
+    [(False, 0.99), (True, 0.97)],
     ids=["logits", "softmax"],
 )
+@pytest.mark.slow
 def test_trained_resnet(softmax, within, digits, path, monkeypatch):
     """What begins as one step in some convolution grows from layer to layer."""
     model = resnet(softmax=softmax)

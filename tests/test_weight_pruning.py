@@ -291,6 +291,7 @@ def test_a_loaded_checkpoint_trains_on(tmp_path):
 
 
 @pytest.mark.parametrize("listed", ["first", "last"])
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes(tmp_path, listed):
     def callbacks(*others):
         backup = keras.callbacks.BackupAndRestore(

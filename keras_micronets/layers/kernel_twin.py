@@ -2,8 +2,8 @@ from contextlib import contextmanager
 
 from keras import ops
 
-from keras_micronets.layers.device.exact import Sums, half_up
 from keras_micronets.layers.device.source import grid_of, mark, round_to_step
+from keras_micronets.layers.device.sums import Sums, half_up
 from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.mask import Mask
 from keras_micronets.layers.twin import Twin

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.device.convolutions import pointwise
-from keras_micronets.layers.device.exact import half_away, half_up
 from keras_micronets.layers.device.source import grid_of, mark
+from keras_micronets.layers.device.sums import half_away, half_up
 from keras_micronets.layers.kernel_twin import KernelPropertyTwin, KernelTwin
 
 KERNEL_TWINS: dict[type, type] = {}

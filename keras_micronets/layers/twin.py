@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.device.exact import HardSwished, Products
+from keras_micronets.layers.device.exact import Products
+from keras_micronets.layers.device.hard_swish import HardSwished
 from keras_micronets.layers.device.rectified import rectified
 from keras_micronets.layers.device.source import grid_of, mark, sums_of
 from keras_micronets.layers.joint_range import join_read

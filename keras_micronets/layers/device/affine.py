@@ -3,8 +3,8 @@
 from keras import ops
 
 from keras_micronets.layers.device.convolutions import scale_channels
-from keras_micronets.layers.device.exact import Sums
 from keras_micronets.layers.device.source import grid_of, mark, round_to_step, sums_of
+from keras_micronets.layers.device.sums import Sums
 
 # A bias is counted in 32 bits, in steps of no less than what the smallest ranges of
 # an activation and a kernel make together.
@@ -42,8 +42,11 @@ def as_on_device(layer, inputs, outputs, scale_and_offset):
         return floored(*vectors(), kernel.scale())
 
     after = kernel.scaled(factor)
-    compute = _for_the_file if kernel.inputs.frozen else _simulated
-    return mark(compute(inputs, outputs, vectors(), factor(), after), after)
+    if kernel.inputs.frozen:
+        outputs = _for_the_file(inputs, vectors(), factor(), after)
+    else:
+        outputs = _simulated(inputs, outputs, vectors(), factor(), after)
+    return mark(outputs, after)
 
 
 def _one():
@@ -72,7 +75,7 @@ def _by_channel(layer, rank):
     return by_last and not getattr(layer, "invert", False)
 
 
-def _for_the_file(inputs, outputs, scale_and_offset, factor, after):
+def _for_the_file(inputs, scale_and_offset, factor, after):
     """What the converter makes one operation of, with the kernel if there is one."""
     scale, offset = scale_and_offset
     offset = round_to_step(offset, after.scale(), True)
@@ -89,6 +92,7 @@ def _simulated(inputs, outputs, scale_and_offset, factor, after):
         rounded = ops.multiply(factor, ops.divide(integers, 127.0))
         factor = ops.where(ops.equal(factor, scale), scale, rounded)
     more = ops.where(after.is_on(), ops.subtract(factor, scale), 0.0)
-    change = ops.subtract(round_to_step(offset, after.scale(), after.is_on()), offset)
-    change = ops.add(ops.multiply(ops.cast(inputs, "float32"), more), change)
+    rounded = round_to_step(offset, after.scale(), after.is_on())
+    change = ops.multiply(ops.cast(inputs, "float32"), more)
+    change = ops.add(change, ops.subtract(rounded, offset))
     return ops.add(outputs, ops.cast(change, outputs.dtype))

@@ -2,75 +2,17 @@
 
 Each class holds layers, functions and weak references, never tensors: the note that a
 tensor carries must not keep the tensor's graph alive. The integers are those of LiteRT
-with XNNPACK.
+with XNNPACK. `device.sums` and `device.hard_swish` have two more.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from keras import ops
 
-from keras_micronets.layers.device.source import SMALLEST_STEP, Exact, wide
+from keras_micronets.layers.device.source import Exact, wide
 
 ADD_BITS, LEAKY_BITS = 20, 8
-
-
-@dataclass(frozen=True)
-class Sums(Exact):
-    """Behind what a kernel puts out before any rounding: sums of integer products.
-
-    It holds layers and functions, not tensors: one would keep its whole graph alive.
-
-    Attributes:
-        inputs: The `ActivationQuantizer` behind the kernel's input.
-        limit: Function that returns the largest magnitude of the kernel on the
-            device: a number, or one for each channel.
-        bits: Width of the kernel's integers in a file, 4 or 8. Defaults to 8.
-        round_twice: Function that rounds halves, where the device rounds the sums
-            twice, as it does behind kernels of 4 bits; `None` elsewhere. Defaults to
-            `None`.
-    """
-
-    inputs: Any
-    limit: Callable
-    bits: int = 8
-    round_twice: Callable | None = None
-
-    def is_on(self):
-        """Return whether the input is rounded, a Boolean or a tensor."""
-        return self.inputs.is_on()
-
-    def scale(self):
-        """Return the real value of one integer: a number, or one for each channel."""
-        scale = ops.divide(wide(self.limit()), 2 ** (self.bits - 1) - 1)
-        return ops.multiply(self.inputs.scale(), ops.cast(scale, "float32"))
-
-    def scaled(self, factor):
-        """Return the sums after each channel has been multiplied by a number.
-
-        The device makes the factors part of the kernel.
-
-        Args:
-            factor: Function that returns them.
-        """
-
-        def limit():
-            return ops.multiply(wide(self.limit()), wide(ops.abs(factor())))
-
-        return replace(self, limit=limit)
-
-    def integers(self, values, target):
-        if self.round_twice is None:
-            return super().integers(values, target)
-        own = ops.maximum(self.scale(), SMALLEST_STEP)
-        sums = wide(ops.round(ops.divide(values, own)))
-        ratio = ops.divide(wide(own), wide(target.scale()))
-        # It multiplies by what is between 0.5 and 1, and then shifts to the right.
-        exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
-        shift = ops.power(wide(2.0), -exponent)
-        multiplied = half_up(ops.multiply(sums, ops.multiply(ratio, shift)))
-        return ops.cast(self.round_twice(ops.divide(multiplied, shift)), "float32")
 
 
 @dataclass(frozen=True)
@@ -197,82 +139,3 @@ class Terms(Exact):
             total = ops.add(total, product)
         shift = ops.cast(ADD_BITS - exponent, "int32")
         return ops.cast(ops.right_shift(total, shift), "float32")
-
-
-@dataclass(frozen=True)
-class HardSwished(Exact):
-    """Behind the hard swish of a tensor that a quantiser rounded.
-
-    The device has 7 more bits of the input, 15 of the gate between 0 and 1, and 16 of
-    each multiplier.
-
-    Attributes:
-        tensor: The input, as a weak reference.
-        inputs: Its `ActivationQuantizer`.
-    """
-
-    tensor: Any
-    inputs: Any
-
-    def integers(self, values, target):
-        tensor, step = self.tensor(), target.scale()
-        if tensor is None:
-            return ops.round(ops.divide(values, step))
-        own = self.inputs.scale()
-        finer = ops.divide(wide(own), 128.0)
-        factor, exponent = _multiplier(ops.divide(finer, wide(step)))
-        gate_factor, gate_exponent = _multiplier(ops.divide(finer, 3 / 2**15))
-        inputs = ops.round(ops.divide(ops.cast(tensor, "float32"), own))
-        inputs = _to_16_bits(ops.multiply(ops.cast(inputs, "int32"), 128))
-        gate = _to_16_bits(_shift(inputs, ops.maximum(gate_exponent - 1, 0)))
-        gate = _rounded_high(gate, gate_factor)
-        doubled = _to_16_bits(ops.multiply(gate, 2))
-        gate = ops.where(gate_exponent > 0, doubled, gate)
-        gate = _divide(gate, ops.maximum(-gate_exponent, 0))
-        gate = ops.right_shift(gate + 2**15, 1)
-        product = _cut(ops.multiply(gate, _rounded_high(inputs, factor)), 15)
-        return ops.cast(_divide(product, ops.maximum(-exponent, 0)), "float32")
-
-
-def half_up(x):
-    """Round, and halves upwards."""
-    return ops.floor(ops.add(x, 0.5))
-
-
-def half_away(x):
-    """Round, and halves away from zero."""
-    return ops.multiply(ops.sign(x), half_up(ops.abs(x)))
-
-
-def _multiplier(ratio):
-    """Return a 16-bit multiplier and an exponent for a positive number."""
-    exponent = ops.floor(ops.log2(ratio)) + 1
-    factor = ops.floor(ratio / ops.power(wide(2.0), exponent) * 2**15 + 0.5)
-    factor = ops.minimum(factor, 2**15 - 1)
-    return ops.cast(factor, "int32"), ops.cast(exponent, "int32")
-
-
-def _to_16_bits(x):
-    return ops.clip(x, -(2**15), 2**15 - 1)
-
-
-def _shift(x, bits):
-    return ops.multiply(x, ops.left_shift(ops.ones_like(bits), bits))
-
-
-def _rounded_high(a, b):
-    """The upper 16 bits of twice a product, halves rounded away from zero."""
-    product = ops.multiply(a, b)
-    nudge = ops.where(product >= 0, 2**14, 1 - 2**14)
-    return _to_16_bits(_cut(product + nudge, 15))
-
-
-def _cut(x, bits):
-    """Divide by a power of two towards zero."""
-    return ops.sign(x) * ops.right_shift(ops.abs(x), bits)
-
-
-def _divide(x, bits):
-    """Divide by a power of two, halves rounded away from zero."""
-    half = ops.right_shift(ops.left_shift(ops.ones_like(bits), bits), 1)
-    return ops.sign(x) * ops.right_shift(ops.abs(x) + half, bits)
