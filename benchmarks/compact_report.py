@@ -31,14 +31,15 @@ def _line(name, by_seed, uniform):
         str(len(by_seed)),
         f"{mean('macs'):,.0f}",
         f"{mean('params'):,.0f}",
-        _points([run["accuracy"] for run in by_seed.values()], ".1f"),
-        _points(less, "+.1f") if less and by_seed is not uniform else "",
+        points([run["accuracy"] for run in by_seed.values()], ".1f"),
+        points(less, "+.1f") if less and by_seed is not uniform else "",
         f"{mean('nll'):.3f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _points(shares, form):
+def points(shares, form):
+    """Return mean and spread of shares in points of per cent."""
     values = 100 * np.array(shares)
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{values.mean():{form}}{spread}"

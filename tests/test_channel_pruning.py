@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from channel_cases import MODELS, made, outputs
 from keras import ops
+from tiny_keras import Interrupt
 
 import keras_micronets as kmn
 from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
@@ -183,3 +184,21 @@ def test_what_has_no_mask_stays():
     fit(model, callback)
     assert set(callback.plan_.kept) == {"conv3d_transpose"}
     assert "no mask" in callback.plan_.frozen["conv3d"]
+
+
+def test_a_run_that_was_interrupted_ends_at_its_budget(tmp_path):
+    def run(*callbacks):
+        model, callback = compiled(), pruning(end=0.5)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        x, y = data()
+        callbacks = [callback, backup, *callbacks]
+        options = {"batch_size": 16, "epochs": 6, "verbose": 0}
+        return callback, model.fit(x, y, callbacks=callbacks, **options).history
+
+    with pytest.raises(InterruptedError):
+        run(Interrupt(4))  # after the choice stands
+    callback, history = run()
+    assert len(history["macs"]) == 2
+    assert max(history["macs"]) <= 0.5  # the masks came back with the model
+    whole = kmn.channels.count_macs(made(MODELS["plain"]))
+    assert kmn.channels.count_macs(callback.compact_) <= 0.5 * whole

@@ -204,3 +204,30 @@ def test_compiling_makes_a_new_loss():
     assert first is not None, broke("Trainer._compile_loss", use)
     model.compile("sgd", "mse")
     assert _keras_private.compiled_loss(model) is not first, broke("compile", use)
+
+
+def test_graph_calls_come_after_what_they_read():
+    for make in (residual, shared, nested, sequential):
+        model = make()
+        inputs, outputs = _keras_private.graph_tensors(model)
+        known = set(map(id, inputs))
+        for call in _keras_private.graph_calls(model):
+            read = keras.tree.flatten((call.args, call.kwargs))
+            read = [x for x in read if isinstance(x, keras.KerasTensor)]
+            assert known >= set(map(id, read)), broke(
+                "Node.arguments or Functional._nodes", "_keras_private.graph_calls"
+            )
+            known |= set(map(id, call.outputs))
+        assert known >= set(map(id, outputs))
+
+
+def test_graph_calls_have_each_call_of_a_shared_layer():
+    found = [call.operation.name for call in _keras_private.graph_calls(shared())]
+    assert found.count("shared") == 2
+
+
+def test_layer_classes_of_applications():
+    (found,) = _keras_private.application_classes("ConvNeXtTiny", "LayerScale")
+    assert issubclass(found, keras.layers.Layer), broke(
+        "keras.applications' LayerScale", "channels.rules"
+    )

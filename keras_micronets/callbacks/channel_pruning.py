@@ -116,9 +116,10 @@ class ChannelPruning(ProgressCallback):
     def on_train_begin(self, logs=None):
         self._batches = self._utilities = self._last_step = None
         self._utility = Taylor() if self.utility is None else self.utility
-        self.plan_ = masked_plan(self.model, self._planner.graph)
 
     def on_progress(self, step, progress):
+        if self._last_step is None:  # by now a run that resumes has its masks back
+            self.plan_ = masked_plan(self.model, self._planner.graph)
         since = step if self._last_step is None else self._last_step + 1
         self._last_step = step
         due = any(moment % self._frequency == 0 for moment in range(since, step + 1))
