@@ -10,14 +10,13 @@ def table(results):
     for run in results["runs"]:
         rows.setdefault(run["row"], {})[run["seed"]] = run
     lines = [
-        "| row | seeds | MACs | bytes | accuracy | less baseline | of one member | NLL |",
+        "| row | seeds | MACs | bytes | accuracy | less baseline | each member | NLL |",
         "|---|---|---|---|---|---|---|---|",
     ]
     base = rows.get("baseline", {})
     for name, by_seed in rows.items():
-        less = [
-            by_seed[s]["accuracy"] - base[s]["accuracy"] for s in by_seed if s in base
-        ]
+        common = [seed for seed in by_seed if seed in base]
+        less = [by_seed[s]["accuracy"] - base[s]["accuracy"] for s in common]
         runs = by_seed.values()
         cells = [
             name,
