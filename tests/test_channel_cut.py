@@ -1,16 +1,23 @@
 """What is cut predicts what its model did with zeros in place of the channels."""
 
+import importlib
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from channel_cases import MODELS, conv, head, images, made, outputs, zeroed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers, ops
 
 from keras_micronets.channels import channel_graph, cut, plan, utilities
 from keras_micronets.layers import kernels, promote
 from keras_micronets.layers.optimizer_slots import slots_of
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 def half(model, **kwargs):
@@ -150,3 +157,17 @@ def test_group_normalization_keeps_its_groups(groups):
     assert small.layers[2].gamma.shape == (width,)
     assert groups == -1 or width % groups == 0
     outputs(small, images())
+
+
+@pytest.mark.slow
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(seed=st.integers(10_000, 20_000))
+def test_random_graphs(seed):
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        row = importlib.import_module("channels").graph_row(seed)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    if "refused" not in row:
+        assert row["difference"] < 1e-5
+        assert row["params_agree"]

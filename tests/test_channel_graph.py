@@ -170,3 +170,9 @@ def test_a_subclassed_model_has_no_graph():
 def test_a_layer_normalization_keeps_its_channels_in_a_masked_model():
     model = made(lambda x: head(conv(layers.LayerNormalization()(normalized(conv(x))))))
     assert set(free(model)) == {"conv2d", "conv2d_1"}
+
+
+def test_layers_that_keras_has_altered_are_left_alone():
+    model = made(MODELS["plain"])
+    model.get_layer("dense").enable_lora(2)
+    assert free(model) == {"conv2d": 16}

@@ -239,3 +239,14 @@ def test_a_budget_of_time():
 def test_a_budget_that_no_file_meets():
     with pytest.raises(ValueError, match="share of n_bytes"):
         plan(vgg(), n_bytes=0.01)
+
+
+def test_a_model_of_open_size_has_no_macs():
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, head(conv(conv(inputs, 16))))
+    with pytest.raises(ValueError, match=r"Give `keras\.Input` sizes"):
+        plan(model, macs=0.5)
+    with pytest.raises(ValueError, match=r"Give `keras\.Input` sizes"):
+        count_macs(model)
+    chosen = plan(model, params=0.8)
+    assert cut(model, chosen).count_params() <= 0.8 * model.count_params()

@@ -18,6 +18,9 @@ def count_macs(model: keras.Model) -> int:
     Args:
         model: A built functional or sequential model, promoted or not.
 
+    Raises:
+        ValueError: If the model leaves sizes of its inputs open.
+
     Example:
 
     ```python
@@ -25,8 +28,21 @@ def count_macs(model: keras.Model) -> int:
     keras_micronets.channels.count_macs(model)  # 16
     ```
     """
-    counts = Counts(model, channel_graph(model))
+    graph = channel_graph(model)
+    check_sizes(model, graph)
+    counts = Counts(model, graph)
     return round(counts.total("macs", counts.full))
+
+
+def check_sizes(model: keras.Model, graph: ChannelGraph) -> None:
+    """Raise a `ValueError` if a model's multiply-accumulates depend on its input."""
+    if graph.is_open:
+        raise ValueError(
+            "Expected a model whose inputs have sizes, for its multiply-accumulates "
+            f"depend on them. Received: {model.name!r}, with inputs of shapes "
+            f"{[tensor.shape for tensor in model.inputs]}. Give `keras.Input` sizes, or "
+            "a budget of parameters."
+        )
 
 
 class Counts:

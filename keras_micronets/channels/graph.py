@@ -39,12 +39,15 @@ class ChannelGraph:
         products: Tuple of `Products`, what multiplications there are.
         unknown: Dictionary from the names of layers that are not understood to their
             classes' names.
+        is_open: Boolean, whether the model leaves sizes of its inputs open, on which
+            the number of multiplications depends.
     """
 
     nodes: tuple[Node, ...]
     groups: tuple[Group, ...]
     products: tuple[Products, ...]
     unknown: dict[str, str]
+    is_open: bool = False
 
     @property
     def n_channels(self) -> int:
@@ -90,7 +93,8 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
         replace(product, axes=tuple(map(numbered, product.axes)))
         for product in walk.products
     )
-    return ChannelGraph(nodes, _groups(nodes, reasons), products, dict(walk.unknown))
+    groups = _groups(nodes, reasons)
+    return ChannelGraph(nodes, groups, products, dict(walk.unknown), walk.is_open)
 
 
 def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:

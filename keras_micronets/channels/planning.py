@@ -3,7 +3,7 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from keras_micronets.channels.counts import KINDS, Counts
+from keras_micronets.channels.counts import KINDS, Counts, check_sizes
 from keras_micronets.channels.graph import ChannelGraph, channel_graph, maskable
 from keras_micronets.channels.measured import meet
 from keras_micronets.channels.plan import Plan
@@ -178,6 +178,8 @@ class Planner:
                 "Expected `params`, `macs` or both as shares that may be kept, above 0 "
                 f"and at most 1. Received: {shares or 'neither'}."
             )
+        if "macs" in shares:
+            check_sizes(self.model, self.graph)
         limits = {}
         for kind, share in shares.items():
             smallest = self.lowest(kind)

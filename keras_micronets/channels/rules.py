@@ -21,9 +21,12 @@ def rule_of(operation: keras.Operation) -> Callable | None:
 
     It is called as `rule(walk, operation, flows, shape)`, with what the operation
     reads and the shape of what it makes, and returns the channels of the latter by
-    axis.
+    axis. Layers that Keras has quantised, or given LoRA weights, have none.
     """
-    return _RULES.get(plain_class(operation))
+    altered = getattr(operation, "quantization_mode", None) or getattr(
+        operation, "lora_enabled", False
+    )
+    return None if altered else _RULES.get(plain_class(operation))
 
 
 def _for(*classes):

@@ -22,6 +22,8 @@ class Walk:
         ties: `Ties` of the channels.
         nodes: Dictionary of the `Node`s found, by weight and axis.
         products: List of `Products`, one for each call of a kernel.
+        is_open: Boolean, whether kernels multiply as often as an input is large whose
+            size the model leaves open.
         unknown: Dictionary from the name of a layer with weights that has no rule to
             its class's name.
     """
@@ -29,6 +31,7 @@ class Walk:
     def __init__(self, model: keras.Model):
         self.ties = Ties()
         self.nodes, self.products, self.unknown = {}, [], {}
+        self.is_open = False
         inputs, _ = _keras_private.graph_tensors(model)
         flows = [Flow(tensor.shape) for tensor in inputs]
         for flow in self.through(model, flows):
@@ -123,6 +126,7 @@ class Walk:
             axes: The axes of it along which the kernel is applied.
             channels: Dictionary from axis to channels, of the axes that have them.
         """
+        self.is_open |= None in flow_shape[1:]
         fixed = [flow_shape[axis] for axis in axes if axis not in channels]
         along = tuple(channels[axis] for axis in axes if axis in channels)
         positions = prod(length or 1 for length in fixed)
