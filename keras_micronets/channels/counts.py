@@ -40,8 +40,8 @@ def check_sizes(model: keras.Model, graph: ChannelGraph) -> None:
         raise ValueError(
             "Expected a model whose inputs have sizes, for its multiply-accumulates "
             f"depend on them. Received: {model.name!r}, with inputs of shapes "
-            f"{[tensor.shape for tensor in model.inputs]}. Give `keras.Input` sizes, or "
-            "a budget of parameters."
+            f"{[tensor.shape for tensor in model.inputs]}. Give `keras.Input` sizes, "
+            "or a budget of parameters."
         )
 
 
