@@ -250,3 +250,12 @@ def test_a_model_of_open_size_has_no_macs():
         count_macs(model)
     chosen = plan(model, params=0.8)
     assert cut(model, chosen).count_params() <= 0.8 * model.count_params()
+
+
+def test_layers_whose_channels_stay():
+    chosen = plan(vgg(), macs=0.4, without=["conv2d", "conv2d_3"])
+    assert {"conv2d", "conv2d_3"}.isdisjoint(chosen.kept)
+    assert chosen.frozen["conv2d"] == "asked for"
+    assert chosen.macs[1] <= 0.4 * chosen.macs[0]
+    with pytest.raises(ValueError, match="'conv9'"):
+        plan(vgg(), macs=0.4, without=["conv9"])

@@ -4,7 +4,7 @@ from keras_micronets import layers
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.channels.cut import cut
 from keras_micronets.channels.masking import mask_channels, masked_plan
-from keras_micronets.channels.planning import Planner
+from keras_micronets.channels.planner import Planner
 from keras_micronets.channels.utilities import Taylor
 from keras_micronets.schedules import PolynomialDecay
 
@@ -44,7 +44,7 @@ class ChannelPruning(ProgressCallback):
             at it. Defaults to `0.9`.
         frequency: Integer, batches between updates. `None` for two hundred updates a
             run. Defaults to `None`.
-        allocation, round_to, least: As for `channels.plan`.
+        allocation, round_to, least, without: As for `channels.plan`.
         seed: Integer, for the order of `data`. Defaults to `0`.
 
     Attributes:
@@ -85,6 +85,7 @@ class ChannelPruning(ProgressCallback):
         allocation: str = "global",
         round_to: int = 8,
         least: int = 8,
+        without=(),
         seed: int = 0,
     ):
         super().__init__()
@@ -98,6 +99,7 @@ class ChannelPruning(ProgressCallback):
         self.allocation = allocation
         self.round_to = round_to
         self.least = least
+        self.without = without
         self.seed = seed
 
     def set_model(self, model):
@@ -109,6 +111,7 @@ class ChannelPruning(ProgressCallback):
             allocation=self.allocation,
             round_to=self.round_to,
             least=self.least,
+            without=self.without,
             masked=True,
         )
         self._planner.limits(**self.budgets)

@@ -7,4 +7,5 @@ from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph
 from keras_micronets.channels.masking import compact, mask_channels
 from keras_micronets.channels.plan import Plan
 from keras_micronets.channels.plan_picture import plot_plan
-from keras_micronets.channels.planning import Planner, plan
+from keras_micronets.channels.planner import Planner
+from keras_micronets.channels.planning import plan

@@ -1,4 +1,5 @@
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -95,6 +96,32 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
     )
     groups = _groups(nodes, reasons)
     return ChannelGraph(nodes, groups, products, dict(walk.unknown), walk.is_open)
+
+
+def spared(graph: ChannelGraph, names: Sequence[str]) -> ChannelGraph:
+    """Return the graph with the channels of some layers frozen.
+
+    Args:
+        graph: A `ChannelGraph`.
+        names: Names of layers that make channels.
+
+    Raises:
+        ValueError: If a name is none of these.
+    """
+    makers = [node.layer.name for node in graph.nodes if node.role == "makes"]
+    for name in names:
+        if name not in makers:
+            raise ValueError(
+                f"Expected names of layers that make channels, of {makers}. Received: "
+                f"{name!r}."
+            )
+    groups = []
+    for group in graph.groups:
+        made = {graph.nodes[index].layer.name for index in group.nodes}
+        if made & set(names) and group.reason is None:
+            group = replace(group, reason="asked for")
+        groups.append(group)
+    return replace(graph, groups=tuple(groups))
 
 
 def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:

@@ -10,7 +10,7 @@ from keras_micronets.channels.cut import cut
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.channels.node import Node
 from keras_micronets.channels.plan import Plan
-from keras_micronets.channels.planning import describe
+from keras_micronets.channels.planner import describe
 from keras_micronets.layers.kernel import Kernel, kernels
 
 
