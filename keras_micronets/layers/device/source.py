@@ -17,13 +17,24 @@ _SOURCES = {}
 
 
 def mark(tensor, source):
-    """Note what made a tensor, if known, and return the tensor."""
-    if source is not None:
+    """Note what made a tensor, if known, and return the tensor.
+
+    What `torch.compile` traces can't be noted; it rounds as in training.
+    """
+    if source is not None and not _is_traced_by_torch():
         key = id(tensor)
         if key not in _SOURCES:
             weakref.finalize(tensor, _SOURCES.pop, key, None).atexit = False
         _SOURCES[key] = source
     return tensor
+
+
+def _is_traced_by_torch():
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
 
 
 def grid_of(tensor):
