@@ -2,8 +2,10 @@
 
     python benchmarks/channels.py
 
-Three parts, each written as it comes to one results file:
+Four parts, each written as it comes to one results file:
 
+* `budgets`: the rates of papers, asked for in one call; what is kept is counted in the
+  saved model and in the file, operator by operator.
 * `architectures`: each family of `keras.applications` at 96 x 96 pixels with random
   weights and normalisation, planned at half its multiply-accumulates and cut. Its
   predictions are compared with those of the whole model with zeros where kernels read
@@ -63,6 +65,30 @@ def parse():
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
+
+
+def budgets(done):
+    for name, (make, asked) in BUDGETS.items():
+        if name not in done:
+            yield name, budget(make(), asked)
+
+
+def budget(model, asked):
+    """Plan and cut a network to what is asked for, and count what came."""
+    keras.utils.set_random_seed(0)
+    start = time.perf_counter()
+    plan = channels.plan(model, **asked)
+    small = channels.cut(model, plan)
+    seconds = time.perf_counter() - start
+    return {
+        "asked": asked,
+        "params": plan.params[1] / plan.params[0],
+        "macs": plan.macs[1] / plan.macs[0],
+        "before": [plan.params[0], plan.macs[0]],
+        "after": [plan.params[1], plan.macs[1]],
+        "seconds": round(seconds, 1),
+        **file_of(small, plan),
+    }
 
 
 def architectures(done):
@@ -268,6 +294,13 @@ def seconds(file, x):
     return float(np.median(times))
 
 
+BUDGETS = {
+    "VGG-16-BN": (nets.vgg16, {"params": 0.059, "macs": 0.238}),
+    "ResNet-56, 2.1x": (nets.resnet56, {"macs": 1 / 2.1}),
+    "ResNet-56, 2.6x": (nets.resnet56, {"macs": 1 / 2.6}),
+    "ResNet-8, 2x": (nets.resnet8, {"macs": 0.5}),
+    "ResNet-8, 4x": (nets.resnet8, {"macs": 0.25}),
+}
 LATENCY = {
     "VGG-16-BN": nets.vgg16,
     "ResNet-56": nets.resnet56,
@@ -275,7 +308,12 @@ LATENCY = {
         weights=None, input_shape=(SIDE, SIDE, 3), classes=N_CLASSES
     ),
 }
-PARTS = {"architectures": architectures, "graphs": graphs, "latency": latency}
+PARTS = {
+    "budgets": budgets,
+    "architectures": architectures,
+    "graphs": graphs,
+    "latency": latency,
+}
 
 
 if __name__ == "__main__":

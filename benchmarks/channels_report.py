@@ -5,12 +5,26 @@ import numpy as np
 
 def table(results):
     """Return the results as tables for the documentation."""
-    parts = (_architectures, _graphs, _latency)
-    names = ("architectures", "graphs", "latency")
+    parts = (_budgets, _architectures, _graphs, _latency)
+    names = ("budgets", "architectures", "graphs", "latency")
     lines = [
         part(results.get(name, {})) for part, name in zip(parts, names, strict=True)
     ]
     return "\n\n".join("\n".join(own) for own in lines)
+
+
+def _budgets(rows):
+    yield "| network | asked | parameters kept | MACs kept | counts agree | seconds |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        asked = ", ".join(f"{kind} {share:.1%}" for kind, share in row["asked"].items())
+        kept = [
+            f"{row['after'][i]:,} ({row[kind]:.1%})"
+            for i, kind in enumerate(("params", "macs"))
+        ]
+        agree = "yes" if row["counts_agree"] else "no"
+        cells = [name, asked, *kept, agree, f"{row['seconds']:.1f}"]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _architectures(rows):
