@@ -13,7 +13,7 @@ come; a run that was cut off carries on.
 """
 
 import argparse
-import json
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ import keras
 import nets
 import numpy as np
 from compact_report import table
+from results_file import ResultsFile
 
 from keras_micronets import channels
 from keras_micronets.callbacks import ChannelPruning
@@ -175,27 +176,19 @@ ROWS = {
 
 def main():
     arguments = parse()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    results.setdefault("preset", vars(PRESETS[arguments.preset]))
-    runs = results.setdefault("runs", [])
+    preset = PRESETS[arguments.preset]
+    file = ResultsFile(arguments.out, vars(preset))
     for seed in arguments.seeds:
-        experiment = Experiment(arguments.data, PRESETS[arguments.preset], seed)
-        for budget in BUDGETS:
-            for row in arguments.rows:
-                about = {"seed": seed, "budget": budget, "row": row}
-                if row == "whole network":
-                    about["budget"] = "all"
-                if any(about.items() <= run.items() for run in runs):
-                    continue
+        experiment = Experiment(arguments.data, preset, seed)
+        for budget, row in itertools.product(BUDGETS, arguments.rows):
+            of = "all" if row == "whole network" else budget
+            about = {"seed": seed, "budget": of, "row": row}
+            if not file.has(about):
                 start = time.perf_counter()
-                model = ROWS[row](experiment, BUDGETS[budget])
-                found = about | experiment.score(model)
-                found["seconds"] = round(time.perf_counter() - start, 1)
-                runs.append(found)
-                arguments.out.parent.mkdir(parents=True, exist_ok=True)
-                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-                print(json.dumps(found), flush=True)
-    print(table(results))
+                found = experiment.score(ROWS[row](experiment, BUDGETS[budget]))
+                seconds = round(time.perf_counter() - start, 1)
+                file.add({**about, **found, "seconds": seconds})
+    print(table(file.results))
 
 
 def parse():

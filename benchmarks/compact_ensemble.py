@@ -13,7 +13,6 @@ All are scored as int8 files on all test images, the probabilities of four avera
 
 import argparse
 import copy
-import json
 import tempfile
 import time
 from functools import partial
@@ -25,6 +24,7 @@ import keras
 import nets
 import numpy as np
 from compact_ensemble_report import table
+from results_file import ResultsFile
 
 import keras_micronets as kmn
 from keras_micronets import channels
@@ -154,23 +154,17 @@ ROWS = {
 
 def main():
     arguments = parse()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    results.setdefault("preset", vars(preset(EPOCHS)))
-    runs = results.setdefault("runs", [])
+    file = ResultsFile(arguments.out, vars(preset(EPOCHS)))
     for seed in arguments.seeds:
         experiment = Experiment(arguments.data, preset(EPOCHS), seed)
         for row in arguments.rows:
             about = {"seed": seed, "row": row}
-            if any(about.items() <= run.items() for run in runs):
-                continue
-            start = time.perf_counter()
-            found = about | experiment.score_files(ROWS[row](experiment))
-            found["seconds"] = round(time.perf_counter() - start, 1)
-            runs.append(found)
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-            print(json.dumps(found), flush=True)
-    print(table(results))
+            if not file.has(about):
+                start = time.perf_counter()
+                found = experiment.score_files(ROWS[row](experiment))
+                seconds = round(time.perf_counter() - start, 1)
+                file.add({**about, **found, "seconds": seconds})
+    print(table(file.results))
 
 
 def parse():

@@ -1,0 +1,30 @@
+"""A results file that is written row by row, so that a run can be cut off."""
+
+import json
+from pathlib import Path
+
+
+class ResultsFile:
+    """Holds `{"preset": ..., "runs": [...]}`.
+
+    Args:
+        path: The file, with what an earlier run wrote, or none.
+        preset: Dictionary of the experiment's size; that of the file stays.
+    """
+
+    def __init__(self, path: Path, preset: dict):
+        self.path = path
+        self.results = json.loads(path.read_text()) if path.exists() else {}
+        self.results.setdefault("preset", preset)
+        self.runs = self.results.setdefault("runs", [])
+
+    def has(self, about: dict) -> bool:
+        """Return whether a row is there already."""
+        return any(about.items() <= run.items() for run in self.runs)
+
+    def add(self, run: dict) -> None:
+        """Write a row, and print it."""
+        self.runs.append(run)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+        print(json.dumps(run), flush=True)
