@@ -106,7 +106,6 @@ def one_cut(experiment):
     model = experiment.new(2.0)
     callback = ChannelPruning(
         macs=4 * quarter(experiment, model),
-        data=experiment.train,
         end=compact.CUT_AT,
         seed=experiment.seed,
         **compact.WIDTHS,

@@ -42,8 +42,8 @@ def pruning(**kwargs):
 
 
 UTILITIES = {
-    "Taylor": None,
-    "group norm": utilities.GroupNorm(decay=0.01),
+    "default": None,
+    "Taylor": utilities.Taylor(),
     "scales": utilities.NormalizationScale(step=0.01),
     "magnitude": utilities.Magnitude(),
     "random": utilities.Random(),
@@ -163,7 +163,7 @@ def test_with_quantization():
         ({"macs": None}, "shares that may be kept"),
         ({"macs": 2.0}, "shares that may be kept"),
         ({"macs": 0.001}, "lower `least`"),
-        ({"data": None}, "on which the utility takes"),
+        ({"data": None, "utility": utilities.Taylor()}, "on which the utility takes"),
         ({"start": 0.7}, "`start` < `end`"),
         ({"end": 1.5}, "`start` < `end`"),
         ({"decay": 1.0}, "`decay`"),

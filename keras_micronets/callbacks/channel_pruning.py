@@ -4,8 +4,8 @@ from keras_micronets import layers
 from keras_micronets.callbacks.progress_callback import ProgressCallback
 from keras_micronets.channels.cut import cut
 from keras_micronets.channels.masking import mask_channels, masked_plan
-from keras_micronets.channels.planner import Planner
-from keras_micronets.channels.utilities import Taylor
+from keras_micronets.channels.planning.planner import Planner
+from keras_micronets.channels.utilities import GroupNorm
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -33,7 +33,7 @@ class ChannelPruning(ProgressCallback):
             any. Defaults to `None`.
         macs: The same for multiply-accumulates; see `channels.plan`.
         utility: One of `channels.utilities`, or a function with their signature.
-            `None` for `Taylor()`. Defaults to `None`.
+            `None` for `GroupNorm(shrinkage=0.005)`. Defaults to `None`.
         data: What gradients are taken on, a batch an update, round after round: a tuple
             of arrays `(x, y)`, or batches as they are (see `layers.batches`). Needed by
             utilities that have `needs_gradients`, as `Taylor`. Defaults to `None`.
@@ -58,7 +58,7 @@ class ChannelPruning(ProgressCallback):
     Example:
 
     ```python
-    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, data=(x, y))
+    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5)
     model.fit(x, y, epochs=20, callbacks=[pruning])
     pruning.compact_.save("small.keras")
     ```
@@ -118,7 +118,7 @@ class ChannelPruning(ProgressCallback):
 
     def on_train_begin(self, logs=None):
         self._batches = self._utilities = self._last_step = None
-        self._utility = Taylor() if self.utility is None else self.utility
+        self._utility = self._chosen_utility()
 
     def on_progress(self, step, progress):
         if self._last_step is None:  # by now a run that resumes has its masks back
@@ -185,6 +185,9 @@ class ChannelPruning(ProgressCallback):
             ]
         self._utilities = found
 
+    def _chosen_utility(self):
+        return GroupNorm(shrinkage=0.005) if self.utility is None else self.utility
+
     def _check(self):
         if not 0.0 <= self.start < self.end <= 1.0:
             raise ValueError(
@@ -200,7 +203,7 @@ class ChannelPruning(ProgressCallback):
                 "Expected `frequency` to be 1 or more batches, or `None`. "
                 f"Received: frequency={self.frequency}."
             )
-        utility = Taylor() if self.utility is None else self.utility
+        utility = self._chosen_utility()
         if getattr(utility, "needs_gradients", False) and self.data is None:
             raise ValueError(
                 "Expected `data`, as a tuple `(x, y)`, on which the utility takes "

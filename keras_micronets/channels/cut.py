@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.plan import Plan
+from keras_micronets.channels.planning import Plan
 from keras_micronets.layers.clone import (
     as_not_compiled,
     plain_copy,

@@ -5,12 +5,11 @@ from collections import defaultdict
 import keras
 import numpy as np
 
-from keras_micronets.channels.counts import Counts
 from keras_micronets.channels.cut import cut
-from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.node import Node
-from keras_micronets.channels.plan import Plan
-from keras_micronets.channels.planner import describe
+from keras_micronets.channels.graph import ChannelGraph, Node, channel_graph
+from keras_micronets.channels.planning import Plan
+from keras_micronets.channels.planning.counts import Counts
+from keras_micronets.channels.planning.planner import describe
 from keras_micronets.layers.kernel import Kernel, kernels
 
 
@@ -49,7 +48,7 @@ def compact(model: keras.Model) -> keras.Model:
     Example:
 
     ```python
-    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, data=(x, y))
+    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5)
     model.fit(x, y, epochs=20, callbacks=[pruning])
     small = keras_micronets.channels.compact(model)
     ```

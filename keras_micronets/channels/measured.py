@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.cut import cut
-from keras_micronets.channels.plan import Plan
+from keras_micronets.channels.planning import Plan
 from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.export.tflite import export_tflite
 from keras_micronets.export.tflite_model import TFLiteModel

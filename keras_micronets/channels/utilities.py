@@ -25,7 +25,7 @@ class GroupNorm:
     """The L2 norm of all weights that a channel has, in all layers of its group.
 
     Args:
-        decay: Float in [0, 1): at each update of a callback the weights of a channel
+        shrinkage: Float in [0, 1): at each update of a callback the weights of a channel
             shrink by this share, times a factor that grows from 1 for the channel of
             the highest norm in a group to 16 for the lowest. Defaults to `0.0`.
 
@@ -33,7 +33,7 @@ class GroupNorm:
     regularisation grows so; here it acts between steps, not in the loss.
     """
 
-    decay: float = 0.0
+    shrinkage: float = 0.0
     needs_gradients = False
 
     def __call__(self, model, graph: ChannelGraph, gradients=None):
@@ -47,11 +47,13 @@ class GroupNorm:
         """Shrink the weights of each channel, those of small norm most."""
         factors = np.ones(graph.n_channels)
         for group, own in zip(graph.groups, utilities, strict=True):
-            if self.decay and group.reason is None:
+            if self.shrinkage and group.reason is None:
                 share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
-                factors[group.channels] = 1 - self.decay * 2 ** (LARGEST_POWER * share)
+                factors[group.channels] = 1 - self.shrinkage * 2 ** (
+                    LARGEST_POWER * share
+                )
         for node in graph.nodes:
-            if self.decay and _is_kernel(node):
+            if self.shrinkage and _is_kernel(node):
                 along = factors[node.channels].reshape(_along(node))
                 node.weight.assign(_values(node.weight) * along)
 

@@ -4,8 +4,8 @@ import numpy as np
 from keras import layers
 
 from keras_micronets import _keras_private
-from keras_micronets.channels.rules.axes import follow
-from keras_micronets.channels.rules.registry import rule_for
+from keras_micronets.channels.graph.rules.axes import follow
+from keras_micronets.channels.graph.rules.registry import rule_for
 
 
 @rule_for(layers.BatchNormalization)

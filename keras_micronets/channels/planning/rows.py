@@ -2,9 +2,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from keras_micronets.channels.counts import KINDS, Counts
 from keras_micronets.channels.graph import ChannelGraph
-from keras_micronets.channels.plan import PlanRow
+from keras_micronets.channels.planning.counts import KINDS, Counts
+from keras_micronets.channels.planning.plan import PlanRow
 
 
 def rows_of(

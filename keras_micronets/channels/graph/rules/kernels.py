@@ -5,14 +5,14 @@ from string import ascii_uppercase
 import numpy as np
 from keras import layers
 
-from keras_micronets.channels.rules.axes import (
+from keras_micronets.channels.graph.rules.axes import (
     channels_of,
     follow,
     made,
     places,
     weight,
 )
-from keras_micronets.channels.rules.registry import rule_for
+from keras_micronets.channels.graph.rules.registry import rule_for
 
 
 @rule_for(layers.Dense)

@@ -3,16 +3,16 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from keras_micronets.channels.counts import KINDS, Counts, check_sizes
 from keras_micronets.channels.graph import (
     ChannelGraph,
     channel_graph,
     maskable,
     spared,
 )
-from keras_micronets.channels.plan import Plan
-from keras_micronets.channels.rows import rows_of
-from keras_micronets.channels.solve import solve, solve_uniformly
+from keras_micronets.channels.planning.counts import KINDS, Counts, check_sizes
+from keras_micronets.channels.planning.plan import Plan
+from keras_micronets.channels.planning.rows import rows_of
+from keras_micronets.channels.planning.solve import solve, solve_uniformly
 
 # A budget that less of is used is told of.
 NEARLY = 0.97

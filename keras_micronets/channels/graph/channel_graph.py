@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.channels.node import Node, Products
-from keras_micronets.channels.walk import Walk
+from keras_micronets.channels.graph.node import Node, Products
+from keras_micronets.channels.graph.walk import Walk
 from keras_micronets.layers.kernel import kernels
 
 

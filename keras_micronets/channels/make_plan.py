@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.measured import meet
-from keras_micronets.channels.plan import Plan
-from keras_micronets.channels.planner import Planner
+from keras_micronets.channels.planning import Plan
+from keras_micronets.channels.planning.planner import Planner
 from keras_micronets.channels.utilities import GroupNorm
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_micronets.channels.counts import Counts
+from keras_micronets.channels.planning.counts import Counts
 
 # What a channel is worth grows as its group becomes narrower, by this power of the
 # share that is left: the error of networks falls with a power of their width.

@@ -2,7 +2,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_micronets import _figures
 from keras_micronets._figures import FAINT, INK
-from keras_micronets.channels.plan import Plan
+from keras_micronets.channels.planning.plan import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.channels.flow import Flow, described
-from keras_micronets.channels.node import Node, Products
-from keras_micronets.channels.probe import probe
-from keras_micronets.channels.rules import rule_of
-from keras_micronets.channels.ties import Ties
+from keras_micronets.channels.graph.flow import Flow, described
+from keras_micronets.channels.graph.node import Node, Products
+from keras_micronets.channels.graph.probe import probe
+from keras_micronets.channels.graph.rules import rule_of
+from keras_micronets.channels.graph.ties import Ties
 from keras_micronets.layers.clone import plain_variables
 
 
