@@ -39,6 +39,9 @@ def test_links_lead_somewhere(link):
         "overhead",
         "parity",
         "quantization",
+        "channels",
+        "compact",
+        "compact_ensemble",
     ],
 )
 def test_tables_are_those_of_the_results_files(monkeypatch, name):

@@ -25,9 +25,10 @@ class GroupNorm:
     """The L2 norm of all weights that a channel has, in all layers of its group.
 
     Args:
-        shrinkage: Float in [0, 1): at each update of a callback the weights of a channel
-            shrink by this share, times a factor that grows from 1 for the channel of
-            the highest norm in a group to 16 for the lowest. Defaults to `0.0`.
+        shrinkage: Float in [0, 1): at each update of a callback the weights of a
+            channel shrink by this share, times a factor that grows from 1 for the
+            channel of the highest norm in a group to 16 for the lowest. Defaults to
+            `0.0`.
 
     Reference: Fang et al. 2023, "DepGraph: towards any structural pruning", whose
     regularisation grows so; here it acts between steps, not in the loss.
