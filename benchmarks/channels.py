@@ -140,18 +140,25 @@ def compare(model, small, graph, plan):
     """Compare a cut model with the whole one, and what was planned with what came."""
     x = inputs(model)
     averages = any(node.role == "averages" for node in graph.nodes)
-    expected, found = predictions(zeroed(model, plan), x), predictions(small, x)
-    largest = max(
-        float(np.abs(f - e).max() / max(np.abs(e).max(), 1e-12))
-        for f, e in zip(found, expected, strict=True)
+    whole, expected, found = (
+        predictions(one, x) for one in (model, zeroed(model, plan), small)
     )
     return {
         "params": plan.params[1] / plan.params[0],
         "macs": plan.macs[1] / plan.macs[0],
         "params_agree": bool(small.count_params() == plan.params[1]),
-        "difference": largest,
+        "difference": largest_difference(found, expected),
+        "of_whole": largest_difference(found, whole),
         "averages": averages,
     }
+
+
+def largest_difference(found, expected):
+    """Return the largest difference, relative to the largest value."""
+    return max(
+        float(np.abs(f - e).max() / max(np.abs(e).max(), 1e-12))
+        for f, e in zip(found, expected, strict=True)
+    )
 
 
 def inputs(model):
