@@ -9,7 +9,14 @@ from channel_cases import MODELS, conv, head, images, made
 from keras import layers
 
 import keras_micronets as kmn
-from keras_micronets.channels import channel_graph, count_macs, cut, plan, utilities
+from keras_micronets.channels import (
+    channel_graph,
+    count_macs,
+    cut,
+    plan,
+    plot_plan,
+    utilities,
+)
 
 
 def vgg(width=32):
@@ -259,3 +266,42 @@ def test_layers_whose_channels_stay():
     assert chosen.macs[1] <= 0.4 * chosen.macs[0]
     with pytest.raises(ValueError, match="'conv9'"):
         plan(vgg(), macs=0.4, without=["conv9"])
+
+
+@pytest.mark.parametrize("kind", ["channels", "params", "macs"])
+def test_a_picture_has_two_bars_a_layer(kind):
+    chosen = plan(vgg(), macs=0.3)
+    figure = plot_plan(chosen, kind=kind)
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    rows = [getattr(row, kind) for row in chosen.rows if row.macs[0]]
+    assert widths == [before for before, _ in rows] + [after for _, after in rows]
+
+
+def test_a_picture_of_something_else():
+    with pytest.raises(ValueError, match="'bytes'"):
+        plot_plan(plan(vgg(), macs=0.3), kind="bytes")
+
+
+def test_group_norms_press_on_the_smallest():
+    model = made(lambda x: head(conv(x)))
+    kernel = model.layers[1].kernel
+    kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(1, 9))
+    before = keras.ops.convert_to_numpy(kernel)
+    graph, utility = channel_graph(model), utilities.GroupNorm(shrinkage=0.01)
+    utility.push(graph, utility(model, graph))
+    left = (keras.ops.convert_to_numpy(kernel) / before)[0, 0, 0]
+    assert np.all(np.diff(left) > 0)
+    assert left[-1] == pytest.approx(0.99)
+    assert left[0] == pytest.approx(0.84)
+
+
+def test_scales_come_closer_to_zero():
+    model = made(MODELS["plain"])
+    gamma = model.get_layer("batch_normalization").gamma
+    gamma.assign(np.linspace(-0.2, 0.2, 16))
+    utilities.NormalizationScale(step=0.1).push(channel_graph(model), None)
+    expected = np.sign(np.linspace(-1, 1, 16)) * np.maximum(
+        np.abs(np.linspace(-0.2, 0.2, 16)) - 0.1, 0
+    )
+    found = keras.ops.convert_to_numpy(gamma)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
