@@ -9,7 +9,8 @@ from keras_micronets.channels.planning.counts import Counts
 # What a channel is worth grows as its group becomes narrower, by this power of the
 # share that is left: the error of networks falls with a power of their width.
 BALANCE = 2
-N_EXACT = 24
+# How many moves are counted exactly, and by how much they may seem to be too much.
+N_EXACT, SLACK = 24, 0.02
 
 
 def solve(
@@ -72,8 +73,7 @@ class _Search:
             fewer = self._fewer(kept)
             if (fewer == kept).all():
                 break
-            saved = np.maximum(self._shares(kept).T @ self.excess(kept), 1e-12)
-            saved = saved * (kept - fewer)
+            saved = self._shares(kept).T @ self.excess(kept) * (kept - fewer)
             costs = np.array(
                 [self._loss(*run) for run in enumerate(zip(kept, fewer, strict=True))]
             )
@@ -132,9 +132,8 @@ class _Search:
         both = changes[:, :, None] + changes[:, None, :]
         after = self.excess(kept)[:, None, None] + both
         worst, far = after.max(axis=0), np.abs(after).sum(axis=0)
-        order = np.argsort(np.where(worst < 0.02, far, np.inf), axis=None)[
-            : 4 * N_EXACT
-        ]
+        near = np.where(worst < SLACK, far, np.inf)  # what is seen is linear
+        order = np.argsort(near, axis=None)[: 4 * N_EXACT]
         moves = {}
         for first, second in zip(*np.unravel_index(order, far.shape), strict=True):
             moved = kept.copy()
