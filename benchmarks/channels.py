@@ -12,8 +12,8 @@ Four parts, each written as it comes to one results file:
   what was cut; it is saved, loaded, exported to int8 and run, and what was planned is
   compared with the counts of the loaded model and of the file, operator by operator.
 * `graphs`: the same comparison for 500 random small networks, at random budgets.
-* `latency`: int8 files in LiteRT, one thread, whole and cut interleaved, the median of
-  the ratios of seven rounds.
+* `latency`: int8 files in LiteRT, one thread, whole and cut in turns, the median of the
+  ratios of seven rounds.
 """
 
 import argparse
@@ -31,7 +31,9 @@ from random_graphs import random_graph
 
 import keras_micronets as kmn
 from keras_micronets import channels
+from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.edge.member import Member
+from keras_micronets.export.tflite_model import TFLiteModel
 
 RESULTS = Path(__file__).parent / "results" / "channels.json"
 SIDE, N_CLASSES, N_COMPARED = 96, 10, 4
@@ -40,7 +42,7 @@ FAMILIES = (
     *("MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0", "DenseNet121"),
     *("Xception", "InceptionV3", "InceptionResNetV2", "NASNetMobile", "ConvNeXtTiny"),
 )
-N_GRAPHS, N_ROUNDS, N_RUNS = 500, 7, 5
+N_GRAPHS, N_ROUNDS, N_RUNS = 500, 7, 15
 
 
 def main():
@@ -259,48 +261,56 @@ def graph_row(seed):
 
 def latency(done):
     for name, make in LATENCY.items():
-        for macs in (0.5, 0.25):
-            row = f"{name}, {macs}"
-            if row not in done:
-                yield row, latency_row(make(), macs)
+        if f"{name}, {ASKED[0][0]}" not in done:
+            for asked, row in latency_rows(make()).items():
+                yield f"{name}, {asked}", row
 
 
-def latency_row(model, macs):
-    """Time the int8 files of a model and of what is left of it, in turns."""
+def latency_rows(model):
+    """Time the int8 files of a model and of all that is cut from it, in turns."""
     randomize(model, 0)
-    plan = channels.plan(model, macs=macs)
-    small = channels.cut(model, plan)
-    data = np.random.default_rng(0).normal(0, 1, (50, *model.input_shape[1:]))
-    with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for name, one in (("whole", model), ("small", small)):
-            path = Path(folder) / f"{name}.tflite"
-            kmn.export_tflite(one, path, representative_data=data.astype("float32"))
-            files.append(Member(path))
-        rounds = [[seconds(file, data[:1]) for file in files] for _ in range(N_ROUNDS)]
-    ratios = [after / before for before, after in rounds]
-    return {
-        "macs": plan.macs[1] / plan.macs[0],
-        "params": plan.params[1] / plan.params[0],
-        "latency": float(np.median(ratios)),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "ms": [1e3 * float(np.median(own)) for own in zip(*rounds, strict=True)],
+    plans, refused = {}, {}
+    for name, asked in ASKED:
+        try:
+            plans[name] = channels.plan(model, **asked)
+        except ValueError as error:
+            refused[name] = {"refused": str(error)}
+    files = [int8(model), *(int8(channels.cut(model, p)) for p in plans.values())]
+    tasks = [TFLiteModel(file, "model").invocation() for file in files]
+    rounds = [interleaved_medians(tasks, repeats=N_RUNS) for _ in range(N_ROUNDS)]
+    whole, *others = np.array(rounds).T
+    return refused | {
+        name: {
+            "macs": plan.macs[1] / plan.macs[0],
+            "params": plan.params[1] / plan.params[0],
+            "latency": float(np.median(times / whole)),
+            "lowest": float(np.min(times / whole)),
+            "highest": float(np.max(times / whole)),
+            "ms": [float(np.median(whole)), float(np.median(times))],
+        }
+        for (name, plan), times in zip(plans.items(), others, strict=True)
     }
 
 
-def seconds(file, x):
-    """The median time of one prediction."""
-    x = x.astype("float32")
-    file.predict_raw(x)
-    times = []
-    for _ in range(N_RUNS):
-        start = time.perf_counter()
-        file.predict_raw(x)
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+def int8(model):
+    data = np.random.default_rng(0).normal(0, 1, (50, *model.input_shape[1:]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        kmn.export_tflite(model, path, representative_data=data.astype("float32"))
+        return path.read_bytes()
 
 
+_WIDE = {"round_to": 32, "least": 32}
+ASKED = [
+    (f"{name} of {of}", {**dict.fromkeys(kinds, share), **options})
+    for name, share in (("half", 0.5), ("a quarter", 0.25))
+    for of, kinds, options in (
+        ("the MACs", ["macs"], {}),
+        ("MACs and parameters", ["macs", "params"], {}),
+        ("both, in multiples of 32", ["macs", "params"], _WIDE),
+        ("the time", ["latency"], {}),
+    )
+]
 BUDGETS = {
     "VGG-16-BN": (nets.vgg16, {"params": 0.059, "macs": 0.238}),
     "ResNet-56, 2.1x": (nets.resnet56, {"macs": 1 / 2.1}),

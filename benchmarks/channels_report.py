@@ -64,13 +64,20 @@ def _graphs(rows):
 
 
 def _latency(rows):
-    yield "| network, budget | MACs kept | time | lowest, highest | time to MACs | ms |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| network, kept | MACs | parameters | time | lowest, highest | time to MACs "
+        "| ms |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for name, row in rows.items():
+        if "refused" in row:
+            yield f"| {name} | it can't be | | | | | |"
+            continue
         before, after = row["ms"]
         cells = [
             name,
             f"{row['macs']:.1%}",
+            f"{row['params']:.1%}",
             f"{row['latency']:.1%}",
             f"{row['lowest']:.1%}, {row['highest']:.1%}",
             f"{row['latency'] / row['macs']:.2f}",
