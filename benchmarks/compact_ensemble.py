@@ -4,9 +4,9 @@
 
 The baseline is ResNet-8, trained for all epochs. Four learners, each a network of a
 quarter of its multiply-accumulates, come out of one `fit` of as many epochs: half of
-them train the parent, the rest is divided among the learners, whose channels are drawn
-by their norms times random factors. The parent is the baseline's network or one twice
-as wide. Beside them stand one network that was cut from the wide one to the baseline's
+them train the parent and cut it to twice what a learner may have, the rest is divided
+among the learners, whose channels are drawn by their norms times random factors. The
+parent is the baseline's network or one twice as wide. Beside them stand one network that was cut from the wide one to the baseline's
 own multiply-accumulates, and four of uniform width from scratch that share the epochs.
 All are scored as int8 files on all test images, the probabilities of four averaged.
 """
@@ -86,7 +86,8 @@ def baseline(experiment):
 def learners(experiment, width):
     """The learners of one fit, cut from a parent."""
     model = experiment.new(width)
-    draw = draws.Channels(macs=quarter(experiment, model), tilt=0.3, **compact.WIDTHS)
+    share = quarter(experiment, model)
+    draw = draws.Channels(macs=share, tilt=0.3, **compact.WIDTHS)
     peak = experiment.preset.peak
     cycle = Cycle(start="parent", draw=draw, learning_rate=Cosine(peak), compact=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,6 +96,7 @@ def learners(experiment, width):
             *(pool, N_LEARNERS, cycle),
             explore=0.5,
             explore_rate=Cosine(peak),
+            during=ChannelPruning(macs=2 * share, end=0.4, **compact.WIDTHS),
             seed=experiment.seed,
         )
         experiment.fit_cycles(model, cycles)
