@@ -6,11 +6,11 @@ The baseline is ResNet-8, trained for all epochs. Four learners, each a network 
 quarter of its multiply-accumulates, come out of one `fit` of as many epochs: half of
 them train the parent and cut it to twice what a learner may have, the rest is divided
 among the learners, whose channels are drawn by their norms times random factors. The
-parent is the baseline's network or one twice as wide. Beside them stand the baseline with
-the regularisation that cutting brings along, one network that was cut from the wide one
-to the baseline's own multiply-accumulates, and four of uniform width from scratch that
-share the epochs. All are scored as int8 files on all test images, the probabilities of
-four averaged.
+parent is the baseline's network or one twice as wide. Beside them stand the baseline
+with the regularisation that cutting brings along, one network that was cut from the
+wide one to the baseline's own multiply-accumulates, and four of uniform width from
+scratch that share the epochs. All are scored as int8 files on all test images, the
+probabilities of four averaged.
 """
 
 import argparse
