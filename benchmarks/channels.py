@@ -183,6 +183,21 @@ def randomize(model, seed):
             weight.assign(values * (signs if name == "gamma" else 1))
         elif name in ("moving_mean", "beta", "bias"):
             weight.assign(rng.normal(0, 0.3, weight.shape))
+    normalize(model)
+
+
+def normalize(model):
+    """Set statistics to those of data: signals then reach a deep network's end."""
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(inputs(model), training=True)
+    for layer in norms:
+        layer.momentum = 0.99
 
 
 def zeroed(model, plan):
