@@ -207,9 +207,7 @@ def zeroed(model, plan):
     values = {id(v): keras.ops.convert_to_numpy(v).copy() for v in model.variables}
     for node in graph.nodes:
         if node.role == "reads":
-            along = [1] * len(node.weight.shape)
-            along[node.axis] = -1
-            values[id(node.weight)] *= keep[node.channels].reshape(along)
+            values[id(node.weight)] *= node.along(keep[node.channels])
     copy = keras.models.clone_model(model)
     for ours, theirs in zip(copy.variables, model.variables, strict=True):
         ours.assign(values[id(theirs)])

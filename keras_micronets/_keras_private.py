@@ -58,16 +58,9 @@ def edges(model: keras.Model) -> list[tuple[keras.Operation, keras.Operation, in
         one operation reads from another; `position` counts the tensors among the
         reader's flattened arguments. Input layers appear as producers.
     """
-    functional = _functional(model)
-    nodes = [
-        node
-        for operation in functional.operations
-        for index, node in enumerate(operation._inbound_nodes)
-        if f"{id(operation)}_ib-{index}" in functional._nodes
-    ]
     return [
         (tensor._keras_history.operation, node.operation, position)
-        for node in nodes
+        for node in _nodes(model)
         for position, tensor in enumerate(node.arguments.keras_tensors)
     ]
 
@@ -103,8 +96,7 @@ def producer(
     operation = history.operation
     if is_functional(operation):
         return producer(_functional(operation).outputs[history.tensor_index])
-    node = operation._inbound_nodes[history.node_index]
-    return operation, node.arguments.keras_tensors
+    return operation, _maker(tensor).arguments.keras_tensors
 
 
 def readers(tensor: keras.KerasTensor) -> list[tuple[keras.Operation, int]]:
@@ -133,6 +125,17 @@ def application_classes(application: str, *names: str) -> list[type[keras.Layer]
     """Return layer classes that one of Keras's applications has for itself."""
     module = inspect.getmodule(getattr(keras.applications, application))
     return [getattr(module, name) for name in names]
+
+
+def _nodes(model):
+    """The nodes of a model's own graph; its layers may have others elsewhere."""
+    functional = _functional(model)
+    return [
+        node
+        for operation in functional.operations
+        for index, node in enumerate(operation._inbound_nodes)
+        if f"{id(operation)}_ib-{index}" in functional._nodes
+    ]
 
 
 def _functional(model):
@@ -181,13 +184,7 @@ def graph_calls(model: keras.Model) -> list[Call]:
     Args:
         model: A model for which `is_functional` holds.
     """
-    functional = _functional(model)
-    nodes = {
-        id(node): node
-        for operation in functional.operations
-        for index, node in enumerate(operation._inbound_nodes)
-        if f"{id(operation)}_ib-{index}" in functional._nodes
-    }
+    nodes = {id(node): node for node in _nodes(model)}
     makers = {
         key: [id(_maker(tensor)) for tensor in node.arguments.keras_tensors]
         for key, node in nodes.items()

@@ -2,7 +2,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.callbacks.progress_callback import ProgressCallback
-from keras_micronets.channels.cut import cut
+from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.masking import mask_channels, masked_plan
 from keras_micronets.channels.planning.planner import Planner
 from keras_micronets.channels.utilities import GroupNorm
@@ -118,6 +118,7 @@ class ChannelPruning(ProgressCallback):
 
     def on_train_begin(self, logs=None):
         self._batches = self._utilities = self._last_step = None
+        self._is_settled = False
         self._utility = self._chosen_utility()
 
     def on_progress(self, step, progress):
@@ -127,8 +128,7 @@ class ChannelPruning(ProgressCallback):
         self._last_step = step
         due = any(moment % self._frequency == 0 for moment in range(since, step + 1))
         if progress >= self.end:
-            if not self._planner.meets(self.plan_, **self.budgets):
-                self._update(step, progress)
+            self._settle(step, progress)
         elif due:
             self._update(step, progress)
 
@@ -141,7 +141,14 @@ class ChannelPruning(ProgressCallback):
     def on_train_end(self, logs=None):
         model = self.model
         layers.write_zeros(model)
-        self.compact_ = cut(model, self.plan_)
+        self.compact_ = cut_by_graph(model, self._planner.graph, self.plan_)
+
+    def _settle(self, step, progress):
+        """Make the last choice, which one that resumes behind it has made before."""
+        if not self._is_settled:
+            if not self._planner.meets(self.plan_, **self.budgets):
+                self._update(step, progress)
+            self._is_settled = True
 
     @property
     def _frequency(self):

@@ -42,7 +42,17 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
     small = keras_micronets.channels.cut(model, plan)
     ```
     """
-    graph = channel_graph(model)
+    return cut_by_graph(model, channel_graph(model), plan)
+
+
+def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.Model:
+    """Cut a model whose graph has been read already.
+
+    Args:
+        model: As for `cut`.
+        graph: Its `ChannelGraph`.
+        plan: As for `cut`.
+    """
     keep = plan.kept_channels(graph)
     settings = _settings(graph, keep)
     small = _copied(model, settings)

@@ -82,6 +82,7 @@ def plan(
         return planner.plan(scores, params=params, macs=macs)
     return meet(
         model,
+        planner.graph,
         lambda share: planner.plan(
             scores, params=params, macs=min(share, 1.0 if macs is None else macs)
         ),

@@ -5,7 +5,7 @@ from collections import defaultdict
 import keras
 import numpy as np
 
-from keras_micronets.channels.cut import cut
+from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.graph import ChannelGraph, Node, channel_graph
 from keras_micronets.channels.planning import Plan
 from keras_micronets.channels.planning.counts import Counts
@@ -27,9 +27,9 @@ def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
     """
     keep = plan.kept_channels(graph)
     for kernel, nodes in _readers(model, graph):
-        mask = np.ones(kernel.mask.shape, bool)
+        mask = np.ones(nodes[0].weight.shape, bool)
         for node in nodes:
-            mask &= _along(keep[node.channels], node)
+            mask &= node.along(keep[node.channels])
         kernel.assign_mask(mask)
 
 
@@ -54,7 +54,7 @@ def compact(model: keras.Model) -> keras.Model:
     ```
     """
     graph = channel_graph(model)
-    return cut(model, masked_plan(model, graph))
+    return cut_by_graph(model, graph, masked_plan(model, graph))
 
 
 def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
@@ -71,9 +71,10 @@ def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
         if node.role == "reads" and id(node.weight) not in masked:
             is_read[node.channels] = True
     for kernel, nodes in readers:
+        mask = kernel.mask
         for node in nodes:
-            others = tuple(a for a in range(kernel.mask.ndim) if a != node.axis)
-            np.logical_or.at(is_read, node.channels, kernel.mask.any(axis=others))
+            others = tuple(a for a in range(mask.ndim) if a != node.axis)
+            np.logical_or.at(is_read, node.channels, mask.any(axis=others))
     chosen = {
         group.name: tuple(np.flatnonzero(is_read[group.channels]).tolist())
         for group in graph.free
@@ -89,9 +90,3 @@ def _readers(model, graph) -> list[tuple[Kernel, list[Node]]]:
             nodes[id(node.weight)].append(node)
     found = ((kernel, kernel.layer.raw(kernel.name)) for kernel in kernels(model))
     return [(k, nodes[id(raw)]) for k, raw in found if id(raw) in nodes]
-
-
-def _along(kept, node):
-    shape = [1] * len(node.weight.shape)
-    shape[node.axis] = -1
-    return kept.reshape(shape)

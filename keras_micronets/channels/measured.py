@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_micronets.channels.cut import cut
+from keras_micronets.channels.cut import cut_by_graph
+from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.channels.planning import Plan
 from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.export.tflite import export_tflite
@@ -19,6 +20,7 @@ N_SAMPLES, N_HALVINGS, N_TIMES = 8, 6, 21
 
 def meet(
     model: keras.Model,
+    graph: ChannelGraph,
     plan_to: Callable[[float], Plan],
     *,
     n_bytes: float | None,
@@ -32,6 +34,7 @@ def meet(
 
     Args:
         model: The whole model.
+        graph: Its `ChannelGraph`.
         plan_to: Function from a share of multiply-accumulates to the plan.
         n_bytes: Share of the whole model's int8 file that may be kept, or `None`.
         latency: Share of its time on this machine, or `None`.
@@ -45,7 +48,8 @@ def meet(
         whole = _file(model, path)
 
         def excess(plan):
-            return _excess(_file(cut(model, plan), path), whole, n_bytes, latency)
+            part = _file(cut_by_graph(model, graph, plan), path)
+            return _excess(part, whole, n_bytes, latency)
 
         best = plan_to(lowest)
         over = excess(best)

@@ -41,22 +41,22 @@ class GroupNorm:
         def squares(node):
             return _summed(np.square(_values(node.weight)), node.axis)
 
-        weighted = [node for node in graph.nodes if _is_kernel(node)]
+        weighted = filter(_is_kernel, graph.nodes)
         return [np.sqrt(own) for own in _by_group(graph, weighted, squares)]
 
     def push(self, graph: ChannelGraph, utilities) -> None:
         """Shrink the weights of each channel, those of small norm most."""
+        if not self.shrinkage:
+            return
         factors = np.ones(graph.n_channels)
         for group, own in zip(graph.groups, utilities, strict=True):
-            if self.shrinkage and group.reason is None:
+            if group.reason is None:
                 share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
-                factors[group.channels] = 1 - self.shrinkage * 2 ** (
-                    LARGEST_POWER * share
-                )
-        for node in graph.nodes:
-            if self.shrinkage and _is_kernel(node):
-                along = factors[node.channels].reshape(_along(node))
-                node.weight.assign(_values(node.weight) * along)
+                strength = self.shrinkage * 2 ** (LARGEST_POWER * share)
+                factors[group.channels] = 1 - strength
+        for node in filter(_is_kernel, graph.nodes):
+            along = node.along(factors[node.channels])
+            node.weight.assign(_values(node.weight) * along)
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,6 @@ def _by_group(graph, nodes, measure):
 
 def _values(variable):
     return ops.convert_to_numpy(variable).astype("float32")
-
-
-def _along(node):
-    shape = [1] * len(node.weight.shape)
-    shape[node.axis] = -1
-    return shape
 
 
 def _summed(values, axis):

@@ -115,13 +115,12 @@ def spared(graph: ChannelGraph, names: Sequence[str]) -> ChannelGraph:
                 f"Expected names of layers that make channels, of {makers}. Received: "
                 f"{name!r}."
             )
-    groups = []
-    for group in graph.groups:
-        made = {graph.nodes[index].layer.name for index in group.nodes}
-        if made & set(names) and group.reason is None:
-            group = replace(group, reason="asked for")
-        groups.append(group)
-    return replace(graph, groups=tuple(groups))
+    spared = set(names)
+
+    def reason(nodes):
+        return "asked for" if spared & {node.layer.name for node in nodes} else None
+
+    return _frozen(graph, reason)
 
 
 def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
@@ -132,19 +131,27 @@ def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
         graph: Its `ChannelGraph`.
     """
     raw = {id(kernel.layer.raw(kernel.name)) for kernel in kernels(model)}
-    groups = []
-    for group in graph.groups:
+
+    def reason(nodes):
+        for node in nodes:
+            if node.role == "averages":
+                return f"{node.layer.name} takes a mean over them"
+        for node in nodes:
+            if node.role == "reads" and id(node.weight) not in raw:
+                return f"{node.layer.name} has no mask to leave them out"
+        return None
+
+    return _frozen(graph, reason)
+
+
+def _frozen(graph, reason):
+    """The graph with more groups frozen, those whose nodes give a reason."""
+
+    def judged(group):
         nodes = [graph.nodes[index] for index in group.nodes]
-        means = [node.layer.name for node in nodes if node.role == "averages"]
-        reads = [
-            n.layer.name for n in nodes if n.role == "reads" and id(n.weight) not in raw
-        ]
-        if means and group.reason is None:
-            group = replace(group, reason=f"{means[0]} takes a mean over them")
-        if reads and group.reason is None:
-            group = replace(group, reason=f"{reads[0]} has no mask to leave them out")
-        groups.append(group)
-    return replace(graph, groups=tuple(groups))
+        return replace(group, reason=group.reason or reason(nodes))
+
+    return replace(graph, groups=tuple(map(judged, graph.groups)))
 
 
 def _groups(nodes, reasons):

@@ -31,6 +31,12 @@ class Node:
     setting: tuple[str, int | None] | None = None
     role: str = "follows"
 
+    def along(self, values: np.ndarray) -> np.ndarray:
+        """Return values, one an index, in a shape that broadcasts to the weight."""
+        shape = [1] * len(self.weight.shape)
+        shape[self.axis] = -1
+        return values.reshape(shape)
+
 
 @dataclass(frozen=True, eq=False)
 class Products:

@@ -71,10 +71,9 @@ class Counts:
         self.full = np.array([len(group.channels) for group in graph.groups])
         self.variables = {id(variable): row for row, variable in enumerate(variables)}
         axes = defaultdict(dict)
-        for node, _ in enumerate(graph.nodes):
-            weight = graph.nodes[node].weight
-            if weight is not None:
-                axes[id(weight)][graph.nodes[node].axis] = node
+        for index, node in enumerate(graph.nodes):
+            if node.weight is not None:
+                axes[id(node.weight)][node.axis] = index
         rows = [_times_by_node(graph)]
         sizes = [_fixed_and_nodes(v.shape, axes[id(v)]) for v in variables]
         products = []

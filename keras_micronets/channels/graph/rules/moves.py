@@ -28,23 +28,26 @@ def _reshape(walk, layer, flows, shape):
     (flow,) = flows
     if not flow.channels:
         return {}
-    sizes = flow.shape[1:]
-    fixed = None not in (*sizes, *shape[1:]) and len(flow.channels) == 1
-    ((axis, channels),) = flow.channels.items() if fixed else ((0, None),)
-    spread = None
-    if fixed:
-        at = [1] * len(sizes)
-        at[axis - 1] = -1
-        order = _moved(layer, sizes)
-        spread = np.broadcast_to(channels.reshape(at), sizes).transpose(order)
-        found = _varying(spread.reshape(shape[1:]))
-    if not fixed or found is None:
+    found = _axis_after(layer, flow, shape)
+    if found is None:
         walk.freeze(flow, f"{layer.name} mixes their axis with others")
         return {}
     axis, channels = found
     if isinstance(layer, layers.Reshape) and layer.target_shape[axis - 1] != -1:
         walk.bind(layer, None, axis, channels, ("target_shape", axis - 1))
     return {axis: channels}
+
+
+def _axis_after(layer, flow, shape):
+    """Return where channels are after a reshape, and them; `None` if on two axes."""
+    sizes = flow.shape[1:]
+    if None in (*sizes, *shape[1:]) or len(flow.channels) > 1:
+        return None
+    ((axis, channels),) = flow.channels.items()
+    at = [1] * len(sizes)
+    at[axis - 1] = -1
+    spread = np.broadcast_to(channels.reshape(at), sizes)
+    return _varying(spread.transpose(_moved(layer, sizes)).reshape(shape[1:]))
 
 
 def _moved(layer, sizes):
