@@ -14,9 +14,7 @@ whose strength was chosen on held-out images of two other seeds, among 0, 0.001,
 written as they come; a run that was cut off carries on.
 """
 
-import argparse
 import itertools
-import math
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +25,12 @@ import keras
 import nets
 import numpy as np
 from compact_report import table
-from results_file import ResultsFile
+from results_file import ResultsFile, parser
 
 from keras_micronets import channels
 from keras_micronets.callbacks import ChannelPruning
 from keras_micronets.channels import utilities
+from keras_micronets.learning_rates import Cosine
 
 RESULTS = Path(__file__).parent / "results" / "compact.json"
 BUDGETS = {"half": 0.5, "quarter": 0.25}
@@ -93,8 +92,9 @@ class Experiment:
                 keras.optimizers.Adam(preset.peak),
                 keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             )
+        cosine = Cosine(preset.peak)
         rate = keras.callbacks.LearningRateScheduler(
-            lambda e: preset.peak * (1 + math.cos(math.pi * e / preset.epochs)) / 2
+            lambda epoch: cosine(epoch / preset.epochs)
         )
         batches = data.Augmented(
             *self.train, batch_size=preset.batch_size, seed=self.seed
@@ -140,24 +140,29 @@ def pruned(utility, experiment, macs, **options):
 
 
 def uniform(experiment, macs):
-    model = experiment.new()
-    plan = channels.plan(model, macs=macs, allocation="uniform", **WIDTHS)
-    return experiment.fit(fresh(channels.cut(model, plan), experiment.seed))
+    return experiment.fit(uniform_net(experiment, macs, experiment.seed))
 
 
 def pressed(experiment, macs):
     """Uniform width, its norms shrunk as those of the networks that are cut."""
-    plain = experiment.new()
-    plan = channels.plan(plain, macs=macs, allocation="uniform", **WIDTHS)
-    model = fresh(channels.cut(plain, plan), experiment.seed)
-    callback = ChannelPruning(macs=1.0, end=CUT_AT, **WIDTHS)
-    experiment.fit(model, [callback])
-    return callback.compact_
+    return press(experiment, uniform_net(experiment, macs, experiment.seed))
 
 
 def whole_pressed(experiment, macs):
+    return press(experiment, experiment.new())
+
+
+def uniform_net(experiment, macs, seed):
+    """Return a network of uniform width that is not trained."""
+    model = experiment.new()
+    plan = channels.plan(model, macs=macs, allocation="uniform", **WIDTHS)
+    return fresh(channels.cut(model, plan), seed)
+
+
+def press(experiment, model):
+    """Train a network with the regularisation that cutting brings, and cut nothing."""
     callback = ChannelPruning(macs=1.0, end=CUT_AT, **WIDTHS)
-    experiment.fit(experiment.new(), [callback])
+    experiment.fit(model, [callback])
     return callback.compact_
 
 
@@ -213,13 +218,9 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10")
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args()
+    options = parser(__doc__, ROWS, RESULTS)
+    options.add_argument("--preset", choices=PRESETS, default="cpu")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ scratch that share the epochs. All are scored as int8 files on all test images, 
 probabilities of four averaged.
 """
 
-import argparse
 import copy
 import tempfile
 import time
@@ -26,7 +25,7 @@ import keras
 import nets
 import numpy as np
 from compact_ensemble_report import table
-from results_file import ResultsFile
+from results_file import ResultsFile, parser
 
 import keras_micronets as kmn
 from keras_micronets import channels
@@ -86,9 +85,7 @@ def baseline(experiment):
 
 
 def baseline_pressed(experiment):
-    callback = ChannelPruning(macs=1.0, end=compact.CUT_AT, **compact.WIDTHS)
-    experiment.fit(experiment.new(), [callback])
-    return [callback.compact_]
+    return [compact.press(experiment, experiment.new())]
 
 
 def learners(experiment, width):
@@ -128,18 +125,9 @@ def from_scratch(experiment):
     """Networks of uniform width that share the epochs."""
     shorter = copy.copy(experiment)
     shorter.preset = preset(EPOCHS // N_LEARNERS)
-    found = []
-    for member in range(N_LEARNERS):
-        model = experiment.new()
-        plan = channels.plan(
-            model,
-            macs=quarter(experiment, model),
-            allocation="uniform",
-            **compact.WIDTHS,
-        )
-        seed = 100 * (1 + experiment.seed) + member
-        found.append(shorter.fit(compact.fresh(channels.cut(model, plan), seed)))
-    return found
+    share = quarter(experiment, experiment.new())
+    seeds = [100 * (1 + experiment.seed) + member for member in range(N_LEARNERS)]
+    return [shorter.fit(compact.uniform_net(experiment, share, seed)) for seed in seeds]
 
 
 def quarter(experiment, model):
@@ -163,7 +151,7 @@ ROWS = {
 
 
 def main():
-    arguments = parse()
+    arguments = parser(__doc__, ROWS, RESULTS).parse_args()
     file = ResultsFile(arguments.out, vars(preset(EPOCHS)))
     for seed in arguments.seeds:
         experiment = Experiment(arguments.data, preset(EPOCHS), seed)
@@ -175,15 +163,6 @@ def main():
                 seconds = round(time.perf_counter() - start, 1)
                 file.add({**about, **found, "seconds": seconds})
     print(table(file.results))
-
-
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="an .npz of CIFAR-10")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
