@@ -24,7 +24,7 @@ def test_float32_is_kept_without_a_copy():
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [("float16", "float32"), ("float64", "float64"), ("int64", "float64")],
+    [("float16", "float16"), ("float64", "float64"), ("int64", "float64")],
 )
 def test_other_types_become_floats(dtype, expected):
     p = np.eye(2)[[[0, 1], [1, 1]]].astype(dtype)

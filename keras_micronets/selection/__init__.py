@@ -8,8 +8,8 @@ from keras_micronets.selection.metrics import (
     expected_calibration_error,
     negative_log_likelihood,
 )
+from keras_micronets.selection.ordering.controls import random_k, top_k
 from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
-from keras_micronets.selection.ranking import random_k, top_k
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.reporting import selection_report
 from keras_micronets.selection.selection import Selection

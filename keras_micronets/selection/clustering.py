@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 
+from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
-from keras_micronets.selection.ranking import rank
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
     as_labels,
@@ -147,7 +147,7 @@ def _labels(clusterer: Any, n_members: int | None, p: np.ndarray) -> np.ndarray:
 def _most_accurate(
     clusters: list[np.ndarray], p: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-    ranks = rank(p, y)
+    ranks = np.argsort(Candidates(p, y).order)
     return np.array([members[ranks[members].argmin()] for members in clusters])
 
 

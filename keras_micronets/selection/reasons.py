@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_micronets.selection.ranking import rank
+from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
 
 
@@ -17,7 +17,7 @@ def reasons(selection: Selection, p: np.ndarray, y: np.ndarray) -> list[str]:
     Returns:
         List of strings, one a learner.
     """
-    ranks = rank(p, y)
+    ranks = np.argsort(Candidates(p, y).order)
     kept = np.isin(np.arange(len(ranks)), selection.indices)
     say = _SAY.get(selection.representative, _ranked)
     if selection.method == "random_k":

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_micronets.selection.blocks import in_blocks
+
 _LOGITS = (
     "These may be logits: pass `from_logits=True` when adding the learner. "
     "(An int8 softmax is a few 1/256 off: divide each row by its sum.)"
@@ -19,8 +21,8 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
             classes non-negative and summing to one within `1e-3`.
 
     Returns:
-        The same values as a floating-point array. `float32` and `float64` are kept
-        as they are, without a copy; everything else becomes one of the two.
+        The same values as a floating-point array. Floats are kept as they are, without
+        a copy and, where they are memory-mapped, on disk; integers become `float64`.
 
     Raises:
         ValueError: If there is no learner, or the shape or a value is wrong; the
@@ -139,13 +141,18 @@ def _as_floats(values: Any) -> np.ndarray:
         raise ValueError(
             f"Expected probabilities as real numbers. Received: dtype {array.dtype}."
         )
-    return array.astype(np.result_type(array.dtype, np.float32), copy=False)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def _check_rows(p: np.ndarray) -> None:
+    for part, block in in_blocks(p):
+        _check_block(block, part.start)
+
+
+def _check_block(p: np.ndarray, start: int) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
-        sums, smallest = p.sum(axis=-1), p.min(axis=-1)
+        sums, smallest = np.einsum("lsc->ls", p), p.min(axis=-1)
     for wrong, found in (
         (~np.isfinite(sums), "NaN or infinity"),
         (smallest < 0, "a negative value. " + _LOGITS),
@@ -155,8 +162,8 @@ def _check_rows(p: np.ndarray) -> None:
             learner, sample = np.argwhere(wrong)[0]
             raise ValueError(
                 "Expected finite, non-negative probabilities that sum to one over the "
-                f"classes. Received: from learner {learner}, at sample {sample}, "
-                + found.format(sums[learner, sample])
+                f"classes. Received: from learner {start + learner}, at sample "
+                f"{sample}, " + found.format(sums[learner, sample])
             )
 
 

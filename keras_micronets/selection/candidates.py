@@ -1,0 +1,150 @@
+"""`Candidates`: the learners to choose from, ordered, as every method sees them."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from keras_micronets.selection.blocks import as_numbers, in_blocks
+from keras_micronets.selection.metrics import EPSILON
+from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.validation import (
+    as_labels,
+    check_n_members,
+    check_probabilities,
+)
+
+
+class Candidates:
+    """Learners to choose from, the most accurate first.
+
+    Ties go to the lower negative log-likelihood, then to an order by what the learners
+    predict. So the order of a pool changes nothing: methods work with places in this
+    order and break ties by taking the first. What they look at is an array of a
+    learner's or a sample's size; probabilities are read a block at a time.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`, of any floating
+            type; may be memory-mapped.
+        y: Labels, sparse or one-hot; see `as_labels`.
+        n_members: Integer. How many are to be kept; checked. Defaults to `1`.
+
+    Attributes:
+        y: Integer array of shape `(samples,)`.
+        n_members: Integer.
+        order: Integer array of shape `(learners,)`: the index of each candidate in
+            `probabilities`.
+        predictions: Unsigned integer array of shape `(learners, samples)`: the classes
+            that are predicted, in this order, as all that follows.
+        likelihoods: Float array of shape `(learners, samples)`: the probabilities of
+            the right classes, clipped to `[1e-7, 1]`.
+        correct: Boolean array of shape `(learners, samples)`.
+        accuracies: Float array of shape `(learners,)`.
+        losses: Float array of shape `(learners,)`: negative log-likelihoods.
+        is_copy: Boolean array of shape `(learners,)`: whether a candidate predicts
+            exactly what the one before it does.
+
+    Raises:
+        ValueError: If data is bad, or there are fewer learners than members.
+    """
+
+    def __init__(self, probabilities: Any, y: Any, n_members: int = 1):
+        p = self._p = check_probabilities(probabilities)
+        self.y = as_labels(y, p.shape[2], p.shape[1])
+        self.n_members = check_n_members(n_members, len(p))
+        kind = np.min_scalar_type(p.shape[2] - 1)
+        predictions = np.empty(p.shape[:2], kind)
+        likelihoods = np.empty(p.shape[:2])
+        digests = np.empty(len(p), "S16")
+        samples = np.arange(len(self.y))
+        for part, block in in_blocks(p):
+            predictions[part] = block.argmax(axis=2)
+            likelihoods[part] = block[:, samples, self.y]
+            digests[part] = [_digest(learner) for learner in block]
+        np.clip(likelihoods, EPSILON, 1, out=likelihoods)
+        accuracies = (predictions == self.y).mean(axis=1)
+        losses = -np.log(likelihoods).mean(axis=1)
+        self.order = np.lexsort((digests, losses, -accuracies))
+        self.predictions = predictions[self.order]
+        self.likelihoods = likelihoods[self.order]
+        self.accuracies = accuracies[self.order]
+        self.losses = losses[self.order]
+        digests = digests[self.order]
+        self.is_copy = np.append(False, digests[1:] == digests[:-1])
+
+    def __len__(self):
+        return len(self.order)
+
+    @property
+    def n_samples(self) -> int:
+        return self._p.shape[1]
+
+    @property
+    def n_classes(self) -> int:
+        return self._p.shape[2]
+
+    @cached_property
+    def correct(self) -> np.ndarray:
+        return self.predictions == self.y
+
+    @cached_property
+    def votes(self) -> np.ndarray:
+        """Integers of shape `(samples, classes)`: how many predict each class."""
+        return self.votes_of(range(len(self)))
+
+    def votes_of(self, chosen: Sequence[int]) -> np.ndarray:
+        """Count the votes of some candidates, `(samples, classes)`."""
+        cells = self.predictions[list(chosen)].astype(np.int64)
+        cells += np.arange(self.n_samples) * self.n_classes
+        counts = np.bincount(cells.ravel(), minlength=self.n_samples * self.n_classes)
+        return counts.reshape(self.n_samples, self.n_classes)
+
+    def probabilities(self, chosen: Any) -> np.ndarray:
+        """Return the probabilities of one candidate, or of several."""
+        return as_numbers(self._p[self.order[chosen]])
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Go through places, and probabilities `(some, samples, classes)`."""
+        return in_blocks(self._p, self.order)
+
+    def select(
+        self,
+        chosen: Sequence[int],
+        *,
+        method: str,
+        weights: Any = None,
+        labels: Any = None,
+        representative: str | None = None,
+    ) -> Selection:
+        """Say what was chosen, by the indices of the pool.
+
+        Args:
+            chosen: Integers: the places of the candidates that are kept.
+            method: String. How they were chosen.
+            weights: Floats, one a kept candidate, with any positive sum. Defaults to
+                `None`: all the same.
+            labels: Integers of shape `(learners,)`, the cluster of each candidate.
+                Defaults to `None`: zeros.
+            representative: String or `None`. Defaults to `None`.
+
+        Returns:
+            A `Selection`.
+        """
+        indices = self.order[np.asarray(chosen, int)]
+        weights = np.ones(len(indices)) if weights is None else np.asarray(weights)
+        by_index = np.argsort(indices)
+        of_pool = np.zeros(len(self), int)
+        of_pool[self.order] = 0 if labels is None else labels
+        return Selection(
+            indices[by_index],
+            of_pool,
+            weights[by_index] / weights.sum(),
+            method,
+            representative,
+        )
+
+
+def _digest(learner: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(learner), digest_size=16).digest()
