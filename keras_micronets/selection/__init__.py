@@ -1,18 +1,24 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
+from keras_micronets.selection import diversity
 from keras_micronets.selection.clustering import cluster
+from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
-    disagreement,
+    adaptive_calibration_error,
+    area_under_risk_coverage,
+    brier_score,
     expected_calibration_error,
     negative_log_likelihood,
+    ood_auroc,
 )
 from keras_micronets.selection.ordering.controls import random_k, top_k
 from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.reporting import selection_report
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 from keras_micronets.selection.validation import as_labels, check_probabilities
 from keras_micronets.selection.weighting import fit_weights
 
@@ -21,13 +27,20 @@ __all__ = [
     "Selection",
     "SelectionReport",
     "accuracy",
+    "adaptive_calibration_error",
+    "apply_temperature",
+    "area_under_risk_coverage",
     "as_labels",
+    "brier_score",
     "check_probabilities",
     "cluster",
     "disagreement",
+    "diversity",
     "expected_calibration_error",
+    "fit_temperature",
     "fit_weights",
     "negative_log_likelihood",
+    "ood_auroc",
     "plot_accuracy_bytes",
     "plot_map",
     "prediction_distances",
