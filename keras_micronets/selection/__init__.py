@@ -1,6 +1,7 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
-from keras_micronets.selection.clustering import cluster
+from keras_micronets.selection.clustering.cluster import cluster
+from keras_micronets.selection.clustering.published import prune2edge
 from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
@@ -32,6 +33,7 @@ __all__ = [
     "plot_map",
     "prediction_distances",
     "prediction_map",
+    "prune2edge",
     "random_k",
     "selection_report",
     "top_k",
