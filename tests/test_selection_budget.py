@@ -57,7 +57,7 @@ def test_it_is_near_the_best_of_all_subsets():
 
 def test_two_cheap_ones_rather_than_a_dear_one():
     """Two that are right on half of the samples each, and one that is fair on all."""
-    half = np.array([[0.99, 0.01]] * 2 + [[0.6, 0.4]] * 2)
+    half = np.array([[0.99, 0.01]] * 2 + [[0.55, 0.45]] * 2)
     p = np.array([[[0.75, 0.25]] * 4, half, half[::-1]])
     y = [0] * 4
     assert within_budget(p, y, 2, costs=[2, 1, 1]).indices.tolist() == [1, 2]
