@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from keras_micronets.selection.choosing.choice import Choice
-from keras_micronets.selection.choosing.methods import METHODS, Method, as_method
+from keras_micronets.selection.choosing.methods import SINGLE, Method, pick
 from keras_micronets.selection.cross_validation import (
     SCORINGS,
     held_out_loss,
@@ -25,7 +25,7 @@ from keras_micronets.selection.validation import (
 
 #: What `auto` tries by default: all but the controls and what grows with the square of
 #: the pool.
-TRIED = [name for name in METHODS if name not in ("random_k", "prune2edge")]
+TRIED = [name for name in SINGLE if name not in ("random_k", "prune2edge")]
 
 
 def auto(
@@ -107,7 +107,7 @@ class _Tried:
         found = (
             dict(names)
             if isinstance(names, Mapping)
-            else {name: as_method(name) for name in names}
+            else {name: pick(name, SINGLE) for name in names}
         )
         pairs = [(name, count) for count in counts for name in found]
         self.names, self.counts = zip(*pairs, strict=True)

@@ -1,6 +1,6 @@
-"""The ways of choosing, by name."""
+"""The single ways of choosing, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from keras_micronets.selection.clustering.cluster import cluster
@@ -10,7 +10,7 @@ from keras_micronets.selection.selection import Selection
 
 Method = Callable[..., Selection]
 
-METHODS: dict[str, Method] = {
+SINGLE: dict[str, Method] = {
     "top_k": top_k,
     "top_k by loss": partial(top_k, by="loss"),
     "random_k": random_k,
@@ -26,12 +26,13 @@ METHODS: dict[str, Method] = {
 }
 
 
-def as_method(method: str | Method) -> Method:
+def pick(method: str | Method, among: Mapping[str, Method]) -> Method:
     """Return a way of choosing.
 
     Args:
-        method: A name out of `METHODS`, or a function with the signature
+        method: A name, or a function with the signature
             `method(probabilities, y, n_members, *, random_state) -> Selection`.
+        among: Dictionary from names to such functions.
 
     Raises:
         ValueError: If the name is not known.
@@ -41,9 +42,8 @@ def as_method(method: str | Method) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"Expected a name or a function. Received: {method=}.")
-    if method not in METHODS:
+    if method not in among:
         raise ValueError(
-            f"Expected a method out of {[*METHODS]}, or a function. "
-            f"Received: {method=}."
+            f"Expected a method out of {[*among]}, or a function. Received: {method=}."
         )
-    return METHODS[method]
+    return among[method]

@@ -9,7 +9,10 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.random_projection import GaussianRandomProjection
 
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.metrics import disagreement
+from keras_micronets.selection.diversity.pairwise import (
+    disagreement_of,
+    double_fault_of,
+)
 
 #: Larger features than so many numbers are projected.
 MAX_NUMBERS = 2**26
@@ -181,12 +184,11 @@ def _correctness(candidates: Candidates, places: np.ndarray) -> np.ndarray:
 
 
 def _disagreement(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    return disagreement(candidates.probabilities(places)).astype(float)
+    return disagreement_of(candidates.predictions[places])
 
 
 def _double_fault(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    wrong = (~candidates.correct[places]).astype(np.float32)
-    matrix = 1 - (wrong @ wrong.T).astype(float) / candidates.n_samples
+    matrix = 1 - double_fault_of(candidates.correct[places])
     np.fill_diagonal(matrix, 0)
     return matrix
 
