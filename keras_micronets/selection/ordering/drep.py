@@ -73,14 +73,14 @@ def _least_agreeing(
 ) -> np.ndarray:
     same = found.predictions[left] == votes.argmax(axis=1)
     ranked = np.argsort(same.sum(axis=1), kind="stable")
-    return np.sort(left[ranked[: math.ceil(rho * len(left))]])
+    how_many = math.ceil(round(rho * len(left), 9))
+    return np.sort(left[ranked[:how_many]])
 
 
 def _right_with_one_more(votes: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Say of each sample and class if the vote is right after a vote for that class."""
-    samples, n_classes = np.arange(len(votes)), votes.shape[1]
     right = np.empty(votes.shape, int)
-    for k in range(n_classes):
+    for k in range(votes.shape[1]):
         more = votes.copy()
         more[:, k] += 1
         right[:, k] = more.argmax(axis=1) == y

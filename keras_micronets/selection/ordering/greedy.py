@@ -55,7 +55,7 @@ def greedy(
     ```python
     p = [[[0.9, 0.1], [0.6, 0.4]], [[0.2, 0.8], [0.1, 0.9]]]
     selection = greedy(p, [0, 1], n_members=2, n_rounds=3)
-    selection.indices, selection.weights  # array([0, 1]), array([0.33, 0.67])
+    selection.indices, selection.weights  # array([0, 1]), array([0.67, 0.33])
     ```
 
     Reference: Caruana, Niculescu-Mizil, Crew & Ksikes, "Ensemble Selection from
@@ -96,7 +96,7 @@ def reduced_error(
 
     ```python
     p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
-    reduced_error(p, [0, 1], n_members=2).indices  # array([0, 2])
+    reduced_error(p, [0, 1], n_members=2).indices  # array([1, 2])
     ```
 
     Reference: Margineantu & Dietterich, "Pruning Adaptive Boosting", ICML 1997.

@@ -42,8 +42,8 @@ def kappa_pruning(
     Example:
 
     ```python
-    p = [[[0.9, 0.1], [0.2, 0.8]], [[0.8, 0.2], [0.1, 0.9]], [[0.4, 0.6], [0.7, 0.3]]]
-    kappa_pruning(p, [0, 1], n_members=2).indices  # array([1, 2])
+    p = [[[0.9, 0.1], [0.2, 0.8]], [[0.8, 0.2], [0.2, 0.8]], [[0.4, 0.6], [0.7, 0.3]]]
+    kappa_pruning(p, [0, 1], n_members=2).indices  # array([0, 2])
     ```
 
     Reference: Margineantu & Dietterich, "Pruning Adaptive Boosting", ICML 1997.

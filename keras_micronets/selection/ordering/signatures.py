@@ -65,7 +65,9 @@ def margin_distance(
 
     A signature has, for each sample, 1 if a learner is right and -1 if it is wrong.
     The point is `p` on all samples: just right on each, rather than clearly right on
-    many. The distance is Euclidean; ties go to the most accurate.
+    many. The distance is Euclidean; ties go to the most accurate. Where learners are
+    right far more often than `p` asks for, the mean is soon past the point, and poor
+    learners come in to bring it back: raise `p`.
 
     The cost is O(members x learners x samples).
 
