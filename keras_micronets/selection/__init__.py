@@ -22,7 +22,17 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
     ood_auroc,
 )
+from keras_micronets.selection.ordering.contributions import epic, mdep
 from keras_micronets.selection.ordering.controls import random_k, top_k
+from keras_micronets.selection.ordering.drep import drep
+from keras_micronets.selection.ordering.elimination import backward_elimination
+from keras_micronets.selection.ordering.greedy import greedy, reduced_error
+from keras_micronets.selection.ordering.kappa import kappa_pruning
+from keras_micronets.selection.ordering.signatures import (
+    complementariness,
+    margin_distance,
+    orientation_ordering,
+)
 from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.reporting import selection_report
@@ -47,24 +57,34 @@ __all__ = [
     "as_labels",
     "as_method",
     "auto",
+    "backward_elimination",
     "brier_score",
     "check_probabilities",
     "cluster",
     "combine",
+    "complementariness",
     "disagreement",
     "diversity",
+    "drep",
+    "epic",
     "expected_calibration_error",
     "fit_temperature",
     "fit_weights",
+    "greedy",
     "held_out_losses",
+    "kappa_pruning",
+    "margin_distance",
+    "mdep",
     "negative_log_likelihood",
     "ood_auroc",
+    "orientation_ordering",
     "plot_accuracy_bytes",
     "plot_map",
     "prediction_distances",
     "prediction_map",
     "prune2edge",
     "random_k",
+    "reduced_error",
     "selection_report",
     "top_k",
     "within_budget",
