@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from selection_cases import check_permuted, check_selection, pool, pools
 
 from keras_micronets import selection
-from keras_micronets.selection.ordering import _means, _tables, kappa
+from keras_micronets.selection.ordering import _means, _tables
 
 NAMES = [
     "backward_elimination",
