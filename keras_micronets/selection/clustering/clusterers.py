@@ -1,10 +1,12 @@
 """The clusterers of scikit-learn, and their numbers of clusters."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from threadpoolctl import ThreadpoolController
 
 from keras_micronets.selection.clustering.geometry import Distances, Features
 
@@ -60,7 +62,11 @@ class Clusterers:
             self._check_default(n_clusters)
             clusterer.set_params(n_clusters=n_clusters)
         points = self.geometry.input_of(clusterer)
-        labels = np.asarray(clusterer.fit_predict(points))
+        # On a busy machine the threads of k-means wait for each other far longer than
+        # a single one takes.
+        limit = 1 if self.given is None else None
+        with _threads().limit(limits=limit):
+            labels = np.asarray(clusterer.fit_predict(points))
         _check_found(labels, n_clusters, clusterer)
         return labels
 
@@ -90,6 +96,11 @@ class Clusterers:
             if name.split("__")[-1] == "random_state" and value is None
         }
         return own.set_params(**seeds) if seeds else own
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def told(clusterer: Any, n_clusters: int) -> Any:
