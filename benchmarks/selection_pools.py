@@ -23,10 +23,8 @@ the other 1,197: seconds.
 """
 
 import argparse
-import gzip
 import itertools
 import os
-import pickle
 import tempfile
 import time
 import warnings
@@ -99,8 +97,8 @@ class Pool:
         probabilities: Float32 array `(learners, samples, classes)`.
         y: Integer labels `(samples,)`.
         names: Name of each learner.
-        n_bytes: Bytes of each learner's model after gzip: of a pickle, or as
-            estimated for the int8 file of a network.
+        n_bytes: Bytes of each network's int8 file after gzip, as estimated; -1 for
+            learners that are no networks.
     """
 
     probabilities: np.ndarray
@@ -115,8 +113,7 @@ class Pool:
             f"{len(own)} learners, {len(self.y)} samples; accuracy: mean "
             f"{own.mean():.2%}, worst {own.min():.2%}, best {own.max():.2%}, all "
             f"together {together:.2%}; disagreement "
-            f"{mean_disagreement(self.probabilities):.3f}; gzip bytes "
-            f"{self.n_bytes.min()} to {self.n_bytes.max()}"
+            f"{mean_disagreement(self.probabilities):.3f}"
         )
 
 
@@ -347,7 +344,7 @@ def of_classifiers(models: Sequence[ClassifierMixin], names, test) -> Pool:
         np.stack([model.predict_proba(x) for model in models]).astype("float32"),
         y,
         np.array(names),
-        np.array([len(gzip.compress(pickle.dumps(model))) for model in models]),
+        np.full(len(models), -1),
     )
 
 

@@ -1,0 +1,6 @@
+def table(r):
+    return ""
+
+
+def draw(r, p):
+    pass
