@@ -76,6 +76,8 @@ class Clusterers:
         return KMeans(n_clusters, n_init=10, random_state=self.random_state)
 
     def _fitted(self, n_clusters: int) -> np.ndarray:
+        if n_clusters == 1:  # of one learner, scikit-learn refuses to make a cluster
+            return np.zeros(self.n_distinct, int)
         clusterer = self._default(n_clusters)
         if isinstance(self.geometry, Distances):
             return clusterer.fit_predict(self.geometry.matrix)
