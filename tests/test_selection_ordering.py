@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selection_cases import pools
+from selection_cases import pool, pools
 
 from keras_micronets.selection import (
     complementariness,
@@ -164,6 +164,18 @@ def test_against_a_slow_version(choose, case, n_members):
     assert selection.method == choose.__name__
 
 
+@pytest.mark.parametrize("choose", list(SLOW))
+def test_larger_pools_against_a_slow_version(choose):
+    for seed in range(6):
+        p, y = pool(seed, n_learners=25, n_samples=20, n_classes=4)
+        order = Candidates(p, y).order
+        predictions = p[order].argmax(axis=2).tolist()
+        for n_members in (1, 4, 9):
+            places = SLOW[choose](predictions, y.tolist(), n_members)
+            selection = choose(p, y, n_members)
+            np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+
+
 @pytest.mark.parametrize(
     ("choose", "keyword", "values"),
     [
@@ -251,6 +263,8 @@ def test_mdep_by_hand():
     p = learners("001", "001", "010", "012")
     assert mdep(p, [0] * 3, 1).indices.tolist() == [2]
     assert mdep(p, [0] * 3, 2).indices.tolist() == [0, 2]
+    # By margins alone, the tie counts log(8), more than log(4) for one vote.
+    assert mdep(p, [0] * 3, 1, alpha=1).indices.tolist() == [0]
 
 
 def test_mdep_prefers_learners_that_are_right():
