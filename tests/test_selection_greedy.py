@@ -171,6 +171,16 @@ def test_greedy_prefers_who_is_already_in():
     assert selection.weights.tolist() == [0.5, 0.5]
 
 
+def test_greedy_prefers_a_member_to_the_more_accurate():
+    # A and C leave two samples wrong, and so do B and C as the third; C is in. (With B
+    # and another A it would be one sample.)
+    a, b, c = [5, 7, 6, 3, 3, 6, 2], [5, 2, 7, 3, 4, 1, 5], [1, 4, 3, 1, 6, 6, 7]
+    p, y = of_likelihoods(*np.array([a, b, c]) / 8)
+    assert Candidates(p, y).order.tolist() == [0, 1, 2]
+    selection = greedy(p, y, 3, n_rounds=5, loss="error")
+    assert selection.indices.tolist() == [0, 2]
+
+
 def test_greedy_counts_different_learners_alone():
     p, y = of_likelihoods([0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9])
     for n_members in (1, 2, 3):
