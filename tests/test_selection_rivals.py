@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from selection_cases import check_permuted, check_selection, pool, pools
 
 from keras_micronets import selection
-from keras_micronets.selection.ordering import _means, _tables, kappa
+from keras_micronets.selection.ordering import _means, _tables
 
 NAMES = [
     "backward_elimination",
@@ -116,7 +116,6 @@ def test_blocks_change_nothing(choose, monkeypatch):
     for module, name, value in (
         (_means, "_BLOCK", 200),
         (_tables, "_BLOCK", 100),
-        (kappa, "_ROWS", 3),
     ):
         monkeypatch.setattr(module, name, value)
     found = choose(p, y, 6)

@@ -1,12 +1,26 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
-from keras_micronets.selection.clustering import cluster
+from keras_micronets.edge.combine import combine
+from keras_micronets.selection import diversity
+from keras_micronets.selection.choosing.auto import TRIED, auto
+from keras_micronets.selection.choosing.by_name import METHODS, as_method
+from keras_micronets.selection.choosing.choice import Choice
+from keras_micronets.selection.choosing.within_budget import within_budget
+from keras_micronets.selection.clustering.cluster import cluster
+from keras_micronets.selection.clustering.published import prune2edge
+from keras_micronets.selection.combination import as_combined
+from keras_micronets.selection.cross_validation import held_out_losses
+from keras_micronets.selection.diversity import disagreement
+from keras_micronets.selection.estimator import EnsembleSelector
 from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
-    disagreement,
+    adaptive_calibration_error,
+    area_under_risk_coverage,
+    brier_score,
     expected_calibration_error,
     negative_log_likelihood,
+    ood_auroc,
 )
 from keras_micronets.selection.ordering.contributions import epic, mdep
 from keras_micronets.selection.ordering.controls import random_k, top_k
@@ -23,36 +37,55 @@ from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
 from keras_micronets.selection.report import LearnerRow, SelectionReport
 from keras_micronets.selection.reporting import selection_report
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 from keras_micronets.selection.validation import as_labels, check_probabilities
 from keras_micronets.selection.weighting import fit_weights
 
 __all__ = [
+    "METHODS",
+    "TRIED",
+    "Choice",
+    "EnsembleSelector",
     "LearnerRow",
     "Selection",
     "SelectionReport",
     "accuracy",
+    "adaptive_calibration_error",
+    "apply_temperature",
+    "area_under_risk_coverage",
+    "as_combined",
     "as_labels",
+    "as_method",
+    "auto",
     "backward_elimination",
+    "brier_score",
     "check_probabilities",
     "cluster",
+    "combine",
     "complementariness",
     "disagreement",
+    "diversity",
     "drep",
     "epic",
     "expected_calibration_error",
+    "fit_temperature",
     "fit_weights",
     "greedy",
+    "held_out_losses",
     "kappa_pruning",
     "margin_distance",
     "mdep",
     "negative_log_likelihood",
+    "ood_auroc",
     "orientation_ordering",
     "plot_accuracy_bytes",
     "plot_map",
     "prediction_distances",
     "prediction_map",
+    "prune2edge",
     "random_k",
     "reduced_error",
     "selection_report",
     "top_k",
+    "within_budget",
 ]

@@ -58,7 +58,7 @@ def learners(
 
 
 def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
-    if report.representative not in ("accuracy", "centroid"):
+    if report.representative not in ("accuracy", "medoid"):
         return
     keepers = {row.cluster: points[row.index] for row in report.kept}
     for row in report.rows:

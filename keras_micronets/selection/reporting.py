@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
-    disagreement,
     expected_calibration_error,
     negative_log_likelihood,
 )

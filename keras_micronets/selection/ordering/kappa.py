@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
+from keras_micronets.selection.diversity.pairwise import kappa_of
 from keras_micronets.selection.selection import Selection
-
-# Learners that are compared with all others together.
-_ROWS = 500
 
 
 def kappa_pruning(
@@ -24,8 +22,8 @@ def kappa_pruning(
     needed it is the more accurate. Labels only order the learners: the diversity is
     that of the predictions, and learners may be kept because they are bad.
 
-    The cost is O(learners x learners x samples x classes), and memory for a number of
-    4 bytes a pair of learners.
+    The cost is O(learners x learners x samples x log(classes)), and memory for a
+    number of 4 bytes a pair of learners.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.
@@ -50,42 +48,13 @@ def kappa_pruning(
     """
     found = Candidates(probabilities, y, n_members)
     chosen: dict[int, None] = {}  # for its order
-    for pair in _pairs(_kappas(found.predictions, found.n_classes)):
+    kappas = kappa_of(found.predictions)
+    kappas[np.tri(len(kappas), dtype=bool)] = np.inf
+    for pair in _pairs(kappas):
         chosen.update(dict.fromkeys(pair))
         if len(chosen) >= found.n_members:
             break
     return found.select(list(chosen)[: found.n_members], method="kappa_pruning")
-
-
-def _kappas(predictions: np.ndarray, n_classes: int) -> np.ndarray:
-    """Return the kappa of each place with those after it; infinity elsewhere."""
-    kappas = _agreements(predictions, n_classes)
-    n_samples = predictions.shape[1]
-    counts = np.stack([(predictions == k).sum(axis=1) for k in range(n_classes)], 1)
-    counts = counts.astype(float)
-    for start in range(0, len(kappas), _ROWS):
-        rows = kappas[start : start + _ROWS]
-        chance = counts[start : start + _ROWS] @ counts.T
-        # Whole numbers until they are divided, so that equal kappas stay equal.
-        possible = n_samples**2 - chance
-        excess = n_samples * rows.astype(float) - chance
-        rows[:] = np.divide(
-            excess, possible, out=np.ones_like(chance), where=possible > 0
-        )
-    for i, row in enumerate(kappas):
-        row[: i + 1] = np.inf
-    return kappas
-
-
-def _agreements(predictions: np.ndarray, n_classes: int) -> np.ndarray:
-    """Count, above the diagonal, the samples on which two places predict the same."""
-    counts = np.zeros((len(predictions), len(predictions)), np.float32)
-    for k in range(n_classes):
-        chosen = (predictions == k).astype(np.float32)
-        for start in range(0, len(counts), _ROWS):
-            part = slice(start, start + _ROWS)
-            counts[part, start:] += chosen[part] @ chosen[start:].T
-    return counts
 
 
 def _pairs(values: np.ndarray) -> Iterator[tuple[int, int]]:
