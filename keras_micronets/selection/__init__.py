@@ -1,7 +1,6 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
 from keras_micronets.selection.clustering import cluster
-from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
     disagreement,
@@ -9,9 +8,13 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
 )
 from keras_micronets.selection.ordering.controls import random_k, top_k
-from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
-from keras_micronets.selection.report import LearnerRow, SelectionReport
-from keras_micronets.selection.reporting import selection_report
+from keras_micronets.selection.report.mapping import (
+    prediction_distances,
+    prediction_map,
+)
+from keras_micronets.selection.report.pictures import plot_accuracy_bytes, plot_map
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report.reporting import selection_report
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
 from keras_micronets.selection.weighting import fit_weights

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_micronets.selection import _drawing as draw
-from keras_micronets.selection.report import SelectionReport
+from keras_micronets.selection.report import _drawing as draw
+from keras_micronets.selection.report.report import SelectionReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ import numpy as np
 from keras_micronets import _figures
 from keras_micronets._figures import FAINT as _FAINT
 from keras_micronets._figures import INK as _INK
-from keras_micronets.selection.report import SelectionReport, shorten
+from keras_micronets.selection.report.report import SelectionReport, shorten
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and three more; clusters
 # beyond the tenth begin again.

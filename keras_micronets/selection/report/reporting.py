@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
     disagreement,
     expected_calibration_error,
     negative_log_likelihood,
 )
-from keras_micronets.selection.reasons import reasons
-from keras_micronets.selection.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report.mapping import (
+    prediction_distances,
+    prediction_map,
+)
+from keras_micronets.selection.report.reasons import reasons
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
