@@ -5,15 +5,14 @@ from typing import Any
 import numpy as np
 
 from keras_micronets import _figures
-from keras_micronets._figures import FAINT as _FAINT
-from keras_micronets._figures import INK as _INK
+from keras_micronets._figures import FAINT, INK
 from keras_micronets.selection.report.report import SelectionReport, shorten
 
 # Okabe and Ito's colours, told apart by colour-blind readers, and three more; clusters
 # beyond the tenth begin again.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800"]
 _COLOURS += ["#6A3D9A", "#7F5539", "#5C6B73"]
-_NOISE, _STAR = "#9a9a9a", "#C1121F"
+NOISE, SOFT, _STAR = "#9a9a9a", "#555555", "#C1121F"
 # Where a label may stand, in points from its mark, the best first.
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 _CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
@@ -22,22 +21,22 @@ _NO_ROOM = 1000
 _Points = dict[int, tuple[float, float]]
 
 
-def new_axes() -> Any:
-    ax = _figures.new_axes()
-    ax.grid(color=_FAINT, linewidth=0.6)
+def new_axes(width: float = 7.2, height: float = 5.2) -> Any:
+    ax = _figures.new_axes(width, height)
+    ax.grid(color=FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.tick_params(length=0, labelsize=8.5, labelcolor="#555555")
-    ax.xaxis.label.set(fontsize=9, color=_INK)
-    ax.yaxis.label.set(fontsize=9, color=_INK)
+    ax.tick_params(length=0, labelsize=8.5, labelcolor=SOFT)
+    ax.xaxis.label.set(fontsize=9, color=INK)
+    ax.yaxis.label.set(fontsize=9, color=INK)
     return ax
 
 
 def colour(cluster: int) -> str:
-    return _COLOURS[cluster % len(_COLOURS)] if cluster >= 0 else _NOISE
+    return _COLOURS[cluster % len(_COLOURS)] if cluster >= 0 else NOISE
 
 
 def sizes_by_accuracy(report: SelectionReport) -> list[float]:
-    accuracies = np.array([row.accuracy for row in report.rows])
+    accuracies = np.array([row.accuracy for row in report.on_map])
     spread = max(float(np.ptp(accuracies)), 1e-9)
     return (30 + 110 * (accuracies - accuracies.min()) / spread).tolist()
 
@@ -45,23 +44,22 @@ def sizes_by_accuracy(report: SelectionReport) -> list[float]:
 def learners(
     ax: Any, report: SelectionReport, points: _Points, sizes: list[float] | None = None
 ) -> None:
-    for row in report.rows:
-        if row.index not in points:
-            continue
+    shown = [row for row in report.rows if row.index in points]
+    for row, area in zip(shown, sizes or [60] * len(shown), strict=True):
         x, y = points[row.index]
-        area = sizes[row.index] if sizes else 60
         fill = {"color": colour(row.cluster), "linewidths": 0}
         ax.scatter(x, y, s=area, alpha=1 if row.kept else 0.55, zorder=3, **fill)
         if row.kept:
             ring = (np.sqrt(area) + 6) ** 2
-            ax.scatter(x, y, s=ring, facecolors="none", edgecolors=_INK, zorder=4)
+            ax.scatter(x, y, s=ring, facecolors="none", edgecolors=INK, zorder=4)
 
 
 def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
     if report.representative not in ("accuracy", "centroid"):
         return
-    keepers = {row.cluster: points[row.index] for row in report.kept}
-    for row in report.rows:
+    shown = report.on_map
+    keepers = {row.cluster: points[row.index] for row in shown if row.kept}
+    for row in shown:
         if row.cluster in keepers:
             ends = np.array([points[row.index], keepers[row.cluster]])
             ax.plot(*ends.T, color=colour(row.cluster), alpha=0.35, lw=1, zorder=1)
@@ -81,7 +79,7 @@ def kept_labels(report: SelectionReport, points: _Points) -> list[dict[str, Any]
         {
             "text": f"{shorten(row.name, 24)}\n{row.accuracy:.1%}",
             "xy": points[row.index],
-            "color": _INK,
+            "color": INK,
         }
         for row in report.kept
         if row.index in points
@@ -129,6 +127,8 @@ def _note(ax: Any, item: dict[str, Any]) -> Any:
     from matplotlib.patheffects import withStroke
 
     look = {"fontsize": 8.5, "linespacing": 1.15, "zorder": 6}
+    # A name may hold dollar signs.
+    look["parse_math"] = False
     note = ax.annotate(**item, **look, xytext=(0, 0), textcoords="offset points")
     note.set_in_layout(False)  # or the axes would move under the labels just placed
     note.set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
@@ -136,7 +136,7 @@ def _note(ax: Any, item: dict[str, Any]) -> Any:
 
 
 def _leader(ax: Any, mark: tuple[float, float], offset: tuple[float, float]) -> None:
-    line = {"arrowstyle": "-", "color": _NOISE, "lw": 0.7, "shrinkA": 0, "shrinkB": 8}
+    line = {"arrowstyle": "-", "color": NOISE, "lw": 0.7, "shrinkA": 0, "shrinkB": 8}
     where = {"xytext": offset, "textcoords": "offset points", "zorder": 2}
     ax.annotate("", mark, **where, arrowprops=line).set_in_layout(False)
 

@@ -32,18 +32,23 @@ def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
     ```
     """
     ax = draw.new_axes() if ax is None else ax
-    points = {row.index: (row.map_x, row.map_y) for row in report.rows}
-    draw.spokes(ax, report, points)
-    draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
-    ax.margins(0.12)
-    ax.set_aspect("equal", adjustable="datalim")
     ax.set_title("Learners by what they predict", loc="left")
     ax.set_xlabel(
         "Distance between two points ≈ root-mean-square difference of their predicted\n"
         f"probabilities. Larger: more accurate. {_key_to_marks(report)}"
     )
-    draw.label(ax, draw.kept_labels(report, points), points)
+    draw_map(ax, report)
     return ax.figure
+
+
+def draw_map(ax: Any, report: SelectionReport) -> None:
+    """Draw the map without words around it."""
+    points = {row.index: (row.map_x, row.map_y) for row in report.on_map}
+    draw.spokes(ax, report, points)
+    draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
+    ax.margins(0.12)
+    ax.set_aspect("equal", adjustable="datalim")
+    draw.label(ax, draw.kept_labels(report, points), points)
 
 
 def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
@@ -70,8 +75,20 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     plot_accuracy_bytes(report).savefig("bytes.png")
     ```
     """
-    key = _size_key(report)
+    after = " after gzip" if size_key(report) == "gzip_bytes" else ""
     ax = draw.new_axes() if ax is None else ax
+    ax.set_title("What the bytes buy", loc="left")
+    ax.set_xlabel(
+        f"Size{after}, kB; the ensemble: its members together. {_key_to_marks(report)}"
+    )
+    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for choosing, %")
+    draw_accuracy_bytes(ax, report)
+    return ax.figure
+
+
+def draw_accuracy_bytes(ax: Any, report: SelectionReport) -> None:
+    """Draw accuracy against size without words around it."""
+    key = size_key(report)
     points = {
         row.index: (getattr(row, key) / 1000, 100 * row.accuracy)
         for row in report.rows
@@ -86,14 +103,7 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     draw.size_axes(
         ax, [item["xy"][0] for item in labels] + [x for x, _ in points.values()]
     )
-    after = " after gzip" if key == "gzip_bytes" else ""
-    ax.set_title("What the bytes buy", loc="left")
-    ax.set_xlabel(
-        f"Size{after}, kB; the ensemble: its members together. {_key_to_marks(report)}"
-    )
-    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for choosing, %")
     draw.label(ax, labels, points)
-    return ax.figure
 
 
 def _key_to_marks(report: SelectionReport) -> str:
@@ -101,7 +111,8 @@ def _key_to_marks(report: SelectionReport) -> str:
     return "Ringed: kept. " + ("Colours: clusters." if clustered else "")
 
 
-def _size_key(report: SelectionReport) -> str:
+def size_key(report: SelectionReport) -> str:
+    """Name the sizes to draw: those after gzip where the report has them."""
     for key in ("gzip_bytes", "n_bytes"):
         if any(getattr(row, key) is not None for row in report.rows):
             return key

@@ -6,18 +6,17 @@ from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
 
 
-def reasons(selection: Selection, p: np.ndarray, y: np.ndarray) -> list[str]:
+def reasons(selection: Selection, found: Candidates) -> list[str]:
     """Say why each learner was kept or not.
 
     Args:
-        selection: A `Selection` made from `p` and `y`.
-        p: Array of shape `(learners, samples, classes)`.
-        y: Labels of shape `(samples,)`.
+        selection: A `Selection`.
+        found: The `Candidates` that it was made from.
 
     Returns:
         List of strings, one a learner.
     """
-    ranks = np.argsort(Candidates(p, y).order)
+    ranks = np.argsort(found.order)
     kept = np.isin(np.arange(len(ranks)), selection.indices)
     say = _SAY.get(selection.representative, _ranked)
     if selection.method == "random_k":
