@@ -79,7 +79,8 @@ def plot_disagreement(
     """Draw how far every two learners disagree, as a matrix ordered by cluster.
 
     Learners of a cluster lie side by side, those that agree most next to each other;
-    bars in the margins have the colours of the clusters. Kept learners are named.
+    bars in the margins have the colours of the clusters. Kept learners are named. The
+    darker, the more they disagree; the scale begins at the pair that agrees most.
 
     Args:
         report: A `SelectionReport`.
@@ -111,12 +112,11 @@ def draw_disagreement(ax: Any, report: SelectionReport, distances: np.ndarray) -
     """Draw the matrix without words around it."""
     order = matrix_order(report, distances)
     rows = [report.rows[i] for i in order]
-    image = ax.imshow(
-        100 * distances[np.ix_(order, order)],
-        cmap="Blues",
-        vmin=0,
-        interpolation="none",
-    )
+    shares = 100 * distances[np.ix_(order, order)]
+    np.fill_diagonal(shares, np.nan)
+    image = ax.imshow(shares, cmap="Blues", interpolation="none")
+    if len(rows) == 1 or not np.nanmax(shares):
+        image.set_clim(0, 100)
     ax.grid(visible=False)
     ax.set_xticks([])
     ax.set_yticks([])

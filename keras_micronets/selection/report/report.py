@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 _WIDTH = 100
 _MOST_ROWS = 40
-_FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
-_HEADER = ["", "learner", "cluster", *_FIGURES, "why"]
+FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
+_HEADER = ["", "learner", "cluster", *FIGURES, "why"]
 
 
 class LearnerRow(NamedTuple):

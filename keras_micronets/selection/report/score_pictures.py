@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _AXIS = {
-    "accuracy": "Accuracy on samples not chosen on, %",
-    "negative_log_likelihood": "NLL on samples not chosen on",
+    "accuracy": "Accuracy on unseen samples, %",
+    "negative_log_likelihood": "NLL on unseen samples",
 }
 #: The percentiles of the splits between which the band lies.
 BAND = (10, 90)
@@ -164,7 +164,11 @@ def reliability(
 
 def legend(ax: Any) -> None:
     """Write the names of the lines below the axes."""
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+    from matplotlib.transforms import ScaledTranslation
+
+    ticks_and_label = ScaledTranslation(0, -30 / 72, ax.figure.dpi_scale_trans)
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0}
+    place["bbox_transform"] = ax.transAxes + ticks_and_label
     made = ax.legend(ncols=2, frameon=False, fontsize=8.5, labelcolor=draw.INK, **place)
     for text in made.get_texts():
         text.set_parse_math(False)
