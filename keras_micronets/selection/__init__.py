@@ -1,41 +1,74 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
+from keras_micronets.selection import diversity
 from keras_micronets.selection.clustering import cluster
+from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.metrics import (
     accuracy,
-    disagreement,
+    adaptive_calibration_error,
+    area_under_risk_coverage,
+    brier_score,
     expected_calibration_error,
     negative_log_likelihood,
+    ood_auroc,
 )
 from keras_micronets.selection.ordering.controls import random_k, top_k
 from keras_micronets.selection.report.mapping import (
     prediction_distances,
     prediction_map,
 )
+from keras_micronets.selection.report.member_scores import (
+    MemberScores,
+    scores_by_members,
+)
+from keras_micronets.selection.report.page import write_report
+from keras_micronets.selection.report.pair_pictures import (
+    plot_dendrogram,
+    plot_disagreement,
+)
 from keras_micronets.selection.report.pictures import plot_accuracy_bytes, plot_map
 from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.report.reporting import selection_report
+from keras_micronets.selection.report.score_pictures import (
+    plot_curves,
+    plot_reliability,
+)
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 from keras_micronets.selection.validation import as_labels, check_probabilities
 from keras_micronets.selection.weighting import fit_weights
 
 __all__ = [
     "LearnerRow",
+    "MemberScores",
     "Selection",
     "SelectionReport",
     "accuracy",
+    "adaptive_calibration_error",
+    "apply_temperature",
+    "area_under_risk_coverage",
     "as_labels",
+    "brier_score",
     "check_probabilities",
     "cluster",
     "disagreement",
+    "diversity",
     "expected_calibration_error",
+    "fit_temperature",
     "fit_weights",
     "negative_log_likelihood",
+    "ood_auroc",
     "plot_accuracy_bytes",
+    "plot_curves",
+    "plot_dendrogram",
+    "plot_disagreement",
     "plot_map",
+    "plot_reliability",
     "prediction_distances",
     "prediction_map",
     "random_k",
+    "scores_by_members",
     "selection_report",
     "top_k",
+    "write_report",
 ]

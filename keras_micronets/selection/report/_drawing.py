@@ -16,7 +16,7 @@ NOISE, SOFT, _STAR = "#9a9a9a", "#555555", "#C1121F"
 # Where a label may stand, in points from its mark, the best first.
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 _CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
-_OFFSETS = [(r * x, r * y) for r in (13, 22, 34, 50) for x, y in _SIDES + _CORNERS]
+_OFFSETS = [(r * x, r * y) for r in (13, 22, 34, 50, 70) for x, y in _SIDES + _CORNERS]
 _NO_ROOM = 1000
 _Points = dict[int, tuple[float, float]]
 
@@ -110,11 +110,11 @@ def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
     figure.draw_without_rendering()
     reach = 6 * figure.dpi / 72
     marks = [*points.values(), *(item["xy"] for item in labels)]
-    taken = [_box_around(mark, reach) for mark in ax.transData.transform(marks)]
+    taken = ax.transData.transform(marks) if marks else np.empty((0, 2))
     written: list[Any] = []
     for item in labels:
         note = _note(ax, item)
-        box = _place(note, ax.bbox, taken, written)
+        box = _place(note, ax, taken, reach, written)
         if box is None:
             note.remove()
         else:
@@ -141,16 +141,35 @@ def _leader(ax: Any, mark: tuple[float, float], offset: tuple[float, float]) -> 
     ax.annotate("", mark, **where, arrowprops=line).set_in_layout(False)
 
 
-def _place(note: Any, frame: Any, taken: list[Any], written: list[Any]) -> Any:
+def _place(
+    note: Any, ax: Any, taken: np.ndarray, reach: float, written: list[Any]
+) -> Any:
+    mark = ax.transData.transform(note.xy)
+    pixels = ax.figure.dpi / 72
     best, best_cost = None, _NO_ROOM
     for offset in _OFFSETS:
         box = _move(note, offset)
-        outside = not (frame.contains(*box.min) and frame.contains(*box.max))
+        outside = not (ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max))
         cost = _NO_ROOM * (outside + sum(map(box.overlaps, written)))
-        cost += sum(map(box.overlaps, taken))
+        cost += _covered(box, taken, reach)
+        cost += _crossed(mark, mark + pixels * np.array(offset), taken, reach)
         if cost < best_cost:
             best, best_cost = offset, cost
     return None if best is None else _move(note, best)
+
+
+def _covered(box: Any, taken: np.ndarray, reach: float) -> int:
+    inside = (taken > box.min - reach) & (taken < box.max + reach)
+    return int(inside.all(axis=1).sum())
+
+
+def _crossed(
+    start: np.ndarray, end: np.ndarray, taken: np.ndarray, reach: float
+) -> int:
+    """Count the marks that a leader would pass over, not those at its start."""
+    along = np.clip((taken - start) @ (end - start) / np.sum((end - start) ** 2), 0, 1)
+    near = np.linalg.norm(taken - start - along[:, None] * (end - start), axis=1)
+    return int(((near < reach) & (along > 0) & (taken != start).any(axis=1)).sum())
 
 
 def _move(note: Any, offset: tuple[float, float]) -> Any:
@@ -160,8 +179,3 @@ def _move(note: Any, offset: tuple[float, float]) -> Any:
     note.set_verticalalignment("bottom" if y > 0 else "top" if y < 0 else "center")
     return note.get_window_extent()
 
-
-def _box_around(centre: np.ndarray, reach: float) -> Any:
-    from matplotlib.transforms import Bbox
-
-    return Bbox([centre - reach, centre + reach])

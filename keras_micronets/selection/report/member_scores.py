@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from keras_micronets.selection.blocks import in_blocks
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
 from keras_micronets.selection.ordering.controls import top_k
+from keras_micronets.selection.progress import progress
 from keras_micronets.selection.report.reporting import combined
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
@@ -77,7 +78,7 @@ def scores_by_members(
         random_state: Integer, `numpy.random.RandomState` or `None`, as in
             scikit-learn: draws the splits and a seed for the methods at each.
             Defaults to `0`.
-        verbose: `1` prints a line a split. Defaults to `0`.
+        verbose: `1` says on standard error how far it has come. Defaults to `0`.
 
     Returns:
         A `MemberScores`.
@@ -104,9 +105,7 @@ def scores_by_members(
     random = check_random_state(random_state)
     scores = _empty(methods, sizes, n_resamples)
     mean = mean_of(p)
-    for split in range(n_resamples):
-        if verbose:
-            print(f"Split {split + 1} of {n_resamples}", flush=True)
+    for split in progress(range(n_resamples), n_resamples, "splits", verbose):
         samples, seed = random.permutation(len(y)), random.randint(2**31 - 1)
         to_choose, to_score = np.split(samples, [len(y) // 2])
         half = p[:, to_choose], y[to_choose]

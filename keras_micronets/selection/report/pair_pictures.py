@@ -52,7 +52,6 @@ def plot_dendrogram(
     distances = _checked(report, disagreements)
     ax = draw.new_axes() if ax is None else ax
     ax.set_title("Who disagrees least", loc="left")
-    ax.set_xlabel("Disagreement, % of samples")
     draw_dendrogram(ax, report, distances)
     return ax.figure
 
@@ -68,6 +67,7 @@ def draw_dendrogram(ax: Any, report: SelectionReport, distances: np.ndarray) -> 
     ax.set_xlim(1.05 * top, -0.05 * top)
     ax.set_ylim(len(leaves) - 0.3, -0.7)
     ax.set_yticks([])
+    ax.set_xlabel("Disagreement, % of samples")
     ax.grid(visible=False, axis="y")
     names = [_name(rows, everyone=len(leaves) <= _MOST_NAMED) for rows in leaves]
     margin.names(ax, {place: name for place, name in enumerate(names) if name})

@@ -123,7 +123,7 @@ def draw_reliability(
     for i, (name, probabilities) in enumerate(predictors.items()):
         sure, right, share = reliability(probabilities, y, n_bins)
         look = {"color": draw.colour(i), "zorder": 3}
-        ax.plot(100 * sure, 100 * right, label=name, **look)
+        ax.plot(100 * sure, 100 * right, lw=1.2, label=name, **look)
         ax.scatter(100 * sure, 100 * right, s=8 + 150 * share, alpha=0.8, **look)
     ax.set_xlabel("Probability of the predicted class, %")
     ax.set_ylabel("Right, % of samples")

@@ -1,7 +1,6 @@
 """The tables of the page, as elements: what they hold is escaped when written."""
 
 from collections.abc import Sequence
-from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from keras_micronets.selection.report.report import (
@@ -12,6 +11,11 @@ from keras_micronets.selection.report.report import (
 )
 
 _MOST_ROWS = 200
+_GLOSSARY = (
+    "acc.: accuracy. NLL: negative log-likelihood, in nats; lower is better. ECE: "
+    "expected calibration error, how far confidence and accuracy are apart; lower is "
+    "better. why: the place by accuracy, in the cluster where there are clusters."
+)
 _SIZES = slice(FIGURES.index("kB"), None)
 
 
@@ -32,14 +36,14 @@ def learners(report: SelectionReport) -> str:
     rows = sorted(report.rows, key=lambda r: (not r.kept, -r.accuracy, r.index))
     shown = rows[: max(_MOST_ROWS, len(report.kept))]
     lines = [(_cells(row), "kept" if row.kept else "") for row in shown]
-    header = ["learner", "", "cluster", *FIGURES, "why"]
-    table = _scrolled("The learners", header, lines)
-    if len(shown) == len(rows):
-        return table
-    return table + _note(
-        f"Shown are the {len(report.kept)} kept learners and the most accurate others: "
-        f"{len(rows) - len(shown):,} of {len(rows):,} are left out."
-    )
+    header = ["learner", "kept", "cluster", *FIGURES, "why"]
+    words = _GLOSSARY
+    if len(shown) < len(rows):
+        words = (
+            f"Shown are the {len(report.kept)} kept learners and the most accurate "
+            f"others: {len(rows) - len(shown):,} of {len(rows):,} are left out. {words}"
+        )
+    return _scrolled("The learners", header, lines) + _note(words)
 
 
 def sizes(report: SelectionReport) -> str:
@@ -63,13 +67,19 @@ def sizes(report: SelectionReport) -> str:
 
 def _cells(row: LearnerRow) -> list[str]:
     label = str(row.cluster) if row.cluster >= 0 else "-"
-    mark = "kept" if row.kept else ""
+    mark = "yes" if row.kept else ""
     return [row.name, mark, label, *figures(row._asdict()), row.why]
 
 
 def _scrolled(label: str, header: Sequence[str], lines: list[tuple[list, str]]) -> str:
     """Write a table in a box of its own, without the columns that hold nothing."""
-    full = [any(cells[i] for cells, _ in lines) for i in range(len(header))]
+    columns = [
+        c
+        for c in zip(header, *(cells for cells, _ in lines), strict=True)
+        if any(c[1:])
+    ]
+    header, *body = zip(*columns, strict=True)
+    numeric = [name in (*FIGURES, "cluster") for name in header]
     box = Element(
         "div",
         {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label},
@@ -77,26 +87,23 @@ def _scrolled(label: str, header: Sequence[str], lines: list[tuple[list, str]]) 
     if len(header) < 6:
         box.set("class", "scroll short")
     table = SubElement(box, "table")
-    _row(SubElement(table, "thead"), header, full, heads=range(len(header)))
-    body = SubElement(table, "tbody")
-    for cells, kind in lines:
-        row = _row(body, cells, full, heads=[0])
+    _row(SubElement(table, "thead"), header, numeric)
+    rows = SubElement(table, "tbody")
+    for cells, (_, kind) in zip(body, lines, strict=True):
+        row = _row(rows, cells, numeric)
         if kind:
             row.set("class", kind)
     return _html(box)
 
 
-def _row(
-    parent: Element, cells: Sequence[str], full: list[bool], heads: Any
-) -> Element:
+def _row(parent: Element, cells: Sequence[str], numeric: list[bool]) -> Element:
     row = SubElement(parent, "tr")
-    for i, (text, is_full) in enumerate(zip(cells, full, strict=True)):
-        if not is_full:
-            continue
-        cell = SubElement(row, "th" if i in heads else "td")
-        if i in heads:
-            cell.set("scope", "col" if len(heads) > 1 else "row")
-        if text in FIGURES or text[:1].isdigit():
+    head = parent.tag == "thead"
+    for i, (text, is_number) in enumerate(zip(cells, numeric, strict=True)):
+        cell = SubElement(row, "th" if head or i == 0 else "td")
+        if cell.tag == "th":
+            cell.set("scope", "col" if head else "row")
+        if is_number:
             cell.set("class", "number")
         cell.text = text
     return row
