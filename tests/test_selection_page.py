@@ -98,7 +98,9 @@ def opened(browser, page, width):
 
 
 def requested(browser):
-    messages = [json.loads(entry["message"]) for entry in browser.get_log("performance")]
+    messages = [
+        json.loads(entry["message"]) for entry in browser.get_log("performance")
+    ]
     return {
         message["message"]["params"]["request"]["url"]
         for message in messages

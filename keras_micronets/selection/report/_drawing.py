@@ -178,4 +178,3 @@ def _move(note: Any, offset: tuple[float, float]) -> Any:
     note.set_horizontalalignment("left" if x > 0 else "right" if x < 0 else "center")
     note.set_verticalalignment("bottom" if y > 0 else "top" if y < 0 else "center")
     return note.get_window_extent()
-
