@@ -34,11 +34,12 @@ def summary(report: SelectionReport, mean_of_all: dict[str, float]) -> str:
     how = report.method
     if report.representative:
         how += f" (representative: {report.representative})"
+    verb = "is" if len(report.kept) == 1 else "are"
+    samples = _many(report.n_samples, "sample")
     text = (
-        f"{_kept(report)} {'is' if len(report.kept) == 1 else 'are'} kept, chosen by {how} on "
-        f"{_many(report.n_samples, 'sample')}. On these the ensemble reaches an accuracy "
-        f"of {ensemble}, the best single learner {best}, and the mean of all learners "
-        f"{together}. "
+        f"{_kept(report)} {verb} kept, chosen by {how} on {samples}. On these the "
+        f"ensemble reaches an accuracy of {ensemble}, the best single learner {best}, "
+        f"and the mean of all learners {together}. "
     )
     if report.disagreement is not None:
         text += f"Two learners differ in {report.disagreement:.1%} of their predictions"
