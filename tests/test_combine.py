@@ -78,6 +78,15 @@ def test_mean_and_weights_by_hand():
     np.testing.assert_allclose(weighted, [[0.4, 0.6]], atol=1e-6)
 
 
+def test_mean_logits_by_hand():
+    p = np.array([[[0.9, 0.1]], [[0.5, 0.5]]])
+    np.testing.assert_allclose(combine(p, rule="logit"), [[0.75, 0.25]])
+    sure = np.array([[[1.0, 0.0]], [[0.2, 0.8]]])
+    together = np.sqrt([1.0 * 0.2, 0.001 * 0.8])
+    expected = together / together.sum()
+    np.testing.assert_allclose(combine(sure, rule="logit")[0], expected)
+
+
 def test_vote_follows_the_majority_against_the_mean():
     p = np.array([[[0.51, 0.49]], [[0.51, 0.49]], [[0.0, 1.0]]])
     assert combine(p)[0].argmax() == 1

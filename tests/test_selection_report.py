@@ -83,7 +83,7 @@ def test_reasons():
     ranked = ["rank 2 of 2", "best of 2", "rank 3 of 3", "rank 2 of 3", "best of 3"]
     assert why(chosen((1, 4))) == [*ranked, "noise"]
     assert why(chosen((0, 1), (0, 1, 1, 1, 1, 1)))[0] == "alone"
-    central = why(chosen((0, 3), representative="centroid"))
+    central = why(chosen((0, 3), representative="medoid"))
     assert central[:4] == ["nearest of 2", "not nearest", "not nearest", "nearest of 3"]
     best = why(chosen((0, 1), representative="best_cluster"))
     assert best[1:] == ["best cluster", *["other cluster"] * 3, "noise"]

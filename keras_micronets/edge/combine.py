@@ -2,7 +2,9 @@
 
 import numpy as np
 
-RULES = ("mean", "vote", "weights")
+RULES = ("mean", "logit", "vote", "weights")
+#: In mean logits: the zeros of one 8-bit member shall not outvote all others.
+LEAST = 1e-3
 
 
 def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
@@ -14,10 +16,11 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
     Args:
         probabilities: Array of shape `(members, samples, classes)`; each row sums
             to one.
-        rule: `"mean"`, the mean probability; `"vote"`, the share of the members
-            whose most probable class it is, where ties, and only ties, go to the
-            larger mean probability; or `"weights"`, the weighted mean.
-            Defaults to `"mean"`.
+        rule: `"mean"`, the mean probability; `"logit"`, the softmax of the mean
+            logarithm, of probabilities below 0.001 as of 0.001; `"vote"`, the share
+            of the members whose most probable class it is, where ties, and only
+            ties, go to the larger mean probability; or `"weights"`, the weighted
+            mean. Defaults to `"mean"`.
         weights: One non-negative weight a member, summing to one, for the rule
             `"weights"`. Defaults to `None`.
         xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
@@ -42,6 +45,8 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
         weights = np.asarray(weights, "float32")
         # Keras's `average` on PyTorch would weight the classes, not the members.
         return xp.tensordot(weights / weights.sum(), probabilities, axes=1)
+    if rule == "logit":
+        return _mean_logit(probabilities, xp)
     mean = xp.mean(probabilities, axis=0)
     return mean if rule == "mean" else _vote(probabilities, mean, xp)
 
@@ -65,6 +70,12 @@ def check_rule(rule: str, weights, n_members: int) -> None:
             f"Expected {n_members} weights, none negative, that sum to one. "
             f"Received: weights={weights}."
         )
+
+
+def _mean_logit(probabilities, xp):
+    logits = xp.mean(xp.log(xp.maximum(probabilities, LEAST)), axis=0)
+    geometric = xp.exp(logits)
+    return geometric / xp.sum(geometric, axis=-1, keepdims=True)
 
 
 def _vote(probabilities, mean, xp):

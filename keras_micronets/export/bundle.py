@@ -68,7 +68,7 @@ def write_bundle(
         directory: Where the bundle goes. An empty directory, or an earlier bundle
             with nothing else in it, is replaced.
         members: At least one `BundleMember`; all of one input and output shape.
-        combination: `"mean"`, `"vote"` or `"weights"`, see `edge.combine`.
+        combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
         weights: One a member, for `"weights"`. Defaults to `None`.
         class_names: One a class. Defaults to `None`.

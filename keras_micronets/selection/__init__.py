@@ -1,8 +1,17 @@
 """Which learners to keep: arrays in, indices and weights out."""
 
+from keras_micronets.edge.combine import combine
 from keras_micronets.selection import diversity
-from keras_micronets.selection.clustering import cluster
+from keras_micronets.selection.choosing.auto import TRIED, auto
+from keras_micronets.selection.choosing.by_name import METHODS, as_method
+from keras_micronets.selection.choosing.choice import Choice
+from keras_micronets.selection.choosing.within_budget import within_budget
+from keras_micronets.selection.clustering.cluster import cluster
+from keras_micronets.selection.clustering.published import prune2edge
+from keras_micronets.selection.combination import as_combined
+from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.diversity import disagreement
+from keras_micronets.selection.estimator import EnsembleSelector
 from keras_micronets.selection.metrics import (
     accuracy,
     adaptive_calibration_error,
@@ -39,6 +48,10 @@ from keras_micronets.selection.validation import as_labels, check_probabilities
 from keras_micronets.selection.weighting import fit_weights
 
 __all__ = [
+    "METHODS",
+    "TRIED",
+    "Choice",
+    "EnsembleSelector",
     "LearnerRow",
     "MemberScores",
     "Selection",
@@ -47,15 +60,20 @@ __all__ = [
     "adaptive_calibration_error",
     "apply_temperature",
     "area_under_risk_coverage",
+    "as_combined",
     "as_labels",
+    "as_method",
+    "auto",
     "brier_score",
     "check_probabilities",
     "cluster",
+    "combine",
     "disagreement",
     "diversity",
     "expected_calibration_error",
     "fit_temperature",
     "fit_weights",
+    "held_out_losses",
     "negative_log_likelihood",
     "ood_auroc",
     "plot_accuracy_bytes",
@@ -66,9 +84,11 @@ __all__ = [
     "plot_reliability",
     "prediction_distances",
     "prediction_map",
+    "prune2edge",
     "random_k",
     "scores_by_members",
     "selection_report",
     "top_k",
+    "within_budget",
     "write_report",
 ]

@@ -1,6 +1,7 @@
 """`Selection`: what every way of choosing returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ class Selection:
         method: String. How the learners were grouped or ranked.
         representative: String, how members were taken from the clusters, or `None`.
             Defaults to `None`.
+        choice: A `Choice`, how the method was chosen, or `None`. Defaults to `None`.
     """
 
     indices: np.ndarray
@@ -24,6 +26,7 @@ class Selection:
     weights: np.ndarray
     method: str
     representative: str | None = None
+    choice: Any = None
 
     @classmethod
     def uniform(

@@ -42,7 +42,11 @@ def disagreement(probabilities: Any, *, verbose: int = 0) -> np.ndarray:
     Reference: Skalak, "The Sources of Increased Accuracy for Two Proposed Boosting
     Algorithms", AAAI Workshop on Integrating Multiple Learned Models, 1996.
     """
-    classes = predicted_classes(probabilities)
+    return disagreement_of(predicted_classes(probabilities), verbose=verbose)
+
+
+def disagreement_of(classes: np.ndarray, *, verbose: int = 0) -> np.ndarray:
+    """Return `disagreement` of predicted classes, integers `(learners, samples)`."""
 
     def of_tile(differ, rows, columns):
         return differ / classes.shape[1]
@@ -79,7 +83,11 @@ def kappa(probabilities: Any, *, verbose: int = 0) -> np.ndarray:
     Psychological Measurement, 1960. Margineantu & Dietterich, "Pruning Adaptive
     Boosting", ICML 1997.
     """
-    classes = predicted_classes(probabilities)
+    return kappa_of(predicted_classes(probabilities), verbose=verbose)
+
+
+def kappa_of(classes: np.ndarray, *, verbose: int = 0) -> np.ndarray:
+    """Return `kappa` of predicted classes, integers `(learners, samples)`."""
     n, n_used = classes.shape[1], int(classes.max()) + 1
     counts = [np.bincount(learner, minlength=n_used) for learner in classes]
     counts = np.array(counts, np.float64)
@@ -124,7 +132,9 @@ def q_statistic(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     def of_table(a, b, c, d):
         return _ratio(a * d - b * c, a * d + b * c)
 
-    return _of_correctness(probabilities, y, of_table, "Q statistic", verbose)
+    return _of_correctness(
+        correctness(probabilities, y), of_table, "Q statistic", verbose
+    )
 
 
 def correlation(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
@@ -159,7 +169,9 @@ def correlation(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
         variances = (1.0 * (a + b) * (c + d)) * ((a + c) * (b + d))
         return _ratio(a * d - b * c, np.sqrt(variances))
 
-    return _of_correctness(probabilities, y, of_table, "correlation", verbose)
+    return _of_correctness(
+        correctness(probabilities, y), of_table, "correlation", verbose
+    )
 
 
 def double_fault(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
@@ -187,17 +199,21 @@ def double_fault(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     Reference: Giacinto & Roli, "Design of Effective Neural Network Ensembles for Image
     Classification Purposes", Image and Vision Computing, 2001.
     """
+    return double_fault_of(correctness(probabilities, y), verbose=verbose)
+
+
+def double_fault_of(right: np.ndarray, *, verbose: int = 0) -> np.ndarray:
+    """Return `double_fault` of who is right, booleans `(learners, samples)`."""
 
     def of_table(a, b, c, d):
         return d / (a + b + c + d)
 
-    return _of_correctness(probabilities, y, of_table, "double fault", verbose)
+    return _of_correctness(right, of_table, "double fault", verbose)
 
 
 def _of_correctness(
-    probabilities: Any, y: Any, of_table: Callable, label: str, verbose: int
+    right: np.ndarray, of_table: Callable, label: str, verbose: int
 ) -> np.ndarray:
-    right = correctness(probabilities, y)
     n, totals = right.shape[1], right.sum(axis=1)
 
     def of_tile(differ, rows, columns):

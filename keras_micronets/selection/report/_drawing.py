@@ -55,7 +55,7 @@ def learners(
 
 
 def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
-    if report.representative not in ("accuracy", "centroid"):
+    if report.representative not in ("accuracy", "medoid"):
         return
     shown = report.on_map
     keepers = {row.cluster: points[row.index] for row in shown if row.kept}

@@ -61,6 +61,6 @@ def _ranked(kept: bool, place: int, size: int) -> str:
 
 _SAY = {
     "accuracy": _most_accurate,
-    "centroid": _nearest_centre,
+    "medoid": _nearest_centre,
     "best_cluster": _best_cluster,
 }

@@ -1,0 +1,1 @@
+"""Which method, how many members, within which budget."""

@@ -1,0 +1,153 @@
+"""Choose the method, and how many members, by cross-validation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from keras_micronets.selection.choosing.choice import Choice
+from keras_micronets.selection.choosing.methods import SINGLE, Method, pick
+from keras_micronets.selection.cross_validation import (
+    SCORINGS,
+    held_out_loss,
+    held_out_losses,
+    splits,
+)
+from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.validation import (
+    as_labels,
+    check_n_members,
+    check_probabilities,
+)
+
+#: What `auto` tries by default: all but the controls and what grows with the square of
+#: the pool.
+TRIED = [name for name in SINGLE if name not in ("random_k", "prune2edge")]
+
+
+def auto(
+    probabilities: Any,
+    y: Any,
+    n_members: int | Sequence[int] = 4,
+    *,
+    methods: Sequence[str] | Mapping[str, Method] | None = None,
+    scoring: str = "loss",
+    n_splits: int = 5,
+    n_repeats: int = 2,
+    nested: bool = True,
+    random_state: Any = None,
+) -> Selection:
+    """Choose by the method that does best in cross-validation over samples.
+
+    Each method chooses on a part of the samples and is scored on the rest, in turns;
+    the best then chooses on all of them. Ties go to the first. A method that has no
+    answer somewhere, as k-means has none where fewer learners differ, is left out.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+        n_members: Integer, or several to choose among. Defaults to `4`.
+        methods: Names out of `selection.METHODS`, or a dictionary from names to
+            functions with their signature. Defaults to `None`, those of
+            `selection.TRIED`.
+        scoring: `"loss"`, the negative log-likelihood of the members' mean
+            probability, or `"error"`, the share that it gets wrong. Defaults to
+            `"loss"`, which a few hundred samples tell more of.
+        n_splits: Integer. Parts that the samples are split into. Defaults to `5`.
+        n_repeats: Integer. How often they are split. Defaults to `2`.
+        nested: Whether the loss of the whole procedure is estimated as well, at
+            `n_splits` times the cost. Defaults to `True`.
+        random_state: As in scikit-learn, for the splits and the methods. Defaults to
+            `None`, which differs from call to call.
+
+    Returns:
+        The `Selection` of the best method, its `choice` a `Choice` that prints as a
+        table, with the optimism of the choice.
+
+    Raises:
+        ValueError: If no method has an answer, there are fewer than two samples, a name
+            is not known, or data is bad.
+
+    Example:
+
+    ```python
+    selection = auto(probabilities, y, n_members=[2, 4, 8], random_state=0)
+    print(selection.choice)
+    ```
+
+    Reference: Varma & Simon, "Bias in Error Estimation When Using Cross-Validation for
+    Model Selection", BMC Bioinformatics 2006.
+    """
+    p = check_probabilities(probabilities)
+    y = as_labels(y, p.shape[2], p.shape[1])
+    counts = [n_members] if np.ndim(n_members) == 0 else [*n_members]
+    counts = [check_n_members(count, len(p)) for count in counts]
+    if scoring not in SCORINGS:
+        raise ValueError(
+            f"Expected scoring out of {[*SCORINGS]}. Received: {scoring=}."
+        )
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    tried = _Tried(methods, counts, seed)
+    options = {"scoring": scoring, "n_splits": n_splits, "random_state": seed}
+    choice = tried.choose(p, y, n_repeats=n_repeats, **options)
+    selection = tried.functions[choice.chosen](p, y)
+    if nested:
+        choice = replace(choice, nested_loss=_nested_loss(tried, p, y, **options))
+    return replace(selection, choice=choice)
+
+
+class _Tried:
+    """The methods that are tried, with each number of members."""
+
+    def __init__(self, methods: Any, counts: Sequence[int], seed: int):
+        names = TRIED if methods is None else methods
+        found = (
+            dict(names)
+            if isinstance(names, Mapping)
+            else {name: pick(name, SINGLE) for name in names}
+        )
+        pairs = [(name, count) for count in counts for name in found]
+        self.names, self.counts = zip(*pairs, strict=True)
+        self.functions = [
+            partial(found[name], n_members=count, random_state=seed)
+            for name, count in pairs
+        ]
+
+    def choose(self, p: np.ndarray, y: np.ndarray, **options: Any) -> Choice:
+        losses = held_out_losses(self.functions, p, y, **options)
+        means = losses.mean(axis=1)
+        if np.isnan(means).all():
+            self.functions[0](p, y)  # says what is wrong
+            raise ValueError(
+                "Expected a method that has an answer on each part of the samples. "
+                f"Received: none among {sorted(set(self.names))}. Give more samples, "
+                "other learners, or a lower n_members."
+            )
+        chosen = int(np.nanargmin(means))
+        return Choice(
+            self.names, self.counts, losses, chosen, options["scoring"], len(y)
+        )
+
+
+def _nested_loss(
+    tried: _Tried,
+    p: np.ndarray,
+    y: np.ndarray,
+    *,
+    scoring: str,
+    n_splits: int,
+    random_state: int,
+) -> float:
+    def procedure(p: np.ndarray, y: np.ndarray) -> Selection:
+        choice = tried.choose(
+            p, y, scoring=scoring, n_splits=n_splits, random_state=random_state
+        )
+        return tried.functions[choice.chosen](p, y)
+
+    turns = splits(len(y), n_splits, 1, random_state)
+    return float(
+        np.mean([held_out_loss(procedure, p, y, *turn, scoring) for turn in turns])
+    )

@@ -1,0 +1,1 @@
+"""Ways to choose learners that stand for others."""

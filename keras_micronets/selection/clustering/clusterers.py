@@ -1,0 +1,128 @@
+"""The clusterers of scikit-learn, and their numbers of clusters."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.cluster import AgglomerativeClustering, KMeans
+
+from keras_micronets.selection.clustering.geometry import Distances, Features
+
+
+class Clusterers:
+    """Cluster learners with a given clusterer or a default one.
+
+    Args:
+        given: A scikit-learn clusterer, or `None`.
+        geometry: Where the learners are.
+        n_distinct: Integer. How many there are.
+        random_state: As in scikit-learn, where the clusterer has `None`.
+
+    Raises:
+        TypeError: If `given` is not a scikit-learn clusterer.
+    """
+
+    def __init__(
+        self,
+        given: Any,
+        geometry: Features | Distances,
+        n_distinct: int,
+        random_state: Any,
+    ):
+        if isinstance(given, type) or not hasattr(given or KMeans, "fit_predict"):
+            raise TypeError(
+                "Expected an instance of a scikit-learn clusterer, with fit_predict. "
+                f"Received: clusterer={given!r}."
+            )
+        self.given, self.geometry = given, geometry
+        self.n_distinct, self.random_state = n_distinct, random_state
+
+    @property
+    def name(self) -> str:
+        return type(self.given or self._default()).__name__
+
+    def told(self, n_clusters: int) -> "Clusterers":
+        """Return the same with another number of clusters."""
+        given = told(self.given, n_clusters)
+        return Clusterers(given, self.geometry, self.n_distinct, self.random_state)
+
+    def cluster(self, n_clusters: int | None) -> np.ndarray:
+        """Return the cluster of each learner.
+
+        Args:
+            n_clusters: Integer, the number that is to be found; `None` for any.
+
+        Raises:
+            ValueError: If another number is found, or none.
+        """
+        clusterer = self._default() if self.given is None else self._seeded()
+        if self.given is None:
+            self._check_default(n_clusters)
+            clusterer.set_params(n_clusters=n_clusters)
+        points = self.geometry.input_of(clusterer)
+        labels = np.asarray(clusterer.fit_predict(points))
+        _check_found(labels, n_clusters, clusterer)
+        return labels
+
+    def _default(self) -> Any:
+        if isinstance(self.geometry, Distances):
+            return AgglomerativeClustering(metric="precomputed", linkage="average")
+        return KMeans(n_init=10, random_state=self.random_state)
+
+    def _check_default(self, n_clusters: int | None) -> None:
+        if n_clusters is None:
+            raise ValueError(
+                "Expected n_members, the number of clusters. Received: "
+                "n_members=None and no clusterer. Give one of the two."
+            )
+        if self.n_distinct < n_clusters:
+            raise ValueError(
+                f"Expected at least n_members={n_clusters} learners that predict "
+                f"differently. Received: {self.n_distinct} of them. Lower n_members, "
+                "or add other learners."
+            )
+
+    def _seeded(self) -> Any:
+        own = clone(self.given, safe=False)
+        seeds = {
+            name: self.random_state
+            for name, value in _params(own).items()
+            if name.split("__")[-1] == "random_state" and value is None
+        }
+        return own.set_params(**seeds) if seeds else own
+
+
+def told(clusterer: Any, n_clusters: int) -> Any:
+    """Return a clone of a clusterer that finds so many clusters; `None` for `None`.
+
+    Raises:
+        ValueError: If it can't be told.
+    """
+    if clusterer is None:
+        return None
+    for name in _params(clusterer):
+        if name.split("__")[-1] in ("n_clusters", "n_components"):
+            return clone(clusterer, safe=False).set_params(**{name: n_clusters})
+    raise ValueError(
+        "Expected a clusterer that is told the number of clusters. "
+        f"Received: {clusterer!r}. Pass n_members=None."
+    )
+
+
+def _params(clusterer: Any) -> dict[str, Any]:
+    return clusterer.get_params() if hasattr(clusterer, "get_params") else {}
+
+
+def _check_found(labels: np.ndarray, n_clusters: int | None, clusterer: Any) -> None:
+    n_found = len(np.unique(labels[labels >= 0]))
+    if n_found == 0:
+        raise ValueError(
+            f"Expected clusters. Received: none from {clusterer!r}, which took all "
+            f"{len(labels)} learners for noise. Loosen its parameters."
+        )
+    if n_clusters not in (None, n_found):
+        raise ValueError(
+            f"Expected n_members={n_clusters} clusters. Received: {n_found} from "
+            f"{clusterer!r}. Pass n_members=None or n_members={n_found}, or change "
+            "the clusterer."
+        )

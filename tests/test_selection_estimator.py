@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+from selection_cases import pool
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from keras_micronets.edge.combine import RULES
+from keras_micronets.selection import (
+    EnsembleSelector,
+    as_combined,
+    combine,
+    fit_weights,
+    top_k,
+)
+from keras_micronets.selection.selection import Selection
+
+P, Y = pool(0, n_samples=40, coarse=False)
+X = np.moveaxis(P, 0, 1)
+
+
+def test_it_predicts_as_the_chosen_together():
+    selector = EnsembleSelector("top_k", 3).fit(X, Y)
+    expected = P[top_k(P, Y, 3).indices].mean(axis=0)
+    np.testing.assert_allclose(selector.predict_proba(X), expected)
+    np.testing.assert_array_equal(selector.predict(X), expected.argmax(axis=1))
+    assert selector.score(X, Y) == accuracy_score(Y, expected.argmax(axis=1))
+    np.testing.assert_array_equal(selector.classes_, [0, 1, 2])
+    assert selector.n_features_in_ == len(P)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_combinations(rule):
+    selector = EnsembleSelector("top_k", 3, combination=rule).fit(X, Y)
+    kept = P[selector.selection_.indices]
+    weights = fit_weights(kept, Y) if rule == "weights" else None
+    expected = combine(kept, rule=rule, weights=weights)
+    np.testing.assert_allclose(selector.predict_proba(X), expected)
+
+
+def test_weights_of_the_method_are_those_of_the_mean():
+    def uneven(probabilities, y, n_members, *, random_state=None):
+        labels = np.zeros(len(probabilities), int)
+        return Selection(np.array([1, 4]), labels, np.array([0.2, 0.8]), "uneven")
+
+    selector = EnsembleSelector(uneven).fit(X, Y)
+    expected = 0.2 * P[1] + 0.8 * P[4]
+    np.testing.assert_allclose(selector.predict_proba(X), expected, atol=1e-7)
+    how = as_combined(selector.selection_, P, Y, "vote")
+    assert how == {"rule": "vote", "weights": None}
+
+
+def test_scikit_learn_searches_with_it():
+    selector = EnsembleSelector("random_k", random_state=3)
+    copy = clone(selector)
+    assert copy.get_params() == selector.get_params()
+    assert copy.set_params(n_members=2).n_members == 2
+    scores = cross_val_score(selector, X, Y, cv=4, scoring="neg_log_loss")
+    assert scores.shape == (4,)
+    assert np.isfinite(scores).all()
+    grid = {"method": ["top_k", "cluster"], "n_members": [1, 3]}
+    search = GridSearchCV(selector, grid, scoring="accuracy", cv=3).fit(X, Y)
+    assert search.best_params_["method"] in grid["method"]
+    assert search.best_estimator_.predict(X).shape == Y.shape
+
+
+def test_bad_input():
+    with pytest.raises(NotFittedError):
+        EnsembleSelector().predict(X)
+    with pytest.raises(ValueError, match="samples, learners, classes"):
+        EnsembleSelector().fit(X[0], Y)
+    with pytest.raises(ValueError, match="method out of"):
+        EnsembleSelector("magic").fit(X, Y)
+    with pytest.raises(ValueError, match="combination='sum'"):
+        EnsembleSelector(combination="sum").fit(X, Y)
+    with pytest.raises(ValueError, match="predictions of 10 learners"):
+        EnsembleSelector().fit(X, Y).predict(X[:, :9])

@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from selection_cases import pools
+
+from keras_micronets.selection import (
+    apply_temperature,
+    fit_temperature,
+    negative_log_likelihood,
+)
+
+
+def predictor(seed, n_samples=80, n_classes=3, too_sure=1.0):
+    """Probabilities that are right as often as they say, then made surer."""
+    random = np.random.default_rng(seed)
+    p = random.dirichlet(np.full(n_classes, 0.7), n_samples) + 0.01
+    p /= p.sum(axis=1, keepdims=True)
+    y = (random.random((n_samples, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
+    p = p**too_sure
+    return p / p.sum(axis=1, keepdims=True), y
+
+
+def literal_scaling(p, temperature):
+    rows = []
+    for row in p:
+        powers = [max(float(q), 1e-7) ** (1 / temperature) for q in row]
+        rows.append([power / sum(powers) for power in powers])
+    return np.array(rows)
+
+
+def slope(inverse, p, y):
+    """Derivative of the loss: the mean logarithm expected, less that of the labels."""
+    scaled = literal_scaling(p, 1 / inverse)
+    logs = np.log(np.maximum(p, 1e-7))
+    return np.mean((scaled * logs).sum(axis=1) - logs[np.arange(len(y)), y])
+
+
+@given(pools(), st.floats(0.05, 20))
+@settings(max_examples=40, deadline=None)
+def test_scaling_against_loops(case, temperature):
+    p, _ = case
+    found = apply_temperature(p, temperature)
+    assert found.shape == p.shape
+    for ours, learner in zip(found, p, strict=True):
+        np.testing.assert_allclose(ours, literal_scaling(learner, temperature))
+    np.testing.assert_array_equal(apply_temperature(p[0], temperature), found[0])
+
+
+def test_scaling_by_hand():
+    np.testing.assert_allclose(apply_temperature([[0.9, 0.1]], 2), [[0.75, 0.25]])
+    np.testing.assert_allclose(
+        apply_temperature([[0.9, 0.1]], 0.5), [[81 / 82, 1 / 82]]
+    )
+    np.testing.assert_allclose(apply_temperature([[0.9, 0.1]], 1), [[0.9, 0.1]])
+    np.testing.assert_allclose(apply_temperature([[1.0, 0.0]], 1), [[1, 0]], atol=2e-7)
+
+
+def test_the_predicted_class_stays():
+    p, _ = predictor(2)
+    for temperature in (0.05, 0.7, 20):
+        scaled = apply_temperature(p, temperature)
+        np.testing.assert_array_equal(scaled.argmax(axis=1), p.argmax(axis=1))
+
+
+@given(st.integers(0, 10**6), st.floats(0.4, 3))
+@settings(max_examples=25, deadline=None)
+def test_the_slope_is_zero_at_the_temperature_found(seed, too_sure):
+    p, y = predictor(seed, too_sure=too_sure)
+    expected = 1 / brentq(slope, 1e-3, 100, (p, y), xtol=1e-12)
+    expected = min(max(expected, 0.05), 20)
+    assert fit_temperature(p, y) == pytest.approx(expected, rel=1e-4)
+
+
+@given(pools())
+@settings(max_examples=40, deadline=None)
+def test_no_other_temperature_is_better(case):
+    p, y = case[0][0], case[1]
+    found = fit_temperature(p, y)
+    assert 0.05 <= found <= 20
+
+    def loss(temperature):
+        return -np.log(literal_scaling(p, temperature)[np.arange(len(y)), y]).mean()
+
+    others = np.geomspace(0.05, 20, 60)
+    assert loss(found) <= min(map(loss, others)) + 1e-9
+    assert loss(found) <= loss(1.0) + 1e-12
+
+
+def test_nine_tenths_that_are_three_quarters():
+    p = [[0.9, 0.1]] * 4
+    assert fit_temperature(p, [0, 0, 0, 1]) == pytest.approx(2, rel=1e-5)
+    assert fit_temperature(np.float16(p), [0, 0, 0, 1]) == pytest.approx(2, rel=1e-3)
+    assert type(fit_temperature(p, [0, 0, 0, 1])) is float
+
+
+@pytest.mark.parametrize("before", [0.5, 1.7, 3.0])
+def test_what_was_scaled_before_is_undone(before):
+    p, y = predictor(4, n_samples=300)
+    found = fit_temperature(p, y)
+    scaled = apply_temperature(p, before)
+    assert fit_temperature(scaled, y) * before == pytest.approx(found, rel=1e-4)
+
+
+def test_a_predictor_that_is_too_sure_is_cooled():
+    p, y = predictor(5, n_samples=4000, too_sure=2.5)
+    found = fit_temperature(p, y)
+    assert found == pytest.approx(2.5, rel=0.1)
+    scaled = apply_temperature(p, found)
+    assert negative_log_likelihood(scaled, y) < negative_log_likelihood(p, y)
+    assert fit_temperature(scaled, y) == pytest.approx(1, rel=1e-4)
+
+
+def test_where_the_data_sets_no_limit():
+    y = np.arange(12) % 3
+    for sure in (0.5, 0.9, 1.0):
+        p = np.full((12, 3), (1 - sure) / 2)
+        p[range(12), y] = sure
+        assert fit_temperature(p, y) == 0.05
+        assert fit_temperature(p, (y + 1) % 3) == 20
+        assert fit_temperature(p, y, bounds=(0.5, 4)) == 0.5
+        assert fit_temperature(p, (y + 1) % 3, bounds=(0.5, 4)) == 4
+
+
+def test_equal_probabilities_tell_nothing():
+    y = np.arange(12) % 3
+    p = np.full((12, 3), 1 / 3)
+    assert fit_temperature(p, y) == 1
+    assert fit_temperature(p, y, bounds=(2, 5)) == 2
+    assert fit_temperature(p, y, bounds=(0.2, 0.5)) == 0.5
+    # A seventh and its rounding in half precision.
+    assert fit_temperature(np.full((7, 7), 1 / 7, np.float16), range(7)) == 1
+
+
+def test_a_certain_mistake_does_not_make_the_loss_infinite():
+    p, y = np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, 1]
+    found = fit_temperature(p, y)
+    # Three of four right: e^(z/T) = 3 * 2 with z the logarithm of 1e7.
+    assert found == pytest.approx(np.log(1e7) / np.log(6), rel=1e-4)
+    assert np.isfinite(apply_temperature(p, found)).all()
+
+
+def test_bad_input():
+    p, y = predictor(6)
+    for temperature in (0, -1, np.inf, np.nan):
+        with pytest.raises(ValueError, match="positive temperature"):
+            apply_temperature(p, temperature)
+    for bounds in ((0, 1), (2, 1), (1, 1), (1, np.inf), (np.nan, 2)):
+        with pytest.raises(ValueError, match="bounds"):
+            fit_temperature(p, y, bounds=bounds)
+    with pytest.raises(ValueError, match="one predictor"):
+        fit_temperature(p[None], y)
+    with pytest.raises(ValueError, match="labels of shape"):
+        fit_temperature(p, y[1:])
+    with pytest.raises(ValueError, match="from_logits=True"):
+        apply_temperature([[3.0, -2.0]], 2)
