@@ -18,6 +18,7 @@ _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 _CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
 _OFFSETS = [(r * x, r * y) for r in (13, 22, 34, 50, 70) for x, y in _SIDES + _CORNERS]
 _NO_ROOM = 1000
+_ONE_A_CLUSTER = ("accuracy", "loss", "medoid", "farthest")
 _Points = dict[int, tuple[float, float]]
 
 
@@ -55,7 +56,7 @@ def learners(
 
 
 def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
-    if report.representative not in ("accuracy", "medoid"):
+    if report.representative not in _ONE_A_CLUSTER:
         return
     shown = report.on_map
     keepers = {row.cluster: points[row.index] for row in shown if row.kept}

@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 from xml.etree.ElementTree import tostring
 
+from keras_micronets import _figures
 from keras_micronets.selection.report import tables, words
 from keras_micronets.selection.report.member_scores import mean_of
 from keras_micronets.selection.report.page_pictures import Picture, pictures
@@ -98,6 +99,7 @@ def write_report(
     write_report("report.html", probabilities, y, selection, names=names)
     ```
     """
+    _figures.new_axes()  # says at once what has to be installed
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
     report = selection_report(

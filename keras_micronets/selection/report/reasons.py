@@ -1,5 +1,7 @@
 """Why a learner was kept or not, in a few words."""
 
+from functools import partial
+
 import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
@@ -41,10 +43,10 @@ def _most_accurate(kept: bool, place: int, size: int) -> str:
     return f"best of {size}" if kept else _ranked(kept, place, size)
 
 
-def _nearest_centre(kept: bool, place: int, size: int) -> str:
+def _outstanding(kept_as: str, kept: bool, place: int, size: int) -> str:
     if size == 1:
         return "alone"
-    return f"nearest of {size}" if kept else "not nearest"
+    return f"{kept_as} of {size}" if kept else f"not {kept_as}"
 
 
 def _best_cluster(kept: bool, place: int, size: int) -> str:
@@ -61,6 +63,8 @@ def _ranked(kept: bool, place: int, size: int) -> str:
 
 _SAY = {
     "accuracy": _most_accurate,
-    "medoid": _nearest_centre,
+    "loss": partial(_outstanding, "lowest loss"),
+    "medoid": partial(_outstanding, "nearest"),
+    "farthest": partial(_outstanding, "farthest"),
     "best_cluster": _best_cluster,
 }

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
-from keras_micronets import _figures
 from keras_micronets.selection.report import _drawing as draw
 
 _SIZE = 4.2, 3.6
@@ -25,11 +24,7 @@ def as_svg(name: str, paint: Callable[[Any], None]) -> ElementTree.Element:
     Returns:
         The element. The same drawing always gives the same one, whatever style the
         user has set.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
     """
-    _figures.new_axes()  # says what to install
     from matplotlib import style
     from matplotlib.text import Text
 

@@ -13,12 +13,13 @@ def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
     """Find the function that made a selection, if it is one of ours, and its rivals."""
     import keras_micronets.selection as ways
 
-    name = selection.method.split()[0] if selection.method else ""
-    if name == "KMeans":
-        chosen = partial(ways.cluster, representative=selection.representative)
-        found = {"cluster": chosen}
-    else:
-        found = {name: getattr(ways, name)} if name in ways.__all__ else {}
+    known = {name: way for name, way in ways.METHODS.items() if name != "auto"}
+    names = (selection.method, selection.method.removesuffix(" by accuracy"))
+    found = {name: known[name] for name in names if name in known}
+    if selection.method == "KMeans":
+        found["cluster"] = partial(
+            ways.cluster, representative=selection.representative
+        )
     rivals = {name: getattr(ways, name) for name in _RIVALS if hasattr(ways, name)}
     return {**found, **rivals}
 
