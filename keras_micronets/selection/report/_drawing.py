@@ -46,13 +46,15 @@ def learners(
     ax: Any, report: SelectionReport, points: _Points, sizes: list[float] | None = None
 ) -> None:
     shown = [row for row in report.rows if row.index in points]
-    for row, area in zip(shown, sizes or [60] * len(shown), strict=True):
-        x, y = points[row.index]
-        fill = {"color": colour(row.cluster), "linewidths": 0}
-        ax.scatter(x, y, s=area, alpha=1 if row.kept else 0.55, zorder=3, **fill)
-        if row.kept:
-            ring = (np.sqrt(area) + 6) ** 2
-            ax.scatter(x, y, s=ring, facecolors="none", edgecolors=INK, zorder=4)
+    areas = np.array(sizes or [60] * len(shown))
+    kept = np.array([row.kept for row in shown], bool)
+    at = np.array([points[row.index] for row in shown]).reshape(-1, 2)
+    colours = np.array([colour(row.cluster) for row in shown])
+    for part, alpha in ((~kept, 0.55), (kept, 1)):
+        look = {"s": areas[part], "c": colours[part], "alpha": alpha}
+        ax.scatter(*at[part].T, **look, linewidths=0, zorder=3)
+    rings = (np.sqrt(areas[kept]) + 6) ** 2
+    ax.scatter(*at[kept].T, s=rings, facecolors="none", edgecolors=INK, zorder=4)
 
 
 def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:

@@ -66,7 +66,14 @@ def pictures(
         List of `Picture`.
     """
     random = np.random.RandomState(random_state)
-    made = _of_pairs(report, p)
+    shown = replace(report, rows=report.on_map)
+    sample = ""
+    if len(shown.rows) < len(report.rows):
+        sample = (
+            f" Shown are {len(shown.rows)} of {len(report.rows):,} learners: the kept "
+            "ones and a random sample of the others."
+        )
+    made = _of_pairs(shown, p, sample)
     if len(y) > 1:
         counts = _counts(report, n_members)
         scored = np.sort(random.permutation(len(p))[:_MOST_SCORED])
@@ -82,18 +89,11 @@ def pictures(
         )
         made += _of_members(scores, n_resamples, len(scored), len(p))
         made.append(_of_confidence(ensemble, y, temperature, random))
-    return made + _of_sizes(report)
+    return made + _of_sizes(shown, sample)
 
 
-def _of_pairs(report: SelectionReport, p: np.ndarray) -> list[Picture]:
-    shown = replace(report, rows=report.on_map)
+def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Picture]:
     distances = disagreement(p[[row.index for row in shown.rows]])
-    sample = ""
-    if len(shown.rows) < len(report.rows):
-        sample = (
-            f" Shown are {len(shown.rows)} of {len(report.rows):,} learners: the kept "
-            "ones and a random sample of the others."
-        )
     return [
         Picture(
             "map",
@@ -194,7 +194,7 @@ def _of_confidence(
     )
 
 
-def _of_sizes(report: SelectionReport) -> list[Picture]:
+def _of_sizes(report: SelectionReport, sample: str) -> list[Picture]:
     try:
         after = " after gzip" if size_key(report) == "gzip_bytes" else ""
     except ValueError:
@@ -205,7 +205,7 @@ def _of_sizes(report: SelectionReport) -> list[Picture]:
             "What the bytes buy",
             f"Size{after} against accuracy on the samples used for choosing. The star "
             "is the ensemble, at the size of its members together; up and to the left "
-            "is better.",
+            "is better." + sample,
             partial(_draw_bytes, report=report),
         )
     ]

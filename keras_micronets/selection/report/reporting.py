@@ -106,6 +106,8 @@ def _rows(
 ) -> tuple[LearnerRow, ...]:
     why = reasons(selection, found)
     positions = _positions(p, selection.indices)
+    places = np.argsort(found.order)
+    accuracies, losses = found.accuracies[places], found.losses[places]
     kept = set(selection.indices.tolist())
     return tuple(
         LearnerRow(
@@ -116,7 +118,9 @@ def _rows(
             why=why[i],
             map_x=positions.get(i, (None, None))[0],
             map_y=positions.get(i, (None, None))[1],
-            **measures(p[i], found.y),
+            accuracy=float(accuracies[i]),
+            negative_log_likelihood=float(losses[i]),
+            expected_calibration_error=float(expected_calibration_error(p[i], found.y)),
             **{key: values[i] for key, values in sizes.items()},
         )
         for i in range(len(p))
