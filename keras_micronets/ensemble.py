@@ -1,5 +1,6 @@
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private, selection
-from keras_micronets.edge.combine import RULES, combine
+from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
 from keras_micronets.export import (
     BundleMember,
@@ -15,7 +16,7 @@ from keras_micronets.export import (
     readable_again,
     write_bundle,
 )
-from keras_micronets.learners import LearnerPool
+from keras_micronets.learners import as_learners
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -35,32 +36,48 @@ def negative_log_likelihood(y_true, y_pred):
 class EnsemblePruner(keras.Model):
     """Keep the best representatives of a pool of learners, as one Keras model.
 
-    `prune` clusters the learners by what they predict on held-out data and keeps
-    one a cluster. From then on the ensemble predicts, evaluates, saves and loads
-    like any Keras model; its outputs are class probabilities. Only the members
-    are part of it, never the candidates.
+    `prune` compares the learners by what they predict on held-out data and keeps some:
+    by default it clusters them and keeps one a cluster. From then on the ensemble
+    predicts, evaluates, saves and loads like any Keras model; its outputs are class
+    probabilities. Only the members are part of it, never the candidates.
 
     Args:
-        learners: A `LearnerPool`; `None` for an ensemble that was loaded. Defaults
-            to `None`.
-        n_members: Integer, the number of clusters. With a `clusterer`, `None` or
-            the number that it finds. `None` is 4 for the default clusterer.
+        learners: A `LearnerPool`; a list of Keras models, paths of `.tflite` or
+            `.keras` files, and functions from inputs to probabilities; an array of
+            shape `(learners, samples, classes)`, what learners predict, of which
+            `prune(None, y)` then says which to keep; `None` for an ensemble that was
+            loaded. Defaults to `None`.
+        n_members: Integer, how many to keep, the number of clusters; for
+            `method="auto"` also several to choose among, for clusters `"silhouette"`
+            or `"loss"`. With a `clusterer`, `None` or the number that it finds. `None`
+            is 4 otherwise. Defaults to `None`.
+        method: How learners are chosen: a name out of `selection.METHODS`, as
+            `"cluster"`, `"greedy"` or `"top_k"`; `"auto"`, the one that does best in
+            cross-validation; or a function with the signature of these. Defaults to
+            `"cluster"`.
+        representative: For `"cluster"`, what is kept of each cluster: `"accuracy"`, the
+            most accurate learner (Prune2Edge's "diversity first"), `"loss"`,
+            `"medoid"`, `"farthest"`, or `"best_cluster"`, all learners of the most
+            accurate cluster ("accuracy first"); see `selection.cluster`. Defaults to
+            `"accuracy"`.
+        clusterer: For `"cluster"`, a scikit-learn clusterer. `None` for k-means.
             Defaults to `None`.
-        representative: What is kept of each cluster: `"accuracy"`, the most accurate
-            learner (Prune2Edge's "diversity first"); `"centroid"`, the one nearest
-            the centre; or `"best_cluster"`, all learners of the most accurate
-            cluster ("accuracy first"). Defaults to `"accuracy"`.
-        clusterer: A scikit-learn clusterer. `None` for k-means. Defaults to `None`.
-        combination: `"mean"` of the probabilities, `"vote"` with ties to the larger
-            mean, or `"weights"`: a weighted mean whose weights are fitted on the
-            data given to `prune`. Defaults to `"mean"`.
-        random_state: Integer that seeds the clusterer. Defaults to `None`.
+        budget: Number, what the members may cost together, instead of a method and
+            how many: see `selection.within_budget`. Defaults to `None`.
+        costs: What `budget` limits: `"gzip_bytes"` or `"n_bytes"` of the learners'
+            files, or one number a learner, as multiply-accumulates or milliseconds.
+            Defaults to `"gzip_bytes"`, for Keras models an estimate.
+        combination: `"mean"` of the probabilities, with the weights that the method
+            gives (`"greedy"` does); `"logit"`, the mean of their logarithms; `"vote"`
+            with ties to the larger mean; or `"weights"`: a weighted mean whose weights
+            are fitted on the data given to `prune`. Defaults to `"mean"`.
+        random_state: Integer that seeds the method. Defaults to `None`.
         **kwargs: `name`, `dtype` and so on, as for any Keras model.
 
     Attributes:
         selection_: The `selection.Selection`: indices, cluster labels, weights.
-        members_: The chosen models: Keras models, or `Member` objects that LiteRT
-            runs if the pool holds `.tflite` files.
+        members_: The chosen models: Keras models, `Member` objects that LiteRT runs
+            for `.tflite` files, or objects with a `predict` for functions.
         report_: A `selection.SelectionReport`; it prints as a table.
 
     Example:
@@ -81,20 +98,27 @@ class EnsemblePruner(keras.Model):
 
     def __init__(
         self,
-        learners: LearnerPool | None = None,
-        n_members: int | None = None,
+        learners=None,
+        n_members: int | str | Sequence[int] | None = None,
         *,
+        method: str | Callable = "cluster",
         representative: str = "accuracy",
         clusterer=None,
+        budget: float | None = None,
+        costs: str | Sequence[float] = "gzip_bytes",
         combination: str = "mean",
         random_state: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.learners = learners
+        # Not the list itself: Keras would take the candidates for layers.
+        self.learners = as_learners(learners)
         self.n_members = n_members
+        self.method = method
         self.representative = representative
         self.clusterer = clusterer
+        self.budget = budget
+        self.costs = costs
         self.combination = combination
         self.random_state = random_state
         self.members_ = []
@@ -108,7 +132,8 @@ class EnsemblePruner(keras.Model):
         """Choose the members on held-out data.
 
         Args:
-            x: Array of shape `(samples, ...)`. Neither training nor test data.
+            x: Array of shape `(samples, ...)`. Neither training nor test data. `None`
+                if the learners are bare probabilities.
             y: Labels, sparse `(samples,)` or one-hot `(samples, classes)`.
             batch_size: Integer, samples a batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
@@ -125,27 +150,44 @@ class EnsemblePruner(keras.Model):
         """
         self._check_prunable()
         probabilities = self.learners.predict(x, batch_size=batch_size, verbose=verbose)
-        n_members = self.n_members
-        if n_members is None and self.clusterer is None:
-            n_members = 4
-        chosen = selection.cluster(
-            probabilities,
-            y,
-            n_members,
-            clusterer=self.clusterer,
-            representative=self.representative,
-            random_state=self.random_state,
-        )
-        kept = probabilities[chosen.indices]
-        weights = None
-        if self.combination == "weights":
-            weights = [float(w) for w in selection.fit_weights(kept, y)]
+        chosen = self._choose(probabilities, y)
+        how = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
-        report = self._make_report(probabilities, y, chosen, weights)
-        self._set_members(learners, weights)
+        report = self._make_report(probabilities, y, chosen, how)
+        self._set_members(learners, how["weights"])
         self.selection_ = chosen
         self.report_ = report
         return self
+
+    def _choose(self, probabilities, y):
+        seed = self.random_state
+        if self.budget is not None:
+            return selection.within_budget(
+                probabilities, y, self.budget, costs=self._costs(), random_state=seed
+            )
+        n_members = self.n_members
+        if n_members is None and self.clusterer is None:
+            n_members = 4
+        options = {}
+        if self.method == "cluster":
+            options = {
+                "clusterer": self.clusterer,
+                "representative": self.representative,
+            }
+        method = selection.as_method(self.method)
+        return method(probabilities, y, n_members, random_state=seed, **options)
+
+    def _costs(self):
+        if not isinstance(self.costs, str):
+            return self.costs
+        costs = [getattr(learner, self.costs) for learner in self.learners]
+        if None in costs:
+            raise ValueError(
+                f"Expected learners whose {self.costs} are known. Received: "
+                f"{self.learners[costs.index(None)].name!r}, of which they are not. "
+                "Give `costs` as numbers, one a learner."
+            )
+        return costs
 
     def call(self, inputs, training=False):
         self._check_pruned()
@@ -157,9 +199,12 @@ class EnsemblePruner(keras.Model):
                 )
             ]
         )
-        return combine(
-            probabilities, rule=self.combination, weights=self.weights_, xp=ops
-        )
+        return combine(probabilities, **self._rule(), xp=ops)
+
+    def _rule(self):
+        if self.weights_ is None:
+            return {"rule": self.combination}
+        return {"rule": "weights", "weights": self.weights_}
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """Configure the ensemble as any Keras model.
@@ -226,7 +271,7 @@ class EnsemblePruner(keras.Model):
             return write_bundle(
                 filepath,
                 members,
-                combination=self.combination,
+                combination=self._rule()["rule"],
                 weights=self.weights_,
                 class_names=class_names,
                 preprocessing=preprocessing,
@@ -242,16 +287,19 @@ class EnsemblePruner(keras.Model):
         if not self._is_keras():
             raise ValueError(
                 "Expected members that are Keras models: only these can be saved. "
-                "Received: members that LiteRT runs. Use `export`, or prune the pool "
-                "of Keras learners that they were made from."
+                "Received: others. Use `export` for .tflite files, or prune Keras "
+                "models."
             )
         super().save(filepath, *args, **kwargs)
 
     def get_config(self):
         members = [keras.saving.serialize_keras_object(m) for m in self.members_]
+        for member in members:
+            member.pop("compile_config", None)  # the ensemble's own counts
         return {
             **super().get_config(),
             "n_members": self.n_members,
+            "method": self.method if isinstance(self.method, str) else "cluster",
             "representative": self.representative,
             "combination": self.combination,
             "random_state": self.random_state,
@@ -281,6 +329,8 @@ class EnsemblePruner(keras.Model):
     def _set_members(self, learners, weights):
         members = [learner.load() for learner in learners]
         self.learners_ = tuple(learners)
+        if any(member is None for member in members):  # bare probabilities
+            return
         self._track_members(members, [x.from_logits for x in learners], weights)
 
     def _track_members(self, members, from_logits, weights):
@@ -293,7 +343,7 @@ class EnsemblePruner(keras.Model):
             setattr(self, name, None)  # compiled for other members
 
     def _member_probabilities(self, member, from_logits, inputs):
-        if isinstance(member, Member):
+        if not isinstance(member, keras.Model):
             return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
         outputs = member(inputs, training=False)
         outputs = ops.cast(outputs, "float32")
@@ -303,9 +353,9 @@ class EnsemblePruner(keras.Model):
         return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
     def _is_keras(self):
-        return not any(isinstance(member, Member) for member in self.members_)
+        return all(isinstance(member, keras.Model) for member in self.members_)
 
-    def _make_report(self, probabilities, y, chosen, weights):
+    def _make_report(self, probabilities, y, chosen, how):
         learners = list(self.learners)
         kept = probabilities[chosen.indices]
         return selection.selection_report(
@@ -317,9 +367,7 @@ class EnsemblePruner(keras.Model):
             # A .keras file is no measure of what goes to the device.
             n_bytes=[None if x.is_keras else x.n_bytes for x in learners],
             gzip_bytes=[learner.gzip_bytes for learner in learners],
-            ensemble_probabilities=combine(
-                kept, rule=self.combination, weights=weights
-            ),
+            ensemble_probabilities=combine(kept, **how),
         )
 
     def _export_members(self, folder, quantization, representative_data):
@@ -327,6 +375,11 @@ class EnsemblePruner(keras.Model):
         for i, model in enumerate(self.members_):
             if isinstance(model, Member):
                 path = self.learners_[i].path
+            elif not isinstance(model, keras.Model):
+                raise ValueError(
+                    "Expected members that are Keras models or .tflite files: no other "
+                    f"can be exported. Received: {self._member_name(i)!r}, a function."
+                )
             else:
                 path = folder / f"{i}.tflite"
                 export_tflite(
@@ -361,7 +414,7 @@ class EnsemblePruner(keras.Model):
         probabilities = np.stack(
             [Member(m.model, from_logits=m.from_logits).predict(x) for m in members]
         )
-        together = combine(probabilities, rule=self.combination, weights=self.weights_)
+        together = combine(probabilities, **self._rule())
         y = selection.as_labels(y, together.shape[-1], len(x))
         scores = selection.accuracy(probabilities, y)
         return {
@@ -379,13 +432,18 @@ class EnsemblePruner(keras.Model):
                 "Received: learners=None. A loaded ensemble predicts; to choose anew, "
                 "make one with `EnsemblePruner(pool)`."
             )
-        if self.combination not in RULES:
+        if self.method != "cluster" and self.clusterer is not None:
             raise ValueError(
-                f"Expected `combination` to be one of {RULES}. "
-                f"Received: combination={self.combination!r}."
+                "Expected method='cluster' with a clusterer. "
+                f"Received: method={self.method!r}."
             )
 
     def _check_pruned(self):
+        if not self.members_ and self.learners_:
+            raise ValueError(
+                f"The ensemble {self.name!r} was chosen among bare probabilities: "
+                "there are no models. `selection_` says which to load."
+            )
         if not self.members_:
             raise ValueError(
                 f"The ensemble {self.name!r} has no members yet. Call "
@@ -394,6 +452,6 @@ class EnsemblePruner(keras.Model):
 
 
 def _input_shape(member):
-    if isinstance(member, Member):
-        return (None, *member.input_shape)
-    return member.input_shape
+    if isinstance(member, keras.Model):
+        return member.input_shape
+    return (None, *member.input_shape) if isinstance(member, Member) else None

@@ -244,6 +244,12 @@ def test_many_learners_samples_and_classes(n_samples):
         np.testing.assert_array_equal(found[:, i], found[i])
 
 
+def test_classes_beyond_a_byte():
+    p = of_predictions([[0, 1], [256, 1], [0, 299]], 300)
+    found = diversity.disagreement(p) * 2
+    np.testing.assert_array_equal(found, [[0, 1, 1], [1, 0, 2], [1, 2, 0]])
+
+
 def test_blocks_of_learners(monkeypatch):
     p, y = pool(1, n_learners=20)
     whole = all_measures(p, y)

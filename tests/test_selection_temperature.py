@@ -129,6 +129,8 @@ def test_equal_probabilities_tell_nothing():
     assert fit_temperature(p, y) == 1
     assert fit_temperature(p, y, bounds=(2, 5)) == 2
     assert fit_temperature(p, y, bounds=(0.2, 0.5)) == 0.5
+    p[:, 0] += 1e-15
+    assert fit_temperature(p, y) == 1
     # A seventh and its rounding in half precision.
     assert fit_temperature(np.full((7, 7), 1 / 7, np.float16), range(7)) == 1
 

@@ -21,7 +21,17 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
     ood_auroc,
 )
+from keras_micronets.selection.ordering.contributions import epic, mdep
 from keras_micronets.selection.ordering.controls import random_k, top_k
+from keras_micronets.selection.ordering.drep import drep
+from keras_micronets.selection.ordering.elimination import backward_elimination
+from keras_micronets.selection.ordering.greedy import greedy, reduced_error
+from keras_micronets.selection.ordering.kappa import kappa_pruning
+from keras_micronets.selection.ordering.signatures import (
+    complementariness,
+    margin_distance,
+    orientation_ordering,
+)
 from keras_micronets.selection.report.mapping import (
     prediction_distances,
     prediction_map,
@@ -64,18 +74,27 @@ __all__ = [
     "as_labels",
     "as_method",
     "auto",
+    "backward_elimination",
     "brier_score",
     "check_probabilities",
     "cluster",
     "combine",
+    "complementariness",
     "disagreement",
     "diversity",
+    "drep",
+    "epic",
     "expected_calibration_error",
     "fit_temperature",
     "fit_weights",
+    "greedy",
     "held_out_losses",
+    "kappa_pruning",
+    "margin_distance",
+    "mdep",
     "negative_log_likelihood",
     "ood_auroc",
+    "orientation_ordering",
     "plot_accuracy_bytes",
     "plot_curves",
     "plot_dendrogram",
@@ -86,6 +105,7 @@ __all__ = [
     "prediction_map",
     "prune2edge",
     "random_k",
+    "reduced_error",
     "scores_by_members",
     "selection_report",
     "top_k",

@@ -23,9 +23,11 @@ from keras_micronets.selection.validation import (
     check_probabilities,
 )
 
-#: What `auto` tries by default: all but the controls and what grows with the square of
-#: the pool.
-TRIED = [name for name in SINGLE if name not in ("random_k", "prune2edge")]
+_CONTROLS = ("random_k", "prune2edge")
+_QUADRATIC = ("backward_elimination", "kappa_pruning")
+#: What `auto` tries by default: not the controls, nor what grows with the square of the
+#: pool.
+TRIED = [name for name in SINGLE if name not in _CONTROLS + _QUADRATIC]
 
 
 def auto(

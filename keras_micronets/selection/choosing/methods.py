@@ -5,7 +5,17 @@ from functools import partial
 
 from keras_micronets.selection.clustering.cluster import cluster
 from keras_micronets.selection.clustering.published import prune2edge
+from keras_micronets.selection.ordering.contributions import epic, mdep
 from keras_micronets.selection.ordering.controls import random_k, top_k
+from keras_micronets.selection.ordering.drep import drep
+from keras_micronets.selection.ordering.elimination import backward_elimination
+from keras_micronets.selection.ordering.greedy import greedy, reduced_error
+from keras_micronets.selection.ordering.kappa import kappa_pruning
+from keras_micronets.selection.ordering.signatures import (
+    complementariness,
+    margin_distance,
+    orientation_ordering,
+)
 from keras_micronets.selection.selection import Selection
 
 Method = Callable[..., Selection]
@@ -14,6 +24,17 @@ SINGLE: dict[str, Method] = {
     "top_k": top_k,
     "top_k by loss": partial(top_k, by="loss"),
     "random_k": random_k,
+    "greedy": greedy,
+    "greedy by error": partial(greedy, loss="error"),
+    "reduced_error": reduced_error,
+    "backward_elimination": backward_elimination,
+    "complementariness": complementariness,
+    "margin_distance": margin_distance,
+    "orientation_ordering": orientation_ordering,
+    "mdep": mdep,
+    "epic": epic,
+    "drep": drep,
+    "kappa_pruning": kappa_pruning,
     "cluster": cluster,
     "cluster by loss": partial(cluster, representative="loss"),
     "cluster on log_probabilities": partial(cluster, on="log_probabilities"),

@@ -13,15 +13,17 @@ def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
     """Find the function that made a selection, if it is one of ours, and its rivals."""
     import keras_micronets.selection as ways
 
-    known = {name: way for name, way in ways.METHODS.items() if name != "auto"}
-    names = (selection.method, selection.method.removesuffix(" by accuracy"))
-    found = {name: known[name] for name in names if name in known}
-    if selection.method == "KMeans":
-        found["cluster"] = partial(
-            ways.cluster, representative=selection.representative
-        )
-    rivals = {name: getattr(ways, name) for name in _RIVALS if hasattr(ways, name)}
-    return {**found, **rivals}
+    name, _, kind = selection.method.partition(" by ")
+    rivals = {rival: getattr(ways, rival) for rival in _RIVALS if rival != name}
+    if name == "KMeans":
+        chosen = partial(ways.cluster, representative=selection.representative)
+        return {"cluster": chosen, **rivals}
+    if name not in ways.__all__:
+        return rivals
+    chosen = getattr(ways, name)
+    if kind:
+        chosen = partial(chosen, **{"by" if name == "top_k" else "loss": kind})
+    return {selection.method: chosen, **rivals}
 
 
 def title(report: SelectionReport) -> str:
