@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 from selection_cases import pool
 
-from keras_micronets.selection import Selection, accuracy, top_k, write_report
+from keras_micronets.selection import (
+    METHODS,
+    Selection,
+    accuracy,
+    top_k,
+    write_report,
+)
+from keras_micronets.selection.report.words import methods
 
 matplotlib = pytest.importorskip("matplotlib")
 
 EVIL = "<script>alert('x')</script>$\\frac$ & \"id=\" \x00"
 SHOWN = EVIL.replace("\x00", "\ufffd")
 FIGURES = ["map", "tree", "matrix", "accuracy", "likelihood", "reliability", "bytes"]
+
+
+def uncertain(p, y, n_members, *, random_state):
+    return Selection.uniform([0], np.zeros(len(p), int), method="within_budget")
 
 
 class Page(HTMLParser):
@@ -163,6 +174,22 @@ def test_given_methods_members_and_temperature(inputs, tmp_path):
     assert set(seen) == {1, 5}
     assert "my $way$" in page
     assert "The temperature is 1.50, on all samples" in page
+
+
+@pytest.mark.parametrize(
+    "choose", [*map(METHODS.get, sorted(METHODS.keys() - {"auto"})), uncertain]
+)
+def test_finds_the_method_that_chose(choose):
+    p, y = pool(5, 9, 40)
+    chosen = choose(p, y, 3, random_state=0)
+    found = methods(chosen)
+    assert {"greedy", "random_k"} - {chosen.method.split()[0]} <= set(found)
+    if choose is uncertain:
+        assert set(found) == {"greedy", "top_k", "random_k"}
+    elif chosen.method != "AgglomerativeClustering":
+        again = next(iter(found.values()))(p, y, 3, random_state=0)
+        assert again.method == chosen.method
+        assert again.representative == chosen.representative
 
 
 @pytest.mark.slow

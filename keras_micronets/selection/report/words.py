@@ -18,9 +18,9 @@ def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
     if name == "KMeans":
         chosen = partial(ways.cluster, representative=selection.representative)
         return {"cluster": chosen, **rivals}
-    if name not in ways.__all__:
+    if name not in ways.METHODS or name == "auto":
         return rivals
-    chosen = getattr(ways, name)
+    chosen = ways.METHODS[name]
     if kind:
         chosen = partial(chosen, **{"by" if name == "top_k" else "loss": kind})
     return {selection.method: chosen, **rivals}
