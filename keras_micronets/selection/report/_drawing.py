@@ -77,10 +77,13 @@ def ensemble_label(report: SelectionReport, at: tuple[float, float]) -> dict[str
     return {"text": text, "xy": at, "color": _STAR, "weight": "bold"}
 
 
-def kept_labels(report: SelectionReport, points: _Points) -> list[dict[str, Any]]:
+def kept_labels(
+    ax: Any, report: SelectionReport, points: _Points
+) -> list[dict[str, Any]]:
+    room = min(24, int(4 * ax.figure.get_figwidth()))
     return [
         {
-            "text": f"{shorten(row.name, 24)}\n{row.accuracy:.1%}",
+            "text": f"{shorten(row.name, room)}\n{row.accuracy:.1%}",
             "xy": points[row.index],
             "color": INK,
         }
@@ -107,17 +110,19 @@ def size_axes(ax: Any, sizes: list[float]) -> None:
 def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
     """Write each label beside its point, where it covers least.
 
-    A label that finds no place beside those already there is left out.
+    A label that finds no place beside those already there, or none that leaves the
+    points with labels free, is left out.
     """
     figure = ax.figure.canvas.figure
     figure.draw_without_rendering()
     reach = 6 * figure.dpi / 72
-    marks = [*points.values(), *(item["xy"] for item in labels)]
-    taken = ax.transData.transform(marks) if marks else np.empty((0, 2))
+    places = np.array([*points.values()]).reshape(-1, 2)
+    taken = ax.transData.transform(places)
+    named = ax.transData.transform([item["xy"] for item in labels] or np.empty((0, 2)))
     written: list[Any] = []
     for item in labels:
         note = _note(ax, item)
-        box = _place(note, ax, taken, reach, written)
+        box = _place(note, ax, taken, named, reach, written)
         if box is None:
             note.remove()
         else:
@@ -145,7 +150,12 @@ def _leader(ax: Any, mark: tuple[float, float], offset: tuple[float, float]) -> 
 
 
 def _place(
-    note: Any, ax: Any, taken: np.ndarray, reach: float, written: list[Any]
+    note: Any,
+    ax: Any,
+    taken: np.ndarray,
+    named: np.ndarray,
+    reach: float,
+    written: list[Any],
 ) -> Any:
     mark = ax.transData.transform(note.xy)
     pixels = ax.figure.dpi / 72
@@ -153,9 +163,12 @@ def _place(
     for offset in _OFFSETS:
         box = _move(note, offset)
         outside = not (ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max))
-        cost = _NO_ROOM * (outside + sum(map(box.overlaps, written)))
-        cost += _covered(box, taken, reach)
-        cost += _crossed(mark, mark + pixels * np.array(offset), taken, reach)
+        hidden = outside + sum(map(box.overlaps, written)) + _covered(box, named, reach)
+        end = mark + pixels * np.array(offset)
+        cost = _NO_ROOM * hidden + _covered(box, taken, reach)
+        cost += _crossed(mark, end, taken, reach) + 5 * _crossed(
+            mark, end, named, reach
+        )
         if cost < best_cost:
             best, best_cost = offset, cost
     return None if best is None else _move(note, best)

@@ -100,7 +100,8 @@ def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Pictur
             "Who predicts alike",
             "Each point is a learner, a larger one more accurate; the closer two are, "
             "the more alike the probabilities they predict. Kept learners are ringed "
-            "and named; colours are clusters, noise is grey." + sample,
+            "and, where there is room, named; colours are clusters, noise is grey."
+            + sample,
             partial(draw_map, report=shown),
         ),
         Picture(

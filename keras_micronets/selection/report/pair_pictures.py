@@ -62,7 +62,7 @@ def draw_dendrogram(ax: Any, report: SelectionReport, distances: np.ndarray) -> 
     leaves = _leaves(tree, report.rows)
     _branches(ax, tree)
     for place, rows in enumerate(leaves):
-        _leaf(ax, place, rows, alone=len(leaves) == len(report.rows))
+        _leaf(ax, place, rows, size=4 if len(leaves) <= _MOST_LEAVES / 2 else 3)
     top = 100 * tree[:, 2].max(initial=0) or 1
     ax.set_xlim(1.05 * top, -0.05 * top)
     ax.set_ylim(len(leaves) - 0.3, -0.7)
@@ -179,14 +179,15 @@ def _branches(ax: Any, tree: np.ndarray) -> None:
         ax.plot(x, y, color=draw.NOISE, linewidth=1, zorder=2)
 
 
-def _leaf(ax: Any, place: int, rows: list[LearnerRow], *, alone: bool) -> None:
-    area = 16 if alone else 8 + 6 * np.sqrt(len(rows))
+def _leaf(ax: Any, place: int, rows: list[LearnerRow], size: float) -> None:
+    size += np.sqrt(len(rows) - 1) / 2
     ((cluster, _),) = Counter(row.cluster for row in rows).most_common(1)
     mark = {"clip_on": False, "zorder": 3}
-    ax.scatter(0, place, s=area, color=draw.colour(cluster), linewidths=0, **mark)
+    fill = {"color": draw.colour(cluster), "linewidths": 0}
+    ax.scatter(0, place, s=size**2, **fill, **mark)
     if any(row.kept for row in rows):
         ring = {"facecolors": "none", "edgecolors": draw.INK, "linewidths": 1}
-        ax.scatter(0, place, s=(np.sqrt(area) + 4) ** 2, **ring, **mark)
+        ax.scatter(0, place, s=(size + 3) ** 2, **ring, **mark)
 
 
 def _name(rows: list[LearnerRow], *, everyone: bool = False) -> str:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
     """Draw the learners as a map: those that predict alike lie close together.
 
-    Colours are clusters; kept learners are ringed and named, and a line joins each to
-    those that it stands for. The larger a point, the more accurate the learner.
+    Colours are clusters. Kept learners are ringed and, where there is room, named; a
+    line joins each to those that it stands for. The larger a point, the more accurate
+    the learner.
 
     Args:
         report: A `SelectionReport`.
@@ -48,7 +49,7 @@ def draw_map(ax: Any, report: SelectionReport) -> None:
     draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
     ax.margins(0.12)
     ax.set_aspect("equal", adjustable="datalim")
-    draw.label(ax, draw.kept_labels(report, points), points)
+    draw.label(ax, draw.kept_labels(ax, report, points), points)
 
 
 def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
@@ -95,7 +96,7 @@ def draw_accuracy_bytes(ax: Any, report: SelectionReport) -> None:
         if getattr(row, key) is not None
     }
     draw.learners(ax, report, points)
-    labels = draw.kept_labels(report, points)
+    labels = draw.kept_labels(ax, report, points)
     if report.ensemble[key] is not None:
         star = report.ensemble[key] / 1000, 100 * report.ensemble["accuracy"]
         draw.ensemble(ax, star)
