@@ -32,8 +32,12 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         "keras_micronets",
         f"{wheel.name[: -len('-py3-none-any.whl')]}.dist-info",
     }
-    sources = ROOT.glob("keras_micronets/**/*.py")
+    sources = [
+        *ROOT.glob("keras_micronets/**/*.py"),
+        *ROOT.glob("keras_micronets/**/*.html"),
+    ]
     assert {str(path.relative_to(ROOT)) for path in sources} <= set(names)
+    assert "keras_micronets/selection/report/page.html" in names
 
 
 @pytest.mark.slow

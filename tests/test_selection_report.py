@@ -58,6 +58,10 @@ def test_the_ensemble_is_the_weighted_mean_and_the_sum_of_bytes():
     assert report.ensemble["negative_log_likelihood"] == pytest.approx(nll)
     assert report.ensemble["n_bytes"] == 7
     assert report.ensemble["gzip_bytes"] is None
+    timed = make(milliseconds=[None, 0.5, 1, 1, 0.25, 1])
+    assert timed.ensemble["milliseconds"] == 0.75
+    assert timed.rows[0].milliseconds is None
+    assert "ms" in str(timed).splitlines()[0].split()
     given = make(ensemble_probabilities=np.eye(3)[y])
     assert given.ensemble["accuracy"] == 1
 
@@ -85,6 +89,8 @@ def test_reasons():
     assert why(chosen((0, 1), (0, 1, 1, 1, 1, 1)))[0] == "alone"
     central = why(chosen((0, 3), representative="medoid"))
     assert central[:4] == ["nearest of 2", "not nearest", "not nearest", "nearest of 3"]
+    lowest = why(chosen((0, 3), representative="loss"))
+    assert lowest[:2] == ["lowest loss of 2", "not lowest loss"]
     best = why(chosen((0, 1), representative="best_cluster"))
     assert best[1:] == ["best cluster", *["other cluster"] * 3, "noise"]
     top = why(selection.top_k(p, y, 2))
@@ -134,7 +140,24 @@ def test_to_dict_is_json():
     assert values["method"] == "KMeans"
 
 
-@pytest.mark.parametrize("name", ["sparsity", "n_bytes", "gzip_bytes"])
+@pytest.mark.slow
+def test_the_map_of_many_learners_shows_the_kept_and_a_sample():
+    p, y = pool(330)
+    choice = selection.top_k(p, y, 3)
+    names = [str(i) for i in range(330)]
+    report = selection_report(p, y, choice, names=names)
+    assert len(report.on_map) == 300
+    assert set(report.kept) <= set(report.on_map)
+    hidden = [row for row in report.rows if row.map_y is None]
+    assert len(hidden) == 30
+    again = selection_report(p, y, choice, names=names)
+    assert again.on_map == report.on_map
+    many = selection_report(p, y, selection.top_k(p, y, 310), names=names)
+    assert len(many.on_map) == 300
+    assert all(row.kept for row in many.on_map)
+
+
+@pytest.mark.parametrize("name", ["sparsity", "n_bytes", "gzip_bytes", "milliseconds"])
 def test_columns_of_wrong_length(name):
     with pytest.raises(ValueError, match=f"{name} to have 6 values.*Received: 2"):
         make(**{name: [1, 2]})

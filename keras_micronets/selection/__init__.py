@@ -12,7 +12,6 @@ from keras_micronets.selection.combination import as_combined
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.estimator import EnsembleSelector
-from keras_micronets.selection.mapping import prediction_distances, prediction_map
 from keras_micronets.selection.metrics import (
     accuracy,
     adaptive_calibration_error,
@@ -33,9 +32,26 @@ from keras_micronets.selection.ordering.signatures import (
     margin_distance,
     orientation_ordering,
 )
-from keras_micronets.selection.pictures import plot_accuracy_bytes, plot_map
-from keras_micronets.selection.report import LearnerRow, SelectionReport
-from keras_micronets.selection.reporting import selection_report
+from keras_micronets.selection.report.mapping import (
+    prediction_distances,
+    prediction_map,
+)
+from keras_micronets.selection.report.member_scores import (
+    MemberScores,
+    scores_by_members,
+)
+from keras_micronets.selection.report.page import write_report
+from keras_micronets.selection.report.pair_pictures import (
+    plot_dendrogram,
+    plot_disagreement,
+)
+from keras_micronets.selection.report.pictures import plot_accuracy_bytes, plot_map
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report.reporting import selection_report
+from keras_micronets.selection.report.score_pictures import (
+    plot_curves,
+    plot_reliability,
+)
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 from keras_micronets.selection.validation import as_labels, check_probabilities
@@ -47,6 +63,7 @@ __all__ = [
     "Choice",
     "EnsembleSelector",
     "LearnerRow",
+    "MemberScores",
     "Selection",
     "SelectionReport",
     "accuracy",
@@ -79,13 +96,19 @@ __all__ = [
     "ood_auroc",
     "orientation_ordering",
     "plot_accuracy_bytes",
+    "plot_curves",
+    "plot_dendrogram",
+    "plot_disagreement",
     "plot_map",
+    "plot_reliability",
     "prediction_distances",
     "prediction_map",
     "prune2edge",
     "random_k",
     "reduced_error",
+    "scores_by_members",
     "selection_report",
     "top_k",
     "within_budget",
+    "write_report",
 ]

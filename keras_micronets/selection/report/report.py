@@ -5,12 +5,16 @@ from typing import Any, NamedTuple
 
 _WIDTH = 100
 _MOST_ROWS = 40
-_FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB"]
-_HEADER = ["", "learner", "cluster", *_FIGURES, "why"]
+FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
+_HEADER = ["", "learner", "cluster", *FIGURES, "why"]
 
 
 class LearnerRow(NamedTuple):
-    """One learner in a `SelectionReport`; what is not known is `None`."""
+    """One learner in a `SelectionReport`; what is not known is `None`.
+
+    The map of a large pool shows the kept learners and some others: those that are not
+    on it have no `map_x` and `map_y`.
+    """
 
     index: int
     name: str
@@ -23,8 +27,9 @@ class LearnerRow(NamedTuple):
     sparsity: float | None
     n_bytes: int | None
     gzip_bytes: int | None
-    map_x: float
-    map_y: float
+    map_x: float | None
+    map_y: float | None
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,8 +47,8 @@ class SelectionReport:
             predict different classes; `None` for a single learner.
         disagreement_kept: The same among the kept.
         ensemble: Dictionary of the ensemble's `accuracy`, `negative_log_likelihood`
-            and `expected_calibration_error` on these samples, its `n_bytes` and its
-            `gzip_bytes` (sums over the kept, or `None`).
+            and `expected_calibration_error` on these samples, its `n_bytes`, its
+            `gzip_bytes` and its `milliseconds` (sums over the kept, or `None`).
     """
 
     rows: tuple[LearnerRow, ...]
@@ -58,6 +63,11 @@ class SelectionReport:
     def kept(self) -> tuple[LearnerRow, ...]:
         """The rows of the kept learners."""
         return tuple(row for row in self.rows if row.kept)
+
+    @property
+    def on_map(self) -> tuple[LearnerRow, ...]:
+        """The rows of the learners that the map shows."""
+        return tuple(row for row in self.rows if row.map_x is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as a dictionary that `json.dumps` takes.
@@ -89,21 +99,23 @@ def _table(report: SelectionReport) -> list[str]:
 
 def _cells(row: LearnerRow) -> list[str]:
     mark, label = "*" if row.kept else "", str(row.cluster) if row.cluster >= 0 else "-"
-    return [mark, row.name, label, *_figures(row._asdict()), row.why]
+    return [mark, row.name, label, *figures(row._asdict()), row.why]
 
 
 def _ensemble_cells(report: SelectionReport) -> list[str]:
-    figures = _figures({"sparsity": None, **report.ensemble})
-    return ["*", f"ensemble of {len(report.kept)}", "", *figures, ""]
+    return ["*", f"ensemble of {len(report.kept)}", "", *figures(report.ensemble), ""]
 
 
-def _figures(values: dict[str, Any]) -> list[str]:
+def figures(values: dict[str, Any]) -> list[str]:
+    """Write the figures of a learner or an ensemble; empty where not known."""
+    zeros, milliseconds = values.get("sparsity"), values["milliseconds"]
     return [
         f"{values['accuracy']:.2%}",
         f"{values['negative_log_likelihood']:.3f}",
         f"{values['expected_calibration_error']:.3f}",
-        "" if values["sparsity"] is None else f"{values['sparsity']:.0%}",
+        "" if zeros is None else f"{zeros:.0%}",
         *(_kilobytes(values[key]) for key in ("n_bytes", "gzip_bytes")),
+        "" if milliseconds is None else f"{milliseconds:.3g}",
     ]
 
 

@@ -5,17 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.diversity import disagreement
-from keras_micronets.selection.mapping import prediction_distances, prediction_map
+from keras_micronets.selection.blocks import as_numbers
+from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.metrics import (
     accuracy,
     expected_calibration_error,
     negative_log_likelihood,
 )
-from keras_micronets.selection.reasons import reasons
-from keras_micronets.selection.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report.mapping import (
+    prediction_distances,
+    prediction_map,
+)
+from keras_micronets.selection.report.reasons import reasons
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import as_labels, check_probabilities
+from keras_micronets.selection.validation import check_probabilities
+
+_MOST_ON_MAP = 300
 
 
 def selection_report(
@@ -27,6 +33,7 @@ def selection_report(
     sparsity: Sequence[float | None] | None = None,
     n_bytes: Sequence[int | None] | None = None,
     gzip_bytes: Sequence[int | None] | None = None,
+    milliseconds: Sequence[float | None] | None = None,
     ensemble_probabilities: Any = None,
 ) -> SelectionReport:
     """Report who was kept, why, and what it is worth.
@@ -42,11 +49,14 @@ def selection_report(
         n_bytes: Sequence of integers, the size of each learner's file in bytes;
             `None` where not known. Defaults to `None`.
         gzip_bytes: The same after gzip. Defaults to `None`.
+        milliseconds: Sequence of floats, the time that each learner takes for one
+            sample; `None` where not known. Defaults to `None`.
         ensemble_probabilities: Array of shape `(samples, classes)`: what the ensemble
             predicts. Defaults to `None`: the mean, weighted as in `selection`.
 
     Returns:
-        A `SelectionReport`.
+        A `SelectionReport`. Of more than 300 learners, the map shows the kept ones and
+        a sample of the others, the same at every call.
 
     Raises:
         ValueError: If data is bad or a sequence has not one value a learner.
@@ -59,62 +69,80 @@ def selection_report(
     ```
     """
     p = check_probabilities(probabilities)
-    y = as_labels(y, p.shape[2], p.shape[1])
+    found = Candidates(p, y)
     _check_length("selection.labels", selection.labels, len(p))
     _check_length("names", names, len(p))
     sizes = {
         "sparsity": _column("sparsity", sparsity, float, len(p)),
         "n_bytes": _column("n_bytes", n_bytes, int, len(p)),
         "gzip_bytes": _column("gzip_bytes", gzip_bytes, int, len(p)),
+        "milliseconds": _column("milliseconds", milliseconds, float, len(p)),
     }
     if ensemble_probabilities is None:
-        ensemble_probabilities = np.average(
-            p[selection.indices], axis=0, weights=selection.weights
-        )
+        ensemble_probabilities = combined(p, selection)
     kept = np.isin(np.arange(len(p)), selection.indices)
-    differences = disagreement(p)
     return SelectionReport(
-        rows=_rows(p, y, selection, kept, [str(name) for name in names], sizes),
+        rows=_rows(p, found, selection, [str(name) for name in names], sizes),
         method=selection.method,
         representative=selection.representative,
-        n_samples=len(y),
-        disagreement=_mean_of_pairs(differences),
-        disagreement_kept=_mean_of_pairs(differences[np.ix_(kept, kept)]),
+        n_samples=len(found.y),
+        disagreement=_mean_disagreement(found.votes),
+        disagreement_kept=_mean_disagreement(
+            found.votes_of(np.flatnonzero(kept[found.order]))
+        ),
         ensemble={
-            **_figures(ensemble_probabilities, y),
-            "n_bytes": _total(sizes["n_bytes"], kept),
-            "gzip_bytes": _total(sizes["gzip_bytes"], kept),
+            **measures(ensemble_probabilities, found.y),
+            **{key: _total(sizes[key], kept) for key in sizes if key != "sparsity"},
         },
     )
 
 
 def _rows(
     p: np.ndarray,
-    y: np.ndarray,
+    found: Candidates,
     selection: Selection,
-    kept: np.ndarray,
     names: list[str],
     sizes: dict[str, list],
 ) -> tuple[LearnerRow, ...]:
-    why = reasons(selection, p, y)
-    positions = prediction_map(prediction_distances(p))
+    why = reasons(selection, found)
+    positions = _positions(p, selection.indices)
+    places = np.argsort(found.order)
+    accuracies, losses = found.accuracies[places], found.losses[places]
+    kept = set(selection.indices.tolist())
     return tuple(
         LearnerRow(
             index=i,
             name=names[i],
             cluster=int(selection.labels[i]),
-            kept=bool(kept[i]),
+            kept=i in kept,
             why=why[i],
-            map_x=float(positions[i, 0]),
-            map_y=float(positions[i, 1]),
-            **_figures(p[i], y),
+            map_x=positions.get(i, (None, None))[0],
+            map_y=positions.get(i, (None, None))[1],
+            accuracy=float(accuracies[i]),
+            negative_log_likelihood=float(losses[i]),
+            expected_calibration_error=float(expected_calibration_error(p[i], found.y)),
             **{key: values[i] for key, values in sizes.items()},
         )
         for i in range(len(p))
     )
 
 
-def _figures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]]:
+    others = np.setdiff1d(np.arange(len(p)), kept)
+    others = np.random.default_rng(0).permutation(others)
+    shown = np.sort(np.concatenate([kept, others])[:_MOST_ON_MAP])
+    positions = prediction_map(prediction_distances(p[shown]))
+    return dict(zip(shown.tolist(), map(tuple, positions.tolist()), strict=True))
+
+
+def combined(p: np.ndarray, selection: Selection) -> np.ndarray:
+    """Return the mean of what the kept predict, weighted: `(samples, classes)`."""
+    kept = as_numbers(p[selection.indices])
+    return np.average(kept, axis=0, weights=selection.weights)
+
+
+def measures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Measure one predictor; `p` is of shape `(samples, classes)`."""
     return {
         "accuracy": float(accuracy(p, y)),
         "negative_log_likelihood": float(negative_log_likelihood(p, y)),
@@ -142,6 +170,9 @@ def _total(sizes: list[int | None], kept: np.ndarray) -> int | None:
     return None if None in chosen else sum(chosen)
 
 
-def _mean_of_pairs(differences: np.ndarray) -> float | None:
-    n = len(differences)
-    return float(differences.sum() / (n * (n - 1))) if n > 1 else None
+def _mean_disagreement(votes: np.ndarray) -> float | None:
+    """Count the pairs of learners that agree by the votes for each class."""
+    n_pairs = votes[0].sum() * (votes[0].sum() - 1)
+    if n_pairs == 0:
+        return None
+    return float(1 - (votes * (votes - 1)).sum() / (n_pairs * len(votes)))

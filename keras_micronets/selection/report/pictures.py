@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_micronets.selection import _drawing as draw
-from keras_micronets.selection.report import SelectionReport
+from keras_micronets.selection.report import _drawing as draw
+from keras_micronets.selection.report.report import SelectionReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
     """Draw the learners as a map: those that predict alike lie close together.
 
-    Colours are clusters; kept learners are ringed and named, and a line joins each to
-    those that it stands for. The larger a point, the more accurate the learner.
+    Colours are clusters. Kept learners are ringed and, where there is room, named; a
+    line joins each to those that it stands for. The larger a point, the more accurate
+    the learner.
 
     Args:
         report: A `SelectionReport`.
@@ -32,18 +33,23 @@ def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
     ```
     """
     ax = draw.new_axes() if ax is None else ax
-    points = {row.index: (row.map_x, row.map_y) for row in report.rows}
-    draw.spokes(ax, report, points)
-    draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
-    ax.margins(0.12)
-    ax.set_aspect("equal", adjustable="datalim")
     ax.set_title("Learners by what they predict", loc="left")
     ax.set_xlabel(
         "Distance between two points ≈ root-mean-square difference of their predicted\n"
         f"probabilities. Larger: more accurate. {_key_to_marks(report)}"
     )
-    draw.label(ax, draw.kept_labels(report, points), points)
+    draw_map(ax, report)
     return ax.figure
+
+
+def draw_map(ax: Any, report: SelectionReport) -> None:
+    """Draw the map without words around it."""
+    points = {row.index: (row.map_x, row.map_y) for row in report.on_map}
+    draw.spokes(ax, report, points)
+    draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
+    ax.margins(0.12)
+    ax.set_aspect("equal", adjustable="datalim")
+    draw.label(ax, draw.kept_labels(ax, report, points), points)
 
 
 def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
@@ -70,15 +76,27 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     plot_accuracy_bytes(report).savefig("bytes.png")
     ```
     """
-    key = _size_key(report)
+    after = " after gzip" if size_key(report) == "gzip_bytes" else ""
     ax = draw.new_axes() if ax is None else ax
+    ax.set_title("What the bytes buy", loc="left")
+    ax.set_xlabel(
+        f"Size{after}, kB; the ensemble: its members together. {_key_to_marks(report)}"
+    )
+    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for choosing, %")
+    draw_accuracy_bytes(ax, report)
+    return ax.figure
+
+
+def draw_accuracy_bytes(ax: Any, report: SelectionReport) -> None:
+    """Draw accuracy against size without words around it."""
+    key = size_key(report)
     points = {
         row.index: (getattr(row, key) / 1000, 100 * row.accuracy)
         for row in report.rows
         if getattr(row, key) is not None
     }
     draw.learners(ax, report, points)
-    labels = draw.kept_labels(report, points)
+    labels = draw.kept_labels(ax, report, points)
     if report.ensemble[key] is not None:
         star = report.ensemble[key] / 1000, 100 * report.ensemble["accuracy"]
         draw.ensemble(ax, star)
@@ -86,14 +104,7 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     draw.size_axes(
         ax, [item["xy"][0] for item in labels] + [x for x, _ in points.values()]
     )
-    after = " after gzip" if key == "gzip_bytes" else ""
-    ax.set_title("What the bytes buy", loc="left")
-    ax.set_xlabel(
-        f"Size{after}, kB; the ensemble: its members together. {_key_to_marks(report)}"
-    )
-    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for choosing, %")
     draw.label(ax, labels, points)
-    return ax.figure
 
 
 def _key_to_marks(report: SelectionReport) -> str:
@@ -101,7 +112,8 @@ def _key_to_marks(report: SelectionReport) -> str:
     return "Ringed: kept. " + ("Colours: clusters." if clustered else "")
 
 
-def _size_key(report: SelectionReport) -> str:
+def size_key(report: SelectionReport) -> str:
+    """Name the sizes to draw: those after gzip where the report has them."""
     for key in ("gzip_bytes", "n_bytes"):
         if any(getattr(row, key) is not None for row in report.rows):
             return key

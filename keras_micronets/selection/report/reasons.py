@@ -1,23 +1,24 @@
 """Why a learner was kept or not, in a few words."""
 
+from functools import partial
+
 import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
 
 
-def reasons(selection: Selection, p: np.ndarray, y: np.ndarray) -> list[str]:
+def reasons(selection: Selection, found: Candidates) -> list[str]:
     """Say why each learner was kept or not.
 
     Args:
-        selection: A `Selection` made from `p` and `y`.
-        p: Array of shape `(learners, samples, classes)`.
-        y: Labels of shape `(samples,)`.
+        selection: A `Selection`.
+        found: The `Candidates` that it was made from.
 
     Returns:
         List of strings, one a learner.
     """
-    ranks = np.argsort(Candidates(p, y).order)
+    ranks = np.argsort(found.order)
     kept = np.isin(np.arange(len(ranks)), selection.indices)
     say = _SAY.get(selection.representative, _ranked)
     if selection.method == "random_k":
@@ -42,10 +43,10 @@ def _most_accurate(kept: bool, place: int, size: int) -> str:
     return f"best of {size}" if kept else _ranked(kept, place, size)
 
 
-def _nearest_centre(kept: bool, place: int, size: int) -> str:
+def _outstanding(kept_as: str, kept: bool, place: int, size: int) -> str:
     if size == 1:
         return "alone"
-    return f"nearest of {size}" if kept else "not nearest"
+    return f"{kept_as} of {size}" if kept else f"not {kept_as}"
 
 
 def _best_cluster(kept: bool, place: int, size: int) -> str:
@@ -62,6 +63,8 @@ def _ranked(kept: bool, place: int, size: int) -> str:
 
 _SAY = {
     "accuracy": _most_accurate,
-    "medoid": _nearest_centre,
+    "loss": partial(_outstanding, "lowest loss"),
+    "medoid": partial(_outstanding, "nearest"),
+    "farthest": partial(_outstanding, "farthest"),
     "best_cluster": _best_cluster,
 }

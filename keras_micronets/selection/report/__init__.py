@@ -1,0 +1,1 @@
+"""The report of a selection: a table, pictures, and a page that holds them all."""
