@@ -632,3 +632,10 @@ def test_an_empty_pool_is_refused(pool):
         with pytest.raises(ValueError, match="Expected a pool with learners"):
             act()
     assert not pool.path.with_name("pool-int8").exists()
+
+
+def test_a_plain_model_weighs_as_much_as_its_twin(pool):
+    plain, twin = dense_model(), dense_model()
+    layers.promote(twin)
+    assert pool.add(plain).gzip_bytes == pool.add(twin).gzip_bytes
+    assert type(plain.layers[-1]) is keras.layers.Dense

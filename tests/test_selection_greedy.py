@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selection_cases import pools
+from selection_cases import pool, pools
 
 from keras_micronets.selection import backward_elimination, greedy, reduced_error
 from keras_micronets.selection.candidates import Candidates
+from keras_micronets.selection.ordering._means import mean_of
+from keras_micronets.selection.ordering._ties import lowest
 
 
 def nll_of_mean(members, y):
@@ -103,6 +105,47 @@ def test_elimination_against_a_slow_version(case, n_members, fewer, loss):
     check_same(selection, places, order)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_larger_pools_against_slow_versions(loss):
+    for seed in range(8):
+        p, y = pool(seed, n_learners=12, n_samples=15)
+        order = Candidates(p, y).order
+        q, labels = p[order].tolist(), y.tolist()
+        selection = greedy(p, y, 6, n_rounds=12, loss=loss)
+        check_same(selection, slow_greedy(q, labels, 6, 12, loss), order)
+        selection = backward_elimination(p, y, 6, loss=loss)
+        check_same(selection, slow_elimination(q, labels, 6, len(p), loss), order)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@settings(deadline=None, max_examples=30)
+@given(pools(), st.lists(st.integers(0, 9), min_size=2, max_size=9))
+def test_losses_with_and_without_each(loss, case, added):
+    p, y = case
+    found = Candidates(p, y)
+    q = p[found.order].tolist()
+    added = [i % len(q) for i in added]
+    mean, members = mean_of(found, loss), [q[i] for i in added]
+    for place in added:
+        mean.add(place)
+    with_each = [LOSSES[loss]([*members, one], y) for one in q]
+    np.testing.assert_allclose(mean.losses(np.arange(len(q))), with_each)
+    places = np.unique(added)
+    without = [[q[j] for j in _without(added, i)] for i in places]
+    without_each = [LOSSES[loss](rest, y) for rest in without]
+    np.testing.assert_allclose(mean.losses(places, sign=-1), without_each)
+
+
+def _without(added, place):
+    rest = list(added)
+    rest.remove(place)
+    return rest
+
+
+def test_equal_but_for_rounding():
+    assert lowest(np.array([0.1 + 0.2, 0.3, 0.30001])).tolist() == [True, True, False]
+
+
 def of_likelihoods(*learners):
     """Learners of two classes by what they give the right one, class 0."""
     right = np.array(learners)
@@ -126,6 +169,16 @@ def test_greedy_prefers_who_is_already_in():
     selection = greedy(p, y, 3, n_rounds=20)
     assert selection.indices[0] == 0
     assert selection.weights.tolist() == [0.5, 0.5]
+
+
+def test_greedy_prefers_a_member_to_the_more_accurate():
+    # A and C leave two samples wrong, and so do B and C as the third; C is in. (With B
+    # and another A it would be one sample.)
+    a, b, c = [5, 7, 6, 3, 3, 6, 2], [5, 2, 7, 3, 4, 1, 5], [1, 4, 3, 1, 6, 6, 7]
+    p, y = of_likelihoods(*np.array([a, b, c]) / 8)
+    assert Candidates(p, y).order.tolist() == [0, 1, 2]
+    selection = greedy(p, y, 3, n_rounds=5, loss="error")
+    assert selection.indices.tolist() == [0, 2]
 
 
 def test_greedy_counts_different_learners_alone():
@@ -173,16 +226,13 @@ def test_elimination_by_hand():
 
 
 def test_single_precision_is_enough_after_many_were_added():
-    # The sum of 3,000 learners in single precision has steps of 1/4096.
-    random = np.random.default_rng(2)
-    right = 0.5 + random.normal(0, 1e-5, (3000, 8))
-    p = np.stack([right, 1 - right], axis=2)
-    y = np.zeros(8, int)
-    found = [
-        backward_elimination(q, y, 2999, loss="error")
-        for q in (p.astype(np.float32), p.astype(np.float32).astype(float))
-    ]
-    np.testing.assert_array_equal(found[0].indices, found[1].indices)
+    # The sum of 3,000 learners in single precision has steps of 1e-4. The last class
+    # is right, but class 0 wins ties: the first sample is wrong until learner 7 goes.
+    right = np.full((3000, 2), [0.5, 0.4], np.float32)
+    right[3, 0], right[7] = 0.5 + 1e-5, [0.5 - 1e-5, 0.9]
+    p = np.stack([1 - right, right], axis=2)
+    selection = backward_elimination(p, [1, 1], 2999, loss="error")
+    assert set(range(3000)) - set(selection.indices.tolist()) == {7}
 
 
 def test_bad_arguments():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selection_cases import pools
+from selection_cases import pool, pools
 
 from keras_micronets.selection import (
     complementariness,
@@ -164,6 +164,18 @@ def test_against_a_slow_version(choose, case, n_members):
     assert selection.method == choose.__name__
 
 
+@pytest.mark.parametrize("choose", list(SLOW))
+def test_larger_pools_against_a_slow_version(choose):
+    for seed in range(6):
+        p, y = pool(seed, n_learners=25, n_samples=20, n_classes=4)
+        order = Candidates(p, y).order
+        predictions = p[order].argmax(axis=2).tolist()
+        for n_members in (1, 4, 9):
+            places = SLOW[choose](predictions, y.tolist(), n_members)
+            selection = choose(p, y, n_members)
+            np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+
+
 @pytest.mark.parametrize(
     ("choose", "keyword", "values"),
     [
@@ -214,6 +226,15 @@ def test_margin_distance_looks_at_samples():
     assert margin_distance(p, [0] * 4, 2).indices.tolist() == [0, 2]
 
 
+def test_margin_distance_when_rounding_tells_equals_apart():
+    p, y = pool(3, n_learners=25, n_samples=20, n_classes=4)
+    order = Candidates(p, y).order
+    predictions = p[order].argmax(axis=2).tolist()
+    places = slow_margin_distance(predictions, y.tolist(), 12, p=Fraction(1, 5))
+    selection = margin_distance(p, y, 12, p=0.2)
+    np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+
+
 def test_the_reference_is_the_papers():
     # Mean signature (1, 1/2, -1/2), hence reference (1/3, 2/3, 4/3) and products
     # -1/3 three times, and 1: PyPruning takes the least of the cosines.
@@ -251,6 +272,9 @@ def test_mdep_by_hand():
     p = learners("001", "001", "010", "012")
     assert mdep(p, [0] * 3, 1).indices.tolist() == [2]
     assert mdep(p, [0] * 3, 2).indices.tolist() == [0, 2]
+    # By margins alone, the tie counts log(8), more than log(4) for one vote.
+    p = learners("010", "001", "001", "012")
+    assert mdep(p, [0] * 3, 1, alpha=1).indices.tolist() == [1]
 
 
 def test_mdep_prefers_learners_that_are_right():
@@ -276,20 +300,6 @@ def test_kappa_by_hand():
     assert kappa_pruning(p, [0] * 4, 2).indices.tolist() == [0, 2]
     # Of the last pair one is enough, the more accurate.
     assert kappa_pruning(p, [0] * 4, 1).indices.tolist() == [0]
-
-
-def test_kappa_is_that_of_scikit_learn():
-    from sklearn.metrics import cohen_kappa_score
-
-    from keras_micronets.selection.ordering.kappa import _kappas
-
-    predictions = np.random.default_rng(0).integers(0, 5, (12, 40))
-    kappas = _kappas(predictions, 5)
-    for i, a in enumerate(predictions):
-        assert np.isinf(kappas[i, : i + 1]).all()
-        for j in range(i + 1, 12):
-            expected = cohen_kappa_score(a, predictions[j])
-            np.testing.assert_allclose(kappas[i, j], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

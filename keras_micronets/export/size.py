@@ -5,7 +5,7 @@ import gzip
 import keras
 import numpy as np
 
-from keras_micronets.layers import kernels
+from keras_micronets.layers import clone, kernels, promote
 
 _LEVELS = 127
 _FLATBUFFER_BYTES = 2500  # the operations and scales of a small net's file
@@ -23,8 +23,11 @@ def estimate_int8_gzip_size(model: keras.Model) -> int:
     and every other trainable weight as four bytes.
 
     Args:
-        model: A promoted model.
+        model: A built model; a plain one is promoted for that, as a copy.
     """
+    if not kernels(model):
+        model = clone(model)
+        promote(model)
     handles = kernels(model)
     rounded = [_round(kernel.weights * kernel.mask) for kernel in handles]
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)

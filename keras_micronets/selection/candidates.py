@@ -57,22 +57,22 @@ class Candidates:
         kind = np.min_scalar_type(p.shape[2] - 1)
         predictions = np.empty(p.shape[:2], kind)
         likelihoods = np.empty(p.shape[:2])
-        digests = np.empty(len(p), "S16")
         samples = np.arange(len(self.y))
         for part, block in in_blocks(p):
             predictions[part] = block.argmax(axis=2)
             likelihoods[part] = block[:, samples, self.y]
-            digests[part] = [_digest(learner) for learner in block]
         np.clip(likelihoods, EPSILON, 1, out=likelihoods)
         accuracies = (predictions == self.y).mean(axis=1)
         losses = -np.log(likelihoods).mean(axis=1)
+        digests = _digests_of_tied(p, accuracies, losses)
         self.order = np.lexsort((digests, losses, -accuracies))
         self.predictions = predictions[self.order]
         self.likelihoods = likelihoods[self.order]
         self.accuracies = accuracies[self.order]
         self.losses = losses[self.order]
         digests = digests[self.order]
-        self.is_copy = np.append(False, digests[1:] == digests[:-1])
+        copies = (digests[1:] == digests[:-1]) & (digests[1:] != b"")
+        self.is_copy = np.append(False, copies)
 
     def __len__(self):
         return len(self.order)
@@ -146,5 +146,16 @@ class Candidates:
         )
 
 
-def _digest(learner: np.ndarray) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(learner), digest_size=16).digest()
+def _digests_of_tied(
+    p: np.ndarray, accuracies: np.ndarray, losses: np.ndarray
+) -> np.ndarray:
+    """Return what tells learners of equal scores apart; nothing for the others."""
+    scores = np.stack([accuracies, losses], axis=1)
+    _, which, counts = np.unique(
+        scores, axis=0, return_inverse=True, return_counts=True
+    )
+    digests = np.zeros(len(p), "S16")
+    for learner in np.flatnonzero(counts[which.reshape(-1)] > 1):
+        content = np.ascontiguousarray(p[learner])
+        digests[learner] = hashlib.blake2b(content, digest_size=8).hexdigest()
+    return digests

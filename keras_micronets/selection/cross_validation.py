@@ -59,11 +59,9 @@ def held_out_losses(
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
     turns = splits(len(y), n_splits, n_repeats, random_state)
-    losses = [
-        [held_out_loss(method, p, y, *turn, scoring) for method in methods]
-        for turn in turns
-    ]
-    return np.transpose(losses)
+    return np.transpose(
+        [_losses_of_turn(methods, p, y, *turn, scoring) for turn in turns]
+    )
 
 
 def splits(
@@ -92,10 +90,26 @@ def held_out_loss(
     scoring: str,
 ) -> float:
     """Return the loss of what a method chooses, on samples it has not seen."""
-    try:
-        selection = method(p[:, chosen_on], y[chosen_on])
-    except ValueError:
-        return np.nan
-    members = as_numbers(p[selection.indices][:, scored_on])
-    together = np.tensordot(selection.weights, members, axes=1)
-    return float(SCORINGS[scoring](together, y[scored_on]))
+    return _losses_of_turn([method], p, y, chosen_on, scored_on, scoring)[0]
+
+
+def _losses_of_turn(
+    methods: Sequence[Callable[..., Selection]],
+    p: np.ndarray,
+    y: np.ndarray,
+    chosen_on: np.ndarray,
+    scored_on: np.ndarray,
+    scoring: str,
+) -> list[float]:
+    seen = np.ascontiguousarray(p[:, chosen_on]), y[chosen_on]
+    losses = []
+    for method in methods:
+        try:
+            selection = method(*seen)
+        except ValueError:
+            losses.append(np.nan)
+            continue
+        members = as_numbers(p[selection.indices][:, scored_on])
+        together = np.tensordot(selection.weights, members, axes=1)
+        losses.append(float(SCORINGS[scoring](together, y[scored_on])))
+    return losses

@@ -152,10 +152,16 @@ def _check_rows(p: np.ndarray) -> None:
 def _check_block(p: np.ndarray, start: int) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
-        sums, smallest = np.einsum("lsc->ls", p), p.min(axis=-1)
+        sums = np.einsum("lsc->ls", p)
+        right = (np.abs(sums - 1) <= 1e-3).all() and p.min() >= 0
+    if not right:
+        _say_what_is_wrong(p, sums, start)
+
+
+def _say_what_is_wrong(p: np.ndarray, sums: np.ndarray, start: int) -> None:
     for wrong, found in (
         (~np.isfinite(sums), "NaN or infinity"),
-        (smallest < 0, "a negative value. " + _LOGITS),
+        (p.min(axis=-1) < 0, "a negative value. " + _LOGITS),
         (np.abs(sums - 1) > 1e-3, "a row summing to {:.4g}. " + _LOGITS),
     ):
         if wrong.any():

@@ -1,10 +1,12 @@
 """The clusterers of scikit-learn, and their numbers of clusters."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from threadpoolctl import ThreadpoolController
 
 from keras_micronets.selection.clustering.geometry import Distances, Features
 
@@ -39,7 +41,7 @@ class Clusterers:
 
     @property
     def name(self) -> str:
-        return type(self.given or self._default()).__name__
+        return type(self.given or self._default(1)).__name__
 
     def told(self, n_clusters: int) -> "Clusterers":
         """Return the same with another number of clusters."""
@@ -55,19 +57,34 @@ class Clusterers:
         Raises:
             ValueError: If another number is found, or none.
         """
-        clusterer = self._default() if self.given is None else self._seeded()
         if self.given is None:
             self._check_default(n_clusters)
-            clusterer.set_params(n_clusters=n_clusters)
-        points = self.geometry.input_of(clusterer)
-        labels = np.asarray(clusterer.fit_predict(points))
+            labels = self._fitted(n_clusters)
+            clusterer = self._default(n_clusters)
+        else:
+            clusterer = self._seeded()
+            points = self.geometry.input_of(clusterer)
+            labels = np.asarray(clusterer.fit_predict(points))
         _check_found(labels, n_clusters, clusterer)
         return labels
 
-    def _default(self) -> Any:
+    def _default(self, n_clusters: int) -> Any:
         if isinstance(self.geometry, Distances):
-            return AgglomerativeClustering(metric="precomputed", linkage="average")
-        return KMeans(n_init=10, random_state=self.random_state)
+            return AgglomerativeClustering(
+                n_clusters, metric="precomputed", linkage="average"
+            )
+        return KMeans(n_clusters, n_init=10, random_state=self.random_state)
+
+    def _fitted(self, n_clusters: int) -> np.ndarray:
+        if n_clusters == 1:  # of one learner, scikit-learn refuses to make a cluster
+            return np.zeros(self.n_distinct, int)
+        clusterer = self._default(n_clusters)
+        if isinstance(self.geometry, Distances):
+            return clusterer.fit_predict(self.geometry.matrix)
+        # On a busy machine the threads of k-means wait for each other far longer than
+        # a single one takes.
+        with _threads().limit(limits=1):
+            return clusterer.fit_predict(self.geometry.rotated())
 
     def _check_default(self, n_clusters: int | None) -> None:
         if n_clusters is None:
@@ -90,6 +107,11 @@ class Clusterers:
             if name.split("__")[-1] == "random_state" and value is None
         }
         return own.set_params(**seeds) if seeds else own
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def told(clusterer: Any, n_clusters: int) -> Any:

@@ -36,6 +36,12 @@ class Features:
         """Return the distances between two groups, of shape `(some, others)`."""
         return euclidean_distances(self.points[some], self.points[others])
 
+    def rotated(self) -> np.ndarray:
+        """Return points of the same distances in as few dimensions as they lie in."""
+        if len(self.points) >= self.points.shape[1]:
+            return self.points
+        return np.linalg.qr(self.points.T, mode="r").T
+
     def input_of(self, clusterer: Any) -> np.ndarray:
         """Return what a scikit-learn clusterer is fitted on."""
         if "precomputed" in _notions(clusterer):

@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from keras_micronets.selection.candidates import Candidates
+from keras_micronets.selection.clustering.clusterers import Clusterers
 from keras_micronets.selection.clustering.geometry import Features
 from keras_micronets.selection.clustering.representatives import (
     REPRESENTATIVES,
@@ -62,15 +62,15 @@ def prune2edge(
         )
     found = Candidates(probabilities, y, n_members)
     points = found.predictions.astype(np.float64)
+    geometry = Features(points)
     n_clusters = min(n_members, len(np.unique(points, axis=0)))
-    labels = KMeans(n_clusters, n_init=10, random_state=random_state).fit_predict(
-        points
-    )
+    kmeans = Clusterers(None, geometry, n_clusters, random_state)
+    labels = kmeans.cluster(n_clusters)
     clustered = Clustered(
         [np.flatnonzero(labels == k) for k in range(n_clusters)],
         found.accuracies,
         found.losses,
-        Features(points),
+        geometry,
     )
     representative = _STRATEGIES[strategy]
     return found.select(

@@ -120,8 +120,8 @@ def orientation_ordering(
     A signature has, for each sample, 1 if a learner is right and -1 if it is wrong.
     Learners are ranked by the angle between their signature and the reference, the
     part of the diagonal (right on all samples) that is orthogonal to the pool's mean
-    signature; the smallest comes first, ties go to the most accurate. If the mean is
-    zero the reference is the diagonal; if it is along the diagonal, no angle differs.
+    signature; the smallest comes first, ties go to the most accurate. So the most
+    accurate are kept if the mean is zero or along the diagonal, and all angles equal.
 
     The authors keep all learners below 90 degrees. Here, `n_members` are kept; those
     beyond 90 degrees come in only if there are fewer below.
@@ -162,4 +162,4 @@ def orientation_ordering(
 def _reference(correct: np.ndarray) -> np.ndarray:
     """Return a whole multiple of the diagonal's part orthogonal to the mean."""
     total = 2 * correct.sum(axis=0) - len(correct)
-    return total @ total - total.sum() * total if total.any() else np.ones_like(total)
+    return total @ total - total.sum() * total
