@@ -302,20 +302,6 @@ def test_kappa_by_hand():
     assert kappa_pruning(p, [0] * 4, 1).indices.tolist() == [0]
 
 
-def test_kappa_is_that_of_scikit_learn():
-    from sklearn.metrics import cohen_kappa_score
-
-    from keras_micronets.selection.ordering.kappa import _kappas
-
-    predictions = np.random.default_rng(0).integers(0, 5, (12, 40))
-    kappas = _kappas(predictions, 5)
-    for i, a in enumerate(predictions):
-        assert np.isinf(kappas[i, : i + 1]).all()
-        for j in range(i + 1, 12):
-            expected = cohen_kappa_score(a, predictions[j])
-            np.testing.assert_allclose(kappas[i, j], expected, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("choose", "keyword", "values"),
     [

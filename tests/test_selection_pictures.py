@@ -121,7 +121,12 @@ def test_many_kept_and_noise(plot):
     )
     names = ["a-very-long-name-of-a-learner" * 2] * 40
     made = selection_report(p, y, choice, names=names, n_bytes=[1] * 20 + [900] * 20)
-    assert rendered(plot(made))
+    figure = plot(made)
+    assert rendered(figure)
+    ax = figure.axes[0]
+    rings = ax.transData.transform(ax.collections[2].get_offsets())
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    assert not any(box.contains(*ring) for box in boxes for ring in rings)
 
 
 def test_a_star_stands_at_the_sum_of_the_members_gzip_bytes():
@@ -163,6 +168,16 @@ def test_without_matplotlib(plot, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"pip install keras-micronets\[plots\]"):
         plot(made)
+
+
+@pytest.mark.parametrize("plot", [*PLOTS, tree, matrix])
+def test_names_are_no_formulas(plot):
+    p, y = pool(3)
+    names = ["$\\frac$"] * 3
+    made = selection_report(p, y, top_k(p, y, 1), names=names, n_bytes=[1000] * 3)
+    figure = plot(made)
+    assert rendered(figure)
+    assert any(names[0] in text for text in words(figure))
 
 
 def test_the_tree_joins_at_mean_disagreements():

@@ -130,7 +130,7 @@ def test_the_kept_come_first(text):
 def test_the_same_input_gives_the_same_bytes(text, inputs, tmp_path):
     names = ["plain", EVIL, *"cdefghi"]
     known = {"names": names, "n_bytes": [1000] * 9, "title": EVIL[:20]}
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red"}):
+    with matplotlib.rc_context({"lines.linewidth": 9, "lines.markersize": 30}):
         assert write(tmp_path / "again.html", *inputs, **known) == text
     assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
     assert write(tmp_path / "other.html", *inputs, **known, random_state=1) != text
