@@ -278,6 +278,44 @@ class EnsemblePruner(keras.Model):
                 accuracies=self._accuracies(members, evaluation_data),
             )
 
+    def write_report(
+        self, path: str | os.PathLike, x, y, *, batch_size: int = 256, **options
+    ) -> Path:
+        """Write who was kept, and why, as one HTML page with pictures.
+
+        Args:
+            path: Path of the page.
+            x, y: The data that was given to `prune`.
+            batch_size: Integer, samples a batch. Defaults to `256`.
+            **options: As for `selection.write_report`: `title`, `methods`,
+                `milliseconds` and so on.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If nothing was chosen yet, or as `selection.write_report` does.
+        """
+        if not self.learners_:
+            raise ValueError(
+                f"The ensemble {self.name!r} has no members yet. Call "
+                "`prune(x, y)` with held-out data first."
+            )
+        probabilities = self.learners.predict(x, batch_size=batch_size, verbose=0)
+        how = {**self._sizes(), **options}
+        return selection.write_report(path, probabilities, y, self.selection_, **how)
+
+    def _sizes(self):
+        learners = list(self.learners)
+        return {
+            "names": [learner.name for learner in learners],
+            "sparsity": [learner.sparsity for learner in learners],
+            # A .keras file is no measure of what goes to the device.
+            "n_bytes": [None if x.is_keras else x.n_bytes for x in learners],
+            "gzip_bytes": [learner.gzip_bytes for learner in learners],
+        }
+
     def save(self, filepath, *args, **kwargs):
         """Save the ensemble as any Keras model.
 
@@ -356,17 +394,12 @@ class EnsemblePruner(keras.Model):
         return all(isinstance(member, keras.Model) for member in self.members_)
 
     def _make_report(self, probabilities, y, chosen, how):
-        learners = list(self.learners)
         kept = probabilities[chosen.indices]
         return selection.selection_report(
             probabilities,
             y,
             chosen,
-            names=[learner.name for learner in learners],
-            sparsity=[learner.sparsity for learner in learners],
-            # A .keras file is no measure of what goes to the device.
-            n_bytes=[None if x.is_keras else x.n_bytes for x in learners],
-            gzip_bytes=[learner.gzip_bytes for learner in learners],
+            **self._sizes(),
             ensemble_probabilities=combine(kept, **how),
         )
 
