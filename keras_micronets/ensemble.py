@@ -1,5 +1,4 @@
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,12 +9,7 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import (
-    BundleMember,
-    export_tflite,
-    readable_again,
-    write_bundle,
-)
+from keras_micronets.export import bundle_members, write_bundle
 from keras_micronets.learners import as_learners
 
 
@@ -264,19 +258,22 @@ class EnsemblePruner(keras.Model):
         self._check_pruned()
         if format != "bundle":
             return super().export(filepath, format=format, **kwargs)
-        with tempfile.TemporaryDirectory() as folder:
-            members = self._export_members(
-                Path(folder), quantization, readable_again(representative_data)
-            )
-            return write_bundle(
-                filepath,
-                members,
-                combination=self._rule()["rule"],
-                weights=self.weights_,
-                class_names=class_names,
-                preprocessing=preprocessing,
-                accuracies=self._accuracies(members, evaluation_data),
-            )
+        members = bundle_members(
+            self.members_,
+            self.learners_,
+            self.from_logits_,
+            quantization=quantization,
+            representative_data=representative_data,
+        )
+        return write_bundle(
+            filepath,
+            members,
+            combination=self._rule()["rule"],
+            weights=self.weights_,
+            class_names=class_names,
+            preprocessing=preprocessing,
+            accuracies=self._accuracies(members, evaluation_data),
+        )
 
     def write_report(
         self, path: str | os.PathLike, x, y, *, batch_size: int = 256, **options
@@ -402,43 +399,6 @@ class EnsemblePruner(keras.Model):
             **self._sizes(),
             ensemble_probabilities=combine(kept, **how),
         )
-
-    def _export_members(self, folder, quantization, representative_data):
-        members = []
-        for i, model in enumerate(self.members_):
-            if isinstance(model, Member):
-                path = self.learners_[i].path
-            elif not isinstance(model, keras.Model):
-                raise ValueError(
-                    "Expected members that are Keras models or .tflite files: no other "
-                    f"can be exported. Received: {self._member_name(i)!r}, a function."
-                )
-            else:
-                path = folder / f"{i}.tflite"
-                export_tflite(
-                    model,
-                    path,
-                    quantization=quantization,
-                    representative_data=representative_data,
-                )
-            members.append(
-                BundleMember(
-                    name=self._member_name(i),
-                    model=path.read_bytes(),
-                    from_logits=self.from_logits_[i],
-                    metadata=self._member_metadata(i),
-                )
-            )
-        return members
-
-    def _member_name(self, index):
-        return self.learners_[index].name if self.learners_ else f"member-{index}"
-
-    def _member_metadata(self, index):
-        if not self.learners_:  # loaded from a file
-            return {}
-        keys = ("sparsity", "epoch", "seed", "origin", "metrics")
-        return {key: getattr(self.learners_[index], key) for key in keys}
 
     def _accuracies(self, members, evaluation_data):
         if evaluation_data is None:
