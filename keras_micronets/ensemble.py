@@ -12,6 +12,9 @@ from keras_micronets.edge.member import Member
 from keras_micronets.export import bundle_members, write_bundle
 from keras_micronets.learners import as_learners
 
+#: Predictions of so many learners times samples lie on disk, not in memory.
+_MANY = 10_000_000
+
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
 def negative_log_likelihood(y_true, y_pred):
@@ -143,8 +146,8 @@ class EnsemblePruner(keras.Model):
                 ensemble is then as it was.
         """
         self._check_prunable()
-        probabilities = self.learners.predict(x, batch_size=batch_size, verbose=verbose)
-        chosen = self._choose(probabilities, y)
+        probabilities = self._predict_all(x, batch_size, verbose)
+        chosen = self._choose(probabilities, y, verbose)
         how = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
         report = self._make_report(probabilities, y, chosen, how)
@@ -153,7 +156,13 @@ class EnsemblePruner(keras.Model):
         self.report_ = report
         return self
 
-    def _choose(self, probabilities, y):
+    def _predict_all(self, x, batch_size, verbose):
+        many = x is not None and len(self.learners) * len(x) > _MANY
+        return self.learners.predict(
+            x, batch_size=batch_size, verbose=verbose, mapped=many
+        )
+
+    def _choose(self, probabilities, y, verbose):
         seed = self.random_state
         if self.budget is not None:
             return selection.within_budget(
@@ -168,6 +177,8 @@ class EnsemblePruner(keras.Model):
                 "clusterer": self.clusterer,
                 "representative": self.representative,
             }
+        if self.method == "auto":
+            options = {"verbose": 1 if verbose == "auto" else verbose}
         method = selection.as_method(self.method)
         return method(probabilities, y, n_members, random_state=seed, **options)
 
@@ -299,7 +310,7 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
-        probabilities = self.learners.predict(x, batch_size=batch_size, verbose=0)
+        probabilities = self._predict_all(x, batch_size, 0)
         how = {**self._sizes(), **options}
         return selection.write_report(path, probabilities, y, self.selection_, **how)
 
