@@ -1,5 +1,4 @@
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,13 +9,11 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import (
-    BundleMember,
-    export_tflite,
-    readable_again,
-    write_bundle,
-)
+from keras_micronets.export import bundle_members, write_bundle
 from keras_micronets.learners import as_learners
+
+#: Predictions of so many learners times samples lie on disk, not in memory.
+_MANY = 10_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -149,8 +146,8 @@ class EnsemblePruner(keras.Model):
                 ensemble is then as it was.
         """
         self._check_prunable()
-        probabilities = self.learners.predict(x, batch_size=batch_size, verbose=verbose)
-        chosen = self._choose(probabilities, y)
+        probabilities = self._predict_all(x, batch_size, verbose)
+        chosen = self._choose(probabilities, y, verbose)
         how = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
         report = self._make_report(probabilities, y, chosen, how)
@@ -159,7 +156,13 @@ class EnsemblePruner(keras.Model):
         self.report_ = report
         return self
 
-    def _choose(self, probabilities, y):
+    def _predict_all(self, x, batch_size, verbose):
+        many = x is not None and len(self.learners) * len(x) > _MANY
+        return self.learners.predict(
+            x, batch_size=batch_size, verbose=verbose, mapped=many
+        )
+
+    def _choose(self, probabilities, y, verbose):
         seed = self.random_state
         if self.budget is not None:
             return selection.within_budget(
@@ -174,6 +177,8 @@ class EnsemblePruner(keras.Model):
                 "clusterer": self.clusterer,
                 "representative": self.representative,
             }
+        if self.method == "auto":
+            options = {"verbose": 1 if verbose == "auto" else verbose}
         method = selection.as_method(self.method)
         return method(probabilities, y, n_members, random_state=seed, **options)
 
@@ -264,19 +269,60 @@ class EnsemblePruner(keras.Model):
         self._check_pruned()
         if format != "bundle":
             return super().export(filepath, format=format, **kwargs)
-        with tempfile.TemporaryDirectory() as folder:
-            members = self._export_members(
-                Path(folder), quantization, readable_again(representative_data)
+        members = bundle_members(
+            self.members_,
+            self.learners_,
+            self.from_logits_,
+            quantization=quantization,
+            representative_data=representative_data,
+        )
+        return write_bundle(
+            filepath,
+            members,
+            combination=self._rule()["rule"],
+            weights=self.weights_,
+            class_names=class_names,
+            preprocessing=preprocessing,
+            accuracies=self._accuracies(members, evaluation_data),
+        )
+
+    def write_report(
+        self, path: str | os.PathLike, x, y, *, batch_size: int = 256, **options
+    ) -> Path:
+        """Write who was kept, and why, as one HTML page with pictures.
+
+        Args:
+            path: Path of the page.
+            x, y: The data that was given to `prune`.
+            batch_size: Integer, samples a batch. Defaults to `256`.
+            **options: As for `selection.write_report`: `title`, `methods`,
+                `milliseconds` and so on.
+
+        Returns:
+            The path of the page.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            ValueError: If nothing was chosen yet, or as `selection.write_report` does.
+        """
+        if not self.learners_:
+            raise ValueError(
+                f"The ensemble {self.name!r} has no members yet. Call "
+                "`prune(x, y)` with held-out data first."
             )
-            return write_bundle(
-                filepath,
-                members,
-                combination=self._rule()["rule"],
-                weights=self.weights_,
-                class_names=class_names,
-                preprocessing=preprocessing,
-                accuracies=self._accuracies(members, evaluation_data),
-            )
+        probabilities = self._predict_all(x, batch_size, 0)
+        how = {**self._sizes(), **options}
+        return selection.write_report(path, probabilities, y, self.selection_, **how)
+
+    def _sizes(self):
+        learners = list(self.learners)
+        return {
+            "names": [learner.name for learner in learners],
+            "sparsity": [learner.sparsity for learner in learners],
+            # A .keras file is no measure of what goes to the device.
+            "n_bytes": [None if x.is_keras else x.n_bytes for x in learners],
+            "gzip_bytes": [learner.gzip_bytes for learner in learners],
+        }
 
     def save(self, filepath, *args, **kwargs):
         """Save the ensemble as any Keras model.
@@ -356,56 +402,14 @@ class EnsemblePruner(keras.Model):
         return all(isinstance(member, keras.Model) for member in self.members_)
 
     def _make_report(self, probabilities, y, chosen, how):
-        learners = list(self.learners)
         kept = probabilities[chosen.indices]
         return selection.selection_report(
             probabilities,
             y,
             chosen,
-            names=[learner.name for learner in learners],
-            sparsity=[learner.sparsity for learner in learners],
-            # A .keras file is no measure of what goes to the device.
-            n_bytes=[None if x.is_keras else x.n_bytes for x in learners],
-            gzip_bytes=[learner.gzip_bytes for learner in learners],
+            **self._sizes(),
             ensemble_probabilities=combine(kept, **how),
         )
-
-    def _export_members(self, folder, quantization, representative_data):
-        members = []
-        for i, model in enumerate(self.members_):
-            if isinstance(model, Member):
-                path = self.learners_[i].path
-            elif not isinstance(model, keras.Model):
-                raise ValueError(
-                    "Expected members that are Keras models or .tflite files: no other "
-                    f"can be exported. Received: {self._member_name(i)!r}, a function."
-                )
-            else:
-                path = folder / f"{i}.tflite"
-                export_tflite(
-                    model,
-                    path,
-                    quantization=quantization,
-                    representative_data=representative_data,
-                )
-            members.append(
-                BundleMember(
-                    name=self._member_name(i),
-                    model=path.read_bytes(),
-                    from_logits=self.from_logits_[i],
-                    metadata=self._member_metadata(i),
-                )
-            )
-        return members
-
-    def _member_name(self, index):
-        return self.learners_[index].name if self.learners_ else f"member-{index}"
-
-    def _member_metadata(self, index):
-        if not self.learners_:  # loaded from a file
-            return {}
-        keys = ("sparsity", "epoch", "seed", "origin", "metrics")
-        return {key: getattr(self.learners_[index], key) for key in keys}
 
     def _accuracies(self, members, evaluation_data):
         if evaluation_data is None:

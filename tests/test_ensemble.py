@@ -326,3 +326,26 @@ def test_importing_the_package_imports_neither_keras_nor_tensorflow():
     ).stdout.split()
 
     assert not {"keras", "tensorflow", "sklearn"} & set(modules)
+
+
+def test_predictions_of_many_learners_lie_on_disk(pool, data, monkeypatch):
+    x, y = data
+    expected = kmn.EnsemblePruner(pool, 3, random_state=0).prune(x, y, verbose=0)
+    seen = []
+    choose = kmn.ensemble.selection.cluster
+
+    def spying(probabilities, *arguments, **options):
+        seen.append(probabilities)
+        return choose(probabilities, *arguments, **options)
+
+    monkeypatch.setattr(kmn.ensemble, "_MANY", 100)
+    before = sorted(pool.path.rglob("*"))
+    ensemble = kmn.EnsemblePruner(pool, 3, method=spying, random_state=0)
+    ensemble.prune(x, y, verbose=0)
+
+    assert isinstance(seen[0], np.memmap)
+    assert seen[0].dtype == "float16"
+    np.testing.assert_allclose(seen[0], pool.predict(x, verbose=0), atol=5e-4)
+    kept = expected.selection_.indices
+    np.testing.assert_array_equal(ensemble.selection_.indices, kept)
+    assert sorted(pool.path.rglob("*")) == before

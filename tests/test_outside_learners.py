@@ -199,3 +199,21 @@ class TestBadInput:
     def test_an_unknown_method(self, models):
         with pytest.raises(ValueError, match="'magic'"):
             kmn.EnsemblePruner(models, method="magic").prune(X, Y, verbose=0)
+
+
+def test_the_report_as_a_page(models, tmp_path):
+    pytest.importorskip("matplotlib")
+    ensemble = kmn.EnsemblePruner(models, [1, 2], method="auto", random_state=0)
+    with pytest.raises(ValueError, match="no members yet"):
+        ensemble.write_report(tmp_path / "page.html", X, Y)
+    ensemble.prune(X, Y, verbose=0)
+
+    page = ensemble.write_report(
+        tmp_path / "page.html", X, Y, n_resamples=2, title="Mine"
+    ).read_text()
+
+    assert "<h1>Mine</h1>" in page
+    assert models[0].name in page
+    assert "How the method was chosen" in page
+    assert "With the choice made anew in each of the outer folds" in page
+    assert str(ensemble.selection_.choice) in str(ensemble.report_)

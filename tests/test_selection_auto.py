@@ -156,3 +156,13 @@ def test_bad_input():
     with pytest.raises(ValueError, match="Received: 1 of them"):
         auto(alike, y, 2, methods=["cluster"])
     assert len(auto(alike, y, 2, methods=["cluster", "top_k"]).indices) == 2
+
+
+def test_progress_is_told(capsys):
+    p, y = pool(0, n_samples=20)
+    auto(p, y, 1, methods=FAST, random_state=0)
+    assert capsys.readouterr().err == ""
+    auto(p, y, 1, methods=FAST, random_state=0, verbose=1)
+    told = capsys.readouterr().err
+    assert "cross-validation: 100%" in told
+    assert "nested resampling: 100%" in told

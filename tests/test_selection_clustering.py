@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 from keras_micronets.selection import cluster, prediction_distances, prune2edge
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.clustering import geometry
+from keras_micronets.selection.clustering import comparison
 
 
 class Known(ClusterMixin, BaseEstimator):
@@ -269,8 +269,8 @@ def test_the_held_out_loss_finds_how_many_are_worth_it():
 def test_large_pools_are_projected(monkeypatch):
     p, y, truth = groups(6, n_samples=40)
     exact = cluster(p, y, 6, random_state=0)
-    monkeypatch.setattr(geometry, "MAX_NUMBERS", 3000)
-    monkeypatch.setattr(geometry, "N_PROJECTED", 64)
+    monkeypatch.setattr(comparison, "MAX_NUMBERS", 3000)
+    monkeypatch.setattr(comparison, "N_PROJECTED", 64)
     near = cluster(p.astype("float16"), y, 6, random_state=0)
     assert len(set(zip(truth, near.labels, strict=True))) == 6
     np.testing.assert_array_equal(near.indices, exact.indices)

@@ -117,7 +117,12 @@ class OutsideLearners:
         return self.learners[index]
 
     def predict(
-        self, x: Any, *, batch_size: int = 256, verbose: int | str = "auto"
+        self,
+        x: Any,
+        *,
+        batch_size: int = 256,
+        verbose: int | str = "auto",
+        mapped: bool = False,
     ) -> np.ndarray:
         """Return the class probabilities of all learners on one data set.
 
@@ -127,6 +132,7 @@ class OutsideLearners:
             batch_size: Integer, samples a batch for Keras models. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
+            mapped: Not used; here because pools have it.
 
         Returns:
             Array of shape `(learners, samples, classes)`.

@@ -225,7 +225,12 @@ class LearnerPool:
         return self[name]
 
     def predict(
-        self, x: np.ndarray, *, batch_size: int = 256, verbose: int | str = "auto"
+        self,
+        x: np.ndarray,
+        *,
+        batch_size: int = 256,
+        verbose: int | str = "auto",
+        mapped: bool = False,
     ) -> np.ndarray:
         """Return the class probabilities of all learners on one data set.
 
@@ -237,9 +242,12 @@ class LearnerPool:
             batch_size: Integer, samples a batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
+            mapped: Whether the array is to lie on disk, in half precision and
+                memory-mapped: for pools whose predictions fill the memory. Defaults
+                to `False`.
 
         Returns:
-            Float32 array of shape `(learners, samples, classes)`.
+            Float32 array of shape `(learners, samples, classes)`; float16 if `mapped`.
 
         Raises:
             ValueError: If the pool is empty, or its learners differ in the number
@@ -254,6 +262,7 @@ class LearnerPool:
             self._predictor,
             batch_size=batch_size,
             verbose=1 if verbose == "auto" else verbose,
+            mapped=mapped,
         )
 
     def quantize(

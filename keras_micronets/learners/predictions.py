@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -48,6 +49,15 @@ class PredictionCache:
         content = buffer.getvalue()
         digest = hashlib.sha256(content).digest()  # NumPy does not read so far
         write_atomically(self._path(learner), content + digest)
+
+    def mapped(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array in half precision that is a file without a name.
+
+        Nobody else sees it, and its room is free when the array is gone.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.directory) as file:
+            return np.memmap(file, np.float16, "w+", shape=shape)
 
     def _path(self, learner):
         kind = {True: "logits", False: "probabilities", None: "unknown"}
@@ -103,6 +113,7 @@ def predict_all(
     *,
     batch_size: int,
     verbose: int,
+    mapped: bool = False,
 ) -> np.ndarray:
     """Return the probabilities of learners, `(learners, samples, classes)`.
 
@@ -113,10 +124,11 @@ def predict_all(
         predictor: What computes those that are not there.
         batch_size: Integer, samples a batch.
         verbose: Integer, 0 for silence, 1 for a progress bar.
+        mapped: Whether they lie on disk, in half precision. Defaults to `False`.
     """
     cache = PredictionCache(cache_directory, x)
     shape = (len(learners), len(x), learners[0].n_classes)
-    probabilities = np.empty(shape, "float32")
+    probabilities = cache.mapped(shape) if mapped else np.empty(shape, "float32")
     bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
     # Learners of one architecture follow each other, to be compiled for together.
     for i in sorted(range(len(learners)), key=lambda i: learners[i].architecture):

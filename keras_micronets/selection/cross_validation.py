@@ -8,6 +8,7 @@ from sklearn.model_selection import RepeatedKFold
 
 from keras_micronets.selection.blocks import as_numbers
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
+from keras_micronets.selection.progress import progress
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
@@ -29,6 +30,7 @@ def held_out_losses(
     n_splits: int = 5,
     n_repeats: int = 1,
     random_state: Any = 0,
+    verbose: int = 0,
 ) -> np.ndarray:
     """Choose on a part of the samples and score on the rest, in turns.
 
@@ -42,6 +44,7 @@ def held_out_losses(
         n_splits: Integer. Parts that the samples are split into. Defaults to `5`.
         n_repeats: Integer. How often they are split. Defaults to `1`.
         random_state: As in scikit-learn, for the splits. Defaults to `0`.
+        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
 
     Returns:
         Float array of shape `(methods, n_splits * n_repeats)`, lower is better; NaN
@@ -58,7 +61,8 @@ def held_out_losses(
     """
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
-    turns = splits(len(y), n_splits, n_repeats, random_state)
+    turns = [*splits(len(y), n_splits, n_repeats, random_state)]
+    turns = progress(turns, len(turns), "cross-validation", verbose)
     return np.transpose(
         [_losses_of_turn(methods, p, y, *turn, scoring) for turn in turns]
     )

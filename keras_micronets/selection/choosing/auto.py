@@ -16,6 +16,7 @@ from keras_micronets.selection.cross_validation import (
     held_out_losses,
     splits,
 )
+from keras_micronets.selection.progress import progress
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
     as_labels,
@@ -41,6 +42,7 @@ def auto(
     n_repeats: int = 2,
     nested: bool = True,
     random_state: Any = None,
+    verbose: int = 0,
 ) -> Selection:
     """Choose by the method that does best in cross-validation over samples.
 
@@ -64,6 +66,7 @@ def auto(
             `n_splits` times the cost. Defaults to `True`.
         random_state: As in scikit-learn, for the splits and the methods. Defaults to
             `None`, which differs from call to call.
+        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
 
     Returns:
         The `Selection` of the best method, its `choice` a `Choice` that prints as a
@@ -94,10 +97,11 @@ def auto(
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     tried = _Tried(methods, counts, seed)
     options = {"scoring": scoring, "n_splits": n_splits, "random_state": seed}
-    choice = tried.choose(p, y, n_repeats=n_repeats, **options)
+    choice = tried.choose(p, y, n_repeats=n_repeats, verbose=verbose, **options)
     selection = tried.functions[choice.chosen](p, y)
     if nested:
-        choice = replace(choice, nested_loss=_nested_loss(tried, p, y, **options))
+        loss = _nested_loss(tried, p, y, verbose=verbose, **options)
+        choice = replace(choice, nested_loss=loss)
     return replace(selection, choice=choice)
 
 
@@ -142,6 +146,7 @@ def _nested_loss(
     scoring: str,
     n_splits: int,
     random_state: int,
+    verbose: int,
 ) -> float:
     def procedure(p: np.ndarray, y: np.ndarray) -> Selection:
         choice = tried.choose(
@@ -149,7 +154,8 @@ def _nested_loss(
         )
         return tried.functions[choice.chosen](p, y)
 
-    turns = splits(len(y), n_splits, 1, random_state)
+    turns = [*splits(len(y), n_splits, 1, random_state)]
+    turns = progress(turns, len(turns), "nested resampling", verbose)
     return float(
         np.mean([held_out_loss(procedure, p, y, *turn, scoring) for turn in turns])
     )

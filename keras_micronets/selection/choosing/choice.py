@@ -64,6 +64,7 @@ class Choice:
             return text
         return (
             f"{text} With the choice made anew in each of the outer folds: "
-            f"{self.nested_loss:.4f}, so the choice looked better than it is by "
-            f"{self.optimism:.4f}."
+            f"{self.nested_loss:.4f}, so the choice looked "
+            f"{'better' if self.optimism >= 0 else 'worse'} than it is by "
+            f"{abs(self.optimism):.4f}."
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.clustering.clusterers import Clusterers, told
-from keras_micronets.selection.clustering.geometry import (
+from keras_micronets.selection.clustering.comparison import (
     as_distances,
     check_notion,
     features,
@@ -38,7 +38,7 @@ def cluster(
 
     Learners that predict exactly the same are clustered as one, and only one of them
     can be kept. Pools too large for exact distances are projected; see
-    `clustering.geometry.features`.
+    `clustering.comparison.features`.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.

@@ -14,6 +14,7 @@ from keras_micronets import _figures
 from keras_micronets.selection.report import tables, words
 from keras_micronets.selection.report.member_scores import mean_of
 from keras_micronets.selection.report.page_pictures import Picture, pictures
+from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.report.reporting import (
     combined,
     measures,
@@ -129,6 +130,7 @@ def write_report(
         title=html.escape(title or words.title(report)),
         summary=html.escape(words.summary(report, mean_of_all)),
         comparison=tables.comparison(words.compared(report, mean_of_all)),
+        choice=_choice(report),
         learners=tables.learners(report),
         figures="".join(map(_figure, drawn)),
         sizes=tables.sizes(report),
@@ -140,6 +142,15 @@ def _printable(names: Sequence[str] | None, n_learners: int) -> list[str]:
     if names is None:
         return [f"learner {i}" for i in range(n_learners)]
     return [_UNPRINTABLE.sub("\ufffd", str(name)) for name in names]
+
+
+def _choice(report: SelectionReport) -> str:
+    if report.choice is None:
+        return ""
+    return (
+        "<h2>How the method was chosen</h2>\n"
+        f'<pre class="scroll">{html.escape(report.choice)}</pre>'
+    )
 
 
 def _figure(picture: Picture) -> str:

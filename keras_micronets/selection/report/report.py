@@ -49,6 +49,8 @@ class SelectionReport:
         ensemble: Dictionary of the ensemble's `accuracy`, `negative_log_likelihood`
             and `expected_calibration_error` on these samples, its `n_bytes`, its
             `gzip_bytes` and its `milliseconds` (sums over the kept, or `None`).
+        choice: String, how the method itself was chosen, or `None`. Defaults to
+            `None`.
     """
 
     rows: tuple[LearnerRow, ...]
@@ -58,6 +60,7 @@ class SelectionReport:
     disagreement: float | None
     disagreement_kept: float | None
     ensemble: dict[str, Any]
+    choice: str | None = None
 
     @property
     def kept(self) -> tuple[LearnerRow, ...]:
@@ -78,7 +81,8 @@ class SelectionReport:
         return {**asdict(self), "rows": [row._asdict() for row in self.rows]}
 
     def __str__(self) -> str:
-        return "\n".join([*_table(self), "", *_notes(self)])
+        choice = ["", self.choice] if self.choice else []
+        return "\n".join([*_table(self), "", *_notes(self), *choice])
 
     __repr__ = __str__
 

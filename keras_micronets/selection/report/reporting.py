@@ -94,6 +94,7 @@ def selection_report(
             **measures(ensemble_probabilities, found.y),
             **{key: _total(sizes[key], kept) for key in sizes if key != "sparsity"},
         },
+        choice=None if selection.choice is None else str(selection.choice),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from keras_micronets.selection.choosing.by_name import METHODS
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.selection import Selection
 
@@ -11,19 +12,22 @@ _RIVALS = ("greedy", "top_k", "random_k")
 
 def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
     """Find the function that made a selection, if it is one of ours, and its rivals."""
-    import keras_micronets.selection as ways
+    own = _own_method(selection)
+    return own | {name: METHODS[name] for name in _RIVALS if name not in own}
 
+
+def _own_method(selection: Selection) -> dict[str, Callable[..., Selection]]:
+    if selection.choice is not None:
+        name = selection.choice.methods[selection.choice.chosen]
+        return {name: METHODS[name]} if name in METHODS else {}
+    if selection.method == "KMeans":
+        chosen = partial(METHODS["cluster"], representative=selection.representative)
+        return {"cluster": chosen}
     name, _, kind = selection.method.partition(" by ")
-    rivals = {rival: getattr(ways, rival) for rival in _RIVALS if rival != name}
-    if name == "KMeans":
-        chosen = partial(ways.cluster, representative=selection.representative)
-        return {"cluster": chosen, **rivals}
-    if name not in ways.METHODS or name == "auto":
-        return rivals
-    chosen = ways.METHODS[name]
-    if kind:
-        chosen = partial(chosen, **{"by" if name == "top_k" else "loss": kind})
-    return {selection.method: chosen, **rivals}
+    if name not in METHODS:
+        return {}
+    options = {"by" if name == "top_k" else "loss": kind} if kind else {}
+    return {selection.method: partial(METHODS[name], **options)}
 
 
 def title(report: SelectionReport) -> str:
