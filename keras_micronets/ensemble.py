@@ -39,11 +39,12 @@ class EnsemblePruner(keras.Model):
     probabilities. Only the members are part of it, never the candidates.
 
     Args:
-        learners: A `LearnerPool`; a list of Keras models, paths of `.tflite` or
-            `.keras` files, and functions from inputs to probabilities; an array of
-            shape `(learners, samples, classes)`, what learners predict, of which
-            `prune(None, y)` then says which to keep; `None` for an ensemble that was
-            loaded. Defaults to `None`.
+        learners: A `LearnerPool`; a list, or a dictionary from names, of Keras models,
+            paths of `.tflite` or `.keras` files, scikit-learn classifiers, and
+            functions from inputs to probabilities; an array of shape `(learners,
+            samples, classes)`, what learners predict, of which `prune(None, y)` then
+            says which to keep; `None` for an ensemble that was loaded. Defaults to
+            `None`.
         n_members: Integer, how many to keep, the number of clusters; for
             `method="auto"` also several to choose among, for clusters `"silhouette"`
             or `"loss"`. With a `clusterer`, `None` or the number that it finds. `None`
@@ -72,6 +73,8 @@ class EnsemblePruner(keras.Model):
         **kwargs: `name`, `dtype` and so on, as for any Keras model.
 
     Attributes:
+        learners: The candidates; `learners.predict(x)` returns the probabilities of
+            all, `(learners, samples, classes)`.
         selection_: The `selection.Selection`: indices, cluster labels, weights.
         members_: The chosen models: Keras models, `Member` objects that LiteRT runs
             for `.tflite` files, or objects with a `predict` for functions.

@@ -81,6 +81,20 @@ def test_models_of_scikit_learn(functions, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_classifiers_by_name():
+    classifiers = {
+        "linear": LogisticRegression().fit(X, Y),
+        "b": GaussianNB().fit(X, Y),
+    }
+    ensemble = kmn.EnsemblePruner(classifiers, 2, method="top_k").prune(X, Y, verbose=0)
+
+    assert [row.name for row in ensemble.report_.rows] == ["linear", "b"]
+    expected = np.mean([c.predict_proba(X) for c in classifiers.values()], axis=0)
+    np.testing.assert_allclose(ensemble.predict(X, verbose=0), expected, atol=1e-6)
+    alone = kmn.EnsemblePruner([classifiers["b"]], 1).prune(X, Y, verbose=0)
+    assert alone.report_.rows[0].name == "GaussianNB"
+
+
 def test_a_mixture(models, functions, tmp_path):
     models[1].save(tmp_path / "saved.keras")
     mixture = [models[0], tmp_path / "saved.keras", functions[0]]
@@ -179,7 +193,7 @@ class TestBadInput:
                 kmn.EnsemblePruner(wrong)
         with pytest.raises(TypeError, match=r"Received: int"):
             kmn.EnsemblePruner([3])
-        with pytest.raises(ValueError, match="empty list"):
+        with pytest.raises(ValueError, match="Received: none"):
             kmn.EnsemblePruner([])
 
     def test_learners_that_disagree_on_the_classes(self, models):

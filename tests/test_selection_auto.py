@@ -80,6 +80,7 @@ def test_the_best_in_cross_validation_is_chosen():
     order = np.argsort([-np.log(np.maximum(q[range(60), y], 1e-7)).mean() for q in p])
     methods = {"bad": fixed(order[-1]), "good": fixed(order[0]), "other": fixed(0, 1)}
     chosen = auto(p, y, 1, methods=methods, random_state=0)
+    assert chosen.choice.method == chosen.choice.methods[chosen.choice.chosen]
     names = chosen.choice.methods
     best = names[np.argmin(held_out_losses(methods.values(), p, y).mean(1))]
     assert names[chosen.choice.chosen] == best != "bad"
@@ -135,8 +136,9 @@ def test_it_prints():
         "method   members  held-out loss",
         "top_k          2  0.5500  chosen",
         "cluster        2  no answer",
-        "2 folds of 20 samples. With the choice made anew in each of the outer folds: "
-        "0.5700, so the choice looked better than it is by 0.0200.",
+        "2 folds of 20 samples.",
+        "With the choice made anew in each of the outer folds: 0.5700, so the choice "
+        "looked better than it is by 0.0200.",
     ]
 
 

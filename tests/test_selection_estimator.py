@@ -76,3 +76,17 @@ def test_bad_input():
         EnsembleSelector(combination="sum").fit(X, Y)
     with pytest.raises(ValueError, match="predictions of 10 learners"):
         EnsembleSelector().fit(X, Y).predict(X[:, :9])
+
+
+def test_probabilities_never_exceed_one():
+    """Single precision of weights makes 1.00000001 of learners that are all sure."""
+    sure = np.array([[[1.0, 0.0], [0.0, 1.0]]] * 3)
+
+    def uneven(probabilities, y, n_members, *, random_state=None):
+        labels = np.zeros(3, int)
+        return Selection(np.arange(3), labels, np.array([0.04, 0.04, 0.92]), "uneven")
+
+    selector = EnsembleSelector(uneven).fit(np.moveaxis(sure, 0, 1), [0, 1])
+    kept = combine(sure, rule="weights", weights=[0.04, 0.04, 0.92])
+    assert kept.max() > 1
+    assert selector.predict_proba(np.moveaxis(sure, 0, 1)).max() <= 1

@@ -23,6 +23,7 @@ from keras_micronets.selection import (
     top_k,
 )
 from keras_micronets.selection.report._margin import spread
+from keras_micronets.selection.report.pictures import size_key
 from keras_micronets.selection.report.score_pictures import reliability
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -289,3 +290,11 @@ def test_selection_imports_neither_keras_nor_matplotlib():
     )
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert not loaded & {"keras", "tensorflow", "matplotlib"}
+
+
+def test_the_sizes_that_are_known_of_most_learners_are_drawn():
+    some = [1000, *[None] * 13]
+    made = report(gzip_bytes=some, n_bytes=[2000] * 14)
+    assert size_key(made) == "n_bytes"
+    assert size_key(report(gzip_bytes=some, n_bytes=None)) == "gzip_bytes"
+    assert size_key(report(gzip_bytes=[1] * 14, n_bytes=[2] * 14)) == "gzip_bytes"

@@ -1,7 +1,7 @@
 """Learners that are in no pool: models, files, functions, or their predictions."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -171,9 +171,10 @@ def as_learners(learners: Any) -> LearnerPool | OutsideLearners | None:
     """Bring what a user has to something that predicts.
 
     Args:
-        learners: A `LearnerPool`; a sequence of Keras models, paths of `.tflite` or
-            `.keras` files, and functions from inputs to probabilities, in any mixture;
-            or an array of shape `(learners, samples, classes)`; or `None`.
+        learners: A `LearnerPool`; a sequence, or a dictionary from names, of Keras
+            models, paths of `.tflite` or `.keras` files, scikit-learn classifiers and
+            functions from inputs to probabilities, in any mixture; or an array of
+            shape `(learners, samples, classes)`; or `None`.
 
     Raises:
         TypeError: If it is something else.
@@ -184,32 +185,43 @@ def as_learners(learners: Any) -> LearnerPool | OutsideLearners | None:
     if isinstance(learners, np.ndarray) and learners.ndim == 3:
         rows = [OutsideLearner(f"learner-{i}") for i in range(len(learners))]
         return OutsideLearners(rows, learners)
+    if isinstance(learners, Mapping):
+        named = [_as_learner(one, str(name)) for name, one in learners.items()]
+        return OutsideLearners(_not_none(named))
     if not isinstance(learners, Sequence) or isinstance(learners, str):
         raise TypeError(
-            "Expected a LearnerPool, a list of Keras models, .tflite files and "
-            "functions, or an array (learners, samples, classes). "
+            "Expected a LearnerPool, a list or dictionary of Keras models, .tflite "
+            "files, classifiers and functions, or an array (learners, samples, "
+            "classes). "
             f"Received: {type(learners).__name__}."
         )
+    unnamed = [_as_learner(one) for one in learners]
+    return OutsideLearners(_with_own_names(_not_none(unnamed)))
+
+
+def _not_none(learners: list[OutsideLearner]) -> list[OutsideLearner]:
     if not learners:
-        raise ValueError("Expected at least one learner. Received: an empty list.")
-    return OutsideLearners(_with_own_names([_as_learner(one) for one in learners]))
+        raise ValueError("Expected at least one learner. Received: none.")
+    return learners
 
 
-def _as_learner(one: Any) -> OutsideLearner:
+def _as_learner(one: Any, name: str | None = None) -> OutsideLearner:
     if isinstance(one, keras.Model):
-        return OutsideLearner(one.name, one)
+        return OutsideLearner(name or one.name, one)
     if isinstance(one, str | os.PathLike):
         path = Path(one)
         if path.suffix == ".keras":
             model = keras.saving.load_model(path, compile=False)
-            return OutsideLearner(path.stem, model)
-        return OutsideLearner(path.stem, Member(path), path)
+            return OutsideLearner(name or path.stem, model)
+        return OutsideLearner(name or path.stem, Member(path), path)
+    if hasattr(one, "predict_proba"):
+        return OutsideLearner(name or type(one).__name__, Function(one.predict_proba))
     if callable(one):
-        name = getattr(one, "__name__", type(one).__name__)
+        name = name or getattr(one, "__name__", type(one).__name__)
         return OutsideLearner(name, Function(one))
     raise TypeError(
-        "Expected a Keras model, a path of a .tflite or .keras file, or a function. "
-        f"Received: {type(one).__name__}."
+        "Expected a Keras model, a path of a .tflite or .keras file, a scikit-learn "
+        f"classifier with predict_proba, or a function. Received: {type(one).__name__}."
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import RepeatedKFold
 
-from keras_micronets.selection.blocks import as_numbers
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
 from keras_micronets.selection.progress import progress
 from keras_micronets.selection.selection import Selection
@@ -106,6 +105,7 @@ def _losses_of_turn(
     scoring: str,
 ) -> list[float]:
     seen = np.ascontiguousarray(p[:, chosen_on]), y[chosen_on]
+    unseen = p[:, scored_on]
     losses = []
     for method in methods:
         try:
@@ -113,7 +113,6 @@ def _losses_of_turn(
         except ValueError:
             losses.append(np.nan)
             continue
-        members = as_numbers(p[selection.indices][:, scored_on])
-        together = np.tensordot(selection.weights, members, axes=1)
+        together = selection.combined(unseen)
         losses.append(float(SCORINGS[scoring](together, y[scored_on])))
     return losses

@@ -88,7 +88,10 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
                 f"Expected predictions of {self.n_features_in_} learners, those that "
                 f"were chosen among. Received: {len(p)}."
             )
-        return combine(p[self.selection_.indices], **self.rule_)
+        together = combine(p[self.selection_.indices], **self.rule_)
+        # Weights in single precision may add up to more than one, which scikit-learn's
+        # scores refuse.
+        return together / together.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable classes, `(samples,)`."""

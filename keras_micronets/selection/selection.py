@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_micronets.selection.blocks import as_numbers
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -51,3 +53,16 @@ class Selection:
         indices = np.sort(np.asarray(indices))
         weights = np.full(len(indices), 1 / len(indices))
         return cls(indices, np.asarray(labels), weights, method, representative)
+
+    def combined(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the weighted mean of what the kept learners predict.
+
+        Args:
+            probabilities: Array of shape `(learners, samples, classes)`, of the
+                learners that were chosen among, on any samples.
+
+        Returns:
+            Float array of shape `(samples, classes)`.
+        """
+        kept = as_numbers(np.asarray(probabilities)[self.indices])
+        return np.average(kept, axis=0, weights=self.weights)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST_ROWS = 20
+
 
 @dataclass(frozen=True, eq=False)
 class Choice:
@@ -35,6 +37,11 @@ class Choice:
         return self.losses.mean(axis=1)
 
     @property
+    def method(self) -> str:
+        """The name of the chosen method."""
+        return self.methods[self.chosen]
+
+    @property
     def optimism(self) -> float | None:
         """How much better the chosen one looked than the procedure is.
 
@@ -49,12 +56,14 @@ class Choice:
         means = self.mean_losses
         width = max(map(len, self.methods))
         lines = [f"{'method':<{width}}  members  held-out {self.scoring}"]
-        for i in np.argsort(means, kind="stable"):
+        for i in np.argsort(means, kind="stable")[:_MOST_ROWS]:
             value = "no answer" if np.isnan(means[i]) else f"{means[i]:.4f}"
             mark = "  chosen" if i == self.chosen else ""
             lines.append(
                 f"{self.methods[i]:<{width}}  {self.n_members[i]:>7}  {value}{mark}"
             )
+        if len(means) > _MOST_ROWS:
+            lines.append(f"and {len(means) - _MOST_ROWS} others")
         return "\n".join([*lines, self._about()])
 
     def _about(self):
@@ -63,7 +72,7 @@ class Choice:
         if self.nested_loss is None:
             return text
         return (
-            f"{text} With the choice made anew in each of the outer folds: "
+            f"{text}\nWith the choice made anew in each of the outer folds: "
             f"{self.nested_loss:.4f}, so the choice looked "
             f"{'better' if self.optimism >= 0 else 'worse'} than it is by "
             f"{abs(self.optimism):.4f}."

@@ -11,7 +11,6 @@ from keras_micronets.selection.blocks import in_blocks
 from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
 from keras_micronets.selection.ordering.controls import top_k
 from keras_micronets.selection.progress import progress
-from keras_micronets.selection.report.reporting import combined
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
     as_labels,
@@ -118,7 +117,7 @@ def scores_by_members(
                 if chosen is not None:
                     scores.n_kept[name][split, point] = len(chosen.indices)
                     curves = {key: getattr(scores, key)[name] for key in MEASURES}
-                    predicted = combined(p, chosen)[to_score]
+                    predicted = chosen.combined(p)[to_score]
                     _score(curves, (split, point), predicted, y[to_score])
     return scores
 

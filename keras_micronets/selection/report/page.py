@@ -16,7 +16,6 @@ from keras_micronets.selection.report.member_scores import mean_of
 from keras_micronets.selection.report.page_pictures import Picture, pictures
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.report.reporting import (
-    combined,
     measures,
     selection_report,
 )
@@ -117,7 +116,7 @@ def write_report(
         report,
         p,
         y,
-        combined(p, selection),
+        selection.combined(p),
         methods=words.methods(selection) if methods is None else dict(methods),
         n_members=n_members,
         n_resamples=n_resamples,

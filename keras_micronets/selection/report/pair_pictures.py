@@ -103,7 +103,7 @@ def plot_disagreement(
     """
     distances = _checked(report, disagreements)
     ax = draw.new_axes() if ax is None else ax
-    ax.set_title("Who disagrees with whom", loc="left")
+    ax.set_title("Who disagrees with whom", loc="left", pad=12)
     draw_disagreement(ax, report, distances)
     return ax.figure
 

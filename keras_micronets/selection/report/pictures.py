@@ -113,10 +113,14 @@ def _key_to_marks(report: SelectionReport) -> str:
 
 
 def size_key(report: SelectionReport) -> str:
-    """Name the sizes to draw: those after gzip where the report has them."""
-    for key in ("gzip_bytes", "n_bytes"):
-        if any(getattr(row, key) is not None for row in report.rows):
-            return key
+    """Name the sizes to draw: those known of most learners, if equal after gzip."""
+
+    def n_known(key: str) -> int:
+        return sum(getattr(row, key) is not None for row in report.rows)
+
+    key = max(("gzip_bytes", "n_bytes"), key=n_known)
+    if n_known(key):
+        return key
     raise ValueError(
         "Expected a report with file sizes. Received: one without. "
         "Make it with selection_report(..., gzip_bytes=...)."

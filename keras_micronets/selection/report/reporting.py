@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.blocks import as_numbers
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.metrics import (
     accuracy,
@@ -79,7 +78,7 @@ def selection_report(
         "milliseconds": _column("milliseconds", milliseconds, float, len(p)),
     }
     if ensemble_probabilities is None:
-        ensemble_probabilities = combined(p, selection)
+        ensemble_probabilities = selection.combined(p)
     kept = np.isin(np.arange(len(p)), selection.indices)
     return SelectionReport(
         rows=_rows(p, found, selection, [str(name) for name in names], sizes),
@@ -134,12 +133,6 @@ def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]
     shown = np.sort(np.concatenate([kept, others])[:_MOST_ON_MAP])
     positions = prediction_map(prediction_distances(p[shown]))
     return dict(zip(shown.tolist(), map(tuple, positions.tolist()), strict=True))
-
-
-def combined(p: np.ndarray, selection: Selection) -> np.ndarray:
-    """Return the mean of what the kept predict, weighted: `(samples, classes)`."""
-    kept = as_numbers(p[selection.indices])
-    return np.average(kept, axis=0, weights=selection.weights)
 
 
 def measures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:

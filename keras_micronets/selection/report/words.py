@@ -18,7 +18,7 @@ def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
 
 def _own_method(selection: Selection) -> dict[str, Callable[..., Selection]]:
     if selection.choice is not None:
-        name = selection.choice.methods[selection.choice.chosen]
+        name = selection.choice.method
         return {name: METHODS[name]} if name in METHODS else {}
     if selection.method == "KMeans":
         chosen = partial(METHODS["cluster"], representative=selection.representative)
