@@ -62,8 +62,7 @@ def scores(method, pool, chosen_on, scored_on, n_members, seed):
         chosen = method(p[:, chosen_on], y[chosen_on], n_members, random_state=seed)
     except ValueError:
         return None
-    members = p[chosen.indices][:, scored_on]
-    together = np.tensordot(chosen.weights, members, axes=1)
+    together = chosen.combined(p[:, scored_on])
     right = selection.accuracy(together, y[scored_on])
     loss = selection.negative_log_likelihood(together, y[scored_on])
     return float(loss), 1 - float(right), len(chosen.indices)
@@ -96,8 +95,7 @@ def measure_optimism(file, about, pool, n_chosen_on):
             break
         p, y = pool.probabilities[:, chosen_on], pool.y[chosen_on]
         chosen = selection.auto(p, y, MEMBERS, random_state=seed)
-        members = pool.probabilities[chosen.indices][:, scored_on]
-        together = np.tensordot(chosen.weights, members, axes=1)
+        together = chosen.combined(pool.probabilities[:, scored_on])
         choice = chosen.choice
         rows.append(
             {
@@ -106,7 +104,7 @@ def measure_optimism(file, about, pool, n_chosen_on):
                 "is": float(
                     selection.negative_log_likelihood(together, pool.y[scored_on])
                 ),
-                "method": choice.methods[choice.chosen],
+                "method": choice.method,
                 "n_members": choice.n_members[choice.chosen],
             }
         )
