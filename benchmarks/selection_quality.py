@@ -11,6 +11,7 @@ are written as they come; a run that was cut off carries on.
 
 import argparse
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -44,8 +45,23 @@ def best_one(probabilities, y, n_members, *, random_state=None):
     return selection.top_k(probabilities, y, 1)
 
 
+def weighted(method):
+    """Fit the weights of what a method keeps, a control of greedy's weights."""
+
+    def choose(probabilities, y, n_members, *, random_state=None):
+        chosen = method(probabilities, y, n_members, random_state=random_state)
+        weights = selection.fit_weights(probabilities[chosen.indices], y)
+        return replace(chosen, weights=weights)
+
+    return choose
+
+
+WEIGHTED = {
+    "top_k, weights fitted": weighted(selection.top_k),
+    "cluster, weights fitted": weighted(selection.cluster),
+}
 REFERENCES = {"all": all_of_them, "best one": best_one}
-METHODS = SINGLE | AUTO
+METHODS = SINGLE | WEIGHTED | AUTO
 
 
 def splits(n_samples, n_chosen_on):

@@ -16,6 +16,8 @@ SHOWN = {
     "random_k": "#9a9a9a",
 }
 
+BANDS = ("greedy", "cluster")
+
 
 class Found:
     """Results of one way to split, as arrays.
@@ -211,9 +213,10 @@ def _draw_pool(ax, found, pool):
         less = [1000 * (ours - theirs) for ours, theirs in pairs]
         means = [x.mean() for x in less]
         ax.plot(MEMBERS, means, "o-", ms=3, lw=1.4, color=colour, label=method)
-        widths = [found.interval(x) for x in less]
-        low, high = np.subtract(means, widths), np.add(means, widths)
-        ax.fill_between(MEMBERS, low, high, color=colour, alpha=0.12, lw=0)
+        if method in BANDS:
+            widths = [found.interval(x) for x in less]
+            low, high = np.subtract(means, widths), np.add(means, widths)
+            ax.fill_between(MEMBERS, low, high, color=colour, alpha=0.15, lw=0)
     ax.set_xscale("log", base=2)
     ax.set_xticks(MEMBERS, MEMBERS)
     ax.set_title(pool, fontsize=10, loc="left")
