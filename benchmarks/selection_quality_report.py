@@ -87,8 +87,10 @@ def table(results: dict) -> str:
     parts = []
     for part, title in PARTS.items():
         found = Found(results, part)
-        parts += [f"**{title}**", _ranks(found), _differences(found, "losses")]
-        parts += [_differences(found, "errors"), _auto(found), _optimism(found)]
+        parts += [f"**{title}**", _differences(found, "losses")]
+        if part == "half":
+            parts += [_ranks(found), _differences(found, "errors")]
+        parts += [_auto(found), _optimism(found)]
     return "\n\n".join(parts)
 
 

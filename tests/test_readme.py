@@ -42,6 +42,8 @@ def test_links_lead_somewhere(link):
         "channels",
         "compact",
         "compact_ensemble",
+        "selection",
+        "selection_quality",
     ],
 )
 def test_tables_are_those_of_the_results_files(monkeypatch, name):

@@ -14,7 +14,7 @@ from keras_micronets.selection.diversity.pairwise import (
 )
 
 #: Larger features than so many numbers are projected.
-MAX_NUMBERS = 2**26
+MAX_NUMBERS = 2**24
 N_PROJECTED = 512
 #: Zeros of 8-bit outputs would drown all else in logarithms.
 SMALLEST = 1e-3
