@@ -305,3 +305,9 @@ def test_scales_come_closer_to_zero():
     )
     found = keras.ops.convert_to_numpy(gamma)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [{"n_bytes": 0}, {"latency": -0.5}, {"n_bytes": 2}])
+def test_a_measured_budget_is_a_share(budget):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        plan(vgg(), **budget)

@@ -41,8 +41,15 @@ def meet(
         lowest: The smallest share of multiply-accumulates that can be asked for.
 
     Raises:
-        ValueError: If the smallest network that can be made is above a budget.
+        ValueError: If a budget lies outside (0, 1], or the smallest network that can
+            be made is above one.
     """
+    shares = [share for share in (n_bytes, latency) if share is not None]
+    if not all(0 < share <= 1 for share in shares):
+        raise ValueError(
+            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 and at "
+            f"most 1. Received: {n_bytes=}, {latency=}."
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         whole = _file(model, path)
