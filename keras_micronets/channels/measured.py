@@ -47,8 +47,8 @@ def meet(
     shares = [share for share in (n_bytes, latency) if share is not None]
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(
-            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 and at "
-            f"most 1. Received: {n_bytes=}, {latency=}."
+            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 "
+            f"and at most 1. Received: {n_bytes=}, {latency=}."
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
