@@ -7,25 +7,20 @@ import numpy as np
 BLOCK_BYTES = 2**26
 
 
-def in_blocks(
-    p: np.ndarray, order: np.ndarray | None = None
-) -> Iterator[tuple[slice, np.ndarray]]:
+def in_blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Go through learners a block at a time.
 
     Args:
         p: Floating-point array of shape `(learners, samples, classes)`; may be
             memory-mapped.
-        order: Integers of shape `(learners,)`, the order to go in. Defaults to `None`,
-            that of `p`.
 
     Yields:
-        A slice of the learners in this order, and their probabilities in single or
-        double precision.
+        A slice of the learners, and their probabilities in single or double precision.
     """
     length = max(1, BLOCK_BYTES // max(1, p[0].size * 8))
     for start in range(0, len(p), length):
         part = slice(start, start + length)
-        yield part, as_numbers(p[part if order is None else order[part]])
+        yield part, as_numbers(p[part])
 
 
 def as_numbers(p: np.ndarray) -> np.ndarray:

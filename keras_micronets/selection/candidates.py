@@ -1,7 +1,7 @@
 """`Candidates`: the learners to choose from, ordered, as every method sees them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -104,10 +104,6 @@ class Candidates:
     def probabilities(self, chosen: Any) -> np.ndarray:
         """Return the probabilities of one candidate, or of several."""
         return as_numbers(self._p[self.order[chosen]])
-
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Go through places, and probabilities `(some, samples, classes)`."""
-        return in_blocks(self._p, self.order)
 
     def select(
         self,

@@ -59,12 +59,9 @@ class Clusterers:
         """
         if self.given is None:
             self._check_default(n_clusters)
-            labels = self._fitted(n_clusters)
-            clusterer = self._default(n_clusters)
-        else:
-            clusterer = self._seeded()
-            points = self.geometry.input_of(clusterer)
-            labels = np.asarray(clusterer.fit_predict(points))
+            return self._by_default(n_clusters)
+        clusterer = self._seeded()
+        labels = np.asarray(clusterer.fit_predict(self.geometry.input_of(clusterer)))
         _check_found(labels, n_clusters, clusterer)
         return labels
 
@@ -75,7 +72,7 @@ class Clusterers:
             )
         return KMeans(n_clusters, n_init=10, random_state=self.random_state)
 
-    def _fitted(self, n_clusters: int) -> np.ndarray:
+    def _by_default(self, n_clusters: int) -> np.ndarray:
         if n_clusters == 1:  # of one learner, scikit-learn refuses to make a cluster
             return np.zeros(self.n_distinct, int)
         clusterer = self._default(n_clusters)
@@ -84,7 +81,9 @@ class Clusterers:
         # On a busy machine the threads of k-means wait for each other far longer than
         # a single one takes.
         with _threads().limit(limits=1):
-            return clusterer.fit_predict(self.geometry.rotated())
+            labels = clusterer.fit_predict(self.geometry.rotated())
+        _check_found(labels, n_clusters, clusterer)  # fewer points may be distinct
+        return labels
 
     def _check_default(self, n_clusters: int | None) -> None:
         if n_clusters is None:
