@@ -221,8 +221,10 @@ class EnsemblePruner(keras.Model):
             optimizer: As for `keras.Model`. Defaults to `"rmsprop"`.
             loss: As for `keras.Model`. `None` for the negative log-likelihood, of
                 sparse or one-hot labels. Defaults to `None`.
-            **kwargs: As for `keras.Model`. With members that LiteRT runs,
-                `run_eagerly` is always `True`.
+            **kwargs: As for `keras.Model`. With members that are no Keras models
+                `run_eagerly` is always `True`, and `evaluate` works on TensorFlow
+                alone: Keras's other backends trace the members, for which they have
+                to be Keras models. `predict` works on all.
         """
         if not self._is_keras():
             kwargs["run_eagerly"] = True
