@@ -50,7 +50,7 @@ class BundleFiles:
         self.path = Path(bundle)
         self._left = MAX_BYTES
         self._file = self._archive = None
-        if not _is(self.path, stat.S_ISDIR):
+        if not os.path.isdir(self.path):
             self._open_zip()
 
     def read(self, name: str, *, most: int = MAX_FILE_BYTES) -> bytes:
@@ -69,9 +69,11 @@ class BundleFiles:
                 f"Expected names of files inside the bundle {self.path}, and no links. "
                 f"Received: {name!r}."
             )
+        most = min(most, self._left)
         try:
-            with self._open(name) as file:
-                data = _read_at_most(file, min(most, self._left))
+            file, size = self._open(name)
+            with file:
+                data = _read(file, size, most)
         except (OSError, *DAMAGE) as error:
             raise ValueError(
                 "Expected a bundle with all its files; copy or export it anew. "
@@ -100,7 +102,7 @@ class BundleFiles:
 
     def _open_zip(self):
         try:
-            if not _is(self.path, stat.S_ISREG):
+            if not os.path.isfile(self.path):
                 raise ValueError("no folder and no file")
             self._file = _SmallReads(self.path)
             self._archive = zipfile.ZipFile(self._file)
@@ -114,12 +116,13 @@ class BundleFiles:
 
     def _open(self, name):
         if self._archive:
-            return self._archive.open(name)
+            return self._archive.open(name), self._archive.getinfo(name).file_size
         path = self.path / name
+        status = path.lstat()
         # Opening a pipe would wait for ever, and a device may have no end.
-        if not stat.S_ISREG(path.lstat().st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("no plain file")
-        return open(path, "rb")
+        return open(path, "rb"), status.st_size
 
     def _crosses_link(self, name):
         parts = Path(name).parts
@@ -169,26 +172,19 @@ def _wrong(entry):
     return next((reason for reason, is_so in wrong.items() if is_so), None)
 
 
-def _read_at_most(file, most):
-    chunks, left = [], most
-    while chunk := file.read(min(CHUNK, left + 1)):
+def _read(file, size, most):
+    if size > most:
+        raise ValueError(f"{size:,} bytes, more than {most:,}")
+    # The size that is declared may be a lie: count as well.
+    chunks, left = [], size
+    while chunk := file.read(CHUNK):
         left -= len(chunk)
         if left < 0:
-            raise ValueError(f"over {most:,} bytes")
+            break
         chunks.append(chunk)
+    if left:
+        raise ValueError(f"not the {size:,} bytes that are declared")
     return b"".join(chunks)
-
-
-def _is(path, kind):
-    try:
-        return kind(path.stat().st_mode)
-    except FileNotFoundError as error:
-        raise ValueError(
-            "Expected a bundle, a folder or a .zip with a manifest.json. "
-            f"Received: {path} ({error.strerror})."
-        ) from None
-    except (OSError, ValueError):
-        return False
 
 
 def _reason(error):

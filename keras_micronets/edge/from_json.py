@@ -50,8 +50,9 @@ def _dataclass(value, kind, where):
     hints = typing.get_type_hints(kind)
     missing = [name for name in hints if name not in value]
     if missing:
-        raise ValueError(f"Expected {where} to have {missing}. Received: "
-            f"{reprlib.repr([*value])}.")
+        raise ValueError(
+            f"Expected {where} to have {missing}. Received: {reprlib.repr([*value])}."
+        )
     fields = {n: from_json(value[n], k, f"{where}.{n}") for n, k in hints.items()}
     return kind(**fields)
 

@@ -139,7 +139,7 @@ class Manifest:
         self.preprocessing.check(self.members[0].input.shape)
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
+    def from_json(cls, text: str | bytes) -> "Manifest":
         """Return the manifest that a JSON text holds.
 
         Raises:
@@ -188,7 +188,7 @@ class Manifest:
         """Return the manifest of an open bundle, as `read` does."""
         data = files.read(FILE_NAME, most=MAX_MANIFEST_BYTES)
         try:
-            return cls.from_json(data.decode())
+            return cls.from_json(data)
         except ValueError as error:
             raise ValueError(f"{files.path / FILE_NAME}: {error}") from None
 

@@ -121,7 +121,7 @@ def _load(entry: MemberEntry, data):
     expected, received = (entry.input, entry.output), tensor_specs(member)
     if received != expected:
         raise ValueError(
-            f"Expected the model {entry.file!r} to be as the manifest says: {expected}. "
-            f"Received: {received}."
+            f"Expected the model {entry.file!r} to be as the manifest says: "
+            f"{expected}. Received: {received}."
         )
     return member
