@@ -337,6 +337,16 @@ def test_random_model(write, path, contents, start):
         EnsembleRunner(path)
 
 
+def test_model_that_fails_while_it_runs(original, monkeypatch):
+    def fail(_):
+        raise RuntimeError("no such operation")
+
+    with EnsembleRunner(original) as runner:
+        monkeypatch.setattr(type(runner.members[0]._interpreter), "invoke", fail)
+        with pytest.raises(ValueError, match=r"Received: 'a'\. LiteRT says: no such"):
+            runner.predict(samples(1))
+
+
 # Damage at random
 
 

@@ -115,7 +115,13 @@ class Member:
         if count < self._batch:  # the file's batch is fixed: fill it up
             rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch - count, 0)])
         self._interpreter.set_tensor(self._input["index"], rows)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise ValueError(
+                f"Expected a model that LiteRT can run. Received: {self.name!r}. "
+                f"LiteRT says: {error}"
+            ) from error
         return self._interpreter.get_tensor(self._output["index"])[:count]
 
 
