@@ -244,14 +244,12 @@ def test_earlier_bundle_survives_a_failure(bundle, tmp_path, monkeypatch):
 
 
 def test_earlier_bundle_comes_back_if_the_swap_fails(bundle, tmp_path, monkeypatch):
-    before, rename = files_of(tmp_path), os.rename
+    before = files_of(tmp_path)
 
-    def fail_for_new(source, target):
-        if Path(source).name == "new":
-            raise OSError("no space")
-        rename(source, target)
+    def fail(source, target):
+        raise OSError("no space")
 
-    monkeypatch.setattr(bundle_module.os, "rename", fail_for_new)
+    monkeypatch.setattr(bundle_module.os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
         write_bundle(bundle, members())
     assert files_of(tmp_path) == before

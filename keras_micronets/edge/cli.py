@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:
     Args:
         argv: Arguments: `predict FILE.npy [--output OUT.npy] [--members]`, or
             `bench [--repeats N]`. Defaults to `None`, those of the process.
-        directory: The bundle.
+        directory: The bundle, a folder or a `.zip`.
 
     Returns:
         Exit code: `0`, or `2` for bad input, said on stderr.

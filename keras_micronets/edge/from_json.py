@@ -1,6 +1,7 @@
 """From JSON values to dataclasses, with every type checked."""
 
 import dataclasses
+import reprlib
 import types
 import typing
 
@@ -49,7 +50,9 @@ def _dataclass(value, kind, where):
     hints = typing.get_type_hints(kind)
     missing = [name for name in hints if name not in value]
     if missing:
-        raise ValueError(f"Expected {where} to have {missing}. Received: {[*value]}.")
+        raise ValueError(
+            f"Expected {where} to have {missing}. Received: {reprlib.repr([*value])}."
+        )
     fields = {n: from_json(value[n], k, f"{where}.{n}") for n, k in hints.items()}
     return kind(**fields)
 
@@ -68,6 +71,7 @@ def _expect(value, kind, where):
         return float(value)
     if type(value) is not kind and not (kind is types.NoneType and value is None):
         raise ValueError(
-            f"Expected {where} to be of type {kind.__name__}. Received: {value!r}."
+            f"Expected {where} to be of type {kind.__name__}. Received: "
+            f"{reprlib.repr(value)}."
         )
     return value

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from .files import BundleFiles
 from .manifest import Manifest
 
 
@@ -20,45 +20,48 @@ def verify(directory: str | os.PathLike) -> Manifest:
     signature: whoever can write a bundle can write a manifest that suits it.
 
     Args:
-        directory: The bundle.
+        directory: The bundle, a folder or a `.zip`.
 
     Returns:
         The manifest.
 
     Raises:
         ValueError: If the manifest is of another format, or a file is missing,
-            changed or outside the bundle; the message names it.
+            changed, too large or outside the bundle; the message names it.
     """
-    manifest = Manifest.read(directory)
-    root = Path(directory).resolve()
-    for name, expected in manifest.files.items():
-        received = _hash_inside(root, name)
-        if received != expected:
-            raise ValueError(
-                f"Expected the files that were exported; copy or export the bundle "
-                f"{directory} anew. Received: a changed {name!r} with the SHA-256 "
-                f"{received}, not {expected}."
-            )
-    return manifest
+    return read_verified(directory)[0]
 
 
-def _hash_inside(root, name):
-    path = root / name
-    if not (_is_plain(name) and path.resolve().is_relative_to(root)):
+def read_verified(directory: str | os.PathLike) -> tuple[Manifest, dict[str, bytes]]:
+    """Check a bundle and return what was checked.
+
+    Args:
+        directory: As for `verify`.
+
+    Returns:
+        The manifest, and the bytes of the members' files by name: the very bytes
+        whose hash was taken, so that nothing can change in between.
+
+    Raises:
+        ValueError: As for `verify`.
+    """
+    with BundleFiles(directory) as files:
+        manifest = Manifest.read_from(files)
+        wanted = {member.file for member in manifest.members}
+        models = {}
+        for name, expected in manifest.files.items():
+            data = files.read(name)
+            _check_hash(files.path, name, data, expected)
+            if name in wanted:
+                models[name] = data
+    return manifest, models
+
+
+def _check_hash(bundle, name, data, expected):
+    received = hashlib.sha256(data).hexdigest()
+    if received != expected:
         raise ValueError(
-            f"Expected names of files inside the bundle {root}. Received: {name!r}."
+            f"Expected the files that were exported; copy or export the bundle "
+            f"{bundle} anew. Received: a changed {name!r} with the SHA-256 "
+            f"{received}, not {expected}."
         )
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise ValueError(
-            f"Expected every file of the manifest in the bundle {root}; copy or export "
-            f"it anew. Received: no readable {name!r} ({error.strerror})."
-        ) from None
-
-
-def _is_plain(name):
-    # The same on every system: a name made for Windows must not slip through on it.
-    foreign = PureWindowsPath(name)
-    inside = "\0" not in name and ".." not in foreign.parts
-    return inside and not (foreign.anchor or PurePosixPath(name).is_absolute())

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import os
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,15 @@ from typing import Any
 import numpy as np
 
 from .combine import check_rule
+from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
 from .preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 2**20
+MAX_VALUES = 2**28
+DTYPES = ("float16", "float32", "int8", "uint8", "int16", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,30 @@ class TensorSpec:
         scale: Real value of one integer step; `0.0` for a float tensor.
             Defaults to `0.0`.
         zero_point: Step that stands for zero. Defaults to `0`.
+
+    Raises:
+        ValueError: If no tensor of a small classifier is like this.
     """
 
     shape: tuple[int, ...]
     dtype: str
     scale: float = 0.0
     zero_point: int = 0
+
+    def __post_init__(self):
+        whole = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
+        if not (
+            whole
+            and math.prod(self.shape) <= MAX_VALUES
+            and self.dtype in DTYPES
+            and 0 <= self.scale < math.inf
+            and abs(self.zero_point) < 2**31
+        ):
+            raise ValueError(
+                f"Expected at most 8 dimensions, at most {MAX_VALUES:,} values of a "
+                f"dtype out of {DTYPES}, a finite scale and a zero point of 32 bits. "
+                f"Received: {reprlib.repr(dataclasses.astuple(self))}."
+            )
 
 
 @dataclass(frozen=True)
@@ -115,7 +139,7 @@ class Manifest:
         self.preprocessing.check(self.members[0].input.shape)
 
     @classmethod
-    def from_json(cls, text: str) -> "Manifest":
+    def from_json(cls, text: str | bytes) -> "Manifest":
         """Return the manifest that a JSON text holds.
 
         Raises:
@@ -132,7 +156,7 @@ class Manifest:
             raise ValueError(
                 f"Expected a manifest of format version {FORMAT_VERSION}; run a bundle "
                 "with the runner that came with it, or export it anew. "
-                f"Received: format_version={version!r}."
+                f"Received: format_version={reprlib.repr(version)}."
             )
         return from_json(value, cls, "manifest")
 
@@ -150,19 +174,23 @@ class Manifest:
     def read(cls, directory: str | os.PathLike) -> "Manifest":
         """Return the manifest of a bundle. Nothing else of the bundle is read.
 
+        Args:
+            directory: The bundle, a folder or a `.zip`.
+
         Raises:
-            ValueError: If the directory has no manifest of this format version.
+            ValueError: If the bundle has no manifest of this format version.
         """
-        path = Path(directory) / FILE_NAME
+        with BundleFiles(directory) as files:
+            return cls.read_from(files)
+
+    @classmethod
+    def read_from(cls, files: BundleFiles) -> "Manifest":
+        """Return the manifest of an open bundle, as `read` does."""
+        data = files.read(FILE_NAME, most=MAX_MANIFEST_BYTES)
         try:
-            return cls.from_json(path.read_text("utf-8"))
-        except OSError as error:
-            raise ValueError(
-                f"Expected a bundle, a directory with a {FILE_NAME}. "
-                f"Received: {directory} ({error.strerror})."
-            ) from None
+            return cls.from_json(data)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{files.path / FILE_NAME}: {error}") from None
 
     def write(self, directory: str | os.PathLike) -> None:
         """Write the manifest into the directory of a bundle."""
@@ -184,6 +212,12 @@ def _check_members(manifest):
         raise ValueError(
             "Expected classifiers, with outputs of shape (samples, classes). "
             f"Received: shape (samples, *{members[0].output.shape})."
+        )
+    if len({m.file for m in members}) != len(members):
+        raise ValueError(f"Expected a file for each member. Received: {names}.")
+    if len(manifest.files) > MAX_FILES:
+        raise ValueError(
+            f"Expected at most {MAX_FILES:,} files. Received: {len(manifest.files):,}."
         )
     unlisted = [m.file for m in members if m.file not in manifest.files]
     if unlisted:

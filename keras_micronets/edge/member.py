@@ -54,6 +54,7 @@ class Member:
         self._output = _only(
             self._interpreter.get_output_details(), "output", self.name
         )
+        _check_batch(self._input, self.name)
         self._batch, *input_shape = (int(n) for n in self._input["shape"])
         self.input_shape = tuple(input_shape)
         self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
@@ -114,7 +115,13 @@ class Member:
         if count < self._batch:  # the file's batch is fixed: fill it up
             rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch - count, 0)])
         self._interpreter.set_tensor(self._input["index"], rows)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise ValueError(
+                f"Expected a model that LiteRT can run. Received: {self.name!r}. "
+                f"LiteRT says: {error}"
+            ) from error
         return self._interpreter.get_tensor(self._output["index"])[:count]
 
 
@@ -180,11 +187,13 @@ def load_interpreter(
     """
     source = "model_content" if isinstance(model, bytes) else "model_path"
     value = model if isinstance(model, bytes) else os.fspath(model)
+    shown = f"the bytes of {name!r}" if isinstance(model, bytes) else str(value)
+    if isinstance(model, bytes) and model[4:8] != b"TFL3":
+        raise ValueError(f"Expected a .tflite model. Received: {shown}, no such file.")
     try:
         interpreter = Interpreter(**{source: value}, num_threads=num_threads)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        shown = f"the bytes of {name!r}" if isinstance(model, bytes) else str(value)
         raise ValueError(
             f"Expected a .tflite model that LiteRT can run. Received: {shown}. "
             f"LiteRT says: {error}"
@@ -205,6 +214,14 @@ def _only(details, kind, name):
             f": {[d['name'] for d in details]}."
         )
     return details[0]
+
+
+def _check_batch(detail, name):
+    if not (len(detail["shape"]) and detail["shape"][0] > 0):
+        raise ValueError(
+            "Expected a model whose input begins with the batch. "
+            f"Received: {name!r}, with inputs of shape {tuple(detail['shape'])}."
+        )
 
 
 def _quantization(detail):

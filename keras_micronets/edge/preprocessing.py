@@ -40,4 +40,5 @@ class Preprocessing:
             )
 
     def _arrays(self):
-        return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")
+        with np.errstate(over="ignore"):  # infinity, which `check` refuses
+            return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")

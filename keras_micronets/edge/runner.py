@@ -2,23 +2,23 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from .combine import combine
-from .integrity import verify
+from .integrity import read_verified
+from .manifest import MemberEntry, TensorSpec
 from .member import Member
 
 
 class EnsembleRunner:
     """Run the ensemble of a bundle.
 
-    Every file is checked against its hash before any model is loaded. The members
-    run side by side on threads.
+    Every file is read once and checked against its hash before any model is loaded,
+    from the bytes that were checked. The members run side by side on threads.
 
     Args:
-        directory: The bundle, as `write_bundle` left it.
+        directory: The bundle, a folder or a `.zip`, as `write_bundle` left it.
         num_threads: How many members run at a time. Defaults to `None`: all, or
             as many as there are processors if these are fewer.
 
@@ -28,7 +28,8 @@ class EnsembleRunner:
         class_names: Tuple of names, or `None`.
 
     Raises:
-        ValueError: If the bundle is damaged, or of another format.
+        ValueError: If the bundle is damaged, of another format, or describes other
+            models than it holds.
 
     Example:
 
@@ -39,11 +40,10 @@ class EnsembleRunner:
     """
 
     def __init__(self, directory: str | os.PathLike, *, num_threads: int | None = None):
-        self.manifest = verify(directory)
+        self.manifest, models = read_verified(directory)
         self.class_names = self.manifest.class_names
         self.members = tuple(
-            Member(Path(directory) / m.file, name=m.name, from_logits=m.from_logits)
-            for m in self.manifest.members
+            _load(entry, models[entry.file]) for entry in self.manifest.members
         )
         workers = num_threads or min(len(self.members), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="member")
@@ -104,3 +104,24 @@ class EnsembleRunner:
 
     def __exit__(self, *_):
         self.close()
+
+
+def tensor_specs(member: Member) -> tuple[TensorSpec, TensorSpec]:
+    """Return what a model takes in and what it puts out."""
+    return (
+        TensorSpec(member.input_shape, member.input_dtype, *member.input_quantization),
+        TensorSpec(
+            member.output_shape, member.output_dtype, *member.output_quantization
+        ),
+    )
+
+
+def _load(entry: MemberEntry, data):
+    member = Member(data, name=entry.name, from_logits=entry.from_logits)
+    expected, received = (entry.input, entry.output), tensor_specs(member)
+    if received != expected:
+        raise ValueError(
+            f"Expected the model {entry.file!r} to be as the manifest says: "
+            f"{expected}. Received: {received}."
+        )
+    return member

@@ -1,4 +1,4 @@
-"""The folder that goes to the device."""
+"""The folder, or the zip, that goes to the device."""
 
 import hashlib
 import io
@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 
 from keras_micronets._version import __version__
+from keras_micronets.edge.files import BundleFiles
 from keras_micronets.edge.manifest import (
     FILE_NAME,
     Combination,
     Manifest,
     MemberEntry,
-    TensorSpec,
 )
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.edge.runner import EnsembleRunner, tensor_specs
 from keras_micronets.export.size import gzip_size
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
@@ -58,15 +58,17 @@ def write_bundle(
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a bundle: a folder that runs on a device as it is.
+    """Write a bundle: a folder, or one `.zip`, that runs on a device as it is.
 
     It holds one `.tflite` file a member, `manifest.json`, the few files of the
     runner, `__main__.py` and `requirements.txt`. The bundle is loaded and run once
-    before it takes its place, as a whole or not at all.
+    before it takes its place, as a whole or not at all. The same members give the
+    same bytes.
 
     Args:
-        directory: Where the bundle goes. An empty directory, or an earlier bundle
-            with nothing else in it, is replaced.
+        directory: Where the bundle goes; a path that ends in `.zip` becomes one
+            zip. An empty directory, or an earlier bundle of the same form with
+            nothing else in it, is replaced.
         members: At least one `BundleMember`; all of one input and output shape.
         combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
@@ -116,9 +118,12 @@ def write_bundle(
 def zip_bytes(directory: str | os.PathLike) -> int:
     """Return the size in bytes of a bundle's models together as one deflated zip."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for member in Manifest.read(directory).members:
-            archive.write(Path(directory) / member.file, member.file)
+    with (
+        BundleFiles(directory) as files,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for member in Manifest.read_from(files).members:
+            archive.writestr(member.file, files.read(member.file))
     return len(buffer.getvalue())
 
 
@@ -139,16 +144,13 @@ def _read(model):
 
 def _entry(file, data, member):
     loaded = Member(data, name=member.name, from_logits=member.from_logits)
+    taken, given = tensor_specs(loaded)
     return MemberEntry(
         name=member.name,
         file=file,
         from_logits=member.from_logits,
-        input=TensorSpec(
-            loaded.input_shape, loaded.input_dtype, *loaded.input_quantization
-        ),
-        output=TensorSpec(
-            loaded.output_shape, loaded.output_dtype, *loaded.output_quantization
-        ),
+        input=taken,
+        output=given,
         bytes=len(data),
         gzip_bytes=gzip_size(data),
         metadata=member.metadata,
@@ -175,39 +177,59 @@ def _preprocessing(value):
 def _check_replaceable(target):
     if not target.exists():
         return
-    if not target.is_dir():
-        raise ValueError(f"Expected a directory to write. Received: the file {target}.")
-    files = {p.relative_to(target).as_posix() for p in target.rglob("*") if p.is_file()}
-    files = {name for name in files if "__pycache__" not in name}
-    if not files and not any(target.iterdir()):
+    if target.is_dir() == _is_zip(target):
+        raise ValueError(
+            "Expected a directory, or a path that ends in .zip and is no directory. "
+            f"Received: {target}."
+        )
+    with BundleFiles(target) as opened:
+        files = {name for name in opened.names() if "__pycache__" not in name}
+    if not files and target.is_dir() and not any(target.iterdir()):
         return
     known = {FILE_NAME, *Manifest.read(target).files} if FILE_NAME in files else set()
     if not known or files - known:
         raise ValueError(
-            "Expected a new or empty directory, or an earlier bundle and nothing else; "
-            "choose another, or move away what is there. "
+            "Expected a new path, an empty directory, or an earlier bundle and nothing "
+            "else; choose another, or move away what is there. "
             f"Received: {target}, with {sorted(files - known)[:5]}."
         )
 
 
 def _write_whole(target, contents):
-    """Put the files in a directory beside the target, try it, then swap the two."""
+    """Put the files beside the target, try them, then swap the two."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
         new, old = Path(temporary, "new"), Path(temporary, "old")
-        for name, data in contents.items():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
-            (new / name).write_bytes(data)
+        (_write_zip if _is_zip(target) else _write_folder)(new, contents)
         with EnsembleRunner(new) as runner:
             runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
         _swap(target, new, old)
 
 
+def _is_zip(target):
+    return target.suffix.lower() == ".zip"
+
+
+def _write_folder(folder, contents):
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+def _write_zip(path, contents):
+    with zipfile.ZipFile(path, "x") as archive:
+        for name, data in sorted(contents.items()):
+            entry = zipfile.ZipInfo(name)  # its date is fixed, in 1980
+            entry.create_system = 3  # Unix, on every system
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, data, zipfile.ZIP_DEFLATED, compresslevel=9)
+
+
 def _swap(target, new, old):
-    if target.exists():
+    if target.is_dir():
         os.rename(target, old)
     try:
-        os.rename(new, target)
+        os.replace(new, target)
     except OSError:
         if old.exists():
             os.rename(old, target)

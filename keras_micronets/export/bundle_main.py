@@ -4,7 +4,15 @@
 import sys
 from pathlib import Path
 
-BUNDLE = Path(__file__).resolve().parent
+BUNDLE = Path(__file__).resolve().parent  # a folder, or the zip that Python runs
+
+
+def _how_to_install():
+    if BUNDLE.is_dir():
+        return f"python -m pip install -r {BUNDLE / 'requirements.txt'}"
+    lines = __loader__.get_data("requirements.txt").decode().splitlines()
+    return " ".join(["python -m pip install", *(f'"{line}"' for line in lines)])
+
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True  # a bundle stays as it was exported
@@ -12,7 +20,6 @@ if __name__ == "__main__":
     try:
         from edge.cli import main
     except ModuleNotFoundError as error:
-        install = f"python -m pip install -r {BUNDLE / 'requirements.txt'}"
-        print(f"error: {error}. Run: {install}", file=sys.stderr)
+        print(f"error: {error}. Run: {_how_to_install()}", file=sys.stderr)
         sys.exit(2)
     sys.exit(main(directory=BUNDLE))
