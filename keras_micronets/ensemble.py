@@ -248,7 +248,8 @@ class EnsemblePruner(keras.Model):
         """Write the members as `.tflite` files with a runner, or as Keras does.
 
         Args:
-            filepath: Directory of the bundle. An older bundle there is replaced.
+            filepath: Path of the bundle: a folder, or one zip if it ends in `.zip`. An
+                older bundle there is replaced.
             format: `"bundle"`, or a format of `keras.Model.export`, to which all
                 else is then left. Defaults to `"bundle"`.
             quantization: As for `export_tflite`. Members that are `.tflite` files
