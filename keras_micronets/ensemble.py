@@ -311,13 +311,14 @@ class EnsemblePruner(keras.Model):
             ImportError: If matplotlib is not installed.
             ValueError: If nothing was chosen yet, or as `selection.write_report` does.
         """
-        if not self.learners_:
-            raise ValueError(
-                f"The ensemble {self.name!r} has no members yet. Call "
-                "`prune(x, y)` with held-out data first."
-            )
+        self._check_chosen()
         probabilities = self._predict_all(x, batch_size, 0)
-        how = {**self._sizes(), **options}
+        kept = probabilities[self.selection_.indices]
+        how = {
+            **self._sizes(),
+            "ensemble_probabilities": combine(kept, **self._rule()),
+            **options,
+        }
         return selection.write_report(path, probabilities, y, self.selection_, **how)
 
     def _sizes(self):
@@ -382,6 +383,7 @@ class EnsemblePruner(keras.Model):
         members = [learner.load() for learner in learners]
         self.learners_ = tuple(learners)
         if any(member is None for member in members):  # bare probabilities
+            self.weights_ = weights
             return
         self._track_members(members, [x.from_logits for x in learners], weights)
 
@@ -449,12 +451,15 @@ class EnsemblePruner(keras.Model):
             )
 
     def _check_pruned(self):
-        if not self.members_ and self.learners_:
+        if not self.members_:
+            self._check_chosen()
             raise ValueError(
                 f"The ensemble {self.name!r} was chosen among bare probabilities: "
                 "there are no models. `selection_` says which to load."
             )
-        if not self.members_:
+
+    def _check_chosen(self):
+        if not self.learners_:
             raise ValueError(
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."

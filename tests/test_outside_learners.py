@@ -237,3 +237,29 @@ def test_the_report_as_a_page(models, tmp_path):
     assert "How the method was chosen" in page
     assert "With the choice made anew in each of the outer folds" in page
     assert str(ensemble.selection_.choice) in str(ensemble.report_)
+
+
+def test_the_page_shows_the_ensemble_as_it_is_combined(models, tmp_path):
+    pytest.importorskip("matplotlib")
+    ensemble = kmn.EnsemblePruner(models, 3, combination="logit", random_state=0)
+    ensemble.prune(X, Y, verbose=0)
+
+    page = ensemble.write_report(tmp_path / "page.html", X, Y, n_resamples=2)
+
+    scores = ensemble.report_.ensemble
+    shown = f"(NLL {scores['negative_log_likelihood']:.3f}, ECE "
+    assert shown in page.read_text()
+    mean = predictions(models)[ensemble.selection_.indices].mean(axis=0)
+    loss = selection.negative_log_likelihood(mean, Y)
+    assert f"{loss:.3f}" not in shown
+
+
+def test_the_page_of_bare_probabilities_has_the_weights_too(models, tmp_path):
+    pytest.importorskip("matplotlib")
+    ensemble = kmn.EnsemblePruner(predictions(models), 3, combination="weights")
+    ensemble.prune(None, Y)
+
+    page = ensemble.write_report(tmp_path / "page.html", None, Y, n_resamples=2)
+
+    loss = ensemble.report_.ensemble["negative_log_likelihood"]
+    assert f"(NLL {loss:.3f}, ECE " in page.read_text()

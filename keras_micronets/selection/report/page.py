@@ -38,6 +38,7 @@ def write_report(
     gzip_bytes: Sequence[int | None] | None = None,
     sparsity: Sequence[float | None] | None = None,
     milliseconds: Sequence[float | None] | None = None,
+    ensemble_probabilities: Any = None,
     methods: Mapping[str, Callable[..., Selection]] | None = None,
     n_members: Sequence[int] | None = None,
     n_resamples: int = 20,
@@ -69,6 +70,8 @@ def write_report(
             `None`.
         milliseconds: Sequence of floats, the time that each learner takes for one
             sample; `None` where not known. Defaults to `None`.
+        ensemble_probabilities: Array of shape `(samples, classes)`: what the ensemble
+            predicts. Defaults to `None`: the mean, weighted as in `selection`.
         methods: Dictionary from a name to a way to choose, for the curves; see
             `scores_by_members`. Defaults to `None`: the method of the selection, where
             it is a function of `keras_micronets.selection`, and its rivals `greedy`,
@@ -102,6 +105,9 @@ def write_report(
     _figures.new_axes()  # says at once what has to be installed
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
+    together = ensemble_probabilities
+    if together is None:
+        together = selection.combined(p)
     report = selection_report(
         p,
         y,
@@ -111,12 +117,13 @@ def write_report(
         n_bytes=n_bytes,
         gzip_bytes=gzip_bytes,
         milliseconds=milliseconds,
+        ensemble_probabilities=together,
     )
     drawn = pictures(
         report,
         p,
         y,
-        selection.combined(p),
+        together,
         methods=words.methods(selection) if methods is None else dict(methods),
         n_members=n_members,
         n_resamples=n_resamples,
