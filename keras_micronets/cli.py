@@ -6,6 +6,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from keras_micronets.edge import cli as edge_cli
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line.
@@ -25,12 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Before TensorFlow is loaded: its start-up notes would bury the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        arguments.run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return edge_cli.run(arguments)
 
 
 def _parser():
@@ -55,6 +52,7 @@ def _parser():
     quickstart.add_argument("--members", type=int, default=4)
     quickstart.add_argument("--seed", type=int, default=0)
     quickstart.set_defaults(run=_quickstart)
+    edge_cli.add_commands(commands)
     return parser
 
 

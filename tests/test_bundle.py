@@ -11,7 +11,7 @@ import pytest
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner, Member, verify
-from keras_micronets.edge.integrity import sha256
+from keras_micronets.edge.bundle.integrity import sha256
 from keras_micronets.export import bundle as bundle_module
 from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
 
@@ -57,7 +57,9 @@ def test_contents(original):
         "requirements.txt",
     ]
     package = Path(bundle_module.__file__).parents[1] / "edge"
-    code = {p.name: p.read_bytes() for p in package.glob("*.py")}
+    code = {
+        p.relative_to(package).as_posix(): p.read_bytes() for p in package.rglob("*.py")
+    }
     assert files_of(original / "edge") == code
     assert (original / "00-a.tflite").read_bytes() == members()[0].model
 

@@ -18,8 +18,9 @@ from hostile_bundles import (
 )
 from tiny_tflite import CLASSES, samples, tiny_tflite
 
-from keras_micronets.edge import EnsembleRunner, Manifest, files, verify
-from keras_micronets.edge.files import BundleFiles
+from keras_micronets.edge import EnsembleRunner, Manifest, verify
+from keras_micronets.edge.bundle import files
+from keras_micronets.edge.bundle.files import BundleFiles
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 MODEL = "00-a.tflite"

@@ -10,7 +10,7 @@ from hostile_bundles import files_of
 from tiny_tflite import SHAPE, tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner, Manifest, verify
-from keras_micronets.edge.files import BundleFiles
+from keras_micronets.edge.bundle.files import BundleFiles
 from keras_micronets.export import bundle as bundle_module
 from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
 

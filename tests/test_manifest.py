@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_micronets.edge.from_json import from_json
-from keras_micronets.edge.manifest import (
+from keras_micronets.edge.bundle.from_json import from_json
+from keras_micronets.edge.bundle.manifest import (
     FORMAT_VERSION,
     Combination,
     Manifest,

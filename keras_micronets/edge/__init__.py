@@ -4,9 +4,9 @@ This package is copied into every bundle as it is: inside it imports are relativ
 """
 
 from .bench import Latency, bench
+from .bundle.integrity import verify
+from .bundle.manifest import Manifest
 from .combine import combine
-from .integrity import verify
-from .manifest import Manifest
 from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner

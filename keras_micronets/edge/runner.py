@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from .bundle.integrity import read_verified
+from .bundle.manifest import MemberEntry, TensorSpec
 from .combine import combine
-from .integrity import read_verified
-from .manifest import MemberEntry, TensorSpec
 from .member import Member
 
 

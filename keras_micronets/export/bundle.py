@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from keras_micronets._version import __version__
-from keras_micronets.edge.files import BundleFiles
-from keras_micronets.edge.manifest import (
+from keras_micronets.edge.bundle.files import BundleFiles
+from keras_micronets.edge.bundle.manifest import (
     FILE_NAME,
     Combination,
     Manifest,
@@ -158,10 +158,10 @@ def _entry(file, data, member):
 
 
 def _runner_files():
+    edge = Path(str(resources.files("keras_micronets.edge")))
     code = {
-        f"edge/{file.name}": file.read_bytes()
-        for file in sorted(resources.files("keras_micronets.edge").iterdir(), key=str)
-        if file.name.endswith(".py")
+        f"edge/{path.relative_to(edge).as_posix()}": path.read_bytes()
+        for path in sorted(edge.rglob("*.py"))
     }
     return {
         **code,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import load_interpreter, quantize
+from keras_micronets.edge.member import load_interpreter
+from keras_micronets.edge.tensors import quantize
 
 REPEATS = 15
 

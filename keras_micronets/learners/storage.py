@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_micronets.edge.integrity import sha256
+from keras_micronets.edge.bundle.integrity import sha256
 from keras_micronets.learners import files
 from keras_micronets.learners.learner import METADATA_FILE, Learner
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .combine import check_rule
+from ..combine import check_rule
+from ..preprocessing import Preprocessing
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
-from .preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"

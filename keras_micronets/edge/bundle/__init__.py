@@ -1,0 +1,1 @@
+"""The format of a bundle, defined once for its writer and its readers."""

@@ -1,0 +1,61 @@
+"""What `python BUNDLE ...` runs, and `keras-micronets ... BUNDLE` as well."""
+
+import argparse
+import os
+import sys
+
+from . import bench, predict
+
+COMMANDS = (predict, bench)
+
+
+def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:
+    """Run the command line of a bundle.
+
+    Args:
+        argv: Arguments, a command first: `predict FILE.npy`, `bench`; `--help` tells
+            the others. Defaults to `None`, those of the process.
+        directory: The bundle, a folder or a `.zip`.
+
+    Returns:
+        Exit code: `0`, or `2` for bad input, said on stderr.
+
+    Example:
+
+    ```python
+    main(["predict", "images.npy"], directory="bundle")
+    ```
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python {os.path.basename(directory)}",
+        description="Run an ensemble of small classifiers.",
+    )
+    add_commands(parser.add_subparsers(required=True, metavar="COMMAND"), directory)
+    return run(parser.parse_args(argv))
+
+
+def add_commands(commands, bundle: str | os.PathLike | None = None) -> None:
+    """Add the commands of a bundle to a parser.
+
+    Args:
+        commands: What `ArgumentParser.add_subparsers` returned.
+        bundle: The bundle. Defaults to `None`: it is an argument of each command.
+    """
+    for command in COMMANDS:
+        parser = commands.add_parser(
+            command.NAME, help=command.HELP, description=command.__doc__
+        )
+        if bundle is None:
+            parser.add_argument("bundle", metavar="BUNDLE", help="a folder or a .zip")
+        command.add_arguments(parser)
+        parser.set_defaults(run=command.run, bundle=bundle)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command that was parsed, and return the exit code as `main` does."""
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,50 @@
+"""Integer steps and real values, logits and probabilities."""
+
+import numpy as np
+
+
+def quantize(
+    x: np.ndarray, dtype: str, scale: float = 0.0, zero_point: int = 0
+) -> np.ndarray:
+    """Round real values to the integer steps of a tensor (half to even).
+
+    Args:
+        x: Real values of any shape.
+        dtype: Dtype of the tensor; a float dtype is a plain cast.
+        scale: Real value of one step. Defaults to `0.0`, not quantised.
+        zero_point: Step that stands for zero. Defaults to `0`.
+
+    Returns:
+        Array of the shape of `x` and of `dtype`, clipped to its range.
+    """
+    if not scale:
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    steps = np.rint(x / np.float32(scale)) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:
+    """Return the real values, `float32`, of a tensor's integer steps."""
+    values = raw.astype("float32")
+    return (values - zero_point) * np.float32(scale) if scale else values
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
+    """Scale rows of rounded probabilities to sum to one.
+
+    Args:
+        outputs: Array of shape `(samples, classes)`.
+        scale: Step that they were rounded to; 0 for not at all.
+    """
+    # Only what rounding explains is put right: anything further from one is no
+    # row of probabilities, and whoever checks for that must still see it.
+    total = outputs.sum(axis=-1, keepdims=True)
+    rounded = (np.abs(total - 1) <= outputs.shape[-1] * scale) & (total > 0)
+    return outputs / np.where(rounded, total, np.float32(1))
