@@ -60,6 +60,12 @@ def test_defaults_round_trip():
     assert Manifest.from_json(small.to_json()) == small
 
 
+def test_digest_is_of_the_values():
+    spaced = Manifest.from_json(json.dumps(PLAIN, indent=7))
+    assert spaced.digest == manifest().digest
+    assert manifest(created_by="b test").digest != manifest().digest
+
+
 def test_numpy_values_become_plain():
     free = {"accuracy": np.float32(0.5), "counts": np.arange(3)}
     read = Manifest.from_json(manifest(accuracies=free).to_json())

@@ -70,6 +70,21 @@ def test_threads_change_nothing(bundle, runner, x):
         np.testing.assert_array_equal(one.predict(x), expected)
 
 
+def test_some_members(bundle, runner, x):
+    expected = runner.predict_members(x)[[2, 0]]
+    with EnsembleRunner(bundle, members=[2, 0]) as some:
+        assert [member.name for member in some.members] == ["third", "first"]
+        np.testing.assert_array_equal(some.predict_members(x), expected)
+        with pytest.raises(ValueError, match="Expected all 3 members.*Received: 2"):
+            some.predict(x)
+
+
+@pytest.mark.parametrize("members", [[], [3], [-1], [0, 0]])
+def test_members_that_are_not_there(bundle, members):
+    with pytest.raises(ValueError, match=r"out of 0 to 2.*Received: members="):
+        EnsembleRunner(bundle, members=members)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
 def test_other_dtypes(runner, x, dtype):
     np.testing.assert_array_equal(runner.predict(x.astype(dtype)), runner.predict(x))

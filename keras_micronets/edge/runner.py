@@ -1,6 +1,7 @@
 """A bundle, run on the device."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,10 +22,12 @@ class EnsembleRunner:
         directory: The bundle, a folder or a `.zip`, as `write_bundle` left it.
         num_threads: How many members run at a time. Defaults to `None`: all, or
             as many as there are processors if these are fewer.
+        members: Places in the manifest of the members to run, each once. Defaults to
+            `None`: all, and only then is there an answer of the ensemble, `predict`.
 
     Attributes:
-        manifest: The `Manifest` of the bundle.
-        members: Tuple of `Member`, in the manifest's order.
+        manifest: The `Manifest` of the bundle, with all members.
+        members: Tuple of `Member`, in the order asked for.
         class_names: Tuple of names, or `None`.
 
     Raises:
@@ -39,12 +42,17 @@ class EnsembleRunner:
     ```
     """
 
-    def __init__(self, directory: str | os.PathLike, *, num_threads: int | None = None):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        *,
+        num_threads: int | None = None,
+        members: Sequence[int] | None = None,
+    ):
         self.manifest, models = read_verified(directory)
         self.class_names = self.manifest.class_names
-        self.members = tuple(
-            _load(entry, models[entry.file]) for entry in self.manifest.members
-        )
+        entries = _entries(self.manifest.members, members)
+        self.members = tuple(_load(entry, models[entry.file]) for entry in entries)
         workers = num_threads or min(len(self.members), os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="member")
 
@@ -61,8 +69,14 @@ class EnsembleRunner:
             `float32` array of shape `(samples, classes)`.
 
         Raises:
-            ValueError: If `x` has another shape, or values that are not finite.
+            ValueError: If `x` has another shape, or values that are not finite, or
+                not all members are run here.
         """
+        if len(self.members) != len(self.manifest.members):
+            raise ValueError(
+                f"Expected all {len(self.manifest.members)} members, to answer for the "
+                f"ensemble; use `predict_members`. Received: {len(self.members)}."
+            )
         how = self.manifest.combination
         members = self.predict_members(x, parallel=parallel)
         return combine(members, rule=how.rule, weights=how.weights)
@@ -114,6 +128,18 @@ def tensor_specs(member: Member) -> tuple[TensorSpec, TensorSpec]:
             member.output_shape, member.output_dtype, *member.output_quantization
         ),
     )
+
+
+def _entries(entries, places):
+    if places is None:
+        return entries
+    count = len(entries)
+    if not (places and len({*places}) == len(places) and {*places} <= {*range(count)}):
+        raise ValueError(
+            f"Expected places of members out of 0 to {count - 1}, each once. "
+            f"Received: members={list(places)}."
+        )
+    return [entries[place] for place in places]
 
 
 def _load(entry: MemberEntry, data):

@@ -1,6 +1,7 @@
 """The bundle's `manifest.json`: the format, defined once for writer and reader."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -159,6 +160,11 @@ class Manifest:
                 f"Received: format_version={reprlib.repr(version)}."
             )
         return from_json(value, cls, "manifest")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest's values, and so of the whole bundle."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the manifest as JSON text; NumPy values become plain ones.
