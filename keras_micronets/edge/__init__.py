@@ -1,7 +1,10 @@
 """What runs on the device. It needs NumPy and ai-edge-litert, nothing else.
 
+`Gateway` and `Node`, which need paho-mqtt as well, are loaded when they are used.
 This package is copied into every bundle as it is: inside it imports are relative.
 """
+
+import importlib
 
 from .bench import Latency, bench
 from .bundle.integrity import verify
@@ -11,13 +14,35 @@ from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
 
+_LAZY = {
+    "Answer": "answer",
+    "Broker": "broker",
+    "Gateway": "gateway",
+    "NoQuorumError": "answer",
+    "Node": "node",
+    "OverloadedError": "dispatcher",
+}
+
 __all__ = [
+    "Answer",
+    "Broker",
     "EnsembleRunner",
+    "Gateway",
     "Latency",
     "Manifest",
     "Member",
+    "NoQuorumError",
+    "Node",
+    "OverloadedError",
     "Preprocessing",
     "bench",
     "combine",
     "verify",
 ]
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".distributed.{_LAZY[name]}", __name__)
+    return getattr(module, name)

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from . import bench, predict
+from . import ask, bench, node, predict
 
-COMMANDS = (predict, bench)
+COMMANDS = (predict, bench, node, ask)
 
 
 def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:

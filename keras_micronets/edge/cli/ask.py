@@ -1,0 +1,61 @@
+"""Classify the samples of a file by the members that other devices serve."""
+
+import argparse
+
+import numpy as np
+
+from ..distributed.gateway import Gateway
+from .broker import add_broker_arguments, read_broker
+from .predict import _choice, _load
+
+NAME = "ask"
+HELP = "classify the samples of a file on other devices, by MQTT"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
+    parser.add_argument("file", metavar="FILE.npy", help="raw samples, as one array")
+    parser.add_argument(
+        "--output", metavar="OUT.npy", help="save the probabilities: (samples, classes)"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=5.0,
+        help="seconds for a request, and for finding nodes; default: %(default)s",
+    )
+    parser.add_argument("--quorum", type=int, help="members; default: a majority")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="samples a request; %(default)s"
+    )
+    parser.add_argument("--name", help="default: the user name, or the host's")
+    add_broker_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a line a sample, and save the probabilities where asked."""
+    x = _load(arguments.file)
+    with Gateway(
+        arguments.bundle,
+        read_broker(arguments),
+        quorum=arguments.quorum,
+        deadline=arguments.deadline,
+        name=arguments.name,
+        prefix=arguments.prefix,
+    ) as gateway:
+        gateway.wait(arguments.deadline)
+        saved = [*_ask(gateway, x, max(1, arguments.batch_size))]
+    if arguments.output:
+        with open(arguments.output, "wb") as file:
+            np.save(file, np.concatenate(saved))
+
+
+def _ask(gateway, x, batch_size):
+    for start in range(0, max(1, len(x) if x.ndim else 1), batch_size):
+        answer = gateway.predict(x[start : start + batch_size] if x.ndim else x)
+        said = ", ".join(answer.members)
+        if answer.missing:
+            said += f"; without {', '.join(answer.missing)}"
+        for place, row in enumerate(answer.probabilities, start):
+            print(f"{place}: {_choice(row, gateway.manifest)}  ({said})", flush=True)
+        yield answer.probabilities
