@@ -4,6 +4,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -18,6 +19,8 @@ SESSION_SECONDS = 60
 PATIENCE = 10.0
 RECONNECT_SECONDS = (0.25, 4)
 TAKEN_OVER = 142
+#: So many losses in a row, each so many seconds after connecting, hint at a namesake.
+QUICK_LOSSES, QUICK_SECONDS = 3, 2.0
 #: The most messages on their way to the broker at a time.
 IN_FLIGHT = 100
 
@@ -54,6 +57,7 @@ class Connection:
         on_failed: Callable[[str], None],
     ):
         self.up, self.failed = False, ""
+        self._client_id, self._since, self._quick_losses = client_id, 0.0, 0
         self._broker, self._topics = broker, topics
         self._on_message, self._on_up, self._on_failed = on_message, on_up, on_failed
         self._settled, self._closing, self._refused = threading.Event(), False, False
@@ -145,7 +149,7 @@ class Connection:
             self._turned_away(f"{failures[0]}, for one of {[*self._topics]}")
             return
         again = self._settled.is_set()
-        self.up = True
+        self.up, self._since = True, time.monotonic()
         self._on_up()
         self._settled.set()
         if again:
@@ -170,6 +174,20 @@ class Connection:
             self._on_failed(self.failed)
         elif was_up:
             log.warning("Lost the broker %s (%s); trying again.", self._broker, reason)
+            self._look_for_a_namesake()
+
+    def _look_for_a_namesake(self):
+        """Mosquitto 2.0.11 does not say that a client was replaced by another."""
+        quick = time.monotonic() - self._since < QUICK_SECONDS
+        self._quick_losses = self._quick_losses + 1 if quick else 0
+        if self._quick_losses == QUICK_LOSSES:
+            log.error(
+                "Lost the broker %s %d times right after connecting; see that no other "
+                "client has the name %r.",
+                self._broker,
+                QUICK_LOSSES,
+                self._client_id,
+            )
 
     def _received(self, client, userdata, message):
         try:

@@ -159,6 +159,8 @@ class Dispatcher:
             self._finish(question)
 
     def _assign(self, question, now):
+        if now >= question.deadline:
+            return
         chosen = {}
         for member in self.members:
             if not question.wants(member):
@@ -187,7 +189,7 @@ class Dispatcher:
         self._at((now + ask.question.deadline) / 2, partial(self._doubt, ask))
 
     def _doubt(self, ask, now):
-        """Ask others, half of the time being gone; the same one if there is no other."""
+        """Ask others, half of the time being gone; the same where there is none."""
         question = ask.question
         if ask.id not in self._asks or question.over:
             return

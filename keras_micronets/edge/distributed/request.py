@@ -50,11 +50,19 @@ class Request:
         if len(message.correlation) != 16:
             raise ValueError("Expected an id of 16 bytes as correlation data.")
         gateway = check_name(message.fields.get("gateway"), "a gateway's name")
-        within = float(message.fields.get("within", "nan"))
-        if not 0 < within <= LONGEST:
-            raise ValueError(f"Expected seconds up to {LONGEST}. Received: {within}.")
+        within = _seconds(message.fields.get("within", ""))
         members = read_names(message.fields.get("members", ""))
         return cls(message.correlation, gateway, members, within, message.payload)
+
+
+def _seconds(text):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= LONGEST:
+        raise ValueError(f"Expected seconds up to {LONGEST:.0f}. Received: {text:.50}.")
+    return seconds
 
 
 def read_names(text: str) -> tuple[str, ...]:

@@ -1,0 +1,107 @@
+"""What the tests of nodes and gateways share."""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from keras_micronets.edge.distributed.connection import Connection
+
+ROOT = Path(__file__).parents[1]
+
+
+def until(condition, seconds=10.0):
+    """Wait for something that happens elsewhere."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+    return value
+
+
+class Client:
+    """Listen to topics, and say what a test likes."""
+
+    def __init__(self, broker, *topics, name=None):
+        self.messages, self._some = [], threading.Condition()
+        name = name or f"client-{secrets.token_hex(4)}"
+        self.connection = Connection(
+            broker,
+            name,
+            topics or ["unused"],
+            on_message=self._receive,
+            on_up=lambda: None,
+            on_failed=lambda reason: None,
+        )
+        self.connection.open()
+
+    def _receive(self, message):
+        with self._some:
+            self.messages.append(message)
+            self._some.notify_all()
+
+    def say(self, message):
+        """Publish, and return once the broker has it."""
+        self.connection.publish(message).wait_for_publish(5)
+
+    def get(self, seconds=5.0):
+        """Return the next message."""
+        with self._some:
+            assert self._some.wait_for(lambda: self.messages, seconds), "nothing came"
+            return self.messages.pop(0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
+class NodeProcess:
+    """Run `python BUNDLE node ...`."""
+
+    def __init__(self, bundle, broker, name, members, *, log, capacity=8):
+        self.command = [
+            *(sys.executable, bundle, "node", "--broker", str(broker)),
+            *("--name", name, "--members", members, "--capacity", str(capacity)),
+            *("--keepalive", str(broker.keepalive)),
+        ]
+        self.name, self.log = name, log
+        self.process = None
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": ""},
+            )
+        return self
+
+    def wait(self):
+        """Wait until it serves."""
+        line = self.process.stdout.readline().decode()
+        assert "serving" in line, Path(self.log).read_text()
+        return self
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def rss(self):
+        """Return the resident bytes."""
+        return resident(self.process.pid)
+
+
+def resident(pid="self"):
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,413 @@
+"""Nodes and a gateway, joined by a real broker."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from distributed_cases import Client, NodeProcess, until
+from mosquitto import Mosquitto, free_port, require_mosquitto
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+from tiny_tflite import SHAPE, samples, tiny_tflite
+
+from keras_micronets.edge import (
+    Broker,
+    EnsembleRunner,
+    Gateway,
+    Manifest,
+    Node,
+    NoQuorumError,
+    OverloadedError,
+    combine,
+)
+from keras_micronets.edge.cli import main
+from keras_micronets.edge.distributed.description import Description
+from keras_micronets.edge.distributed.message import Message
+from keras_micronets.edge.distributed.npy import pack, unpack
+from keras_micronets.edge.distributed.reply import Reply
+from keras_micronets.edge.distributed.request import Request
+from keras_micronets.export.bundle import BundleMember, write_bundle
+
+WEIGHTS = [0.5, 0.25, 0.25]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    members = [BundleMember(f"m{seed}", tiny_tflite(seed)) for seed in range(3)]
+    return write_bundle(
+        tmp_path_factory.mktemp("distributed") / "bundle",
+        members,
+        class_names=["cat", "dog", "owl"],
+        combination="weights",
+        weights=WEIGHTS,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(bundle):
+    with EnsembleRunner(bundle) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory):
+    require_mosquitto()
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as mosquitto:
+        yield mosquitto
+
+
+@pytest.fixture
+def broker(mosquitto):
+    return Broker(mosquitto.host, mosquitto.port)
+
+
+@pytest.fixture
+def prefix(request):
+    """Return topics of the test's own: nothing is left over from another."""
+    return request.node.name.translate(str.maketrans("[]", "__"))[:64]
+
+
+def check(answer, alone, x):
+    """See that an answer is the combination of the members that it names."""
+    places = [int(name[1:]) for name in answer.members]
+    weights = np.take(WEIGHTS, places)
+    expected = combine(
+        alone.predict_members(x)[places], rule="weights", weights=weights / sum(weights)
+    )
+    np.testing.assert_array_equal(answer.probabilities, expected)
+
+
+def test_an_ensemble_over_two_nodes(bundle, broker, prefix, alone):
+    x = samples(5)
+    with (
+        Node(bundle, broker, members=[0, 2], name="one", prefix=prefix),
+        Node(bundle, broker, members=[1], name="two", prefix=prefix),
+        Gateway(bundle, broker, prefix=prefix) as gateway,
+    ):
+        assert gateway.wait(10)
+        answer = gateway.predict(x, deadline=20)
+        np.testing.assert_array_equal(answer.probabilities, alone.predict(x))
+        assert answer.members == ("m0", "m1", "m2")
+        assert answer.nodes == {"m0": "one", "m1": "two", "m2": "one"}
+        futures = [gateway.submit(x[[i % 5]], deadline=20) for i in range(50)]
+        for i, future in enumerate(futures):
+            check(future.result(), alone, x[[i % 5]])
+        assert gateway.nodes == {"one": ("m0", "m2"), "two": ("m1",)}
+    with pytest.raises(ConnectionError, match="closed"):
+        gateway.predict(x)
+
+
+def test_without_all_members(bundle, broker, prefix, alone):
+    x = samples(2)
+    with (
+        Node(bundle, broker, members=[0, 2], name="one", prefix=prefix) as one,
+        Gateway(bundle, broker, prefix=prefix) as gateway,
+    ):
+        until(lambda: gateway.nodes)
+        assert not gateway.wait(0.01)
+        answer = gateway.predict(x, deadline=20)
+        assert answer.missing == ("m1",)
+        check(answer, alone, x)
+        one.close()
+        until(lambda: not gateway.nodes)
+        with pytest.raises(NoQuorumError, match="Expected answers of 2") as caught:
+            gateway.predict(x, deadline=0.05)
+        assert caught.value.missing == ("m0", "m1", "m2")
+        future = gateway.submit(x, deadline=20)
+        with Node(bundle, broker, name="late", prefix=prefix):
+            check(future.result(20), alone, x)
+
+
+def test_bad_input_is_refused_at_once(bundle, broker, prefix):
+    with Gateway(bundle, broker, prefix=prefix, max_pending=1) as gateway:
+        for bad in (np.zeros(SHAPE), np.full((1, *SHAPE), np.nan), np.array(["a"])):
+            with pytest.raises(ValueError, match="Expected"):
+                gateway.submit(bad)
+        for seconds in (0, -1, np.inf, np.nan):
+            with pytest.raises(ValueError, match="deadline"):
+                gateway.submit(samples(1), deadline=seconds)
+        future = gateway.submit(samples(1), deadline=30)
+        with pytest.raises(OverloadedError):
+            gateway.submit(samples(1))
+    with pytest.raises(ConnectionError, match="closed"):
+        future.result(0)
+    with pytest.raises(ValueError, match="quorum"):
+        Gateway(bundle, broker, quorum=4)
+    with pytest.raises(ValueError, match="gateway's name"):
+        Gateway(bundle, broker, name="a/b")
+    with pytest.raises(ValueError, match="node's name"):
+        Node(bundle, broker, name="#")
+
+
+class Asker:
+    """A gateway by hand."""
+
+    def __init__(self, client, prefix, members=("m0",)):
+        self.client, self.prefix, self.members = client, prefix, members
+
+    def ask(self, payload, number=1, **fields):
+        request = Request(number.to_bytes(16), "by-hand", self.members, 20.0, payload)
+        message = request.to_message(f"{self.prefix}/nodes/one/requests")
+        message.fields.update(fields)
+        self.client.say(message)
+
+    def reply(self):
+        return Reply.from_message(self.client.get())
+
+
+def test_a_node_survives_garbage_and_answers_once(bundle, broker, prefix, alone):
+    x, digest = samples(1), Manifest.read(bundle).digest
+    with (
+        Node(bundle, broker, members=[0], name="one", prefix=prefix) as node,
+        Client(broker, f"{prefix}/gateways/by-hand/answers/+") as client,
+    ):
+        by_hand = Asker(client, prefix)
+        topic = f"{prefix}/nodes/one/requests"
+        client.say(Message(topic, b"garbage"))
+        client.say(Message(topic, b"", bytes(16), fields={"members": "[" * 50_000}))
+        by_hand.ask(pack(x), within="-1")
+        by_hand.ask(pack(x), gateway="a/#")
+        for number, payload in enumerate([b"", b"x", pack(x[0]), pack(x * np.nan)]):
+            by_hand.ask(payload, number)
+            assert "Error" in by_hand.reply().error
+        by_hand.ask(pack(x), 10, members='["m1"]')
+        assert "Expected members" in by_hand.reply().error
+        for _ in range(3):
+            by_hand.ask(pack(x), 11)
+        replies = [
+            by_hand.reply() for _ in range(3 if node.statistics["repeated"] else 1)
+        ]
+        expected = alone.predict_members(x)[:1]
+        for reply in replies:
+            assert (reply.members, reply.digest) == (("m0",), digest)
+            np.testing.assert_array_equal(unpack(reply.payload), expected)
+        assert node.statistics["malformed"] == 4
+        assert node.statistics["answered"] == 1
+
+
+def test_a_node_says_that_it_is_busy(bundle, broker, prefix, monkeypatch):
+    with (
+        Node(bundle, broker, name="one", prefix=prefix, capacity=1) as node,
+        Client(broker, f"{prefix}/gateways/by-hand/answers/+") as client,
+    ):
+        by_hand = Asker(client, prefix)
+        wait, go = os.pipe()
+        monkeypatch.setattr(node._runner, "preprocess", lambda x: os.read(wait, 1))
+        by_hand.ask(pack(samples(1)), 1)
+        by_hand.ask(pack(samples(1)), 2)
+        assert by_hand.reply().error == "busy"
+        os.write(go, b"x")
+        assert by_hand.reply().error
+        os.close(wait)
+        os.close(go)
+
+
+class Rogue:
+    """A node that answers what it likes."""
+
+    def __init__(self, client, prefix, digest):
+        self.client, self.prefix, self.digest = client, prefix, digest
+
+    def announce(self, members=("m0", "m1", "m2"), name="rogue", **values):
+        values = {"capacity": 8, "session": "1", "digest": self.digest, **values}
+        description = Description(members=members, **values)
+        self.client.say(description.to_message(f"{self.prefix}/nodes/{name}", 60))
+
+    def request(self):
+        return Request.from_message(self.client.get())
+
+    def answer(self, request, array, name="rogue", digest=None):
+        payload = array if isinstance(array, bytes) else pack(array)
+        reply = Reply(request.id, request.members, digest or self.digest, payload)
+        topic = f"{self.prefix}/gateways/{request.gateway}/answers/{name}"
+        self.client.say(reply.to_message(topic, 9))
+
+
+@pytest.fixture
+def rogue(bundle, broker, prefix):
+    with Client(broker, f"{prefix}/nodes/rogue/requests") as client:
+        yield Rogue(client, prefix, Manifest.read(bundle).digest)
+
+
+def test_a_gateway_survives_garbage(bundle, broker, prefix, alone, rogue):
+    x = samples(2)
+    right = alone.predict_members(x)
+    with Gateway(bundle, broker, prefix=prefix, name="door") as gateway:
+        rogue.client.say(Message(f"{prefix}/nodes/rogue", b"garbage", expires=60))
+        rogue.client.say(Message(f"{prefix}/gateways/door/answers/rogue", b"garbage"))
+        rogue.announce(digest="other")
+        until(lambda: gateway.statistics.get("other_bundle"))
+        rogue.announce()
+        assert gateway.wait(10)
+        for bad in (
+            b"garbage",
+            right[:2],
+            right.astype("float64"),
+            right * np.nan,
+            right - 1,
+            right[:, :1],
+        ):
+            future = gateway.submit(x, deadline=0.4)
+            request = rogue.request()
+            rogue.answer(request, right, name="other")
+            rogue.answer(request, bad)
+            again = rogue.request()
+            rogue.answer(again, right, digest="other")
+            with pytest.raises(NoQuorumError):
+                future.result(5)
+            rogue.client.messages.clear()
+        future = gateway.submit(x, deadline=20)
+        request = rogue.request()
+        rogue.answer(request, right)
+        rogue.answer(request, right)
+        check(future.result(5), alone, x)
+        until(lambda: gateway.statistics.get("duplicate"))
+        assert gateway.statistics["unasked"] == 6
+        assert gateway.statistics["invalid"] == 12
+        assert gateway.statistics["malformed"] == 1
+        assert gateway.statistics["late"] == 1
+
+
+def test_a_replica_stands_in_for_a_node_that_answers_nonsense(
+    bundle, broker, prefix, alone, rogue
+):
+    x = samples(2)
+    with (
+        Node(bundle, broker, name="good", prefix=prefix),
+        Gateway(bundle, broker, prefix=prefix) as gateway,
+    ):
+        rogue.announce()
+        until(lambda: len(gateway.nodes) == 2)
+        future = gateway.submit(x, deadline=20)
+        rogue.answer(rogue.request(), b"garbage")
+        answer = future.result(10)
+        check(answer, alone, x)
+        assert {*answer.nodes.values()} == {"good"}
+
+
+def test_no_request_is_lost_while_the_broker_restarts(bundle, tmp_path, alone):
+    require_mosquitto()
+    x = samples(1)
+    with Mosquitto(tmp_path) as mosquitto:
+        broker = Broker(mosquitto.host, mosquitto.port)
+        with Node(bundle, broker, name="one"), Gateway(bundle, broker) as gateway:
+            assert gateway.wait(10)
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                mosquitto.stop(how)
+                futures = [gateway.submit(x, deadline=30) for _ in range(5)]
+                mosquitto.start()
+                for future in futures:
+                    check(future.result(30), alone, x)
+
+
+def test_a_node_whose_name_is_taken_stops(bundle, broker, prefix):
+    failed = []
+    with Node(
+        bundle, broker, name="one", prefix=prefix, on_failed=failed.append
+    ) as node:
+        # Mosquitto 2.0.11 does not send this, later ones do.
+        reason = ReasonCode(PacketTypes.DISCONNECT, "Session taken over")
+        node._connection._disconnected(node._connection._client, None, None, reason, {})
+        assert node.wait(10)
+        assert failed == [node.failed]
+        assert "our name" in node.failed
+
+
+def test_a_hint_where_two_nodes_have_one_name(bundle, broker, prefix, caplog):
+    with (
+        Node(bundle, broker, name="one", prefix=prefix),
+        Node(bundle, broker, name="one", prefix=prefix),
+    ):
+        until(lambda: "has the name 'one'" in caplog.text)
+
+
+def test_a_node_takes_a_new_bundle(bundle, broker, prefix, tmp_path, alone):
+    place = tmp_path / "bundle"
+    shutil.copytree(bundle, place)
+    other = write_bundle(
+        tmp_path / "other", [BundleMember("other", tiny_tflite(7))], class_names=None
+    )
+    with Node(place, broker, name="one", prefix=prefix) as node:
+        (place / "00-m0.tflite").write_bytes(b"damage")
+        with pytest.raises(ValueError, match="00-m0"):
+            node.reload()
+        with Gateway(bundle, broker, prefix=prefix) as gateway:
+            assert gateway.wait(10)
+            check(gateway.predict(samples(1), deadline=20), alone, samples(1))
+        shutil.rmtree(place)
+        shutil.copytree(other, place)
+        node.reload()
+        with Gateway(other, broker, prefix=prefix) as gateway:
+            assert gateway.wait(10)
+            assert gateway.predict(samples(1), deadline=20).members == ("other",)
+
+
+def test_no_broker(bundle):
+    for kind in (Node, Gateway):
+        with pytest.raises(ConnectionError, match="Expected an MQTT broker at 127"):
+            kind(bundle, Broker("127.0.0.1", free_port()), name="one")
+
+
+def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsys):
+    images, x = tmp_path / "x.npy", samples(3)
+    np.save(images, x)
+    log = tmp_path / "log"
+    node = NodeProcess(bundle, broker, "one", "m2,0", log=log).start()
+    try:
+        node.wait()
+        arguments = ["ask", str(images), "--broker", str(broker), "--batch-size", "2"]
+        output = ["--output", str(tmp_path / "out.npy"), "--deadline", "20"]
+        with Node(bundle, broker, members=[1], name="two"):
+            assert main([*arguments, *output], directory=bundle) == 0
+        expected = alone.predict(x)
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+        lines = capsys.readouterr().out.splitlines()
+        best = int(expected[0].argmax())
+        name = alone.class_names[best]
+        assert lines[0] == f"0: {best} {name} {expected[0, best]:.4f}  (m0, m1, m2)"
+        assert len(lines) == 3
+        assert main([*arguments, "--deadline", "0.5"], directory=bundle) == 0
+        assert "(m0, m2; without m1)" in capsys.readouterr().out
+        node.signal(signal.SIGHUP)
+        assert "anew" in node.process.stdout.readline().decode()
+        node.signal(signal.SIGTERM)
+        assert node.process.wait(10) == 0
+        assert "Lost" not in log.read_text()
+        assert main([*arguments, "--deadline", "0.1"], directory=bundle) == 2
+        assert "Expected answers of 2 members" in capsys.readouterr().err
+    finally:
+        node.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--members", "9"], "places of members out of 0 to 2"),
+        (["--members", "nobody"], "names out of ['m0', 'm1', 'm2']"),
+        (["--broker", "a:b"], "HOST:PORT"),
+        (["--password-file", "absent"], "absent"),
+        (["--ca", "absent"], "absent"),
+    ],
+)
+def test_bad_arguments(bundle, arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    command = ["node", "--broker", "127.0.0.1", *arguments]
+    assert main(command, directory=bundle) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_paho(bundle):
+    code = (
+        "import sys; sys.modules['paho'] = None; sys.modules['paho.mqtt'] = None\n"
+        "from keras_micronets import edge\n"
+        "assert not any('distributed' in name for name in sys.modules)\n"
+        "edge.Broker, edge.NoQuorumError\n"
+        f"edge.Gateway({str(bundle)!r}, edge.Broker())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ValueError: Expected paho-mqtt" in done.stderr
+    assert "pip install paho-mqtt" in done.stderr
