@@ -34,7 +34,6 @@ class Client:
             topics or ["unused"],
             on_message=self._receive,
             on_up=lambda: None,
-            on_failed=lambda reason: None,
         )
         self.connection.open()
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from distributed_cases import Client, NodeProcess, until
 from mosquitto import Mosquitto, free_port, require_mosquitto
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.reasoncodes import ReasonCode
 from tiny_tflite import SHAPE, samples, tiny_tflite
 
 from keras_micronets.edge import (
@@ -251,7 +249,7 @@ def test_a_gateway_survives_garbage(bundle, broker, prefix, alone, rogue):
             right - 1,
             right[:, :1],
         ):
-            future = gateway.submit(x, deadline=0.4)
+            future = gateway.submit(x, deadline=0.2)
             request = rogue.request()
             rogue.answer(request, right, name="other")
             rogue.answer(request, bad)
@@ -304,25 +302,33 @@ def test_no_request_is_lost_while_the_broker_restarts(bundle, tmp_path, alone):
                     check(future.result(30), alone, x)
 
 
-def test_a_node_whose_name_is_taken_stops(bundle, broker, prefix):
+def test_a_name_has_one_node(bundle, broker, prefix, alone):
     failed = []
-    with Node(
-        bundle, broker, name="one", prefix=prefix, on_failed=failed.append
-    ) as node:
-        # Mosquitto 2.0.11 does not send this, later ones do.
-        reason = ReasonCode(PacketTypes.DISCONNECT, "Session taken over")
-        node._connection._disconnected(node._connection._client, None, None, reason, {})
-        assert node.wait(10)
-        assert failed == [node.failed]
-        assert "our name" in node.failed
-
-
-def test_a_hint_where_two_nodes_have_one_name(bundle, broker, prefix, caplog):
     with (
-        Node(bundle, broker, name="one", prefix=prefix),
-        Node(bundle, broker, name="one", prefix=prefix),
+        Gateway(bundle, broker, prefix=prefix) as gateway,
+        Node(bundle, broker, name="one", prefix=prefix, on_failed=failed.append) as old,
     ):
-        until(lambda: "has the name 'one'" in caplog.text)
+        with Node(bundle, broker, name="one", prefix=prefix) as new:
+            assert old.wait(10)
+            assert failed == [old.failed]
+            assert "calls itself 'one'" in old.failed
+            old.close()
+            check(gateway.predict(samples(1), deadline=20), alone, samples(1))
+            assert not new.failed
+        until(lambda: not gateway.nodes)
+
+
+def test_a_node_outlives_the_will_of_its_predecessor(bundle, broker, prefix):
+    with (
+        Gateway(bundle, broker, prefix=prefix) as gateway,
+        Node(bundle, broker, name="one", prefix=prefix),
+        Client(broker, f"{prefix}/nodes/one") as client,
+    ):
+        assert client.get().payload
+        client.say(Message(f"{prefix}/nodes/one", retain=True))
+        assert client.get().payload == b""
+        assert client.get().payload
+        assert gateway.wait(10)
 
 
 def test_a_node_takes_a_new_bundle(bundle, broker, prefix, tmp_path, alone):

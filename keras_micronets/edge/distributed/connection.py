@@ -1,10 +1,10 @@
 """The MQTT client: all that paho-mqtt is used for."""
 
 import logging
+import secrets
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -18,9 +18,6 @@ SESSION_SECONDS = 60
 #: Seconds for the first connection.
 PATIENCE = 10.0
 RECONNECT_SECONDS = (0.25, 4)
-TAKEN_OVER = 142
-#: So many losses in a row, each so many seconds after connecting, hint at a namesake.
-QUICK_LOSSES, QUICK_SECONDS = 3, 2.0
 #: The most messages on their way to the broker at a time.
 IN_FLIGHT = 100
 
@@ -33,36 +30,34 @@ class Connection:
 
     Args:
         broker: The broker.
-        client_id: Our name, of which there is one at a time.
+        name: Our name. The client id is that and something random: whoever knew it
+            could disconnect us.
         topics: What to listen to.
         will: What the broker says for us when we are lost. Defaults to `None`.
         on_message: Called with every `Message`, in the client's thread.
         on_up: Called at every connection, once what is said comes through.
-        on_failed: Called with a sentence when there will be no connection any more.
 
     Attributes:
         up: Whether the connection stands.
-        failed: Why it never will again, or `""`.
     """
 
     def __init__(
         self,
         broker: Broker,
-        client_id: str,
+        name: str,
         topics: Sequence[str],
         *,
         will: Message | None = None,
         on_message: Callable[[Message], None],
         on_up: Callable[[], None],
-        on_failed: Callable[[str], None],
     ):
-        self.up, self.failed = False, ""
-        self._client_id, self._since, self._quick_losses = client_id, 0.0, 0
+        self.up, self._failed = False, ""
+        self._name = name
         self._broker, self._topics = broker, topics
-        self._on_message, self._on_up, self._on_failed = on_message, on_up, on_failed
-        self._settled, self._closing, self._refused = threading.Event(), False, False
+        self._on_message, self._on_up = on_message, on_up
+        self._settled, self._closing, self._refused = threading.Event(), False, ""
         self._mqtt = _import_paho()
-        self._client = self._make_client(client_id)
+        self._client = self._make_client(f"{name}-{secrets.token_hex(8)}")
         if will is not None:
             self._client.will_set(will.topic, will.payload, 1, will.retain)
 
@@ -84,13 +79,13 @@ class Connection:
             raise ConnectionError(_explain(broker, error)) from None
         self._client.loop_start()
         if not self._settled.wait(PATIENCE):
-            self.failed = f"nothing in {PATIENCE:.0f} s"
-        if self.failed:
+            self._failed = f"nothing in {PATIENCE:.0f} s"
+        if self._failed:
             self.close()
             raise ConnectionError(
                 f"Expected an MQTT 5 broker at {broker} that lets us in; check user "
                 "name, password and certificates, and the broker's log and access "
-                f"rules. Received: {self.failed}."
+                f"rules. Received: {self._failed}."
             )
 
     def publish(self, message: Message):
@@ -106,6 +101,21 @@ class Connection:
             message.topic, message.payload, 1, message.retain, properties
         )
 
+    def confirm(self, published) -> None:
+        """Wait until the broker has taken a message.
+
+        Raises:
+            ConnectionError: If it does not; the connection is closed then.
+        """
+        published.wait_for_publish(PATIENCE)
+        if self._refused or not published.is_published():
+            self.close()
+            raise ConnectionError(
+                f"Expected the right to publish; see the access rules of {self._broker}"
+                f", by which a node or gateway may have to be called as its user. "
+                f"Received: {self._refused or 'nothing'}, as {self._name!r}."
+            )
+
     def close(self, farewell: Message | None = None) -> None:
         """Leave properly, with a last message: the broker says no will then."""
         self._closing = True
@@ -114,7 +124,9 @@ class Connection:
                 self.publish(farewell).wait_for_publish(timeout=2)
             except RuntimeError as error:
                 log.warning("The broker could not be told: %s", error)
-        self._client.disconnect()
+        leave = self._mqtt.Properties(self._mqtt.PacketTypes.DISCONNECT)
+        leave.SessionExpiryInterval = 0  # who leaves properly needs no session kept
+        self._client.disconnect(properties=leave)
         self._client.loop_stop()
 
     def _make_client(self, client_id):
@@ -149,7 +161,7 @@ class Connection:
             self._turned_away(f"{failures[0]}, for one of {[*self._topics]}")
             return
         again = self._settled.is_set()
-        self.up, self._since = True, time.monotonic()
+        self.up = True
         self._on_up()
         self._settled.set()
         if again:
@@ -159,7 +171,7 @@ class Connection:
         if self._settled.is_set():
             log.warning("The broker %s turns us away: %s.", self._broker, reason)
         else:
-            self.failed = reason
+            self._failed = reason
             self._settled.set()
 
     def _disconnected(self, client, userdata, flags, reason, properties):
@@ -168,26 +180,8 @@ class Connection:
             return
         if not self._settled.is_set():
             self._turned_away(f"a closed connection ({reason})")
-        elif reason.value == TAKEN_OVER:
-            self.failed = "another client has connected to the broker by our name"
-            client.disconnect()
-            self._on_failed(self.failed)
         elif was_up:
             log.warning("Lost the broker %s (%s); trying again.", self._broker, reason)
-            self._look_for_a_namesake()
-
-    def _look_for_a_namesake(self):
-        """Mosquitto 2.0.11 does not say that a client was replaced by another."""
-        quick = time.monotonic() - self._since < QUICK_SECONDS
-        self._quick_losses = self._quick_losses + 1 if quick else 0
-        if self._quick_losses == QUICK_LOSSES:
-            log.error(
-                "Lost the broker %s %d times right after connecting; see that no other "
-                "client has the name %r.",
-                self._broker,
-                QUICK_LOSSES,
-                self._client_id,
-            )
 
     def _received(self, client, userdata, message):
         try:
@@ -197,7 +191,7 @@ class Connection:
 
     def _published(self, client, userdata, mid, reason, properties):
         if reason.is_failure and not self._refused:
-            self._refused = True
+            self._refused = str(reason)
             log.error(
                 "The broker %s refuses what we publish: %s. Check its access rules.",
                 self._broker,
@@ -227,7 +221,9 @@ def _explain(broker, error):
     if isinstance(error, ssl.SSLCertVerificationError):
         expected = f"a certificate for {broker.host}, signed by whom we trust"
         received = error.verify_message
-    elif isinstance(error, ssl.SSLError):
+    elif isinstance(error, ssl.SSLError) or (
+        broker.tls and isinstance(error, ConnectionResetError)
+    ):
         expected = "a broker that speaks TLS on this port"
     return (
         f"Expected {expected} at {broker}; check host, port and certificates, and that "

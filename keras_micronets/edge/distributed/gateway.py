@@ -78,14 +78,13 @@ class Gateway:
         self._topics = Topics(prefix)
         self._dispatcher = _dispatcher(self.manifest, quorum, max_pending)
         self._changed, self._next = threading.Condition(), math.inf
-        self._closed = ""
+        self._closed = False
         self._connection = Connection(
             broker,
-            f"{self.name}-gateway",
+            self.name,
             [self._topics.node("+"), self._topics.answers(self.name, "+")],
             on_message=self._receive,
             on_up=lambda: self._do(self._dispatcher.resume),
-            on_failed=self._fail,
         )
         self._connection.open()
         self._timer = threading.Thread(
@@ -160,7 +159,10 @@ class Gateway:
 
     def close(self) -> None:
         """Leave the broker; requests that are open raise a `ConnectionError`."""
-        self._fail("it was closed")
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._do(lambda now: self._dispatcher.drop_all())
         self._timer.join()
         self._connection.close()
 
@@ -172,7 +174,7 @@ class Gateway:
 
     def _submit(self, question, now):
         if self._closed:
-            raise ConnectionError(self._closed)
+            raise ConnectionError("The gateway is closed.")
         self._dispatcher.submit(question, now)
 
     def _do(self, action, *arguments):
@@ -236,12 +238,6 @@ class Gateway:
     def _count(self, what, now):
         self._dispatcher.statistics[what] += 1
 
-    def _fail(self, reason):
-        with self._changed:
-            self._closed = self._closed or f"The gateway is closed: {reason}."
-            self._changed.notify_all()
-        self._do(lambda now: self._dispatcher.drop_all())
-
     def _resolve(self, question):
         future = question.context
         try:
@@ -256,7 +252,7 @@ class Gateway:
             how = self.manifest.combination
             return combine_answers(names, question.answers, how, seconds)
         if self._closed:
-            raise ConnectionError(self._closed)
+            raise ConnectionError("The gateway is closed.")
         raise _no_quorum(question, names, self._dispatcher.quorum)
 
 

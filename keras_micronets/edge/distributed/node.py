@@ -1,5 +1,6 @@
 """A device that runs members for others."""
 
+import itertools
 import logging
 import math
 import os
@@ -76,7 +77,8 @@ class Node:
     ):
         default = broker.username or socket.gethostname()
         self.name = check_name(name or default, "a node's name")
-        self.statistics = Counter()
+        self.statistics, self.failed = Counter(), ""
+        self._token, self._sessions = os.urandom(8).hex(), itertools.count()
         self._bundle, self._members, self._capacity = bundle, members, capacity
         self._topics = Topics(prefix)
         self._topic = self._topics.node(self.name)
@@ -88,19 +90,15 @@ class Node:
         self._connection = Connection(
             broker,
             self.name,
-            [self._topics.requests(self.name)],
+            [self._topics.requests(self.name), self._topic],
             will=Message(self._topic, retain=True),
             on_message=self._receive,
             on_up=self._back,
-            on_failed=self._fail,
         )
         self._connection.open()
+        self._connection.confirm(self._announced)
         self._worker = threading.Thread(target=self._work, name="node", daemon=True)
         self._worker.start()
-
-    @property
-    def failed(self) -> str:
-        return self._connection.failed
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -128,7 +126,8 @@ class Node:
         self._stopping.set()
         self._inbox.wake()
         self._worker.join()
-        self._connection.close(Message(self._topic, retain=True))
+        farewell = None if self.failed else Message(self._topic, retain=True)
+        self._connection.close(farewell)
         self._runner.close()
 
     def __enter__(self) -> "Node":
@@ -140,7 +139,8 @@ class Node:
     def _describe(self):
         members = tuple(member.name for member in self._runner.members)
         digest = self._runner.manifest.digest
-        return Description(digest, members, self._capacity, os.urandom(8).hex())
+        session = f"{self._token}-{next(self._sessions)}"
+        return Description(digest, members, self._capacity, session)
 
     def _back(self):
         self._description = self._describe()
@@ -148,20 +148,30 @@ class Node:
 
     def _announce(self):
         message = self._description.to_message(self._topic, self._lease)
-        self._connection.publish(message)
+        self._announced = self._connection.publish(message)
 
-    def _fail(self, reason):
-        self._stopping.set()
-        if self._on_failed is not None:
-            self._on_failed(reason)
+    def _heard_of_itself(self, message):
+        """See that what is said of this node is what it says."""
+        if message.retain or self._stopping.is_set():
+            return
+        if not message.payload:  # the will of an earlier process
+            self._announce()
+        elif self._token not in Description.from_message(message).session:
+            self.failed = f"another node calls itself {self.name!r}"
+            self._stopping.set()
+            if self._on_failed is not None:
+                self._on_failed(self.failed)
 
     def _receive(self, message):
         """Take a message in, in the client's thread."""
         try:
+            if message.topic == self._topic:
+                self._heard_of_itself(message)
+                return
             request = Request.from_message(message)
         except ValueError as error:
             self.statistics["malformed"] += 1
-            log.debug("Dropped a message that is no request: %s", error)
+            log.debug("Dropped a message that is none for a node: %s", error)
             return
         verdict = self._inbox.put(request, time.monotonic())
         if isinstance(verdict, Message):
