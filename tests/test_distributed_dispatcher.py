@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,13 +11,10 @@ from hypothesis import strategies as st
 
 from keras_micronets.edge.bundle.manifest import Combination
 from keras_micronets.edge.combine import combine
-from keras_micronets.edge.distributed.answer import combine_answers
+from keras_micronets.edge.distributed.answer import NoQuorumError, read_answer
+from keras_micronets.edge.distributed.assigner import PAUSE
 from keras_micronets.edge.distributed.description import Description
-from keras_micronets.edge.distributed.dispatcher import (
-    PAUSE,
-    Dispatcher,
-    OverloadedError,
-)
+from keras_micronets.edge.distributed.dispatcher import Dispatcher, OverloadedError
 from keras_micronets.edge.distributed.npy import pack
 from keras_micronets.edge.distributed.question import Question
 from keras_micronets.edge.distributed.reply import Reply
@@ -53,7 +51,7 @@ def submit(it, now=0.0, seconds=1.0):
 
 
 def sends(it):
-    taken, it.sends = it.sends, []
+    taken, it._assigner.sends = it._assigner.sends, []
     return taken
 
 
@@ -424,9 +422,15 @@ def test_every_request_is_over_once_and_by_its_deadline(events):
     world.play("pass", 10.0)
     assert {*world.it.over} == {*world.questions}
     assert all(node.asks == {} for node in world.it.roster)
-    left = [world.it._asks, world.it._open, world.it._timers]
-    assert not any([*left, *world.it._waiting.values()])
+    assigner = world.it._assigner
+    left = [world.it._open, assigner.asks, assigner._timers]
+    assert not any([*left, *assigner._waiting.values()])
     assert world.it.due() == math.inf
+
+
+def manifest(rule, weights=None):
+    members = [SimpleNamespace(name=name) for name in MEMBERS]
+    return SimpleNamespace(members=members, combination=Combination(rule, weights))
 
 
 @pytest.mark.parametrize("rule", ["mean", "logit", "vote", "weights"])
@@ -437,8 +441,10 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
     for places in itertools.chain.from_iterable(
         itertools.combinations(range(3), n) for n in (1, 2, 3)
     ):
-        answers = {MEMBERS[i]: ("node", all_of_them[i]) for i in reversed(places)}
-        made = combine_answers(MEMBERS, answers, Combination(rule, weights), 0.1)
+        question = Question(b"", SAMPLES, 0.0, 1.0)
+        for i in reversed(places):
+            question.answers[MEMBERS[i]] = ("node", all_of_them[i])
+        made = read_answer(question, manifest(rule, weights), 1, 0.1)
         some = weights and np.array([weights[i] for i in places])
         expected = combine(
             all_of_them[[*places]],
@@ -452,6 +458,16 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
 
 
 def test_members_without_weight_are_no_answer():
-    answers = {"a": ("node", np.full((1, 2), 0.5, "float32"))}
+    question = Question(b"", 1, 0.0, 1.0)
+    question.answers["a"] = ("node", np.full((1, 2), 0.5, "float32"))
     with pytest.raises(ValueError, match="weights"):
-        combine_answers(MEMBERS, answers, Combination("weights", (0, 0.5, 0.5)), 0.1)
+        read_answer(question, manifest("weights", (0, 0.5, 0.5)), 1, 0.1)
+
+
+def test_fewer_than_the_quorum_are_no_answer():
+    question = Question(b"", 1, 0.0, 1.5)
+    question.answers["b"] = ("node", np.full((1, 2), 0.5, "float32"))
+    question.tried["c"].add("pi-1")
+    with pytest.raises(NoQuorumError, match=r"2 members within 1.5 s.*pi-1") as caught:
+        read_answer(question, manifest("mean"), 2, 0.1)
+    assert (caught.value.members, caught.value.missing) == (("b",), ("a", "c"))

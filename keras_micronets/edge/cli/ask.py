@@ -1,12 +1,12 @@
 """Classify the samples of a file by the members that other devices serve."""
 
 import argparse
+import zipfile
 
 import numpy as np
 
 from ..distributed.gateway import Gateway
 from .broker import add_broker_arguments, read_broker
-from .predict import _choice, _load
 
 NAME = "ask"
 HELP = "classify the samples of a file on other devices, by MQTT"
@@ -57,5 +57,28 @@ def _ask(gateway, x, batch_size):
         if answer.missing:
             said += f"; without {', '.join(answer.missing)}"
         for place, row in enumerate(answer.probabilities, start):
-            print(f"{place}: {_choice(row, gateway.manifest)}  ({said})", flush=True)
+            print(
+                f"{place}: {_choice(row, gateway.manifest.class_names)}  ({said})",
+                flush=True,
+            )
         yield answer.probabilities
+
+
+def _choice(probabilities, names):
+    best = int(probabilities.argmax())
+    name = f" {names[best]}" if names else ""
+    return f"{best}{name} {probabilities[best]:.4f}"
+
+
+def _load(path):
+    try:
+        with open(path, "rb") as file:
+            x = np.load(file, allow_pickle=False)
+            if isinstance(x, np.ndarray):
+                return x
+            received = "an archive"
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        received = error
+    raise ValueError(
+        f"Expected a .npy file of numbers, one array. Received: {path} ({received})."
+    )

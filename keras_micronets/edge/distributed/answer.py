@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..bundle.manifest import Combination
+from ..bundle.manifest import Manifest
 from ..combine import combine
+from .question import Question
 
 
 @dataclass(frozen=True)
@@ -42,36 +43,55 @@ class NoQuorumError(TimeoutError):
         self.members, self.missing = tuple(members), tuple(missing)
 
 
-def combine_answers(
-    members: tuple[str, ...],
-    answers: Mapping[str, tuple[str, np.ndarray]],
-    how: Combination,
-    seconds: float,
+def read_answer(
+    question: Question, manifest: Manifest, quorum: int, seconds: float
 ) -> Answer:
-    """Return the answer of some of the members.
+    """Return the answer to a question that is over.
 
     Args:
-        members: Names of all members, in the bundle's order.
-        answers: `(node, probabilities)` by member, for those that answered.
-        how: The bundle's combination; weights are scaled to sum to one over the
+        question: The question, with what members answered.
+        manifest: That of the bundle. Its weights are scaled to sum to one over the
             members that answered.
+        quorum: How many must have answered.
         seconds: How long it took.
 
     Raises:
+        NoQuorumError: If fewer answered.
         ValueError: If those that answered have no weight.
     """
-    there = tuple(member for member in members if member in answers)
-    probabilities = np.stack([answers[member][1] for member in there])
-    weights = how.weights
-    if weights is not None:
-        chosen = [w for m, w in zip(members, weights, strict=True) if m in answers]
-        if not sum(chosen):
-            raise ValueError(f"Expected members with weights. Received: {there}.")
-        weights = tuple(weight / sum(chosen) for weight in chosen)
+    names, answers = [m.name for m in manifest.members], question.answers
+    if len(answers) < quorum:
+        raise _no_quorum(question, names, quorum)
+    there = tuple(name for name in names if name in answers)
+    how = manifest.combination
+    probabilities = np.stack([answers[name][1] for name in there])
+    weights = _weights(names, how.weights, there)
     return Answer(
         combine(probabilities, rule=how.rule, weights=weights),
         there,
-        {member: answers[member][0] for member in there},
-        tuple(member for member in members if member not in answers),
+        {name: answers[name][0] for name in there},
+        tuple(name for name in names if name not in answers),
         seconds,
+    )
+
+
+def _weights(names, weights, there):
+    if weights is None:
+        return None
+    chosen = [w for name, w in zip(names, weights, strict=True) if name in there]
+    if not sum(chosen):
+        raise ValueError(f"Expected members with weights. Received: {there}.")
+    return tuple(weight / sum(chosen) for weight in chosen)
+
+
+def _no_quorum(question, names, quorum):
+    there = [name for name in names if name in question.answers]
+    asked = {n: sorted(question.tried[n]) for n in names if n not in there}
+    seconds = question.deadline - question.started
+    return NoQuorumError(
+        f"Expected answers of {quorum} members within {seconds:g} s; check that nodes "
+        f"with this very bundle run, or allow more time. Received: those of {there}; "
+        f"none of these, with the nodes that were asked: {asked}.",
+        there,
+        asked,
     )

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from ..bundle.manifest import Manifest
-from .answer import Answer, NoQuorumError, combine_answers
+from .answer import Answer, read_answer
 from .broker import Broker
 from .connection import Connection
 from .description import Description
@@ -148,7 +148,7 @@ class Gateway:
         self, x: np.ndarray, *, deadline: float | None = None
     ) -> "Future[Answer]":
         """Send some samples and return the answer to come, see `predict`."""
-        x = check_inputs(x, self.manifest.members[0].input.shape)
+        x = _check_inputs(x, self.manifest.members[0].input.shape)
         seconds = self.deadline if deadline is None else _check_deadline(deadline)
         future = Future()
         future.set_running_or_notify_cancel()
@@ -182,8 +182,7 @@ class Gateway:
         dispatcher = self._dispatcher
         with self._changed:
             action(*arguments, time.monotonic())
-            sends, dispatcher.sends = dispatcher.sends, []
-            over, dispatcher.over = dispatcher.over, []
+            sends, over = dispatcher.take()
             if dispatcher.due() < self._next:
                 self._changed.notify_all()
         for ask in sends:
@@ -246,31 +245,11 @@ class Gateway:
             future.set_exception(error)
 
     def _result(self, question):
-        names = self._dispatcher.members
-        seconds = time.monotonic() - question.started
-        if len(question.answers) >= self._dispatcher.quorum:
-            how = self.manifest.combination
-            return combine_answers(names, question.answers, how, seconds)
-        if self._closed:
+        quorum = self._dispatcher.quorum
+        if self._closed and len(question.answers) < quorum:
             raise ConnectionError("The gateway is closed.")
-        raise _no_quorum(question, names, self._dispatcher.quorum)
-
-
-def check_inputs(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return raw inputs as an array, if they are of a shape and finite.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    x = np.asarray(x)
-    if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
-        raise ValueError(
-            f"Expected numbers of shape (samples, {', '.join(map(str, shape))}). "
-            f"Received: shape {x.shape}, dtype {x.dtype}."
-        )
-    if not np.isfinite(x).all():
-        raise ValueError("Expected finite inputs. Received: NaN or infinity.")
-    return x
+        seconds = time.monotonic() - question.started
+        return read_answer(question, self.manifest, quorum, seconds)
 
 
 def _dispatcher(manifest, quorum, max_pending):
@@ -299,14 +278,13 @@ def _check_deadline(seconds):
     return seconds
 
 
-def _no_quorum(question, names, quorum):
-    there = [name for name in names if name in question.answers]
-    missing = {n: sorted(question.tried[n]) for n in names if n not in there}
-    seconds = question.deadline - question.started
-    return NoQuorumError(
-        f"Expected answers of {quorum} members within {seconds:g} s; check that nodes "
-        f"with this very bundle run, or allow more time. Received: those of {there}; "
-        f"none of these, with the nodes that were asked: {missing}.",
-        there,
-        missing,
-    )
+def _check_inputs(x, shape):
+    x = np.asarray(x)
+    if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
+        raise ValueError(
+            f"Expected numbers of shape (samples, {', '.join(map(str, shape))}). "
+            f"Received: shape {x.shape}, dtype {x.dtype}."
+        )
+    if not np.isfinite(x).all():
+        raise ValueError("Expected finite inputs. Received: NaN or infinity.")
+    return x

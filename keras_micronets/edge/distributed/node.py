@@ -86,6 +86,7 @@ class Node:
         self._inbox = Inbox(capacity)
         self._stopping, self._on_failed = threading.Event(), on_failed
         self._runner = EnsembleRunner(bundle, members=members)
+        self._running = threading.Lock()
         self._description = self._describe()
         self._connection = Connection(
             broker,
@@ -116,10 +117,11 @@ class Node:
             ValueError: If it is damaged; the old one is served on.
         """
         runner = EnsembleRunner(self._bundle, members=self._members)
-        old, self._runner = self._runner, runner
+        with self._running:
+            old, self._runner = self._runner, runner
+        old.close()
         self._description = self._describe()
         self._announce()
-        old.close()
 
     def close(self) -> None:
         """Take the node off the list and stop."""
@@ -209,9 +211,10 @@ class Node:
             self._connection.publish(answer)
 
     def _answer(self, request):
-        runner = self._runner
-        probabilities = predict(runner, request.members, unpack(request.payload))
-        digest = runner.manifest.digest
+        x = unpack(request.payload)
+        with self._running:
+            probabilities = predict(self._runner, request.members, x)
+            digest = self._runner.manifest.digest
         self.statistics["answered"] += 1
         reply = Reply(request.id, request.members, digest, pack(probabilities))
         return self._message(request, reply)

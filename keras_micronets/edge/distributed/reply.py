@@ -71,6 +71,8 @@ class Reply:
         Raises:
             ValueError: If they are anything else, or no probabilities.
         """
+        if self.error:
+            raise ValueError(f"Expected probabilities. Received: {self.error:.200}")
         if (self.members, self.digest) != (members, digest):
             raise ValueError("Expected the members asked for, of the same bundle.")
         array = unpack(self.payload)
