@@ -130,9 +130,7 @@ class Dispatcher:
         """Send everything again: the connection was lost and is back."""
         for node in self.roster:
             node.expires = min(node.expires, now + GRACE)
-        self._assigner.sends += [
-            a for a in self._assigner.asks.values() if not a.question.over
-        ]
+        self._assigner.repeat()
 
     def tick(self, now: float) -> None:
         """Do what is due."""
