@@ -23,6 +23,7 @@ from keras_micronets.edge import (
     combine,
 )
 from keras_micronets.edge.cli import main
+from keras_micronets.edge.distributed import node as node_module
 from keras_micronets.edge.distributed.description import Description
 from keras_micronets.edge.distributed.message import Message
 from keras_micronets.edge.distributed.npy import pack, unpack
@@ -194,7 +195,7 @@ def test_a_node_says_that_it_is_busy_and_drops_what_is_too_late(
     ):
         by_hand = Asker(client, prefix)
         wait, go = os.pipe()
-        monkeypatch.setattr(node._runner, "preprocess", lambda x: os.read(wait, 1))
+        monkeypatch.setattr(node_module, "predict", lambda *_: os.read(wait, 1))
         by_hand.ask(pack(samples(1)), 1)
         by_hand.ask(pack(samples(1)), 2, within="0.001")
         by_hand.ask(pack(samples(1)), 3)
