@@ -124,7 +124,10 @@ def test_what_is_wrong_is_named(path, value, message):
         Manifest.from_json(changed(path, value))
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Manifest)])
+FIELDS = [f.name for f in dataclasses.fields(Manifest)]
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name != "early_exit"])
 def test_missing_field_is_named(field):
     text = json.dumps({key: value for key, value in PLAIN.items() if key != field})
     with pytest.raises(ValueError, match=field):

@@ -20,8 +20,10 @@ def quantize(
     if not scale:
         return x.astype(dtype)
     limits = np.iinfo(dtype)
-    steps = np.rint(x / np.float32(scale)) + zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    steps = np.rint(x / np.float32(scale))
+    steps += zero_point
+    # Faster than `np.clip` for a single image.
+    return np.minimum(np.maximum(steps, limits.min), limits.max).astype(dtype)
 
 
 def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:

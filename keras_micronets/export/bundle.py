@@ -22,9 +22,10 @@ from keras_micronets.edge.bundle.manifest import (
     Manifest,
     MemberEntry,
 )
+from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.edge.runner import EnsembleRunner, tensor_specs
+from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.export.size import gzip_size
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"

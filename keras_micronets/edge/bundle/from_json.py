@@ -12,7 +12,8 @@ def from_json(value, kind, where: str):
     Args:
         value: What `json.loads` returned.
         kind: `bool`, `int`, `float`, `str`, `typing.Any`, `tuple[kind, ...]`,
-            `dict[str, kind]`, a union of these or a dataclass with fields of these.
+            `dict[str, kind]`, a union of these or a dataclass with fields of these;
+            those with "optional" in their metadata may be missing.
         where: Path of the value, for messages.
 
     Returns:
@@ -48,6 +49,8 @@ def from_json(value, kind, where: str):
 def _dataclass(value, kind, where):
     _expect(value, dict, where)
     hints = typing.get_type_hints(kind)
+    optional = {f.name for f in dataclasses.fields(kind) if "optional" in f.metadata}
+    hints = {n: k for n, k in hints.items() if n in value or n not in optional}
     missing = [name for name in hints if name not in value]
     if missing:
         raise ValueError(
