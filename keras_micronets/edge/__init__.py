@@ -7,11 +7,13 @@ from .bench import Latency, bench
 from .bundle.integrity import verify
 from .bundle.manifest import Manifest
 from .combine import combine
+from .early_exit import EarlyExit
 from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
 
 __all__ = [
+    "EarlyExit",
     "EnsembleRunner",
     "Latency",
     "Manifest",

@@ -23,8 +23,8 @@ class EarlyExit:
         threshold: Margin, from 0 to 1. `None`: no margin is enough, so that the class
             is always that of all members.
         order: Places of all members in the manifest, the first one asked first.
-        tolerance: Share of samples, for which the threshold was chosen, that may be
-            wrong though all members together are right. Defaults to `0.0`.
+        tolerance: Share of samples whose class may be another than that of all
+            members, for which the threshold was chosen. Defaults to `0.0`.
         saved: Share of the members' calls that it saved where it was chosen.
             Defaults to `0.0`.
         samples: How many samples it was chosen on. Defaults to `0`.

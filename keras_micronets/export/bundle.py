@@ -22,6 +22,7 @@ from keras_micronets.edge.bundle.manifest import (
     Manifest,
     MemberEntry,
 )
+from keras_micronets.edge.early_exit import EarlyExit
 from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
@@ -58,6 +59,7 @@ def write_bundle(
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
+    early_exit: EarlyExit | None = None,
 ) -> Path:
     """Write a bundle: a folder, or one `.zip`, that runs on a device as it is.
 
@@ -79,6 +81,8 @@ def write_bundle(
             does to raw inputs, `(x - mean) / scale`. Defaults to `None`, nothing.
         accuracies: What was measured, as JSON values, with a sentence that says
             how. Defaults to `None`.
+        early_exit: When a sample needs no more members, see
+            `selection.choose_early_exit`. Defaults to `None`: all are asked.
 
     Returns:
         Path of the bundle.
@@ -107,6 +111,7 @@ def write_bundle(
         preprocessing=_preprocessing(preprocessing),
         combination=Combination(combination, weights),
         accuracies=accuracies or {},
+        early_exit=early_exit,
         package_version=__version__,
         created_by="keras_micronets.export.write_bundle",
     )
