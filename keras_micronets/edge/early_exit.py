@@ -116,14 +116,17 @@ def combine_asked(
         Class probabilities of shape `(samples, classes)`, of the members asked alone
         (their weights sum to one), and a boolean array of shape `(samples,)`.
     """
-    said, n_asked = np.stack(said), len(said)
+    order = [*early_exit.order]
+    asked, rest = order[: len(said)], order[len(said) :]
+    # In the order of the manifest: sums that tie are then the same as of all members.
+    places = np.argsort(asked)
+    said, asked = np.stack([said[place] for place in places]), sorted(asked)
     if weights is None:
-        shares = None
-        scores, left = _scores(said, rule, len(early_exit.order))
+        shares, (scores, left) = None, _scores(said, rule, len(order))
     else:
-        weights = np.asarray(weights, "float64")[[*early_exit.order]]
-        shares = weights[:n_asked] / weights[:n_asked].sum()
-        scores, left = np.tensordot(weights[:n_asked], said, 1), weights[n_asked:].sum()
+        weights = np.asarray(weights, "float64")
+        shares = weights[asked] / weights[asked].sum()
+        scores, left = np.tensordot(weights[asked], said, 1), weights[rest].sum()
     together = combine(said, rule=rule, weights=shares)
     done = margin(scores) > left * (1 + _ROUNDING)
     if early_exit.threshold is not None:

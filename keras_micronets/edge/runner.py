@@ -29,7 +29,7 @@ class EnsembleRunner:
             `None`: all, and only then is there an answer of the ensemble, `predict`.
         memory_limit: Bytes that the models, and the arrays of one call, may take
             together: many samples go through in pieces. Inputs and answers are not
-            counted, nor are Python, NumPy and LiteRT themselves, some 40 MB. `reload`
+            counted, nor are Python, NumPy and LiteRT themselves, some 50 MB. `reload`
             holds two bundles for a moment. Defaults to `None`, no limit.
         warm_up: Whether to run an input of zeros once, so that the first answer takes
             no longer than others. Defaults to `False`.
