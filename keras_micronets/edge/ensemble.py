@@ -57,10 +57,18 @@ class Ensemble:
 
     def predict(
         self, x: np.ndarray, run: Callable = map, *, early_exit: bool | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the combined probabilities, and how many members each sample took."""
-        exits = self._check_early_exit(early_exit)
-        pieces = [self._predict(piece, run, exits) for piece in self._pieces(x)]
+    ) -> np.ndarray:
+        """Return the combined probabilities, of all members or with early exit."""
+        if self._exits_early(early_exit):
+            return self.predict_early(x)[0]
+        how = self.manifest.combination
+        members = self.predict_members(x, run)
+        return combine(members, rule=how.rule, weights=how.weights)
+
+    def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `predict` does, and how many members each sample took."""
+        self._exits_early(True)
+        pieces = [self._predict_early(piece) for piece in self._pieces(x)]
         if len(pieces) == 1:
             return pieces[0]
         return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
@@ -74,16 +82,10 @@ class Ensemble:
 
     def _predict_members(self, x, run):
         x = self.preprocess(x)
-        return np.stack([*run(lambda member: member.predict(x), self.members)])
+        return np.array([*run(lambda member: member.predict(x), self.members)])
 
-    def _predict(self, x, run, early_exit):
-        how = self.manifest.combination
-        if not early_exit:
-            together = combine(
-                self._predict_members(x, run), rule=how.rule, weights=how.weights
-            )
-            return together, np.full(len(together), len(self.members))
-        x = self.preprocess(x)
+    def _predict_early(self, x):
+        x, how = self.preprocess(x), self.manifest.combination
         return ask_in_turn(
             lambda place, rows: self.members[place].predict(x[rows]),
             len(x),
@@ -93,9 +95,10 @@ class Ensemble:
         )
 
     def _pieces(self, x):
-        x = self._check_input(x)
-        size = self._at_a_time or max(len(x), 1)
-        return [x[start : start + size] for start in range(0, max(len(x), 1), size)]
+        x, size = self._check_input(x), self._at_a_time
+        if size is None or len(x) <= size:
+            return [x]
+        return [x[start : start + size] for start in range(0, len(x), size)]
 
     def _check_input(self, x):
         x, shape = np.asarray(x), self.members[0].input_shape
@@ -106,7 +109,7 @@ class Ensemble:
             )
         return x
 
-    def _check_early_exit(self, early_exit):
+    def _exits_early(self, early_exit):
         manifest = self.manifest
         if len(self.members) != len(manifest.members):
             raise ValueError(

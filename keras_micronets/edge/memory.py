@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from .member import Member
 
-#: Bytes of arrays for each value of an input: as raw and as prepared numbers, and
-#: for each thread while it quantises them.
-VALUE_BYTES, THREAD_BYTES = 12, 9
+#: Bytes of arrays for each value of an input: ready for the members, and those of them
+#: that an early exit still asks about; and for each thread, on its way to integers.
+VALUE_BYTES, THREAD_BYTES = 9, 5
 
 
 def samples_within(memory_limit: int, members: Sequence[Member], n_threads: int) -> int:

@@ -26,7 +26,8 @@ class Preprocessing:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         mean, scale = self._arrays
-        x = np.asarray(x, "float32") - mean
+        x = np.array(x, "float32")
+        x -= mean
         x /= scale
         return x
 

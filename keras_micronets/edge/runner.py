@@ -109,7 +109,7 @@ class EnsembleRunner:
                 not all members are run here, or the manifest has no early exit.
         """
         run = self._map if parallel else map
-        return self._ensemble.predict(x, run, early_exit=early_exit)[0]
+        return self._ensemble.predict(x, run, early_exit=early_exit)
 
     def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities with early exit, and how many members they took.
@@ -125,7 +125,7 @@ class EnsembleRunner:
         Raises:
             ValueError: As for `predict`.
         """
-        return self._ensemble.predict(x, early_exit=True)
+        return self._ensemble.predict_early(x)
 
     def predict_members(self, x: np.ndarray, *, parallel: bool = True) -> np.ndarray:
         """Return the class probabilities of every member.
@@ -183,6 +183,9 @@ class EnsembleRunner:
 
     def _map(self, function: Callable, members: Sequence) -> list:
         """Return `[*map(function, members)]`, on the threads; this is one of them."""
+        helpers = min(self._n_threads, len(members)) - 1
+        if not helpers:
+            return [*map(function, members)]
         answers, left = [None] * len(members), deque(enumerate(members))
 
         def work():
@@ -193,7 +196,6 @@ class EnsembleRunner:
                     return
                 answers[place] = function(member)
 
-        helpers = min(self._n_threads, len(members)) - 1
         futures = [self._pool.submit(work) for _ in range(helpers)]
         try:
             work()
