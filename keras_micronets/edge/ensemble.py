@@ -75,17 +75,19 @@ class Ensemble:
 
     def preprocess(self, x: np.ndarray) -> np.ndarray:
         """Return what the members take in, `float32`, for raw inputs `x`."""
-        x = self._check_input(x)
+        return self._preprocess(self._check_input(x))
+
+    def _preprocess(self, x):
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise ValueError("Expected finite inputs. Received: NaN or infinity.")
         return self.manifest.preprocessing(x)
 
     def _predict_members(self, x, run):
-        x = self.preprocess(x)
+        x = self._preprocess(x)
         return np.array([*run(lambda member: member.predict(x), self.members)])
 
     def _predict_early(self, x):
-        x, how = self.preprocess(x), self.manifest.combination
+        x, how = self._preprocess(x), self.manifest.combination
         return ask_in_turn(
             lambda place, rows: self.members[place].predict(x[rows]),
             len(x),
