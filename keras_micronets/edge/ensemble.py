@@ -43,6 +43,7 @@ class Ensemble:
         self.members = tuple(_load(entry, models[entry.file]) for entry in entries)
         self._at_a_time = None
         if memory_limit is not None:
+            n_threads = min(n_threads, len(self.members))
             self._at_a_time = samples_within(memory_limit, self.members, n_threads)
 
     @property
@@ -61,9 +62,8 @@ class Ensemble:
         """Return the combined probabilities, of all members or with early exit."""
         if self._exits_early(early_exit):
             return self.predict_early(x)[0]
-        how = self.manifest.combination
-        members = self.predict_members(x, run)
-        return combine(members, rule=how.rule, weights=how.weights)
+        pieces = [self._predict(piece, run) for piece in self._pieces(x)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what `predict` does, and how many members each sample took."""
@@ -85,6 +85,10 @@ class Ensemble:
     def _predict_members(self, x, run):
         x = self._preprocess(x)
         return np.array([*run(lambda member: member.predict(x), self.members)])
+
+    def _predict(self, x, run):
+        how, members = self.manifest.combination, self._predict_members(x, run)
+        return combine(members, rule=how.rule, weights=how.weights)
 
     def _predict_early(self, x):
         x, how = self._preprocess(x), self.manifest.combination
