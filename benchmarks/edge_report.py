@@ -7,10 +7,10 @@ BARS = {"seconds": 0.5, "megabytes": 120, "overhead": 0.05, "threads": 0.6}
 
 def table(results: dict) -> str:
     """Return the tables of the results, in Markdown."""
-    lines = ["| | measured | bar |", "|---|---|---|"]
-    lines += [line for name in _LINES for line in _lines(results, name)]
+    measured = [line for name in _LINES for line in _lines(results, name)]
+    lines = ["| | measured | bar |", "|---|---|---|", *measured, ""] if measured else []
     if "early_exit" in results:
-        lines += ["", *_early_exit_lines(results["early_exit"])]
+        lines += _early_exit_lines(results["early_exit"])
     return "\n".join(lines)
 
 
