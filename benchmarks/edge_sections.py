@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 MEMBERS = 4
-CALLS = 200
+CALLS = 20
+TURNS = 25
 BATCH = 64
 SPLITS = 20
 ENSEMBLES = (2, 4, 8)
@@ -75,7 +77,7 @@ def overhead(settings):
             "direct": direct,
             "runner": lambda: runner.predict(x),
         }
-        return {"milliseconds": _rounds(tasks, settings["rounds"], CALLS)}
+        return {"milliseconds": _rounds(tasks, settings["rounds"], TURNS)}
 
 
 def threads(settings):
@@ -90,14 +92,14 @@ def threads(settings):
         EnsembleRunner(folder / "bundle", num_threads=1, warm_up=True) as one,
         EnsembleRunner(folder / "bundle", num_threads=2, warm_up=True) as two,
     ):
-        for name, calls in (("one", CALLS), ("many", CALLS // 20)):
+        for name, turns in (("one", TURNS), ("many", 1)):
             x = np.load(folder / f"{name}.npy")
             np.testing.assert_array_equal(one.predict(x), two.predict(x))
             tasks = {
                 "1 thread": lambda x=x: one.predict(x),
                 "2 threads": lambda x=x: two.predict(x),
             }
-            rounds = _rounds(tasks, settings["rounds"], calls)
+            rounds = _rounds(tasks, settings["rounds"], turns)
             found[name] = {"samples": len(x), "milliseconds": rounds}
     return found
 
@@ -161,18 +163,25 @@ def _by_hand(path, x):
     return lambda: invoke(steps), direct
 
 
-def _rounds(tasks, rounds, calls):
-    """Return the median of each task in each round, within which they take turns."""
+def _rounds(tasks, rounds, turns):
+    """Return the milliseconds of each task in each round, medians of its turns.
+
+    A turn is some calls on end, as in an application, which does nothing else.
+    """
     from keras_micronets.edge.bench import interleaved_medians
 
-    found = [
-        interleaved_medians([*tasks.values()], repeats=calls) for _ in range(rounds)
-    ]
+    repeated = [partial(_calls, task) for task in tasks.values()]
+    found = [interleaved_medians(repeated, repeats=turns) for _ in range(rounds)]
     columns = zip(*found, strict=True)
     return {
-        name: [round(ms, 4) for ms in column]
+        name: [round(ms / CALLS, 4) for ms in column]
         for name, column in zip(tasks, columns, strict=True)
     }
+
+
+def _calls(task):
+    for _ in range(CALLS):
+        task()
 
 
 def _pool(path):
