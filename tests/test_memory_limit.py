@@ -1,3 +1,4 @@
+import bisect
 import subprocess
 import sys
 
@@ -41,11 +42,10 @@ def bundle(members, tmp_path_factory):
 
 
 def limit_for(n_samples, members, n_threads=1):
+    """Return the least limit under which so many samples are taken at a time."""
     loaded = [Member(member.model) for member in members]
-    return next(
-        limit
-        for limit in range(sum(m.memory for m in loaded) + 1, 10**9, 100)
-        if _fits(limit, loaded, n_threads) == n_samples
+    return bisect.bisect_left(
+        range(10**8), n_samples, key=lambda limit: _fits(limit, loaded, n_threads)
     )
 
 
