@@ -243,6 +243,7 @@ class EnsemblePruner(keras.Model):
         evaluation_data: tuple | None = None,
         class_names=None,
         preprocessing=None,
+        signing_key: str | os.PathLike | bytes | None = None,
         **kwargs,
     ):
         """Write the members as `.tflite` files with a runner, or as Keras does.
@@ -263,6 +264,7 @@ class EnsemblePruner(keras.Model):
             class_names: List of names for the classes. Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
                 the device does to raw inputs. Defaults to `None`.
+            signing_key: As for `write_bundle`. Defaults to `None`, no signature.
             **kwargs: For Keras's own formats.
 
         Returns:
@@ -290,6 +292,7 @@ class EnsemblePruner(keras.Model):
             class_names=class_names,
             preprocessing=preprocessing,
             accuracies=self._accuracies(members, evaluation_data),
+            signing_key=signing_key,
         )
 
     def write_report(

@@ -13,6 +13,7 @@ from hostile_bundles import (
     edited,
     files_of,
     forged,
+    sealed,
     write_folder,
     write_zip,
 )
@@ -258,7 +259,7 @@ def test_truncated_zip(path, contents):
     [b"", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000, b"{}", b"1e999"],
 )
 def test_no_manifest(write, path, contents, data):
-    refuse(write(path, contents | {"manifest.json": data}), "Expected a manifest|utf-8")
+    refuse(write(path, sealed(contents, data)), "Expected a manifest|utf-8")
 
 
 def nested(depth):
@@ -291,6 +292,10 @@ def nested(depth):
         (["combination", "rule"], "x" * 100_000),
         (["combination", "weights"], [1e308, -1e308]),
         (["class_names"], ["x"] * 100_000),
+        (["accuracies", "a"], 1e999),
+        (["accuracies", "a"], nested(32)),
+        (["accuracies", "a"], nested(500)),
+        (["accuracies", "a"], nested(900)),
     ],
 )
 def test_absurd_values(path, contents, place, value):
@@ -302,7 +307,7 @@ def test_absurd_values(path, contents, place, value):
 
     changed = edited(contents, change)
     write_folder(path, changed)
-    with pytest.raises(ValueError, match=r"Expected|leave them out"):
+    with pytest.raises(ValueError, match=r"Expected|leave them out|manifest\.json: "):
         EnsembleRunner(path)
 
 

@@ -24,6 +24,9 @@ class EnsembleRunner:
             as many as there are processors if these are fewer.
         members: Places in the manifest of the members to run, each once. Defaults to
             `None`: all, and only then is there an answer of the ensemble, `predict`.
+        public_key: Path of an Ed25519 public key in PEM, or the bytes of one: a bundle
+            that its owner did not sign is refused before anything in it is read or
+            loaded. Defaults to `None`: signatures are not looked at.
 
     Attributes:
         manifest: The `Manifest` of the bundle, with all members.
@@ -31,8 +34,8 @@ class EnsembleRunner:
         class_names: Tuple of names, or `None`.
 
     Raises:
-        ValueError: If the bundle is damaged, of another format, or describes other
-            models than it holds.
+        ValueError: If the bundle is damaged, of another format, not signed as asked,
+            or describes other models than it holds.
 
     Example:
 
@@ -48,8 +51,9 @@ class EnsembleRunner:
         *,
         num_threads: int | None = None,
         members: Sequence[int] | None = None,
+        public_key: str | os.PathLike | bytes | None = None,
     ):
-        self.manifest, models = read_verified(directory)
+        self.manifest, models = read_verified(directory, public_key=public_key)
         self.class_names = self.manifest.class_names
         entries = _entries(self.manifest.members, members)
         self.members = tuple(_load(entry, models[entry.file]) for entry in entries)

@@ -4,9 +4,9 @@ import argparse
 import os
 import sys
 
-from . import bench, predict
+from . import bench, predict, verify
 
-COMMANDS = (predict, bench)
+COMMANDS = (predict, bench, verify)
 
 
 def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:
@@ -31,7 +31,13 @@ def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:
         description="Run an ensemble of small classifiers.",
     )
     add_commands(parser.add_subparsers(required=True, metavar="COMMAND"), directory)
-    return run(parser.parse_args(argv))
+    arguments = parser.parse_args(argv)
+    if arguments.public_key and _same(arguments.bundle, directory):
+        parser.error(
+            "Expected --public-key with --bundle OTHER: the code of this bundle runs "
+            "already, so that nothing it says about itself counts."
+        )
+    return run(arguments)
 
 
 def add_commands(commands, bundle: str | os.PathLike | None = None) -> None:
@@ -45,10 +51,31 @@ def add_commands(commands, bundle: str | os.PathLike | None = None) -> None:
         parser = commands.add_parser(
             command.NAME, help=command.HELP, description=command.__doc__
         )
-        if bundle is None:
-            parser.add_argument("bundle", metavar="BUNDLE", help="a folder or a .zip")
+        _add_bundle(parser, bundle)
         command.add_arguments(parser)
-        parser.set_defaults(run=command.run, bundle=bundle)
+        parser.set_defaults(run=command.run)
+
+
+def _same(a, b):
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _add_bundle(parser, bundle):
+    if bundle is None:
+        parser.add_argument("bundle", metavar="BUNDLE", help="a folder or a .zip")
+    else:
+        parser.add_argument(
+            "--bundle",
+            metavar="OTHER",
+            default=bundle,
+            help="a bundle, of which the models and none of the code is run; default: "
+            "this one",
+        )
+    parser.add_argument(
+        "--public-key",
+        metavar="FILE.pem",
+        help="refuse the bundle unless the owner of this Ed25519 key signed it",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line a sample, and save the probabilities where asked."""
-    with EnsembleRunner(arguments.bundle) as runner:
+    with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
         _predict(runner, arguments)
 
 
