@@ -80,10 +80,9 @@ def test_signed_bundle_is_read(write, path, contents, original):
 
 
 def test_same_key_same_bytes(path, contents, tmp_path):
-    (tmp_path / "private.pem").write_bytes(PRIVATE)
-    assert (
-        files_of(write_signed(path, signing_key=tmp_path / "private.pem")) == contents
-    )
+    key = tmp_path / "private.pem"
+    key.write_bytes(PRIVATE)
+    assert files_of(write_signed(path, signing_key=key)) == contents
     unsigned = {*contents} - {*files_of(write_signed(path))}  # replaces the signed one
     assert unsigned == {"manifest.sig"}
 
@@ -141,14 +140,16 @@ def test_without_a_public_key_signatures_are_not_looked_at(path, contents, chang
 
 
 def test_a_signed_manifest_is_checked_all_the_same(path, contents):
-    changed = sealed(contents, contents["manifest.json"].replace(b": 1,", b": 99,"))
+    changed = sealed(
+        contents, contents["manifest.json"].replace(b'sion": 1', b'sion": 99')
+    )
     data = changed["manifest.json"]
     changed["manifest.sig"] = signature.sign(data, signing_key=PRIVATE)
     write_folder(path, changed)
-    with pytest.raises(ValueError, match="manifest.json: "):
+    with pytest.raises(ValueError, match=r"manifest\.json: .*format_version=99"):
         verify(path, public_key=PUBLIC)
     write_folder(path, contents | {"requirements.txt": b"other"})
-    with pytest.raises(ValueError, match="a changed 'requirements.txt'"):
+    with pytest.raises(ValueError, match=r"a changed 'requirements\.txt'"):
         EnsembleRunner(path, public_key=PUBLIC)
 
 
@@ -172,9 +173,8 @@ def test_no_public_key(original, key):
         EnsembleRunner(original, public_key=key)
 
 
-@pytest.mark.parametrize("module", ["", ".hazmat.primitives"])
-def test_missing_library_is_named(original, path, module, monkeypatch):
-    monkeypatch.setitem(sys.modules, f"cryptography{module}", None)
+def test_missing_library_is_named(original, path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
     with pytest.raises(ValueError, match="pip install cryptography"):
         write_signed(path, signing_key=PRIVATE)
     with pytest.raises(ValueError, match="pip install cryptography"):
@@ -243,7 +243,7 @@ def test_a_bundle_does_not_vouch_for_itself(path, contents, public, capsys):
 def run(*arguments, **options):
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, **options)
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -259,12 +259,12 @@ def other(path, contents):
 def test_trusted_bundle_runs_the_models_of_another(original, other, public, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, *SHAPE), "float32"))
     arguments = ["predict", "x.npy", "--bundle", other, "--public-key", public]
-    code, said = run("-I", original, *arguments, cwd=tmp_path)
+    code, _, said = run("-I", original, *arguments, cwd=tmp_path)
     assert (code, "a changed '__main__.py'" in said) == (2, True), said
     shutil.copy(original / "__main__.py", other / "__main__.py")
-    code, said = run("-I", original, *arguments, cwd=tmp_path)
-    assert (code, len(said.splitlines())) == (0, 2), said
-    code, said = run("-I", original, "verify", *arguments[2:], cwd=tmp_path)
+    code, out, said = run("-I", original, *arguments, cwd=tmp_path)
+    assert (code, len(out.splitlines())) == (0, 2), said
+    code, _, said = run("-I", original, "verify", *arguments[2:], cwd=tmp_path)
     assert (code, "numpy.py" in said) == (2, True), said
     assert not (tmp_path / "harm").exists()
     run("-I", other, "verify")
@@ -281,5 +281,5 @@ def test_installed_command_needs_no_tensorflow(original, public, tmp_path):
     )
     root = Path(keras_micronets.__file__).parents[1]
     arguments = ["predict", original, tmp_path / "x.npy", "--public-key", public]
-    status, said = run("-c", code, *arguments, cwd=root)
-    assert (status, len(said.splitlines())) == (0, 2), said
+    status, out, said = run("-c", code, *arguments, cwd=root)
+    assert (status, len(out.splitlines())) == (0, 2), said
