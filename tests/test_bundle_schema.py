@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from pathlib import Path
@@ -174,3 +175,13 @@ def test_what_the_loader_takes_is_valid(contents, tmp_path, data):
     except ValueError:
         return
     VALIDATOR.validate(json.loads(changed["manifest.json"]))
+
+
+def test_the_docs_describe_every_field_and_show_a_manifest():
+    text = FILE.with_name("bundle.md").read_text("utf-8")
+    for name, kind in DATACLASSES.items():
+        for field in dataclasses.fields(kind):
+            assert re.search(rf"`(members\[\]\.)?{field.name}`", text), (name, field)
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.S)
+    VALIDATOR.validate(json.loads(example))
+    Manifest.from_json(example)
