@@ -105,23 +105,44 @@ def test_what_is_written_is_valid(contents):
         VALIDATOR.validate(json.loads(files["manifest.json"]))
 
 
+def tensors(**values):
+    """Return a change of what all members take in."""
+
+    def change(manifest):
+        for member in manifest["members"]:
+            member["input"].update(values)
+
+    return change
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda m: m.pop("members"),
         lambda m: m.update(new=1),
         lambda m: m.update(format_version=2),
+        lambda m: m.update(members=[]),
         lambda m: m["members"][0].update(new=1),
-        lambda m: m["members"][0]["input"].update(shape=[0]),
         lambda m: m["files"].update({"a\\b": "0" * 64}),
-        lambda m: m["files"].update({"a": "0"}),
-        lambda m: m["combination"].update(weights=[1]),
+        lambda m: m["files"].update({"edge/member.py": "0"}),
+        lambda m: m["combination"].update(weights=[0.5, 0.5]),
+        lambda m: m["combination"].update(rule="weights"),
+        lambda m: m["combination"].update(rule="weights", weights=[-0.5, 1.5]),
+        lambda m: m["preprocessing"].update(mean=None),
+        tensors(shape=[0, 6, 2]),
+        tensors(shape=[2**28 + 1]),
+        tensors(shape=[1] * 9),
+        tensors(dtype="int4"),
+        tensors(scale=-0.5),
+        tensors(zero_point=2**31),
     ],
 )
-def test_what_is_wrong_is_not_valid(contents, change):
+def test_what_is_wrong_is_not_valid(contents, change, tmp_path):
     manifest = json.loads(contents[0]["manifest.json"])
     change(manifest)
     assert not VALIDATOR.is_valid(manifest)
+    with pytest.raises(ValueError, match=r"Expected|leave them out"):
+        verify(write_folder(tmp_path, edited(contents[0], change)))
 
 
 VALUES = st.one_of(
