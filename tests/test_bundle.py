@@ -185,9 +185,12 @@ def test_something_else_is_left_alone(bundle, tmp_path):
     (folder / "mine.txt").write_text("mine")
     shutil.copytree(folder, other)
     (other / "manifest.json").write_text("{}")
+    for number, text in enumerate(("", "{}", "[]", '{"files": []}', "[" * 100_000)):
+        (tmp_path / f"no-{number}").mkdir()
+        (tmp_path / f"no-{number}" / "manifest.json").write_text(text)
     (bundle / "mine.txt").write_text("mine")
     before = files_of(tmp_path)
-    for target in (file, folder, other, bundle):
+    for target in (file, folder, other, bundle, *tmp_path.glob("no-*")):
         with pytest.raises(ValueError, match="Expected"):
             write_bundle(target, members())
     assert files_of(tmp_path) == before
@@ -257,6 +260,8 @@ def test_earlier_bundle_comes_back_if_the_swap_fails(bundle, tmp_path, monkeypat
 
 
 def test_damaged_earlier_bundle_is_replaced(bundle):
+    edit(bundle, lambda m: m.pop("members") and m.update(format_version=99))
+    verify(write_bundle(bundle, members()))
     for name in ("manifest.sha256", "00-a.tflite"):
         (bundle / name).write_bytes(b"damage")
         verify(write_bundle(bundle, members()))

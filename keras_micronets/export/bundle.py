@@ -1,6 +1,7 @@
 """The folder, or the zip, that goes to the device."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -186,5 +187,9 @@ def _check_replaceable(target):
 
 
 def _known(opened):
-    """The manifest may be damaged, or of an older format, as long as it lists files."""
-    return {*UNLISTED, *Manifest.from_json(opened.read(MANIFEST)).files}
+    """The files of a bundle of any format version, sound or damaged."""
+    try:
+        manifest = json.loads(opened.read(MANIFEST))
+        return {*UNLISTED, *manifest["files"]} if manifest["format_version"] else set()
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return set()
