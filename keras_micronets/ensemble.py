@@ -241,6 +241,8 @@ class EnsemblePruner(keras.Model):
         quantization: str | None = "int8",
         representative_data=None,
         evaluation_data: tuple | None = None,
+        early_exit_data: tuple | None = None,
+        early_exit_tolerance: float = 0.0,
         class_names=None,
         preprocessing=None,
         signing_key: str | os.PathLike | bytes | None = None,
@@ -261,6 +263,12 @@ class EnsemblePruner(keras.Model):
             evaluation_data: Tuple `(x, y)`, inputs as the members take them, after
                 any preprocessing: the exported files are scored on it, and the
                 scores go into the manifest. Defaults to `None`.
+            early_exit_data: Tuple `(x, y)`, held-out inputs and labels, as for
+                `evaluation_data` and no part of it: what the exported files say of
+                them decides when the device may leave members out, see
+                `selection.choose_early_exit`. Defaults to `None`: never.
+            early_exit_tolerance: Share of samples whose class may change by that, such
+                as `0.001`. Defaults to `0.0`.
             class_names: List of names for the classes. Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
                 the device does to raw inputs. Defaults to `None`.
@@ -292,6 +300,7 @@ class EnsemblePruner(keras.Model):
             class_names=class_names,
             preprocessing=preprocessing,
             accuracies=self._accuracies(members, evaluation_data),
+            early_exit=self._early_exit(members, early_exit_data, early_exit_tolerance),
             signing_key=signing_key,
         )
 
@@ -426,9 +435,7 @@ class EnsemblePruner(keras.Model):
         if evaluation_data is None:
             return {}
         x, y = np.asarray(evaluation_data[0]), evaluation_data[1]
-        probabilities = np.stack(
-            [Member(m.model, from_logits=m.from_logits).predict(x) for m in members]
-        )
+        probabilities = _predictions(members, x)
         together = combine(probabilities, **self._rule())
         y = selection.as_labels(y, together.shape[-1], len(x))
         scores = selection.accuracy(probabilities, y)
@@ -439,6 +446,18 @@ class EnsemblePruner(keras.Model):
             "how": "Accuracy of these files, run by LiteRT where they were exported, "
             "on the evaluation data given to export().",
         }
+
+    def _early_exit(self, members, data, tolerance):
+        if data is None:
+            return None
+        rule = self._rule()
+        return selection.choose_early_exit(
+            _predictions(members, data[0]),
+            data[1],
+            combination=rule["rule"],
+            weights=rule.get("weights"),
+            tolerance=tolerance,
+        )
 
     def _check_prunable(self):
         if self.learners is None:
@@ -467,6 +486,12 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
+
+
+def _predictions(members, x):
+    """Return what exported files say, `(members, samples, classes)`."""
+    files = [Member(m.model, from_logits=m.from_logits) for m in members]
+    return np.stack([file.predict(np.asarray(x)) for file in files])
 
 
 def _input_shape(member):

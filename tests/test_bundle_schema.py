@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_tflite import tiny_tflite
 
-from keras_micronets.edge import Manifest, verify
+from keras_micronets.edge import EarlyExit, Manifest, verify
 from keras_micronets.edge.bundle import tensor_spec
 from keras_micronets.edge.bundle.files import MAX_FILES
 from keras_micronets.edge.combine import RULES
@@ -28,6 +28,8 @@ OPTIONS = [
     {},
     {"class_names": ["x", "y", "z"], "accuracies": {"test": {"value": 0.5}}},
     {"combination": "weights", "weights": [1, 0]},
+    {"early_exit": EarlyExit(1, (1, 0), tolerance=0.01, saved=0.3, samples=500)},
+    {"early_exit": EarlyExit(None, (0, 1))},
     {"combination": "vote", "preprocessing": {"mean": 1, "scale": [2, 3.0]}},
 ]
 
@@ -202,7 +204,11 @@ def test_the_docs_describe_every_field_and_show_a_manifest():
     text = FILE.with_name("bundle.md").read_text("utf-8")
     for name, kind in DATACLASSES.items():
         for field in dataclasses.fields(kind):
-            assert re.search(rf"`(members\[\]\.)?{field.name}`", text), (name, field)
+            shown = rf"`(members\[\]\.|early_exit\.)?{field.name}`"
+            assert re.search(shown, text), (name, field)
+                name,
+                field,
+            )
     (example,) = re.findall(r"```json\n(.*?)```", text, re.S)
     VALIDATOR.validate(json.loads(example))
     Manifest.from_json(example)

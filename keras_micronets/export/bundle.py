@@ -24,9 +24,11 @@ from keras_micronets.edge.bundle.manifest_file import (
 )
 from keras_micronets.edge.bundle.member_entry import MemberEntry
 from keras_micronets.edge.bundle.signature import sign
+from keras_micronets.edge.early_exit import EarlyExit
+from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.edge.runner import EnsembleRunner, tensor_specs
+from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.export.atomic import is_zip, write_whole
 from keras_micronets.export.bundle_member import BundleMember
 from keras_micronets.export.size import gzip_size
@@ -43,6 +45,7 @@ def write_bundle(
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
+    early_exit: EarlyExit | None = None,
     signing_key: str | os.PathLike | bytes | None = None,
 ) -> Path:
     """Write a bundle: a folder, or one `.zip`, that runs on a device as it is.
@@ -65,6 +68,8 @@ def write_bundle(
             does to raw inputs, `(x - mean) / scale`. Defaults to `None`, nothing.
         accuracies: What was measured, as JSON values, with a sentence that says
             how. Defaults to `None`.
+        early_exit: When a sample needs no more members, see
+            `selection.choose_early_exit`. Defaults to `None`: all are asked.
         signing_key: Path of an Ed25519 private key in PEM, not encrypted, or the
             bytes of one, with which the bundle is signed (this needs
             `pip install cryptography`). Defaults to `None`: it is not signed.
@@ -96,6 +101,7 @@ def write_bundle(
         preprocessing=_preprocessing(preprocessing),
         combination=Combination(combination, weights),
         accuracies=accuracies or {},
+        early_exit=early_exit,
         package_version=__version__,
         created_by="keras_micronets.export.write_bundle",
     )

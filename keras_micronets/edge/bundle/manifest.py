@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..combine import check_rule
+from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
 from .combination import Combination
 from .files import MAX_FILES, BundleFiles
@@ -38,6 +39,8 @@ class Manifest:
         combination: How members are combined. Defaults to the mean.
         accuracies: What was measured, as JSON values, with a sentence that says
             how. Defaults to an empty dict.
+        early_exit: When a sample needs no more members. Defaults to `None`: all
+            members are asked.
         package_version: Version of the package that wrote the bundle.
             Defaults to `""`.
         created_by: What wrote the bundle. Defaults to `""`.
@@ -63,12 +66,17 @@ class Manifest:
     package_version: str = ""
     created_by: str = ""
     format_version: int = FORMAT_VERSION
+    early_exit: EarlyExit | None = None
 
     def __post_init__(self):
         _check_members(self)
         check_rule(self.combination.rule, self.combination.weights, len(self.members))
         _check_class_names(self)
         self.preprocessing.check(self.members[0].input.shape)
+        if self.early_exit:
+            n_classes = self.members[0].output.shape[0]
+            weights = self.combination.weights
+            self.early_exit.check(len(self.members), n_classes, weights)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
