@@ -58,14 +58,15 @@ _LINES = {"start": _start, "overhead": _overhead, "threads": _threads}
 
 def _early_exit_lines(found):
     yield (
-        "| pool | members | tolerance | calls saved | accuracy lost, points "
-        "| most in a split |"
+        "| pool | members, at most | kept | tolerance | calls saved "
+        "| accuracy lost, points | most in a split |"
     )
-    yield "|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|"
     for row in found["rows"]:
         lost = [100 * share for share in row["lost"]]
         yield (
-            f"| {row['pool']} | {row['members']} | {row['tolerance']:g} "
+            f"| {row['pool']} | {row['members']} | {mean(row['kept']):.1f} "
+            f"| {row['tolerance']:g} "
             f"| {mean(row['saved']):.0%} ± {stdev(row['saved']):.0%} "
             f"| {mean(lost):.3f} ± {stdev(lost):.3f} | {max(lost):.2f} |"
         )

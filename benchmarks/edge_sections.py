@@ -185,18 +185,18 @@ def _pool(path):
 def _splits(p, y, n_members, tolerance):
     import numpy as np
 
-    saved, lost = [], []
+    rows = []
     for seed in range(SPLITS):
-        order = np.random.default_rng(seed).permutation(len(y))
-        halves = np.array_split(order, 2)
-        one = _split(p, y, *halves, n_members, tolerance)
-        saved.append(round(float(one[0]), 5))
-        lost.append(round(float(one[1]), 5))
-    return {"saved": saved, "lost": lost}
+        halves = np.array_split(np.random.default_rng(seed).permutation(len(y)), 2)
+        rows.append(_split(p, y, *halves, n_members, tolerance))
+    saved, lost, kept = (
+        np.round(column, 5).tolist() for column in zip(*rows, strict=True)
+    )
+    return {"saved": saved, "lost": lost, "kept": kept}
 
 
 def _split(p, y, chosen_on, scored_on, n_members, tolerance):
-    """Return the share of calls saved, and the accuracy lost."""
+    """Return the share of calls saved, the accuracy lost, and the members kept."""
     from keras_micronets import selection
     from keras_micronets.edge.early_exit import ask_in_turn
 
@@ -216,7 +216,7 @@ def _split(p, y, chosen_on, scored_on, n_members, tolerance):
     )
     whole = selection.combine(ours, **how)
     right = [(q.argmax(axis=-1) == y).mean() for q in (whole, answers)]
-    return 1 - asked.mean() / len(ours), right[0] - right[1]
+    return 1 - asked.mean() / len(ours), right[0] - right[1], len(ours)
 
 
 SECTIONS = {f.__name__: f for f in (make, start, overhead, threads, early_exit)}

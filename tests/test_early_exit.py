@@ -103,6 +103,25 @@ def test_sure_enough_by_hand():
     np.testing.assert_array_equal(answers.argmax(-1), [0, 0, 0])
 
 
+@pytest.mark.parametrize(
+    ("rule", "sure", "asked"),
+    [
+        ("mean", 0.8, 2),
+        ("mean", 0.7, 3),
+        ("vote", 0.6, 2),
+        ("logit", 0.99, 2),
+        ("logit", 0.9, 3),
+        ("weights", 0.9, 1),
+        ("weights", 0.6, 2),
+    ],
+)
+def test_no_more_are_asked_than_can_change_the_class(rule, sure, asked):
+    p = np.full((3, 1, 2), [sure, 1 - sure], "float32")
+    weights = [0.6, 0.3, 0.1] if rule == "weights" else None
+    _, found, _ = ask(p, EarlyExit(None, (0, 1, 2)), rule, weights)
+    assert found == [asked]
+
+
 def test_margin():
     np.testing.assert_allclose(margin(np.array([[0.1, 0.6, 0.3]])), [0.3])
 
@@ -150,6 +169,15 @@ def test_too_few_samples_for_a_threshold():
     p[:] = p[0]  # all alike: no class ever changes
     assert choose_early_exit(p, y, tolerance=0.01).threshold is not None
     assert choose_early_exit(p, y).threshold is None
+
+
+def test_all_higher_margins_keep_to_the_tolerance_too():
+    one = [[0.6, 0.4, 0.0], [0.05, 0.95, 0.0], [1.0, 0.0, 0.0]]
+    p = np.repeat(np.array(one)[:, None], 100, axis=1)
+    # The first is right with a margin of 0.2, but with the second it is 0.35 the other
+    # way: a margin between these is met by the wrong class.
+    chosen = choose_early_exit(p, np.full(100, 2), tolerance=0.1)
+    assert (chosen.order, chosen.threshold) == ((0, 1, 2), None)
 
 
 def test_most_accurate_first_and_no_weight_last():
