@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -169,17 +170,22 @@ def test_a_bad_line_of_a_table(bundles, tmp_path, capsys):
 @pytest.fixture
 def start(bundles):
     """Return a function that starts `predict -`; its pipes have no buffers."""
-    processes = []
+    started = []
 
     def start(*arguments):
         command = [sys.executable, bundles[WINDOW], "predict", "-", *arguments]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen([*map(str, command)], bufsize=0, **pipes)
-        processes.append(process)
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        process = subprocess.Popen([*map(str, command)], bufsize=0, env=env, **pipes)
+        # Whoever waits for a line that never comes shall see the end of the file.
+        watch = threading.Timer(20, process.kill)
+        watch.start()
+        started.append((process, watch))
         return process
 
     yield start
-    for process in processes:
+    for process, watch in started:
+        watch.cancel()
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):

@@ -66,7 +66,7 @@ def bomb():
         check = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + check
 
-    size = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    size = struct.pack(">IIBBBBB", 12_000, 12_000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"")
 
 
@@ -96,6 +96,16 @@ def test_no_whole_image(tmp_path, data):
     with pytest.raises(
         ValueError, match=r"Expected an image\. Received: .*x\.png \(.+"
     ):
+        read_image(tmp_path / "x.png", (4, 4, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("bomb", "decompression bomb"), ("PostScript", "cannot identify")],
+)
+def test_what_is_not_even_decoded(tmp_path, kind, message):
+    (tmp_path / "x.png").write_bytes(bad_files()[kind])
+    with pytest.raises(ValueError, match=message):
         read_image(tmp_path / "x.png", (4, 4, 3))
 
 
