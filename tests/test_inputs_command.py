@@ -107,6 +107,12 @@ def test_a_bad_image_among_others(bundles, images, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(output), expected(bundles[IMAGE], x[[0, 2]]))
 
 
+def test_a_model_of_no_images_says_so_once(images, tmp_path, capsys):
+    bundle = write_bundle(tmp_path / "b", [BundleMember("m", tiny_tflite())])
+    assert predict(bundle, *images[1]) == 2
+    assert capsys.readouterr().err.count("Expected a model of images") == 1
+
+
 def test_a_large_file_is_predicted_in_pieces(bundles, tmp_path, capsys):
     n = PIECE_SAMPLES + 3
     x = np.random.default_rng(0).normal(size=(n, *WINDOW)).astype("float32")
@@ -130,7 +136,7 @@ def test_half_a_file_replaces_nothing(bundles, tmp_path, capsys):
     assert predict(bundles[WINDOW], *arguments) == 2
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == PIECE_SAMPLES
-    assert "finite" in captured.err
+    assert captured.err.startswith(f"error: {tmp_path / 'x.npy'}: Expected finite")
     assert (tmp_path / "out.npy").read_text() == "an older one"
 
 
@@ -228,7 +234,7 @@ def test_arrays_in_a_stream(start, bundles, tmp_path):
     out, err = process.communicate(file.getvalue() + b"no array", timeout=20)
     assert [json.loads(line)["index"] for line in out.splitlines()] == [0, 1, 2, 3]
     assert json.loads(out.splitlines()[0])["file"] is None
-    assert b"error: no array: it begins with b'no array'" in err
+    assert b"error: standard input: no array: it begins with b'no array'" in err
     assert process.returncode == 2
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), expected(bundles[WINDOW], x)

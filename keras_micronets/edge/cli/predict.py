@@ -4,7 +4,14 @@ import argparse
 import sys
 
 from ..combine import combine
-from ..inputs import Problem, list_files, read_file, read_stream
+from ..inputs import (
+    Problem,
+    check_images,
+    is_image,
+    list_files,
+    read_file,
+    read_stream,
+)
 from ..runner import EnsembleRunner
 from .answers import as_json, as_text, check_output, save
 
@@ -53,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     sources = _sources(arguments.inputs)
     with EnsembleRunner(arguments.bundle) as runner:
+        if any(source != "-" and is_image(source) for source in sources):
+            check_images(runner.members[0].input_shape)  # once, not for each
         job = _Job(runner, arguments)
         try:
             for source in sources:
@@ -88,7 +97,8 @@ class _Job:
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:
-            self._say(Problem(str(error)))
+            name = "standard input" if source == "-" else str(source)
+            self._say(Problem(f"{error}" if name in str(error) else f"{name}: {error}"))
             # Half a file would pass for the whole; a stream ends where it ends.
             self.is_whole &= source == "-" or self.count == before
 

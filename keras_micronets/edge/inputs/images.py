@@ -11,7 +11,7 @@ SUFFIXES = (
 )
 #: Pillow's names for these; others, as PostScript, would start other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-MODES = {1: "L", 3: "RGB"}
+MODES = {(): "L", (1,): "L", (3,): "RGB"}
 
 
 def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndarray:
@@ -41,15 +41,15 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
     read_image("dog.jpg", (32, 32, 3))  # (1, 32, 32, 3)
     ```
     """
-    (height, width), mode = _size_and_mode(input_shape)
-    image_module, ops = _pillow()
+    image_module, ops = check_images(input_shape)
+    height, width = input_shape[:2]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", image_module.DecompressionBombWarning)
             with image_module.open(path, formats=FORMATS) as image:
                 _check_depth(image)
-                upright = ops.exif_transpose(image).convert(mode)
+                upright = ops.exif_transpose(image).convert(MODES[input_shape[2:]])
         resized = upright.resize((width, height), image_module.Resampling.BILINEAR)
         return np.asarray(resized, "uint8").reshape(1, *input_shape)
     except Exception as error:  # damage makes Pillow's decoders raise whatever
@@ -58,17 +58,17 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
         ) from None
 
 
-def _size_and_mode(shape):
-    channels = shape[2] if len(shape) == 3 else 1
-    if len(shape) not in (2, 3) or channels not in MODES:
+def check_images(input_shape: tuple[int, ...]) -> tuple:
+    """Return Pillow's modules `Image` and `ImageOps`, to read images for a model.
+
+    Raises:
+        ValueError: If Pillow is not installed, or the model takes no images.
+    """
+    if len(input_shape) not in (2, 3) or input_shape[2:] not in MODES:
         raise ValueError(
             "Expected a model of images, of input shape (height, width, 1 or 3), to "
-            f"read images for. Received: input shape {tuple(shape)}."
+            f"read images for. Received: input shape {tuple(input_shape)}."
         )
-    return shape[:2], MODES[channels]
-
-
-def _pillow():
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError:
