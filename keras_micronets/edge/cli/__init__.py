@@ -13,12 +13,13 @@ def main(argv: list[str] | None = None, *, directory: str | os.PathLike) -> int:
     """Run the command line of a bundle.
 
     Args:
-        argv: Arguments, a command first: `predict FILE.npy`, `bench`; `--help` tells
-            the others. Defaults to `None`, those of the process.
+        argv: Arguments, a command first: `predict INPUT ...`, `bench`; `--help`
+            tells the others. Defaults to `None`, those of the process.
         directory: The bundle, a folder or a `.zip`.
 
     Returns:
-        Exit code: `0`, or `2` for bad input, said on stderr.
+        Exit code: `0`; `2` for bad input, said on stderr; as in a shell `130` after
+        Ctrl-C, and `141` where nobody reads what is printed.
 
     Example:
 
@@ -81,8 +82,12 @@ def _add_bundle(parser, bundle):
 def run(arguments: argparse.Namespace) -> int:
     """Run the command that was parsed, and return the exit code as `main` does."""
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # as `head` leaves it; what is left must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
