@@ -209,18 +209,29 @@ def test_keys_and_checks_of_openssl(path, tmp_path):
 ARGUMENTS = {"predict": ["x.npy"], "bench": ["--repeats", "1"], "verify": []}
 
 
+def run_command(command, tmp_path, public):
+    np.save(tmp_path / "x.npy", samples(2))
+    asked = ["--bundle", "bundle", "--public-key", public]
+    return main([command, *ARGUMENTS[command], *asked], directory=tmp_path / "trusted")
+
+
 @pytest.mark.parametrize("command", [command.NAME for command in COMMANDS])
-def test_every_command_asks_for_a_signature(
+def test_every_command_refuses_what_is_not_signed(
     path, contents, public, tmp_path, capsys, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
-    np.save("x.npy", samples(2))
-    asked = [command, *ARGUMENTS[command], "--bundle", "bundle", "--public-key", public]
-    write_folder(path, contents)
-    assert main(asked, directory=tmp_path / "trusted") == 0
-    (path / "manifest.sig").unlink()
-    assert main(asked, directory=tmp_path / "trusted") == 2
+    write_folder(path, not_signed(contents))
+    assert run_command(command, tmp_path, public) == 2
     assert "error: Expected a signed bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "bench", "verify"])
+def test_commands_take_what_is_signed(
+    path, contents, public, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    write_folder(path, contents)
+    assert run_command(command, tmp_path, public) == 0
 
 
 def test_verify_says_what_it_found(path, contents, public, capsys):
