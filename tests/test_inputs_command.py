@@ -141,8 +141,13 @@ def test_half_a_file_replaces_nothing(bundles, tmp_path, capsys):
 
 
 def test_an_interrupted_file_is_not_saved(bundles, images, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+    real, calls = EnsembleRunner.predict, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
 
     monkeypatch.setattr(EnsembleRunner, "predict", interrupted)
     output = tmp_path / "out.npy"
