@@ -140,6 +140,21 @@ def test_half_a_file_replaces_nothing(bundles, tmp_path, capsys):
     assert (tmp_path / "out.npy").read_text() == "an older one"
 
 
+def test_an_interrupted_file_is_not_saved(bundles, images, tmp_path, monkeypatch):
+    real, calls = EnsembleRunner.predict, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(EnsembleRunner, "predict", interrupted)
+    output = tmp_path / "out.npy"
+    assert predict(bundles[IMAGE], *images[1], "--output", output) == 130
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("output", ["absent/out.npy", "."])
 def test_an_output_that_cannot_be_is_said_first(bundles, tmp_path, capsys, output):
     arguments = [tmp_path / "x.npy", "--output", tmp_path / output]
