@@ -193,8 +193,8 @@ def start(bundles):
     """Return a function that starts `predict -`; its pipes have no buffers."""
     started = []
 
-    def start(*arguments):
-        command = [sys.executable, bundles[WINDOW], "predict", "-", *arguments]
+    def start(*arguments, bundle=bundles[WINDOW]):
+        command = [sys.executable, bundle, "predict", "-", *arguments]
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         process = subprocess.Popen([*map(str, command)], bufsize=0, env=env, **pipes)
@@ -264,6 +264,34 @@ def test_ctrl_c_ends_a_stream_quietly(start, tmp_path):
     assert process.wait(20) == 130
     assert own(process.stderr.readline) == []
     assert np.load(tmp_path / "out.npy").shape == (1, 3)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_a_hangup_reloads_the_bundle(start, bundles, tmp_path):
+    def put(seed):
+        member = BundleMember("m", tiny_tflite(seed, shape=WINDOW))
+        return write_bundle(tmp_path / "bundle", [member])
+
+    def answer():
+        process.stdin.write(text.encode())
+        return process.stdout.readline().decode().split(": ")[1]
+
+    x, text = rows(6)
+    process, answers = start(bundle=put(0)), []
+    answers.append((answer(), expected(tmp_path / "bundle", x[None, ..., None])))
+    put(1)
+    process.send_signal(signal.SIGHUP)
+    answers.append((answer(), expected(tmp_path / "bundle", x[None, ..., None])))
+    (tmp_path / "bundle" / "manifest.json").write_text("damage")
+    process.send_signal(signal.SIGHUP)
+    answers.append((answer(), answers[-1][1]))
+    for said, (p,) in answers:
+        assert said == f"{p.argmax()} {p.max():.4f}\n"
+    assert answers[0][0] != answers[1][0]
+    process.stdin.close()
+    assert process.wait(20) == 2
+    (error,) = own(process.stderr.readline)
+    assert error.endswith(b"The bundle of before stays in service.\n")
 
 
 def test_nobody_reads_on(start):

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.export.bundle import BundleMember
+from keras_micronets.export.bundle_member import BundleMember
 from keras_micronets.export.combination_graph import (
     add_combination,
     add_probabilities,

@@ -1,6 +1,11 @@
-"""Classify the samples of files, or of a stream, and print a line for each."""
+"""Classify the samples of files, or of a stream, and print a line for each.
+
+On SIGHUP the bundle is read again, and answers from the next sample on.
+"""
 
 import argparse
+import contextlib
+import signal
 
 from ..inputs import check_images, is_image, list_files
 from ..runner import EnsembleRunner
@@ -56,13 +61,28 @@ def run(arguments: argparse.Namespace) -> int:
             check_images(runner.members[0].input_shape)  # once, not for each
         prediction = Prediction(runner, arguments)
         try:
-            for source in sources:
-                prediction.read(source)
+            with _hangups(prediction.reload_soon):
+                for source in sources:
+                    prediction.read(source)
         except (KeyboardInterrupt, BrokenPipeError):  # usual ends of a stream
             prediction.save()
             raise
         prediction.save()
     return 2 if prediction.has_failed else 0
+
+
+@contextlib.contextmanager
+def _hangups(handler):
+    """Let SIGHUP call a function, unless there is none or it is ignored (nohup)."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or signal.getsignal(number) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def _sources(inputs):

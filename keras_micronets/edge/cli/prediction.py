@@ -27,6 +27,7 @@ class Prediction:
         self.kept = []
         self.has_failed = False
         self.is_whole = True
+        self.is_reload_due = False
 
     def read(self, source: str | Path) -> None:
         """Predict one file, or `"-"`, a stream; what is bad in it is said on stderr."""
@@ -46,6 +47,10 @@ class Prediction:
             # Half a file would pass for the whole; a stream ends where it ends.
             self.is_whole &= source == "-" or self.count == before
 
+    def reload_soon(self, *_) -> None:
+        """Have the bundle read again before the next sample; for a signal to call."""
+        self.is_reload_due = True
+
     def save(self) -> None:
         """Save what was predicted, where asked, unless that is half a file."""
         if self.arguments.output and self.kept and self.is_whole:
@@ -58,7 +63,16 @@ class Prediction:
             return read_stream(sys.stdin.buffer, shape, **how)
         return read_file(source, shape, **how)
 
+    def _reload(self):
+        self.is_reload_due = False
+        try:
+            self.runner.reload()
+        except (ValueError, OSError) as error:
+            self._say(Problem(f"{error} The bundle of before stays in service."))
+
     def _answer(self, x, source):
+        if self.is_reload_due:
+            self._reload()
         ensemble, members = self._probabilities(x)
         if self.arguments.output:
             self.kept.append(ensemble if members is None else members)
