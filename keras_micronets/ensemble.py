@@ -9,7 +9,12 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import bundle_members, write_bundle
+from keras_micronets.export import (
+    bundle_members,
+    check_layout,
+    write_bundle,
+    write_single,
+)
 from keras_micronets.learners import as_learners
 
 #: Predictions of so many learners times samples lie on disk, not in memory.
@@ -238,6 +243,7 @@ class EnsemblePruner(keras.Model):
         filepath: str | os.PathLike,
         format: str = "bundle",
         *,
+        layout: str = "bundle",
         quantization: str | None = "int8",
         representative_data=None,
         evaluation_data: tuple | None = None,
@@ -245,6 +251,7 @@ class EnsemblePruner(keras.Model):
         early_exit_tolerance: float = 0.0,
         class_names=None,
         preprocessing=None,
+        signing_key: str | os.PathLike | bytes | None = None,
         **kwargs,
     ):
         """Write the members as `.tflite` files with a runner, or as Keras does.
@@ -254,6 +261,11 @@ class EnsemblePruner(keras.Model):
                 older bundle there is replaced.
             format: `"bundle"`, or a format of `keras.Model.export`, to which all
                 else is then left. Defaults to `"bundle"`.
+            layout: `"bundle"`, or `"single"`: one `.tflite` file of all members and
+                their combination, for runtimes that take just one model, see
+                `export.write_single`. `filepath` then ends in `.tflite`; names of
+                classes, scores, early exits and signatures have no place in it.
+                Defaults to `"bundle"`.
             quantization: As for `export_tflite`. Members that are `.tflite` files
                 already are taken as they are. Defaults to `"int8"`.
             representative_data: Some hundred training inputs, as for
@@ -271,18 +283,26 @@ class EnsemblePruner(keras.Model):
             class_names: List of names for the classes. Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
                 the device does to raw inputs. Defaults to `None`.
+            signing_key: As for `write_bundle`. Defaults to `None`, no signature.
             **kwargs: For Keras's own formats.
 
         Returns:
-            The path of the bundle.
+            The path of the bundle, or of the file.
 
         Raises:
-            ValueError: If the ensemble has no members yet, or as `export_tflite`
-                and `write_bundle` do. Nothing is written then.
+            ValueError: If the ensemble has no members yet, or as `export_tflite`,
+                `write_bundle` and `write_single` do. Nothing is written then.
         """
         self._check_pruned()
         if format != "bundle":
             return super().export(filepath, format=format, **kwargs)
+        check_layout(
+            layout,
+            class_names=class_names,
+            evaluation_data=evaluation_data,
+            early_exit_data=early_exit_data,
+            signing_key=signing_key,
+        )
         members = bundle_members(
             self.members_,
             self.learners_,
@@ -290,15 +310,21 @@ class EnsemblePruner(keras.Model):
             quantization=quantization,
             representative_data=representative_data,
         )
+        how = {
+            "combination": self._rule()["rule"],
+            "weights": self.weights_,
+            "preprocessing": preprocessing,
+        }
+        if layout == "single":
+            return write_single(filepath, members, **how)
         return write_bundle(
             filepath,
             members,
-            combination=self._rule()["rule"],
-            weights=self.weights_,
+            **how,
             class_names=class_names,
-            preprocessing=preprocessing,
             accuracies=self._accuracies(members, evaluation_data),
             early_exit=self._early_exit(members, early_exit_data, early_exit_tolerance),
+            signing_key=signing_key,
         )
 
     def write_report(

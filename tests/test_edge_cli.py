@@ -116,13 +116,13 @@ def broken_archive(tmp_path):
     ("make", "message"),
     [
         (lambda path: path / "absent.npy", "absent.npy"),
-        (lambda path: path, "directory"),
+        (lambda path: path, "Expected images in the directory"),
         (text, "Expected a .npy file"),
         (empty, "Expected a .npy file"),
         (broken_archive, "Expected a .npy file"),
-        (archive, "an archive of ['a']"),
+        (archive, "Expected a .npy file"),
         (lambda path: array(path, np.array([None])), "Expected a .npy file"),
-        (lambda path: array(path, np.zeros(SHAPE)), "Received: shape (6, 6, 2)"),
+        (lambda path: array(path, np.zeros(SHAPE[1:])), "received shape (6, 2)"),
         (lambda path: array(path, np.full((1, *SHAPE), np.inf)), "finite"),
     ],
 )

@@ -224,6 +224,8 @@ def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
 
     files = {path.read_bytes() for path in bundle.glob("*.tflite")}
     assert files == {learner.path.read_bytes() for learner in ensemble.learners_}
+    with pytest.raises(ValueError, match="Ed25519 private key"):
+        ensemble.export(tmp_path / "signed", signing_key=b"no key")
 
 
 @pytest.mark.tensorflow

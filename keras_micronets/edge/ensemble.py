@@ -21,6 +21,7 @@ class Ensemble:
         places: Places in the manifest of the members to load. Defaults to `None`, all.
         memory_limit: Bytes for models and arrays. Defaults to `None`, no limit.
         n_threads: How many members will run at a time. Defaults to `1`.
+        public_key: As for `EnsembleRunner`. Defaults to `None`.
 
     Attributes:
         manifest: The `Manifest` of the bundle, with all members.
@@ -37,8 +38,9 @@ class Ensemble:
         *,
         memory_limit: int | None = None,
         n_threads: int = 1,
+        public_key: str | os.PathLike | bytes | None = None,
     ):
-        self.manifest, models = read_verified(directory)
+        self.manifest, models = read_verified(directory, public_key=public_key)
         entries = _entries(self.manifest.members, places)
         self.members = tuple(_load(entry, models[entry.file]) for entry in entries)
         self._at_a_time = None

@@ -33,6 +33,10 @@ class EnsembleRunner:
             holds two bundles for a moment. Defaults to `None`, no limit.
         warm_up: Whether to run an input of zeros once, so that the first answer takes
             no longer than others. Defaults to `False`.
+        public_key: Path of an Ed25519 public key in PEM, or the bytes of one: a bundle
+            that its owner did not sign is refused before anything in it is read or
+            loaded, by `reload` as well. Defaults to `None`: signatures are not looked
+            at.
 
     Attributes:
         manifest: The `Manifest` of the bundle, with all members.
@@ -40,8 +44,8 @@ class EnsembleRunner:
         class_names: Tuple of names, or `None`.
 
     Raises:
-        ValueError: If the bundle is damaged, of another format, describes other
-            models than it holds, or does not fit into the memory.
+        ValueError: If the bundle is damaged, of another format, not signed as asked,
+            describes other models than it holds, or does not fit into the memory.
 
     Example:
 
@@ -59,6 +63,7 @@ class EnsembleRunner:
         members: Sequence[int] | None = None,
         memory_limit: int | None = None,
         warm_up: bool = False,
+        public_key: str | os.PathLike | bytes | None = None,
     ):
         self._n_threads = num_threads or os.cpu_count() or 1
         self._directory = directory
@@ -67,6 +72,7 @@ class EnsembleRunner:
             places=members,
             memory_limit=memory_limit,
             n_threads=self._n_threads,
+            public_key=public_key,
         )
         self._ensemble = self._load(directory)
         if warm_up:

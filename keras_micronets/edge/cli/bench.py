@@ -16,5 +16,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print what was measured of the bundle."""
-    with EnsembleRunner(arguments.bundle) as runner:
+    with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
         print(bench(runner, repeats=arguments.repeats))
