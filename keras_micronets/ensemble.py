@@ -9,7 +9,12 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import bundle_members, write_bundle
+from keras_micronets.export import (
+    bundle_members,
+    check_layout,
+    write_bundle,
+    write_single,
+)
 from keras_micronets.learners import as_learners
 
 #: Predictions of so many learners times samples lie on disk, not in memory.
@@ -238,11 +243,15 @@ class EnsemblePruner(keras.Model):
         filepath: str | os.PathLike,
         format: str = "bundle",
         *,
+        layout: str = "bundle",
         quantization: str | None = "int8",
         representative_data=None,
         evaluation_data: tuple | None = None,
+        early_exit_data: tuple | None = None,
+        early_exit_tolerance: float = 0.0,
         class_names=None,
         preprocessing=None,
+        signing_key: str | os.PathLike | bytes | None = None,
         **kwargs,
     ):
         """Write the members as `.tflite` files with a runner, or as Keras does.
@@ -252,6 +261,11 @@ class EnsemblePruner(keras.Model):
                 older bundle there is replaced.
             format: `"bundle"`, or a format of `keras.Model.export`, to which all
                 else is then left. Defaults to `"bundle"`.
+            layout: `"bundle"`, or `"single"`: one `.tflite` file of all members and
+                their combination, for runtimes that take just one model, see
+                `export.write_single`. `filepath` then ends in `.tflite`; names of
+                classes, scores, early exits and signatures have no place in it.
+                Defaults to `"bundle"`.
             quantization: As for `export_tflite`. Members that are `.tflite` files
                 already are taken as they are. Defaults to `"int8"`.
             representative_data: Some hundred training inputs, as for
@@ -260,21 +274,35 @@ class EnsemblePruner(keras.Model):
             evaluation_data: Tuple `(x, y)`, inputs as the members take them, after
                 any preprocessing: the exported files are scored on it, and the
                 scores go into the manifest. Defaults to `None`.
+            early_exit_data: Tuple `(x, y)`, held-out inputs and labels, as for
+                `evaluation_data` and no part of it: what the exported files say of
+                them decides when the device may leave members out, see
+                `selection.choose_early_exit`. Defaults to `None`: never.
+            early_exit_tolerance: Share of samples whose class may change by that, such
+                as `0.001`. Defaults to `0.0`.
             class_names: List of names for the classes. Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
                 the device does to raw inputs. Defaults to `None`.
+            signing_key: As for `write_bundle`. Defaults to `None`, no signature.
             **kwargs: For Keras's own formats.
 
         Returns:
-            The path of the bundle.
+            The path of the bundle, or of the file.
 
         Raises:
-            ValueError: If the ensemble has no members yet, or as `export_tflite`
-                and `write_bundle` do. Nothing is written then.
+            ValueError: If the ensemble has no members yet, or as `export_tflite`,
+                `write_bundle` and `write_single` do. Nothing is written then.
         """
         self._check_pruned()
         if format != "bundle":
             return super().export(filepath, format=format, **kwargs)
+        check_layout(
+            layout,
+            class_names=class_names,
+            evaluation_data=evaluation_data,
+            early_exit_data=early_exit_data,
+            signing_key=signing_key,
+        )
         members = bundle_members(
             self.members_,
             self.learners_,
@@ -282,14 +310,21 @@ class EnsemblePruner(keras.Model):
             quantization=quantization,
             representative_data=representative_data,
         )
+        how = {
+            "combination": self._rule()["rule"],
+            "weights": self.weights_,
+            "preprocessing": preprocessing,
+        }
+        if layout == "single":
+            return write_single(filepath, members, **how)
         return write_bundle(
             filepath,
             members,
-            combination=self._rule()["rule"],
-            weights=self.weights_,
+            **how,
             class_names=class_names,
-            preprocessing=preprocessing,
             accuracies=self._accuracies(members, evaluation_data),
+            early_exit=self._early_exit(members, early_exit_data, early_exit_tolerance),
+            signing_key=signing_key,
         )
 
     def write_report(
@@ -423,9 +458,7 @@ class EnsemblePruner(keras.Model):
         if evaluation_data is None:
             return {}
         x, y = np.asarray(evaluation_data[0]), evaluation_data[1]
-        probabilities = np.stack(
-            [Member(m.model, from_logits=m.from_logits).predict(x) for m in members]
-        )
+        probabilities = _predictions(members, x)
         together = combine(probabilities, **self._rule())
         y = selection.as_labels(y, together.shape[-1], len(x))
         scores = selection.accuracy(probabilities, y)
@@ -436,6 +469,18 @@ class EnsemblePruner(keras.Model):
             "how": "Accuracy of these files, run by LiteRT where they were exported, "
             "on the evaluation data given to export().",
         }
+
+    def _early_exit(self, members, data, tolerance):
+        if data is None:
+            return None
+        rule = self._rule()
+        return selection.choose_early_exit(
+            _predictions(members, data[0]),
+            data[1],
+            combination=rule["rule"],
+            weights=rule.get("weights"),
+            tolerance=tolerance,
+        )
 
     def _check_prunable(self):
         if self.learners is None:
@@ -464,6 +509,12 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
+
+
+def _predictions(members, x):
+    """Return what exported files say, `(members, samples, classes)`."""
+    files = [Member(m.model, from_logits=m.from_logits) for m in members]
+    return np.stack([file.predict(np.asarray(x)) for file in files])
 
 
 def _input_shape(member):

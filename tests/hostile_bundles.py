@@ -11,10 +11,16 @@ def files_of(directory):
 
 
 def edited(contents, change):
-    """Return the files with another manifest."""
+    """Return the files with another manifest, as whoever writes a bundle can."""
     manifest = json.loads(contents["manifest.json"])
     change(manifest)
-    return contents | {"manifest.json": json.dumps(manifest).encode()}
+    return sealed(contents, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def sealed(contents, manifest):
+    """Return the files with another manifest, bytes, and its checksum."""
+    line = f"{hashlib.sha256(manifest).hexdigest()}  manifest.json\n"
+    return contents | {"manifest.json": manifest, "manifest.sha256": line.encode()}
 
 
 def forged(contents, name, data):

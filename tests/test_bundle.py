@@ -1,19 +1,20 @@
 import configparser
 import io
-import json
 import os
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_bundles import edited, files_of, write_folder
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
-from keras_micronets.edge import EnsembleRunner, Member, verify
+from keras_micronets.edge import EnsembleRunner, Manifest, Member, verify
 from keras_micronets.edge.bundle.integrity import sha256
+from keras_micronets.export import BundleMember, atomic, write_bundle, zip_bytes
 from keras_micronets.export import bundle as bundle_module
-from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
 
 MEMBERS = ["a", "b/../c d", "e"]
 
@@ -41,11 +42,6 @@ def bundle(original, tmp_path):
     return Path(shutil.copytree(original, tmp_path / "bundle"))
 
 
-def files_of(directory):
-    paths = (path for path in directory.rglob("*") if path.is_file())
-    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in paths}
-
-
 def test_contents(original):
     assert sorted(os.listdir(original)) == [
         "00-a.tflite",
@@ -54,6 +50,7 @@ def test_contents(original):
         "__main__.py",
         "edge",
         "manifest.json",
+        "manifest.sha256",
         "requirements.txt",
     ]
     package = Path(bundle_module.__file__).parents[1] / "edge"
@@ -66,7 +63,8 @@ def test_contents(original):
 
 def test_manifest(original):
     manifest = verify(original)
-    assert set(manifest.files) == set(files_of(original)) - {"manifest.json"}
+    about = {"manifest.json", "manifest.sha256"}
+    assert set(manifest.files) == set(files_of(original)) - about
     first = manifest.members[0]
     assert [m.name for m in manifest.members] == MEMBERS
     assert [m.from_logits for m in manifest.members] == [False, True, False]
@@ -111,8 +109,6 @@ def test_zip_bytes(original):
 
 def test_every_changed_file_is_refused_and_named(bundle):
     for name, data in files_of(bundle).items():
-        if name == "manifest.json":
-            continue
         middle = len(data) // 2
         damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         (bundle / name).write_bytes(damaged)
@@ -130,10 +126,7 @@ def test_missing_file_is_named(bundle):
 
 
 def edit(bundle, change):
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
+    write_folder(bundle, edited(files_of(bundle), change))
 
 
 @pytest.mark.parametrize(
@@ -192,9 +185,12 @@ def test_something_else_is_left_alone(bundle, tmp_path):
     (folder / "mine.txt").write_text("mine")
     shutil.copytree(folder, other)
     (other / "manifest.json").write_text("{}")
+    for number, text in enumerate(("", "{}", "[]", '{"files": []}', "[" * 100_000)):
+        (tmp_path / f"no-{number}").mkdir()
+        (tmp_path / f"no-{number}" / "manifest.json").write_text(text)
     (bundle / "mine.txt").write_text("mine")
     before = files_of(tmp_path)
-    for target in (file, folder, other, bundle):
+    for target in (file, folder, other, bundle, *tmp_path.glob("no-*")):
         with pytest.raises(ValueError, match="Expected"):
             write_bundle(target, members())
     assert files_of(tmp_path) == before
@@ -246,12 +242,64 @@ def test_earlier_bundle_survives_a_failure(bundle, tmp_path, monkeypatch):
 
 
 def test_earlier_bundle_comes_back_if_the_swap_fails(bundle, tmp_path, monkeypatch):
-    before = files_of(tmp_path)
+    before, rename = files_of(tmp_path), os.rename
+
+    def cannot(a, b):
+        raise OSError("not on this system")
 
     def fail(source, target):
-        raise OSError("no space")
+        if Path(source).name == "new":
+            raise OSError("no space")
+        rename(source, target)
 
-    monkeypatch.setattr(bundle_module.os, "replace", fail)
+    monkeypatch.setattr(atomic, "_exchange", cannot)
+    monkeypatch.setattr(atomic.os, "rename", fail)
     with pytest.raises(OSError, match="no space"):
         write_bundle(bundle, members())
     assert files_of(tmp_path) == before
+
+
+def test_damaged_earlier_bundle_is_replaced(bundle):
+    edit(bundle, lambda m: m.pop("members") and m.update(format_version=99))
+    verify(write_bundle(bundle, members()))
+    for name in ("manifest.sha256", "00-a.tflite"):
+        (bundle / name).write_bytes(b"damage")
+        verify(write_bundle(bundle, members()))
+
+
+# The digest
+
+
+def test_the_digest_is_the_hash_of_the_manifest(original, bundle):
+    manifest = verify(original)
+    assert manifest.digest == sha256(original / "manifest.json")
+    line = f"{manifest.digest}  manifest.json\n"
+    assert (original / "manifest.sha256").read_text() == line
+    verify(write_bundle(bundle, members(), preprocessing={"mean": 1, "scale": 64}))
+
+
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="needs sha256sum")
+def test_sha256sum_checks_the_manifest(bundle):
+    command = ["sha256sum", "-c", "manifest.sha256"]
+    assert subprocess.run(command, cwd=bundle, capture_output=True).returncode == 0
+    (bundle / "manifest.json").write_text("damage")
+    assert subprocess.run(command, cwd=bundle, capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("text", ["", "0" * 64, "0" * 64 + "  manifest.json\n", None])
+def test_checksum_that_is_missing_or_wrong(bundle, text):
+    path = bundle / "manifest.sha256"
+    path.unlink() if text is None else path.write_text(text)
+    for read in (EnsembleRunner, verify, Manifest.read):
+        with pytest.raises(ValueError, match=r"manifest\.sha256"):
+            read(bundle)
+
+
+@pytest.mark.parametrize("name", ["numpy.py", "edge/numpy/__init__.py", "link"])
+def test_verify_refuses_files_that_no_manifest_lists(bundle, tmp_path, name):
+    path = bundle / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("") if name != "link" else path.symlink_to(tmp_path)
+    with pytest.raises(ValueError, match=f"no files but those.*'{name}'"):
+        verify(bundle)
+    EnsembleRunner(bundle).close()

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import random
 import re
@@ -8,11 +9,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from hostile_bundles import (
     damaged,
     edited,
     files_of,
     forged,
+    sealed,
     write_folder,
     write_zip,
 )
@@ -41,6 +45,24 @@ def original(tmp_path_factory):
 @pytest.fixture(scope="module")
 def contents(original):
     return files_of(original)
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    """The files of a bundle, and the public key of who signed it."""
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(b"a" * 32)
+    path = write_bundle(
+        tmp_path_factory.mktemp("signed") / "bundle",
+        [BundleMember("a", tiny_tflite())],
+        signing_key=key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+    return files_of(path), key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 @pytest.fixture
@@ -258,7 +280,7 @@ def test_truncated_zip(path, contents):
     [b"", b"\xff", b"[" * 100_000, b'{"a":' * 100_000, b"9" * 100_000, b"{}", b"1e999"],
 )
 def test_no_manifest(write, path, contents, data):
-    refuse(write(path, contents | {"manifest.json": data}), "Expected a manifest|utf-8")
+    refuse(write(path, sealed(contents, data)), "Expected a manifest|utf-8")
 
 
 def nested(depth):
@@ -291,6 +313,10 @@ def nested(depth):
         (["combination", "rule"], "x" * 100_000),
         (["combination", "weights"], [1e308, -1e308]),
         (["class_names"], ["x"] * 100_000),
+        (["accuracies", "a"], 1e999),
+        (["accuracies", "a"], nested(32)),
+        (["accuracies", "a"], nested(500)),
+        (["accuracies", "a"], nested(900)),
     ],
 )
 def test_absurd_values(path, contents, place, value):
@@ -302,7 +328,7 @@ def test_absurd_values(path, contents, place, value):
 
     changed = edited(contents, change)
     write_folder(path, changed)
-    with pytest.raises(ValueError, match=r"Expected|leave them out"):
+    with pytest.raises(ValueError, match=r"Expected|leave them out|manifest\.json: "):
         EnsembleRunner(path)
 
 
@@ -356,13 +382,13 @@ AMOUNTS = pytest.mark.parametrize(
 )
 
 
-def answers(path, x):
+def answers(path, x, **options):
     """Return what a bundle answers, `None` if it is refused."""
     try:
-        with EnsembleRunner(path) as runner, np.errstate(all="ignore"):
+        with EnsembleRunner(path, **options) as runner, np.errstate(all="ignore"):
             return runner.predict(x, parallel=False)
     except ValueError as error:
-        if not re.search("Expected|leave them out", str(error)):
+        if not re.search(r"Expected|leave them out|manifest\.json: ", str(error)):
             raise
 
 
@@ -384,7 +410,7 @@ def test_damaged_files(n, path, contents, original):
     """A changed file is refused, whatever was changed."""
     x, rng = samples(2), random.Random(n)
     write_folder(path, contents)
-    names = sorted({*contents} - {"manifest.json"})
+    names = sorted(contents)
     for _ in range(n):
         name = rng.choice(names)
         data = damaged(contents[name], rng)
@@ -394,20 +420,47 @@ def test_damaged_files(n, path, contents, original):
 
 
 @AMOUNTS
-def test_damaged_manifests(n, path, contents, original):
-    """No hash protects the manifest: what it says may change, but not to nonsense."""
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256", "manifest.sig"])
+def test_damaged_files_about_the_manifest(n, name, path, signed):
+    contents, public_key = signed
     x, rng = samples(2), random.Random(n)
     write_folder(path, contents)
-    before, expected = Manifest.read(path), answers(original, x)
+    assert answers(path, x, public_key=public_key) is not None
+    for i in range(n):
+        data = damaged(contents[name], rng)
+        (path / name).write_bytes(data)
+        refused = [answers(path, x, public_key=public_key) is None]
+        if name != "manifest.sig" or i < 30:
+            refused += [answers(path, x) is None]
+        changed = data != contents[name]
+        assert refused == [changed, changed and name != "manifest.sig"][: len(refused)]
+    assert files_of(path.parent).keys() == {f"bundle/{name}" for name in contents}
+
+
+@AMOUNTS
+def test_forged_manifests(n, path, contents, original):
+    """Without a signature what a manifest says may change, but not to nonsense."""
+    x, rng = samples(2), random.Random(n)
+    write_folder(path, contents)
+    before, expected, taken = Manifest.read(path), answers(original, x), 0
+    text = contents["manifest.json"]
+    begin, end = text.index(b'"files"'), text.index(b'"class_names"')
     for _ in range(n):
-        changed = damaged(contents["manifest.json"], rng)
-        (path / "manifest.json").write_bytes(changed)
+        # Before the hashes or after them: else most damage would be to hashes.
+        before_them = damaged(text[:begin], rng) + text[begin:]
+        after_them = text[:end] + damaged(text[end:], rng)
+        changed = rng.choice([before_them, after_them])
+        with contextlib.suppress(ValueError):
+            changed = (json.dumps(json.loads(changed), indent=2) + "\n").encode()
+        write_folder(path, sealed({}, changed))
         received = answers(path, x)
         if received is None:
             continue
+        taken += 1
         assert received.shape == (2, CLASSES)
         after = Manifest.read(path)
         if after.preprocessing == before.preprocessing and [
             m.from_logits for m in after.members
         ] == [m.from_logits for m in before.members]:
             np.testing.assert_array_equal(received, expected)
+    assert n / 50 < taken < n / 2

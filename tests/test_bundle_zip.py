@@ -11,8 +11,7 @@ from tiny_tflite import SHAPE, tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner, Manifest, verify
 from keras_micronets.edge.bundle.files import BundleFiles
-from keras_micronets.export import bundle as bundle_module
-from keras_micronets.export.bundle import BundleMember, write_bundle, zip_bytes
+from keras_micronets.export import BundleMember, atomic, write_bundle, zip_bytes
 
 
 def write(path, seeds=(0, 1), **options):
@@ -51,7 +50,7 @@ def test_same_answers_from_both_forms(folder, packed, x):
 
 
 def test_same_members_same_bytes(folder, packed, tmp_path, monkeypatch):
-    monkeypatch.setattr(bundle_module.zipfile.time, "time", lambda: 2e9)
+    monkeypatch.setattr(atomic.zipfile.time, "time", lambda: 2e9)
     assert write(tmp_path / "other.zip").read_bytes() == packed.read_bytes()
     assert files_of(write(tmp_path / "other")) == files_of(folder)
 
@@ -117,7 +116,7 @@ def test_earlier_zip_survives_a_failure(packed, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("it does not run")
 
-    for place, name in ((EnsembleRunner, "predict"), (bundle_module.os, "replace")):
+    for place, name in ((EnsembleRunner, "predict"), (atomic.os, "replace")):
         with monkeypatch.context() as patched:
             patched.setattr(place, name, fail)
             with pytest.raises(RuntimeError, match="does not run"):

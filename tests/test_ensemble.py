@@ -9,7 +9,7 @@ from sklearn.cluster import AgglomerativeClustering
 
 import keras_micronets as kmn
 from keras_micronets import layers
-from keras_micronets.edge import EnsembleRunner
+from keras_micronets.edge import EnsembleRunner, Manifest
 from keras_micronets.edge.combine import combine
 
 N_CLASSES = 3
@@ -224,6 +224,35 @@ def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
 
     files = {path.read_bytes() for path in bundle.glob("*.tflite")}
     assert files == {learner.path.read_bytes() for learner in ensemble.learners_}
+    with pytest.raises(ValueError, match="Ed25519 private key"):
+        ensemble.export(tmp_path / "signed", signing_key=b"no key")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("combination", ["mean", "weights"])
+def test_early_exit_is_chosen_by_the_files(int8_pool, data, tmp_path, combination):
+    x, y = data
+    ensemble = kmn.EnsemblePruner(int8_pool, 3, combination=combination, random_state=0)
+    ensemble.prune(x, y, verbose=0)
+
+    bundle = ensemble.export(
+        tmp_path / "bundle", early_exit_data=(x, y), early_exit_tolerance=0.2
+    )
+
+    with EnsembleRunner(bundle) as runner:
+        how = runner.manifest.combination
+        chosen = kmn.selection.choose_early_exit(
+            runner.predict_members(x),
+            y,
+            combination=how.rule,
+            weights=how.weights,
+            tolerance=0.2,
+        )
+        assert runner.manifest.early_exit == chosen
+        asked = runner.predict_early(x)[1]
+    assert chosen.saved == pytest.approx(1 - asked.mean() / 3)
+    assert (chosen.tolerance, chosen.samples) == (0.2, len(x))
+    assert Manifest.read(ensemble.export(tmp_path / "all")).early_exit is None
 
 
 @pytest.mark.tensorflow

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from hostile_bundles import sealed, write_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +52,7 @@ PLAIN = json.loads(manifest().to_json())
 
 def test_round_trip(tmp_path):
     assert Manifest.from_json(manifest().to_json()) == manifest()
-    manifest().write(tmp_path)
+    write_folder(tmp_path, sealed({}, manifest().to_json().encode()))
     assert Manifest.read(tmp_path) == manifest()
 
 
@@ -131,6 +132,29 @@ def test_missing_field_is_named(field):
         Manifest.from_json(text)
 
 
+@pytest.mark.parametrize("path", [["new"], ["members", 1, "new"]])
+def test_unknown_field_is_named(path):
+    with pytest.raises(ValueError, match=r"not of the format. Received: \['new'\]"):
+        Manifest.from_json(changed(path, 3))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(PLAIN),
+        json.dumps(PLAIN, indent=2),  # without an end of the line
+        manifest().to_json().replace("0.25", "0.250"),
+        manifest().to_json().replace("255.0", "255"),
+        manifest().to_json().replace('{\n  "mem', '{\n  "created_by": "c",\n  "mem'),
+    ],
+)
+def test_other_texts_of_a_manifest_are_refused(tmp_path, text):
+    assert Manifest.from_json(text) == manifest()
+    write_folder(tmp_path, sealed({}, text.encode()))
+    with pytest.raises(ValueError, match=r"the text that `Manifest\.to_json` gives"):
+        Manifest.read(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "[" * 100_000])
 def test_not_a_manifest(text):
     with pytest.raises(ValueError, match="Expected a manifest"):
@@ -158,7 +182,7 @@ def test_anything_else_is_read_or_a_value_error(field, value):
 def test_read_says_which_directory(tmp_path):
     with pytest.raises(ValueError, match=f"Expected a bundle.*{tmp_path.name}"):
         Manifest.read(tmp_path)
-    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe")
+    write_folder(tmp_path, sealed({}, b"\xff\xfe"))
     with pytest.raises(ValueError, match=tmp_path.name):
         Manifest.read(tmp_path)
 

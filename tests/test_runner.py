@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
-from keras_micronets.edge import EnsembleRunner, Member, bench, combine
+from keras_micronets.edge import EarlyExit, EnsembleRunner, Member, bench, combine
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 NAMES = ("first", "second", "third")
@@ -113,17 +113,55 @@ def test_not_a_bundle(tmp_path):
         EnsembleRunner(tmp_path / "nowhere")
 
 
+def test_one_that_fails_is_heard_of(runner, x, monkeypatch):
+    def fail(x):
+        raise ValueError("no answer")
+
+    for member in runner.members:
+        with monkeypatch.context() as patch:
+            patch.setattr(member, "predict", fail)
+            with pytest.raises(ValueError, match="no answer"):
+                runner.predict(x)
+    runner.predict(x)
+
+
+def test_warm_up(bundle, monkeypatch):
+    inputs = []
+    predict = Member.predict
+    monkeypatch.setattr(
+        Member, "predict", lambda self, x: inputs.append(x) or predict(self, x)
+    )
+    EnsembleRunner(bundle).close()
+    assert not inputs
+    EnsembleRunner(bundle, warm_up=True).close()
+    assert [x.shape for x in inputs] == [(1, *SHAPE)] * 3
+
+
 def test_bench(runner):
-    latency = bench(runner, repeats=3)
-    assert set(latency.members) == set(NAMES)
-    times = [*latency.members.values(), latency.sequential, latency.threaded]
-    assert all(0 < ms < 1000 for ms in times)
-    assert latency.sequential > max(latency.members.values())
-    lines = str(latency).splitlines()
-    assert [line.split("  ")[0].strip() for line in lines[1:4]] == [*NAMES]
-    assert all(re.search(r"  \d+\.\d{3}$", line) for line in lines[1:])
+    report = bench(runner, repeats=3)
+    assert [*report.members] == [*NAMES]
+    assert [*report.ensemble] == ["one by one", "threads"]
+    for times in [*report.members.values(), *report.ensemble.values()]:
+        assert 0 < times[0] <= times[1] <= times[2] < 1000
+    together, alone = report.ensemble["one by one"], report.members.values()
+    assert together[0] > max(times[0] for times in alone)
+    assert report.throughput > 1
+    assert report.peak_memory is None or 2**20 < report.peak_memory < 2**36
+    lines = str(report).splitlines()
+    names = [*NAMES, "ensemble, one by one", "ensemble, threads"]
+    assert [line.split("  ")[0].strip() for line in lines[1:6]] == names
+    assert all(re.search(r"(  +\d+\.\d{3}){3}$", line) for line in lines[1:6])
+    assert "throughput" in str(report)
 
 
 def test_bench_needs_repeats(runner):
     with pytest.raises(ValueError, match="repeats=0"):
         bench(runner, repeats=0)
+
+
+def test_bench_of_an_early_exit(tmp_path, members):
+    bundle = write_bundle(
+        tmp_path / "bundle", members, early_exit=EarlyExit(0.0, (0, 1, 2))
+    )
+    with EnsembleRunner(bundle) as runner:
+        assert "early exit after 1" in bench(runner, repeats=1).ensemble

@@ -6,10 +6,12 @@ This package is copied into every bundle as it is: inside it imports are relativ
 
 import importlib
 
-from .bench import Latency, bench
+from .bench import bench
+from .bench_report import BenchReport
 from .bundle.integrity import verify
 from .bundle.manifest import Manifest
 from .combine import combine
+from .early_exit import EarlyExit
 from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
@@ -25,10 +27,11 @@ _LAZY = {
 
 __all__ = [
     "Answer",
+    "BenchReport",
     "Broker",
+    "EarlyExit",
     "EnsembleRunner",
     "Gateway",
-    "Latency",
     "Manifest",
     "Member",
     "NoQuorumError",

@@ -2,72 +2,57 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from .bench_report import PERCENTILES, BenchReport
+from .machine import MachineState, peak_memory
 from .runner import EnsembleRunner
 
-
-@dataclass(frozen=True)
-class Latency:
-    """Hold the median time of one prediction of one sample, in milliseconds.
-
-    Args:
-        members: Time of each member by its name.
-        sequential: Time of all members one after the other, combined.
-        threaded: Time of all members on the runner's threads, combined.
-        repeats: How many times each was measured.
-    """
-
-    members: dict[str, float]
-    sequential: float
-    threaded: float
-    repeats: int
-
-    def __str__(self) -> str:
-        rows = {
-            **self.members,
-            "ensemble, one by one": self.sequential,
-            "ensemble, threads": self.threaded,
-        }
-        width = max(map(len, rows))
-        head = f"{'one sample':<{width}}  median of {self.repeats}, ms"
-        return "\n".join([head, *(f"{n:<{width}}  {ms:.3f}" for n, ms in rows.items())])
+_BATCH = 32
+_TIMES = 5
 
 
-def bench(runner: EnsembleRunner, *, repeats: int = 200) -> Latency:
-    """Measure the latency of a bundle, one sample at a time.
+def bench(runner: EnsembleRunner, *, repeats: int = 200) -> BenchReport:
+    """Measure latency, throughput and memory of a bundle.
 
     What is compared is measured in turns, so that a processor that slows down
-    as it warms slows all of them down alike.
+    as it warms slows all of them down alike. Inputs are zeros; how many members an
+    early exit takes for these says nothing of other inputs.
 
     Args:
-        runner: The bundle.
+        runner: The bundle, with all its members.
         repeats: How often to measure. Defaults to `200`.
 
     Returns:
-        The medians, a `Latency` that prints as a table.
+        A `BenchReport`, which prints as a table.
 
     Raises:
         ValueError: If `repeats` is less than one.
     """
     if repeats < 1:
         raise ValueError(f"Expected at least one repeat. Received: repeats={repeats}.")
+    before = MachineState.read()
     x = np.zeros((1, *runner.members[0].input_shape), "float32")
-    tasks = [lambda member=m: member.predict(x) for m in runner.members]
-    tasks += [lambda: runner.predict(x, parallel=False), lambda: runner.predict(x)]
-    *members, sequential, threaded = interleaved_medians(tasks, repeats=repeats)
-    names = [member.name for member in runner.members]
-    return Latency(
-        dict(zip(names, members, strict=True)), sequential, threaded, repeats
+    members = {m.name: lambda member=m: member.predict(x) for m in runner.members}
+    together = _together(runner, x)
+    tasks = [*members.values(), *together.values()]
+    times = _percentiles(interleaved_times(tasks, repeats=repeats))
+    return BenchReport(
+        members=dict(zip(members, times, strict=False)),
+        ensemble=dict(zip(together, times[len(members) :], strict=True)),
+        repeats=repeats,
+        throughput=_throughput(runner, np.repeat(x, _BATCH, axis=0)),
+        peak_memory=peak_memory(),
+        before=before,
+        after=MachineState.read(),
     )
 
 
-def interleaved_medians(
+def interleaved_times(
     tasks: Sequence[Callable[[], object]], *, repeats: int = 200
-) -> list[float]:
-    """Return the median time of each task in milliseconds, measured in turns.
+) -> np.ndarray:
+    """Return the milliseconds of each task, `(repeats, tasks)`, measured in turns.
 
     Args:
         tasks: Functions without arguments.
@@ -75,7 +60,34 @@ def interleaved_medians(
             Defaults to `200`.
     """
     _times(tasks)
-    return np.median([_times(tasks) for _ in range(repeats)], axis=0).tolist()
+    return np.array([_times(tasks) for _ in range(repeats)])
+
+
+def interleaved_medians(
+    tasks: Sequence[Callable[[], object]], *, repeats: int = 200
+) -> list[float]:
+    """Return the median of what `interleaved_times` returns, for each task."""
+    return np.median(interleaved_times(tasks, repeats=repeats), axis=0).tolist()
+
+
+def _together(runner, x):
+    tasks = {
+        "one by one": lambda: runner.predict(x, parallel=False, early_exit=False),
+        "threads": lambda: runner.predict(x, early_exit=False),
+    }
+    if runner.manifest.early_exit:
+        n_asked = int(runner.predict_early(x)[1][0])
+        tasks[f"early exit after {n_asked}"] = lambda: runner.predict_early(x)
+    return tasks
+
+
+def _percentiles(times):
+    return [tuple(row) for row in np.percentile(times, PERCENTILES, axis=0).T.tolist()]
+
+
+def _throughput(runner, batch):
+    task = [lambda: runner.predict(batch, early_exit=False)]
+    return 1000 * len(batch) / interleaved_medians(task, repeats=_TIMES)[0]
 
 
 def _times(tasks):

@@ -57,6 +57,8 @@ class Member:
             self._interpreter.get_output_details(), "output", self.name
         )
         _check_batch(self._input, self.name)
+        is_bytes = isinstance(model, bytes)
+        self._file_bytes = len(model) if is_bytes else os.path.getsize(model)
         self._batch, *input_shape = (int(n) for n in self._input["shape"])
         self.input_shape = tuple(input_shape)
         self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
@@ -64,6 +66,14 @@ class Member:
         self.output_dtype = np.dtype(self._output["dtype"]).name
         self.input_quantization = _quantization(self._input)
         self.output_quantization = _quantization(self._output)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes at most: its file, and all its tensors beside it."""
+        return self._file_bytes + sum(
+            int(np.prod(tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize
+            for tensor in self._interpreter.get_tensor_details()
+        )
 
     def predict_raw(self, x: np.ndarray) -> np.ndarray:
         """Return the model's output as it is, integer steps for an int8 model.
@@ -86,6 +96,9 @@ class Member:
                 f"Received: shape {x.shape}."
             )
         x = quantize(x, self.input_dtype, *self.input_quantization)
+        if len(x) == self._batch:
+            with self._lock:
+                return self._invoke(x)
         raw = np.empty((len(x), *self.output_shape), self.output_dtype)
         with self._lock:
             for start in range(0, len(x), self._batch):

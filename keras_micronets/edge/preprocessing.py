@@ -1,6 +1,7 @@
 """What raw inputs go through before the members see them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -24,12 +25,15 @@ class Preprocessing:
     scale: float | tuple[float, ...] = 1.0
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        mean, scale = self._arrays()
-        return (np.asarray(x, "float32") - mean) / scale
+        mean, scale = self._arrays
+        x = np.array(x, "float32")
+        x -= mean
+        x /= scale
+        return x
 
     def check(self, input_shape: tuple[int, ...]) -> None:
         """Raise a `ValueError` unless it suits inputs of a shape without batch."""
-        mean, scale = self._arrays()
+        mean, scale = self._arrays
         channels = input_shape[-1:]
         fits = mean.shape in ((), channels) and scale.shape in ((), channels)
         if not (fits and np.isfinite([*mean.flat, *scale.flat]).all() and scale.all()):
@@ -39,6 +43,7 @@ class Preprocessing:
                 f"without zeros. Received: mean={self.mean}, scale={self.scale}."
             )
 
+    @cached_property
     def _arrays(self):
         with np.errstate(over="ignore"):  # infinity, which `check` refuses
             return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")

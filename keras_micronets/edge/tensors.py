@@ -1,5 +1,7 @@
 """Integer steps and real values, logits and probabilities."""
 
+import functools
+
 import numpy as np
 
 
@@ -19,21 +21,36 @@ def quantize(
     """
     if not scale:
         return x.astype(dtype)
-    limits = np.iinfo(dtype)
-    steps = np.rint(x / np.float32(scale)) + zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    # In place, and not by the slower `np.clip`: for a single image this counts.
+    steps = np.asarray(x / np.float32(scale))
+    np.rint(steps, out=steps)
+    steps += np.float32(zero_point)
+    low, high = _limits(dtype)
+    np.maximum(steps, low, out=steps)
+    np.minimum(steps, high, out=steps)
+    return steps.astype(dtype)
+
+
+@functools.cache
+def _limits(dtype):
+    return np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max)
 
 
 def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:
     """Return the real values, `float32`, of a tensor's integer steps."""
     values = raw.astype("float32")
-    return (values - zero_point) * np.float32(scale) if scale else values
+    if scale:
+        values -= zero_point
+        values *= np.float32(scale)
+    return values
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the softmax over the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+    values = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= np.add.reduce(values, axis=-1, keepdims=True)
+    return values
 
 
 def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:

@@ -1,13 +1,10 @@
 """The folder, or the zip, that goes to the device."""
 
 import hashlib
-import io
+import json
 import os
 import re
-import tempfile
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,37 +12,28 @@ from typing import Any
 import numpy as np
 
 from keras_micronets._version import __version__
+from keras_micronets.edge.bundle.combination import Combination
 from keras_micronets.edge.bundle.files import BundleFiles
-from keras_micronets.edge.bundle.manifest import (
-    FILE_NAME,
-    Combination,
-    Manifest,
-    MemberEntry,
+from keras_micronets.edge.bundle.manifest import Manifest
+from keras_micronets.edge.bundle.manifest_file import (
+    CHECKSUM,
+    MANIFEST,
+    SIGNATURE,
+    UNLISTED,
+    checksum,
 )
+from keras_micronets.edge.bundle.member_entry import MemberEntry
+from keras_micronets.edge.bundle.signature import sign
+from keras_micronets.edge.early_exit import EarlyExit
+from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.edge.runner import EnsembleRunner, tensor_specs
+from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.export.atomic import is_zip, write_whole
+from keras_micronets.export.bundle_member import BundleMember
 from keras_micronets.export.size import gzip_size
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
-
-
-@dataclass(frozen=True)
-class BundleMember:
-    """Hold one member to be written into a bundle.
-
-    Args:
-        name: Name of the member, unlike any other's.
-        model: Bytes of a `.tflite` file, or the path of one.
-        from_logits: Whether the model puts out logits. Defaults to `False`.
-        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
-            Defaults to an empty dict.
-    """
-
-    name: str
-    model: bytes | str | os.PathLike
-    from_logits: bool = False
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def write_bundle(
@@ -57,13 +45,15 @@ def write_bundle(
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
+    early_exit: EarlyExit | None = None,
+    signing_key: str | os.PathLike | bytes | None = None,
 ) -> Path:
     """Write a bundle: a folder, or one `.zip`, that runs on a device as it is.
 
-    It holds one `.tflite` file a member, `manifest.json`, the few files of the
-    runner, `__main__.py` and `requirements.txt`. The bundle is loaded and run once
-    before it takes its place, as a whole or not at all. The same members give the
-    same bytes.
+    It holds one `.tflite` file a member, `manifest.json` and its checksum, the few
+    files of the runner, `__main__.py` and `requirements.txt`. The bundle is loaded
+    and run once before it takes its place, as a whole or not at all. The same
+    members give the same bytes.
 
     Args:
         directory: Where the bundle goes; a path that ends in `.zip` becomes one
@@ -78,13 +68,18 @@ def write_bundle(
             does to raw inputs, `(x - mean) / scale`. Defaults to `None`, nothing.
         accuracies: What was measured, as JSON values, with a sentence that says
             how. Defaults to `None`.
+        early_exit: When a sample needs no more members, see
+            `selection.choose_early_exit`. Defaults to `None`: all are asked.
+        signing_key: Path of an Ed25519 private key in PEM, not encrypted, or the
+            bytes of one, with which the bundle is signed (this needs
+            `pip install cryptography`). Defaults to `None`: it is not signed.
 
     Returns:
         Path of the bundle.
 
     Raises:
-        ValueError: If something else is at `directory`, a model cannot be run, or
-            the members do not go together. Nothing is written then.
+        ValueError: If something else is at `directory`, a model cannot be run, the
+            members do not go together, or the key is none. Nothing is written then.
 
     Example:
 
@@ -106,25 +101,13 @@ def write_bundle(
         preprocessing=_preprocessing(preprocessing),
         combination=Combination(combination, weights),
         accuracies=accuracies or {},
+        early_exit=early_exit,
         package_version=__version__,
         created_by="keras_micronets.export.write_bundle",
     )
-    contents[FILE_NAME] = manifest.to_json().encode()
-    Manifest.from_json(manifest.to_json())  # what no reader would take is not written
-    _write_whole(target, contents)
+    contents |= _manifest_files(manifest, signing_key)
+    write_whole(target, contents, check=_run_once)
     return Path(directory)
-
-
-def zip_bytes(directory: str | os.PathLike) -> int:
-    """Return the size in bytes of a bundle's models together as one deflated zip."""
-    buffer = io.BytesIO()
-    with (
-        BundleFiles(directory) as files,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
-    ):
-        for member in Manifest.read_from(files).members:
-            archive.writestr(member.file, files.read(member.file))
-    return len(buffer.getvalue())
 
 
 def _slug(name):
@@ -174,19 +157,33 @@ def _preprocessing(value):
     return value if isinstance(value, Preprocessing) else Preprocessing(**(value or {}))
 
 
+def _manifest_files(manifest, signing_key):
+    # What no reader would take is not written, and numbers are as a reader has them.
+    text = Manifest.from_json(manifest.to_json()).to_json().encode()
+    files = {MANIFEST: text, CHECKSUM: checksum(text)}
+    if signing_key is not None:
+        files[SIGNATURE] = sign(text, signing_key=signing_key)
+    return files
+
+
+def _run_once(bundle):
+    with EnsembleRunner(bundle) as runner:
+        runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
+
+
 def _check_replaceable(target):
     if not target.exists():
         return
-    if target.is_dir() == _is_zip(target):
+    if target.is_dir() == is_zip(target):
         raise ValueError(
             "Expected a directory, or a path that ends in .zip and is no directory. "
             f"Received: {target}."
         )
     with BundleFiles(target) as opened:
         files = {name for name in opened.names() if "__pycache__" not in name}
-    if not files and target.is_dir() and not any(target.iterdir()):
-        return
-    known = {FILE_NAME, *Manifest.read(target).files} if FILE_NAME in files else set()
+        if not files and target.is_dir() and not any(target.iterdir()):
+            return
+        known = _known(opened) if MANIFEST in files else set()
     if not known or files - known:
         raise ValueError(
             "Expected a new path, an empty directory, or an earlier bundle and nothing "
@@ -195,42 +192,10 @@ def _check_replaceable(target):
         )
 
 
-def _write_whole(target, contents):
-    """Put the files beside the target, try them, then swap the two."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
-        new, old = Path(temporary, "new"), Path(temporary, "old")
-        (_write_zip if _is_zip(target) else _write_folder)(new, contents)
-        with EnsembleRunner(new) as runner:
-            runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
-        _swap(target, new, old)
-
-
-def _is_zip(target):
-    return target.suffix.lower() == ".zip"
-
-
-def _write_folder(folder, contents):
-    for name, data in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-
-
-def _write_zip(path, contents):
-    with zipfile.ZipFile(path, "x") as archive:
-        for name, data in sorted(contents.items()):
-            entry = zipfile.ZipInfo(name)  # its date is fixed, in 1980
-            entry.create_system = 3  # Unix, on every system
-            entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, data, zipfile.ZIP_DEFLATED, compresslevel=9)
-
-
-def _swap(target, new, old):
-    if target.is_dir():
-        os.rename(target, old)
+def _known(opened):
+    """The files of a bundle of any format version, sound or damaged."""
     try:
-        os.replace(new, target)
-    except OSError:
-        if old.exists():
-            os.rename(old, target)
-        raise
+        manifest = json.loads(opened.read(MANIFEST))
+        return {*UNLISTED, *manifest["files"]} if manifest["format_version"] else set()
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return set()

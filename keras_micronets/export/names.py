@@ -1,11 +1,8 @@
 from collections import Counter
 
-import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-IDENTIFIER = b"TFL3"
-# LiteRT maps constants from the file; Python's builder has no care where they lie.
-ALIGNMENT = 16
+from keras_micronets.export.packing import pack
 
 
 def shorten_names(content: bytes) -> bytes:
@@ -26,9 +23,7 @@ def shorten_names(content: bytes) -> bytes:
         for index, tensor in enumerate(graph.tensors):
             if index not in graph.inputs and index not in graph.outputs:
                 tensor.name = _unique(_layer(tensor.name.decode()), seen)
-    builder = _AlignedBuilder(len(content))
-    builder.Finish(model.Pack(builder), IDENTIFIER)
-    return bytes(builder.Output())
+    return pack(model, len(content))
 
 
 def _layer(name):
@@ -44,10 +39,3 @@ def _layer(name):
 def _unique(name, seen):
     seen[name] += 1
     return name if seen[name] == 1 else f"{name}:{seen[name]}"
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    def StartVector(self, elemSize, numElems, alignment):  # noqa: N802
-        is_data = elemSize == 1
-        alignment = max(alignment, ALIGNMENT) if is_data else alignment
-        return super().StartVector(elemSize, numElems, alignment)

@@ -1,10 +1,15 @@
 """What files weigh."""
 
 import gzip
+import io
+import os
+import zipfile
 
 import keras
 import numpy as np
 
+from keras_micronets.edge.bundle.files import BundleFiles
+from keras_micronets.edge.bundle.manifest import Manifest
 from keras_micronets.layers import clone, kernels, promote
 
 _LEVELS = 127
@@ -14,6 +19,18 @@ _FLATBUFFER_BYTES = 2500  # the operations and scales of a small net's file
 def gzip_size(content: bytes) -> int:
     """Return the size in bytes of content after gzip at its highest level."""
     return len(gzip.compress(content, 9, mtime=0))
+
+
+def zip_bytes(directory: str | os.PathLike) -> int:
+    """Return the size in bytes of a bundle's models together as one deflated zip."""
+    buffer = io.BytesIO()
+    with (
+        BundleFiles(directory) as files,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for member in Manifest.read_from(files).members:
+            archive.writestr(member.file, files.read(member.file))
+    return len(buffer.getvalue())
 
 
 def estimate_int8_gzip_size(model: keras.Model) -> int:

@@ -1,6 +1,5 @@
 import os
 import warnings
-from pathlib import Path
 
 import keras
 
@@ -10,6 +9,7 @@ from keras_micronets.export.file import make_file
 from keras_micronets.export.graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
+from keras_micronets.export.tflite_path import check_path, write_file
 from keras_micronets.export.weights import check_weights
 from keras_micronets.layers import quantized_share
 
@@ -86,7 +86,7 @@ def export_tflite(
     print(report)
     ```
     """
-    path = _check_path(path)
+    path = check_path(path)
     _check_options(quantization, batch_size)
     check_converter()
     model = with_graph(model)
@@ -104,17 +104,8 @@ def export_tflite(
             sparse_storage=bool(sparse_storage),
         )
     _warn(report, model.name)
-    _write(path, content)
+    write_file(path, content)
     return report
-
-
-def _check_path(path):
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ValueError(
-            f"Expected a file path that ends in .tflite. Received: {str(path)!r}."
-        )
-    return path
 
 
 def _check_options(quantization, batch_size):
@@ -155,10 +146,3 @@ def _warn(report, name):
             f"{report.largest_difference:.0f} steps at most.",
             stacklevel=3,
         )
-
-
-def _write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)

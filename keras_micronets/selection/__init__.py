@@ -11,6 +11,7 @@ from keras_micronets.selection.clustering.published import prune2edge
 from keras_micronets.selection.combination import as_combined
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.diversity import disagreement
+from keras_micronets.selection.early_exit import choose_early_exit
 from keras_micronets.selection.estimator import EnsembleSelector
 from keras_micronets.selection.metrics import (
     accuracy,
@@ -77,6 +78,7 @@ __all__ = [
     "backward_elimination",
     "brier_score",
     "check_probabilities",
+    "choose_early_exit",
     "cluster",
     "combine",
     "complementariness",

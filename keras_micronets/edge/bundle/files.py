@@ -86,7 +86,9 @@ class BundleFiles:
         """Return the names of all files, also of those that no manifest lists."""
         if self._archive:
             return {i.filename for i in self._archive.infolist() if not i.is_dir()}
-        files = (path for path in self.path.rglob("*") if path.is_file())
+        # A link to a folder counts: what is in there may be imported.
+        paths = self.path.rglob("*")
+        files = (path for path in paths if path.is_symlink() or not path.is_dir())
         return {path.relative_to(self.path).as_posix() for path in files}
 
     def close(self) -> None:

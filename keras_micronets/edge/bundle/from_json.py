@@ -5,14 +5,17 @@ import reprlib
 import types
 import typing
 
+MAX_DEPTH = 32
+
 
 def from_json(value, kind, where: str):
     """Return a JSON value as an instance of a type.
 
     Args:
         value: What `json.loads` returned.
-        kind: `bool`, `int`, `float`, `str`, `typing.Any`, `tuple[kind, ...]`,
-            `dict[str, kind]`, a union of these or a dataclass with fields of these.
+        kind: `bool`, `int`, `float`, `str`, `tuple[kind, ...]`, `dict[str, kind]`, a
+            union of these, a dataclass with fields of these, or `typing.Any` for any
+            JSON value of at most 32 levels.
         where: Path of the value, for messages.
 
     Returns:
@@ -29,6 +32,7 @@ def from_json(value, kind, where: str):
     ```
     """
     if kind is typing.Any:
+        _check_depth(value, where, MAX_DEPTH)
         return value
     if dataclasses.is_dataclass(kind):
         return _dataclass(value, kind, where)
@@ -49,12 +53,25 @@ def _dataclass(value, kind, where):
     _expect(value, dict, where)
     hints = typing.get_type_hints(kind)
     missing = [name for name in hints if name not in value]
-    if missing:
+    unknown = [name for name in value if name not in hints]
+    if missing or unknown:
         raise ValueError(
-            f"Expected {where} to have {missing}. Received: {reprlib.repr([*value])}."
+            f"Expected {where} to have {missing or [*hints]}, and nothing that is not "
+            f"of the format. Received: {reprlib.repr(unknown or [*value])}."
         )
     fields = {n: from_json(value[n], k, f"{where}.{n}") for n, k in hints.items()}
     return kind(**fields)
+
+
+def _check_depth(value, where, left):
+    if not left:
+        raise ValueError(
+            f"Expected {where} to have at most {MAX_DEPTH} levels. Received: "
+            f"{reprlib.repr(value)} below them."
+        )
+    if isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, where, left - 1)
 
 
 def _union(value, kinds, where):

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import reprlib
 
 from .files import BundleFiles
 from .manifest import Manifest
+from .manifest_file import UNLISTED
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -13,47 +15,79 @@ def sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify(directory: str | os.PathLike) -> Manifest:
-    """Check every file of a bundle against its manifest.
+def verify(
+    directory: str | os.PathLike,
+    *,
+    public_key: str | os.PathLike | bytes | None = None,
+) -> Manifest:
+    """Check that a bundle's files are those that were exported, and no others.
 
-    This finds damage, and a manifest that points outside its bundle. It is no
-    signature: whoever can write a bundle can write a manifest that suits it.
+    Without a public key this finds damage and accidents: whoever can write a bundle
+    can write hashes that suit it.
 
     Args:
         directory: The bundle, a folder or a `.zip`.
+        public_key: Path of an Ed25519 public key in PEM, or the bytes of one: the
+            bundle must be signed by its owner, which is checked before anything
+            else. Defaults to `None`: signatures are not looked at.
 
     Returns:
         The manifest.
 
     Raises:
-        ValueError: If the manifest is of another format, or a file is missing,
-            changed, too large or outside the bundle; the message names it.
+        ValueError: If the manifest is changed, of another format or not signed, or
+            a file is missing, changed, too large, outside the bundle or not
+            listed; the message names it.
+
+    Example:
+
+    ```python
+    print(verify("bundle.zip", public_key="public.pem").digest)
+    ```
     """
-    return read_verified(directory)[0]
+    with BundleFiles(directory) as files:
+        manifest, _ = _read(files, public_key)
+        extra = sorted(files.names() - {*manifest.files} - UNLISTED)
+    if extra:
+        raise ValueError(
+            "Expected no files but those that were exported: Python may import others "
+            f"when it runs the bundle; move them away. Received: {reprlib.repr(extra)} "
+            f"in {files.path}."
+        )
+    return manifest
 
 
-def read_verified(directory: str | os.PathLike) -> tuple[Manifest, dict[str, bytes]]:
-    """Check a bundle and return what was checked.
+def read_verified(
+    directory: str | os.PathLike,
+    *,
+    public_key: str | os.PathLike | bytes | None = None,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """Check the files that a bundle's manifest lists, and return what was checked.
 
     Args:
-        directory: As for `verify`.
+        directory, public_key: As for `verify`.
 
     Returns:
         The manifest, and the bytes of the members' files by name: the very bytes
         whose hash was taken, so that nothing can change in between.
 
     Raises:
-        ValueError: As for `verify`.
+        ValueError: As for `verify`, but for files that are not listed: they are
+            not read.
     """
     with BundleFiles(directory) as files:
-        manifest = Manifest.read_from(files)
-        wanted = {member.file for member in manifest.members}
-        models = {}
-        for name, expected in manifest.files.items():
-            data = files.read(name)
-            _check_hash(files.path, name, data, expected)
-            if name in wanted:
-                models[name] = data
+        return _read(files, public_key)
+
+
+def _read(files, public_key):
+    manifest = Manifest.read_from(files, public_key=public_key)
+    wanted = {member.file for member in manifest.members}
+    models = {}
+    for name, expected in manifest.files.items():
+        data = files.read(name)
+        _check_hash(files.path, name, data, expected)
+        if name in wanted:
+            models[name] = data
     return manifest, models
 
 

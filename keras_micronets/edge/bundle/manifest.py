@@ -3,95 +3,26 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import reprlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..combine import check_rule
+from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
+from .combination import Combination
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
+from .manifest_file import MANIFEST, read_manifest
+from .member_entry import MemberEntry
+from .tensor_spec import TensorSpec
+
+__all__ = ["Combination", "Manifest", "MemberEntry", "TensorSpec"]
 
 FORMAT_VERSION = 1
-FILE_NAME = "manifest.json"
-MAX_MANIFEST_BYTES = 2**20
-MAX_VALUES = 2**28
-DTYPES = ("float16", "float32", "int8", "uint8", "int16", "int32", "int64")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Say what a model takes in or puts out.
-
-    Args:
-        shape: Shape without the batch.
-        dtype: NumPy dtype name.
-        scale: Real value of one integer step; `0.0` for a float tensor.
-            Defaults to `0.0`.
-        zero_point: Step that stands for zero. Defaults to `0`.
-
-    Raises:
-        ValueError: If no tensor of a small classifier is like this.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float = 0.0
-    zero_point: int = 0
-
-    def __post_init__(self):
-        whole = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
-        if not (
-            whole
-            and math.prod(self.shape) <= MAX_VALUES
-            and self.dtype in DTYPES
-            and 0 <= self.scale < math.inf
-            and abs(self.zero_point) < 2**31
-        ):
-            raise ValueError(
-                f"Expected at most 8 dimensions, at most {MAX_VALUES:,} values of a "
-                f"dtype out of {DTYPES}, a finite scale and a zero point of 32 bits. "
-                f"Received: {reprlib.repr(dataclasses.astuple(self))}."
-            )
-
-
-@dataclass(frozen=True)
-class MemberEntry:
-    """Describe one member of a bundle.
-
-    Args:
-        name: Name of the member, unlike any other's.
-        file: Name of its `.tflite` file, relative to the bundle.
-        from_logits: Whether the model puts out logits.
-        input: What it takes in.
-        output: What it puts out.
-        bytes: Size of the file in bytes.
-        gzip_bytes: Size of the file in bytes, compressed by gzip.
-        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
-            Defaults to an empty dict.
-    """
-
-    name: str
-    file: str
-    from_logits: bool
-    input: TensorSpec
-    output: TensorSpec
-    bytes: int
-    gzip_bytes: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Combination:
-    """Say how the members' probabilities become one, see `combine`."""
-
-    rule: str = "mean"
-    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +31,16 @@ class Manifest:
 
     Args:
         members: At least one; all of one input and one output shape.
-        files: SHA-256 of every file of the bundle but the manifest itself, keyed
-            by the file's name relative to the bundle, with forward slashes.
+        files: SHA-256 of every file of the bundle but the manifest, its checksum
+            and its signature, keyed by the file's name relative to the bundle, with
+            forward slashes.
         class_names: One name a class. Defaults to `None`, no names.
         preprocessing: What raw inputs go through. Defaults to nothing.
         combination: How members are combined. Defaults to the mean.
         accuracies: What was measured, as JSON values, with a sentence that says
             how. Defaults to an empty dict.
+        early_exit: When a sample needs no more members. Defaults to `None`: all
+            members are asked.
         package_version: Version of the package that wrote the bundle.
             Defaults to `""`.
         created_by: What wrote the bundle. Defaults to `""`.
@@ -132,12 +66,17 @@ class Manifest:
     package_version: str = ""
     created_by: str = ""
     format_version: int = FORMAT_VERSION
+    early_exit: EarlyExit | None = None
 
     def __post_init__(self):
         _check_members(self)
         check_rule(self.combination.rule, self.combination.weights, len(self.members))
         _check_class_names(self)
         self.preprocessing.check(self.members[0].input.shape)
+        if self.early_exit:
+            n_classes = self.members[0].output.shape[0]
+            weights = self.combination.weights
+            self.early_exit.check(len(self.members), n_classes, weights)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
@@ -163,7 +102,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's values, and so of the whole bundle."""
+        """SHA-256 of `manifest.json`, and so of the whole bundle, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -177,30 +116,49 @@ class Manifest:
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
 
     @classmethod
-    def read(cls, directory: str | os.PathLike) -> "Manifest":
-        """Return the manifest of a bundle. Nothing else of the bundle is read.
+    def read(
+        cls,
+        directory: str | os.PathLike,
+        *,
+        public_key: str | os.PathLike | bytes | None = None,
+    ) -> "Manifest":
+        """Return the manifest of a bundle. No other file is read but its checksum.
 
         Args:
             directory: The bundle, a folder or a `.zip`.
+            public_key: As for `verify`. Defaults to `None`.
 
         Raises:
-            ValueError: If the bundle has no manifest of this format version.
+            ValueError: If the bundle has no manifest of this format version, or a
+                changed one, or with a public key none that its owner signed.
         """
         with BundleFiles(directory) as files:
-            return cls.read_from(files)
+            return cls.read_from(files, public_key=public_key)
 
     @classmethod
-    def read_from(cls, files: BundleFiles) -> "Manifest":
+    def read_from(
+        cls,
+        files: BundleFiles,
+        *,
+        public_key: str | os.PathLike | bytes | None = None,
+    ) -> "Manifest":
         """Return the manifest of an open bundle, as `read` does."""
-        data = files.read(FILE_NAME, most=MAX_MANIFEST_BYTES)
+        data = read_manifest(files, public_key=public_key)
         try:
-            return cls.from_json(data)
+            manifest = cls.from_json(data)
+            _check_text(manifest, data)
         except ValueError as error:
-            raise ValueError(f"{files.path / FILE_NAME}: {error}") from None
+            raise ValueError(f"{files.path / MANIFEST}: {error}") from None
+        return manifest
 
-    def write(self, directory: str | os.PathLike) -> None:
-        """Write the manifest into the directory of a bundle."""
-        (Path(directory) / FILE_NAME).write_text(self.to_json(), "utf-8")
+
+def _check_text(manifest, data):
+    """One manifest has one text: else it had several digests, and keys twice."""
+    if manifest.to_json().encode() != data:
+        raise ValueError(
+            "Expected the text that `Manifest.to_json` gives. Received: other spaces, "
+            "numbers written otherwise, or a key twice."
+        )
 
 
 def _check_members(manifest):

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 
 from ..distributed.gateway import Gateway
+from .answers import check_output, save
 from .broker import add_broker_arguments, read_broker
 
 NAME = "ask"
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a line a sample, and save the probabilities where asked."""
+    check_output(arguments.output)
     x = _load(arguments.file)
     with Gateway(
         arguments.bundle,
@@ -42,12 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
         deadline=arguments.deadline,
         name=arguments.name,
         prefix=arguments.prefix,
+        public_key=arguments.public_key,
     ) as gateway:
         gateway.wait(arguments.deadline)
         saved = [*_ask(gateway, x, max(1, arguments.batch_size))]
     if arguments.output:
-        with open(arguments.output, "wb") as file:
-            np.save(file, np.concatenate(saved))
+        save(arguments.output, saved)
 
 
 def _ask(gateway, x, batch_size):

@@ -1,4 +1,4 @@
-"""Measure the time of a prediction."""
+"""Measure latency, throughput and memory."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from ..bench import bench
 from ..runner import EnsembleRunner
 
 NAME = "bench"
-HELP = "measure the time of a prediction"
+HELP = "measure latency, throughput and memory"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the latencies of the bundle."""
-    with EnsembleRunner(arguments.bundle) as runner:
+    """Print what was measured of the bundle."""
+    with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
         print(bench(runner, repeats=arguments.repeats))

@@ -40,10 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
     with Node(
         arguments.bundle,
         read_broker(arguments),
-        members=_places(arguments.bundle, arguments.members),
+        members=_places(arguments),
         name=arguments.name,
         capacity=arguments.capacity,
         prefix=arguments.prefix,
+        public_key=arguments.public_key,
         on_failed=lambda _: signals.put(None),
     ) as node:
         said = f"node {node.name}: serving {', '.join(node.members)}"
@@ -63,10 +64,12 @@ def _reload(node):
         print(f"node {node.name}: serving {', '.join(node.members)} anew", flush=True)
 
 
-def _places(bundle, text):
+def _places(arguments):
+    text, key = arguments.members, arguments.public_key
     if text is None:
         return None
-    names = [member.name for member in Manifest.read(bundle).members]
+    manifest = Manifest.read(arguments.bundle, public_key=key)
+    names = [member.name for member in manifest.members]
     places = []
     for item in text.split(","):
         if item in names:

@@ -1,67 +1,94 @@
-"""Classify the samples of a file."""
+"""Classify the samples of files, or of a stream, and print a line for each.
+
+On SIGHUP the bundle is read again, and answers from the next sample on.
+"""
 
 import argparse
-import zipfile
+import contextlib
+import signal
 
-import numpy as np
-
+from ..inputs import check_images, is_image, list_files
 from ..runner import EnsembleRunner
+from .answers import check_output
+from .prediction import Prediction
 
 NAME = "predict"
-HELP = "classify the samples of a file"
+HELP = "classify images, arrays, sensor readings, or a stream"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
-    parser.add_argument("file", metavar="FILE.npy", help="raw samples, as one array")
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="images, or a folder of them; a .csv of sensor readings, a row a time "
+        "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows",
+    )
     parser.add_argument(
         "--output",
         metavar="OUT.npy",
-        help="save the probabilities: (samples, classes), or (members, samples, "
-        "classes) with --members",
+        help="save the probabilities, a row a line printed: (samples, classes), or "
+        "(members, samples, classes) with --members",
     )
     parser.add_argument(
         "--members", action="store_true", help="show what every member says as well"
     )
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Print a line a sample, and save the probabilities where asked."""
-    with EnsembleRunner(arguments.bundle) as runner:
-        _predict(runner, arguments)
-
-
-def _predict(runner, arguments):
-    x = _load(arguments.file)
-    columns = {"": runner.predict(x)}
-    saved = columns[""]
-    if arguments.members:
-        saved = runner.predict_members(x)
-        names = (f"  {member.name}: " for member in runner.members)
-        columns.update(zip(names, saved, strict=True))
-    if arguments.output:
-        with open(arguments.output, "wb") as file:
-            np.save(file, saved)
-    for sample in range(len(x)):
-        said = (f"{n}{_choice(p[sample], runner)}" for n, p in columns.items())
-        print(f"{sample}: {''.join(said)}")
-
-
-def _choice(probabilities, runner):
-    best = int(probabilities.argmax())
-    name = f" {runner.class_names[best]}" if runner.class_names else ""
-    return f"{best}{name} {probabilities[best]:.4f}"
-
-
-def _load(path):
-    try:
-        with open(path, "rb") as file:
-            x = np.load(file, allow_pickle=False)
-            if isinstance(x, np.ndarray):
-                return x
-            received = f"an archive of {[*x]}"
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        received = error
-    raise ValueError(
-        f"Expected a .npy file of numbers, one array. Received: {path} ({received})."
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object a line"
     )
+    parser.add_argument(
+        "--hop",
+        type=int,
+        metavar="ROWS",
+        help="rows of a table from a window to the next; default: a window's rows",
+    )
+    parser.add_argument(
+        "--delimiter", default=",", help="between columns; default: %(default)s"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line a sample, and save the probabilities where asked.
+
+    Returns:
+        Exit code: `0`; `2` if some of the input was bad, said on stderr.
+    """
+    check_output(arguments.output)
+    sources = _sources(arguments.inputs)
+    with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
+        if any(source != "-" and is_image(source) for source in sources):
+            check_images(runner.members[0].input_shape)  # once, not for each
+        prediction = Prediction(runner, arguments)
+        try:
+            with _hangups(prediction.reload_soon):
+                for source in sources:
+                    prediction.read(source)
+        except (KeyboardInterrupt, BrokenPipeError):  # usual ends of a stream
+            prediction.save()
+            raise
+        prediction.save()
+    return 2 if prediction.has_failed else 0
+
+
+@contextlib.contextmanager
+def _hangups(handler):
+    """Let SIGHUP call a function, unless there is none or it is ignored (nohup)."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or signal.getsignal(number) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+def _sources(inputs):
+    """Return what there is to read, with a folder's images: paths, and `"-"`."""
+    return [
+        source
+        for path in inputs
+        for source in (["-"] if path == "-" else list_files(path))
+    ]

@@ -41,6 +41,7 @@ class Gateway:
             `None`: the user name, or the host's with something random.
         prefix: What the topics begin with. Defaults to `"micronets"`.
         max_pending: The most requests open at a time. Defaults to `256`.
+        public_key: As for `verify`. Defaults to `None`.
 
     Attributes:
         name: The name.
@@ -70,8 +71,9 @@ class Gateway:
         name: str | None = None,
         prefix: str = "micronets",
         max_pending: int = 256,
+        public_key: str | os.PathLike | bytes | None = None,
     ):
-        self.manifest = Manifest.read(bundle)
+        self.manifest = Manifest.read(bundle, public_key=public_key)
         self.deadline = _check_deadline(deadline)
         default = broker.username or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.name = check_name(name or default, "a gateway's name")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Node:
         capacity: Requests it takes at a time; more are answered "busy".
             Defaults to `8`.
         prefix: What the topics begin with. Defaults to `"micronets"`.
+        public_key: As for `EnsembleRunner`. Defaults to `None`.
         on_failed: Called with a sentence if the node serves no more, another having
             taken its name. Defaults to `None`.
 
@@ -73,19 +75,27 @@ class Node:
         name: str | None = None,
         capacity: int = 8,
         prefix: str = "micronets",
+        public_key: str | os.PathLike | bytes | None = None,
         on_failed: Callable[[str], None] | None = None,
     ):
         default = broker.username or socket.gethostname()
         self.name = check_name(name or default, "a node's name")
         self.statistics, self.failed = Counter(), ""
         self._token, self._sessions = os.urandom(8).hex(), itertools.count()
-        self._bundle, self._members, self._capacity = bundle, members, capacity
+        self._capacity = capacity
         self._topics = Topics(prefix)
         self._topic = self._topics.node(self.name)
         self._lease = LEASES * broker.keepalive
         self._inbox = Inbox(capacity)
         self._stopping, self._on_failed = threading.Event(), on_failed
-        self._runner = EnsembleRunner(bundle, members=members)
+        self._load = partial(
+            EnsembleRunner,
+            bundle,
+            members=members,
+            public_key=public_key,
+            warm_up=True,
+        )
+        self._runner = self._load()
         self._running = threading.Lock()
         self._description = self._describe()
         self._connection = Connection(
@@ -116,7 +126,7 @@ class Node:
         Raises:
             ValueError: If it is damaged; the old one is served on.
         """
-        runner = EnsembleRunner(self._bundle, members=self._members)
+        runner = self._load()
         with self._running:
             old, self._runner = self._runner, runner
         old.close()

@@ -1,0 +1,91 @@
+"""Who made a bundle: an Ed25519 signature over its manifest.
+
+The manifest holds the SHA-256 of every other file, so this covers the whole bundle.
+"""
+
+import os
+from pathlib import Path
+
+#: What is signed begins with this: no signature made for something else counts.
+PREFIX = b"keras_micronets bundle manifest, signature 1\0"
+MAX_KEY_BYTES = 2**16
+
+
+def sign(manifest: bytes, *, signing_key: str | os.PathLike | bytes) -> bytes:
+    """Return the signature of a manifest, 64 bytes.
+
+    Args:
+        manifest: The bytes of `manifest.json`.
+        signing_key: Path of an Ed25519 private key in PEM, not encrypted, or the
+            bytes of one. `openssl genpkey -algorithm ed25519 -out private.pem`
+            makes one.
+
+    Raises:
+        ValueError: If the key is something else, or `cryptography` is missing.
+    """
+    ed25519, load = _cryptography("Ed25519PrivateKey", "load_pem_private_key")
+    key = _load(signing_key, ed25519, lambda pem: load(pem, None), "private")
+    return key.sign(PREFIX + manifest)
+
+
+def check_signature(
+    manifest: bytes, signature: bytes, *, public_key: str | os.PathLike | bytes
+) -> None:
+    """Raise a `ValueError` unless a key's owner signed a manifest.
+
+    Args:
+        manifest: The bytes of `manifest.json`.
+        signature: What `sign` returned.
+        public_key: Path of an Ed25519 public key in PEM, or the bytes of one.
+            `openssl pkey -in private.pem -pubout -out public.pem` makes it.
+
+    Raises:
+        ValueError: If the signature is another's or of another manifest, the key is
+            something else, or `cryptography` is missing.
+    """
+    ed25519, load = _cryptography("Ed25519PublicKey", "load_pem_public_key")
+    key = _load(public_key, ed25519, load, "public")
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        key.verify(signature, PREFIX + manifest)
+    except InvalidSignature:
+        raise ValueError(
+            "Expected a manifest signed by the owner of the public key; do not run "
+            "this bundle unless you know why it is not. Received: a signature of "
+            f"{len(signature)} bytes that does not fit the manifest and the key."
+        ) from None
+
+
+def _cryptography(kind, loader):
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ImportError as error:
+        raise ValueError(
+            "Expected the library cryptography, for signatures; run "
+            f"`pip install cryptography`. Received: {error}."
+        ) from None
+    return getattr(ed25519, kind), getattr(serialization, loader)
+
+
+def _load(key, kind, load, name):
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    source = "bytes" if isinstance(key, bytes) else os.fspath(key)
+    try:
+        loaded = load(key if isinstance(key, bytes) else _read(key))
+        received = type(loaded).__name__
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        loaded, received = None, error
+    if not isinstance(loaded, kind):
+        raise ValueError(
+            f"Expected an Ed25519 {name} key in PEM, not encrypted (`openssl pkey -in "
+            f"KEY -out PLAIN` takes a password off). Received: {source} ({received})."
+        )
+    return loaded
+
+
+def _read(path):
+    with Path(path).open("rb") as file:
+        return file.read(MAX_KEY_BYTES)

@@ -1,0 +1,75 @@
+"""Which files there are, and how each is read."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .images import SUFFIXES, read_image
+from .npy import read_npy
+from .problem import Problem
+from .tables import read_lines, read_table
+
+TABLES = (".csv", ".tsv", ".txt")
+
+
+def list_files(path: str | os.PathLike) -> list[Path]:
+    """Return the images in a folder, by name, or the path alone if it is none.
+
+    Raises:
+        ValueError: If a folder holds no images.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return [path]
+    images = sorted(file for file in path.iterdir() if is_image(file))
+    if not images:
+        raise ValueError(
+            f"Expected images in the directory, {', '.join(SUFFIXES)}. "
+            f"Received: {path}, with none."
+        )
+    return images
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is read as an image, by its name."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_file(
+    path: Path, input_shape: tuple[int, ...], **options
+) -> Iterator[np.ndarray | Problem]:
+    """Yield the samples of a file piece by piece.
+
+    Args:
+        path: Path of an image, of a table (`.csv`, `.tsv`, `.txt`), or else of a
+            `.npy` file.
+        input_shape: Shape of a sample.
+        **options: As for `read_table`.
+
+    Yields:
+        Arrays `(samples, *input_shape)`, and a `Problem` for what is left out though
+        nothing is wrong.
+
+    Raises:
+        ValueError: If the file is damaged or does not suit the model.
+        OSError: If it cannot be read.
+    """
+    if is_image(path):
+        yield read_image(path, input_shape)
+    elif path.suffix.lower() in TABLES:
+        yield from _read_table_file(path, input_shape, options)
+    else:
+        yield from read_npy(path, input_shape)
+
+
+def _read_table_file(path, input_shape, options):
+    with open(path, "rb") as file:
+        for item in read_table(read_lines(file), input_shape, **options):
+            if not isinstance(item, Problem):
+                yield item
+            elif item.is_error:
+                raise ValueError(f"{path}, {item.message}")
+            else:
+                yield Problem(f"{path}, {item.message}", is_error=False)

@@ -1,0 +1,103 @@
+"""Files that appear together: a folder or a zip, whole or not at all."""
+
+import ctypes
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+_HERE = -100  # AT_FDCWD: paths are relative to the working directory
+_EXCHANGE = 2  # RENAME_EXCHANGE
+
+
+def write_whole(
+    target: Path, contents: dict[str, bytes], *, check: Callable[[Path], None]
+) -> None:
+    """Write files beside their target, check them, then swap the two.
+
+    All bytes are on the disk before the swap, and the swap is before the return. A
+    process that is killed, or a power cut, leaves what was there before or what
+    comes after, and maybe a `.bundle-*` folder beside it, which may be deleted. Only
+    where the system cannot exchange two folders in one step (it is not Linux, or the
+    file system is a network's) a folder is missing for a moment: if the process dies
+    in it, the earlier one is in that `.bundle-*` folder, as `old`.
+
+    Args:
+        target: Where the files go: a zip, if it ends in `.zip`, or a folder. What
+            is there is replaced.
+        contents: The bytes of each file by its name, with forward slashes.
+        check: Called with the path of the files before they take their place; what
+            it raises stops them.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
+        new, old = Path(temporary, "new"), Path(temporary, "old")
+        (_write_zip if is_zip(target) else _write_folder)(new, contents)
+        check(new)
+        _swap(target, new, old)
+        _sync(target.parent)
+
+
+def is_zip(target: Path) -> bool:
+    """Return whether a path is to become a zip."""
+    return target.suffix.lower() == ".zip"
+
+
+def _write_folder(folder, contents):
+    for name, data in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+            _flush(file)
+    for path, _, _ in os.walk(folder, topdown=False):
+        _sync(path)
+
+
+def _write_zip(path, contents):
+    with open(path, "xb") as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in sorted(contents.items()):
+                entry = zipfile.ZipInfo(name)  # its date is fixed, in 1980
+                entry.create_system = 3  # Unix, on every system
+                entry.external_attr = 0o100644 << 16
+                archive.writestr(entry, data, zipfile.ZIP_DEFLATED, compresslevel=9)
+        _flush(file)
+
+
+def _flush(file):
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder):
+    if os.name != "posix":  # Windows cannot, and need not, open folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _swap(target, new, old):
+    if not target.is_dir():
+        os.replace(new, target)
+        return
+    try:
+        _exchange(new, target)
+    except (OSError, AttributeError):  # no system or file system that can
+        os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+
+
+def _exchange(a, b):
+    """Swap two paths in one step, which Python has no function for."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_HERE, os.fsencode(a), _HERE, os.fsencode(b), _EXCHANGE):
+        raise OSError(ctypes.get_errno(), "No exchange", os.fspath(b))
