@@ -400,12 +400,15 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
         (["--broker", "a:b"], "HOST:PORT"),
         (["--password-file", "absent"], "absent"),
         (["--ca", "absent"], "absent"),
+        (["--public-key", "absent.pem", "--bundle", "{bundle}"], "Expected a signed"),
     ],
 )
-def test_bad_arguments(bundle, arguments, message, capsys, monkeypatch):
+def test_bad_arguments(bundle, arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = [argument.format(bundle=bundle) for argument in arguments]
     command = ["node", "--broker", "127.0.0.1", *arguments]
-    assert main(command, directory=bundle) == 2
+    other = tmp_path if "--bundle" in arguments else bundle
+    assert main(command, directory=other) == 2
     assert message in capsys.readouterr().err
 
 
