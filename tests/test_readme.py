@@ -44,6 +44,7 @@ def test_links_lead_somewhere(link):
         "compact_ensemble",
         "selection",
         "selection_quality",
+        "edge",
     ],
 )
 def test_tables_are_those_of_the_results_files(monkeypatch, name):
