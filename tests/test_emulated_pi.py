@@ -1,0 +1,133 @@
+"""Bundles on Raspberry Pi OS's Python and LiteRT's Arm code, emulated."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from emulated_pi import EmulatedPi, require_emulator
+
+from keras_micronets.edge import EnsembleRunner
+from keras_micronets.quickstart import load_problem, run_quickstart
+
+pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
+
+# The Python of Raspberry Pi OS, and what is pinned beside the bundle's requirements.
+USERLANDS = {
+    "bookworm, newest": ("bookworm", ()),
+    "bookworm, oldest": ("bookworm", ("ai-edge-litert==2.1.0", "numpy==2.0.0")),
+    "trixie, newest": ("trixie", ()),
+}
+
+# Of the files in the bundle alone: what each member puts out, and what it says.
+SAY_ALL = """
+import sys
+import numpy as np
+bundle, x, output = sys.argv[1:]
+sys.path.insert(0, bundle)
+from edge import EnsembleRunner
+with EnsembleRunner(bundle) as runner:
+    x = runner.preprocess(np.load(x))
+    np.savez(output, *[member.predict_raw(x) for member in runner.members])
+"""
+
+PACKAGES = """
+import importlib.metadata, re
+for found in importlib.metadata.distributions():
+    needs = [need for need in found.requires or [] if "extra ==" not in need]
+    print(found.name, *[re.match(r"[\\w.-]+", need)[0] for need in needs])
+"""
+
+HARDWARE = """
+import ctypes, platform
+print(platform.machine(), ctypes.CDLL(None).getauxval(16))
+"""
+ATOMICS, DOT_PRODUCT = 1 << 8, 1 << 20  # bits of AT_HWCAP: Armv8.1, Armv8.2
+
+
+@pytest.fixture(scope="module")
+def x():
+    """All test images of the digits: half of them."""
+    return load_problem().test[0]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    require_emulator()  # before anything is trained
+    folder = tmp_path_factory.mktemp("digits")
+    run_quickstart(
+        load_problem(), folder, epochs=10, n_learners=6, n_members=4, verbose=0
+    )
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def expected(bundle, x):
+    """Each member's int8 outputs, and the ensemble's probabilities, of this machine."""
+    with EnsembleRunner(bundle) as runner:
+        rows = runner.preprocess(x)
+        raw = [member.predict_raw(rows) for member in runner.members]
+        return np.stack(raw), runner.predict(x)
+
+
+@pytest.fixture(scope="module", params=USERLANDS.values(), ids=USERLANDS)
+def pi(request, bundle, tmp_path_factory):
+    release, pins = request.param
+    pi = EmulatedPi(tmp_path_factory.mktemp("pi") / "pi", release=release)
+    pi.install("-r", bundle / "requirements.txt", *pins)
+    return pi
+
+
+@pytest.fixture
+def images(x, tmp_path):
+    np.save(tmp_path / "images.npy", x)
+    return tmp_path / "images.npy"
+
+
+def test_the_processor_is_a_cortex_a72(pi):
+    machine, hardware = pi.python("-c", HARDWARE).split()
+
+    assert machine == "aarch64"
+    assert not int(hardware) & (ATOMICS | DOT_PRODUCT)
+
+
+def test_members_put_out_the_same_integers(pi, bundle, images, expected, tmp_path):
+    pi.python("-c", SAY_ALL, bundle, images, tmp_path / "raw.npz")
+
+    with np.load(tmp_path / "raw.npz") as raw:
+        received = np.stack([*raw.values()])
+    assert received.shape == (4, 899, 10)
+    assert received.dtype == "int8"
+    np.testing.assert_array_equal(received, expected[0])
+
+
+@pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
+def test_ensemble_says_the_same(pi, bundle, images, expected, tmp_path, zipped):
+    if zipped:
+        bundle = shutil.make_archive(tmp_path / "bundle", "zip", bundle)
+    said = pi.python(bundle, "predict", images, "--output", tmp_path / "out.npy")
+
+    received = np.load(tmp_path / "out.npy")
+    # The integers are equal; NumPy's exp is not, in the last bits of a float32.
+    np.testing.assert_allclose(received, expected[1], rtol=0, atol=2.0**-22)
+    assert len(said.splitlines()) == len(received)
+
+
+def test_bench_runs(pi, bundle):
+    assert "ensemble" in pi.python(bundle, "bench", "--repeats", 1)
+
+
+def test_nothing_else_is_installed(pi):
+    lines = [line.split() for line in pi.python("-c", PACKAGES).splitlines()]
+    needs = {_canonical(name): {*map(_canonical, n)} for name, *n in lines}
+    wanted, more = set(), {"ai-edge-litert", "numpy"}
+    while more - wanted:
+        wanted |= more
+        more = {name for known in wanted for name in needs.get(known, ())}
+
+    assert {"ai-edge-litert", "numpy"} <= {*needs} <= wanted
+    assert not {*needs} & {"keras", "tensorflow", "scikit-learn"}
+
+
+def _canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
