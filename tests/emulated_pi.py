@@ -14,29 +14,37 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")  # Debian 12, and those after it
 
 # QEMU before 8.2 shows the host's file, in which no Arm processor is found: LiteRT from
-# 2.2 then crashes as it makes an interpreter. This is what a Pi 4 shows of each core.
+# 2.2 then crashes as it makes an interpreter. So a Pi shows each of its cores.
 CPUINFO = """processor\t: {core}
 BogoMIPS\t: 108.00
-Features\t: fp asimd evtstrm crc32 cpuid
+Features\t: {features}
 CPU implementer\t: 0x41
 CPU architecture: 8
 CPU variant\t: 0x0
-CPU part\t: 0xd08
+CPU part\t: {part}
 CPU revision\t: 3
 
 """
+FEATURES = "fp asimd evtstrm crc32 cpuid"
+MORE_FEATURES = "aes pmull sha1 sha2 atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+PROCESSORS = {
+    "cortex-a53": ("0xd03", FEATURES),  # Pi 3, Zero 2 W
+    "cortex-a72": ("0xd08", FEATURES),  # Pi 4
+    "cortex-a76": ("0xd0b", f"{FEATURES} {MORE_FEATURES}"),  # Pi 5
+}
 
 
 class EmulatedPi:
-    """Run Debian's arm64 Python and aarch64 wheels on an emulated Cortex-A72.
+    """Run Debian's arm64 Python and aarch64 wheels on an emulated processor.
 
     The packages are unpacked to a folder: nothing is installed on this machine, and
     nobody has to be root. Emulated time is no latency, and Debian builds QEMU without
     the plugins that count instructions: nothing is said about speed.
 
     Args:
-        folder: New folder that takes it all, about 250 MB.
+        folder: Folder that takes it all, about 250 MB; new or empty.
         release: Name of the Debian release that Raspberry Pi OS is made from.
+        processor: QEMU's name of the processor. Defaults to `"cortex-a72"`, a Pi 4's.
 
     Example:
 
@@ -47,13 +55,11 @@ class EmulatedPi:
     ```
     """
 
-    def __init__(self, folder: Path, *, release: str):
-        self._emulator = require_emulator()
+    def __init__(self, folder: Path, *, release: str, processor: str = "cortex-a72"):
+        self._emulator = (require_emulator(), "-cpu", processor)
         self._root, self._venv = folder / "root", folder / "venv"
         unpack_debian(folder / "apt", self._root, release)
-        (self._root / "proc").mkdir(exist_ok=True)
-        cores = (CPUINFO.format(core=core) for core in range(4))
-        (self._root / "proc" / "cpuinfo").write_text("".join(cores))
+        write_cpuinfo(self._root, processor)
         # Without pip: it would be a process of its own, which nobody would emulate.
         python = self._root / "usr" / "bin" / "python3"
         self._emulate(python, "-m", "venv", "--without-pip", self._venv)
@@ -87,8 +93,8 @@ class EmulatedPi:
         )
 
     def _emulate(self, *command, **options):
-        prefix = (self._emulator, "-cpu", "cortex-a72", "-L", self._root)
-        return _run(*prefix, *command, env={"LANG": "C.UTF-8"}, **options)
+        command = (*self._emulator, "-L", self._root, *command)
+        return _run(*command, env={"LANG": "C.UTF-8"}, **options)
 
 
 def require_emulator() -> str:
@@ -104,6 +110,14 @@ def require_emulator() -> str:
     if os.environ.get("REQUIRE_EMULATED_PI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def write_cpuinfo(root: Path, processor: str) -> None:
+    """Write what four cores of a processor show, where the emulator looks first."""
+    part, features = PROCESSORS[processor]
+    cores = (CPUINFO.format(core=n, part=part, features=features) for n in range(4))
+    (root / "proc").mkdir(exist_ok=True)
+    (root / "proc" / "cpuinfo").write_text("".join(cores))
 
 
 def unpack_debian(

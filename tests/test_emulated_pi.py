@@ -12,11 +12,12 @@ from keras_micronets.quickstart import load_problem, run_quickstart
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
-# The Python of Raspberry Pi OS, and what is pinned beside the bundle's requirements.
-USERLANDS = {
-    "bookworm, newest": ("bookworm", ()),
-    "bookworm, oldest": ("bookworm", ("ai-edge-litert==2.1.0", "numpy==2.0.0")),
-    "trixie, newest": ("trixie", ()),
+# The system, the processor, and what is pinned beside the bundle's requirements.
+OLDEST = ("ai-edge-litert==2.1.0", "numpy==2.0.0")
+DEVICES = {
+    "Pi 4": ("bookworm", "cortex-a72", ()),
+    "Pi 3, oldest versions": ("bookworm", "cortex-a53", OLDEST),
+    "Pi 5": ("trixie", "cortex-a76", ()),
 }
 
 # Of the files in the bundle alone: what each member puts out, and what it says.
@@ -70,12 +71,19 @@ def expected(bundle, x):
         return np.stack(raw), runner.predict(x)
 
 
-@pytest.fixture(scope="module", params=USERLANDS.values(), ids=USERLANDS)
-def pi(request, bundle, tmp_path_factory):
-    release, pins = request.param
-    pi = EmulatedPi(tmp_path_factory.mktemp("pi") / "pi", release=release)
+@pytest.fixture(scope="module", params=DEVICES.values(), ids=DEVICES)
+def device(request, bundle, tmp_path_factory):
+    """The emulated Pi, with what the bundle requires, and its processor's name."""
+    release, processor, pins = request.param
+    folder = tmp_path_factory.mktemp("pi")
+    pi = EmulatedPi(folder, release=release, processor=processor)
     pi.install("-r", bundle / "requirements.txt", *pins)
-    return pi
+    return pi, processor
+
+
+@pytest.fixture(scope="module")
+def pi(device):
+    return device[0]
 
 
 @pytest.fixture
@@ -84,11 +92,13 @@ def images(x, tmp_path):
     return tmp_path / "images.npy"
 
 
-def test_the_processor_is_a_cortex_a72(pi):
+def test_only_a_cortex_a76_multiplies_bytes_in_fours(device):
+    pi, processor = device
     machine, hardware = pi.python("-c", HARDWARE).split()
 
     assert machine == "aarch64"
-    assert not int(hardware) & (ATOMICS | DOT_PRODUCT)
+    newer = (ATOMICS | DOT_PRODUCT) if processor == "cortex-a76" else 0
+    assert int(hardware) & (ATOMICS | DOT_PRODUCT) == newer
 
 
 def test_members_put_out_the_same_integers(pi, bundle, images, expected, tmp_path):
