@@ -11,6 +11,7 @@ import pytest
 
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+ENVIRONMENT = {"LANG": "C.UTF-8"}
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")  # Debian 12, and those after it
 
 # QEMU before 8.2 shows the host's file, in which no Arm processor is found: LiteRT from
@@ -73,6 +74,18 @@ class EmulatedPi:
         """
         return self._emulate(self._venv / "bin" / "python", *arguments, **options)
 
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen:
+        """Start the Python of the virtual environment, its output to be read.
+
+        Args:
+            *arguments: As for `python`.
+            **environment: Variables of its environment.
+        """
+        command = self._command(self._venv / "bin" / "python", *arguments)
+        environment = {**ENVIRONMENT, **environment}
+        output = {"stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=environment, **output)
+
     def install(self, *requirements: object) -> None:
         """Install what `pip install` would find there: wheels alone.
 
@@ -93,8 +106,10 @@ class EmulatedPi:
         )
 
     def _emulate(self, *command, **options):
-        command = (*self._emulator, "-L", self._root, *command)
-        return _run(*command, env={"LANG": "C.UTF-8"}, **options)
+        return _run(*self._command(*command), env=ENVIRONMENT, **options)
+
+    def _command(self, *command):
+        return [*map(str, (*self._emulator, "-L", self._root, *command))]
 
 
 def require_emulator() -> str:
@@ -160,7 +175,7 @@ def unpack_debian(
 
 
 def _run(*command, **options):
-    command = [str(argument) for argument in command]
+    command = [*map(str, command)]
     done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
     return done.stdout

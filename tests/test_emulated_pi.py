@@ -2,12 +2,17 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import paho
 import pytest
 from emulated_pi import EmulatedPi, require_emulator
+from raspberry_pi_docs import docs_broker, running
 
 from keras_micronets.edge import EnsembleRunner
+from keras_micronets.edge.distributed.broker import Broker
+from keras_micronets.edge.distributed.gateway import Gateway
 from keras_micronets.quickstart import load_problem, run_quickstart
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
@@ -125,6 +130,38 @@ def test_ensemble_says_the_same(pi, bundle, images, expected, tmp_path, zipped):
 
 def test_bench_runs(pi, bundle):
     assert "ensemble" in pi.python(bundle, "bench", "--repeats", 1)
+
+
+def test_stream_runs(pi, bundle, images, expected):
+    with open(images, "rb") as stream:
+        said = pi.python(bundle, "predict", "-", stdin=stream)
+
+    classes = [int(line.split()[1]) for line in said.splitlines()]
+    np.testing.assert_array_equal(classes, expected[1].argmax(-1))
+
+
+def test_node_answers_a_gateway_elsewhere(
+    pi, bundle, x, expected, tmp_path, tmp_path_factory
+):
+    modules = tmp_path / "modules"  # paho-mqtt, of Python alone
+    shutil.copytree(Path(paho.__path__[0]), modules / "paho")
+    with docs_broker(tmp_path, tmp_path_factory.mktemp("broker")) as broker:
+        login = {"ca_file": tmp_path / "ca.pem", "username": "gateway"}
+        login["password"] = (tmp_path / "gateway.password").read_text().strip()
+        node = pi.start(
+            *(bundle, "node", "--broker", broker.address, "--ca", tmp_path / "ca.pem"),
+            *("--username", "pi-1", "--password-file", tmp_path / "pi-1.password"),
+            PYTHONPATH=str(modules),
+        )
+        ask = Gateway(bundle, Broker.parse(broker.address, **login))
+        with running(node), ask as gateway:
+            assert node.stdout.readline().startswith("node pi-1: serving")
+            gateway.wait(30)
+            answer = gateway.predict(x[:100], deadline=30)
+    assert len(answer.members) == 4
+    np.testing.assert_allclose(
+        answer.probabilities, expected[1][:100], rtol=0, atol=2.0**-22
+    )
 
 
 def test_nothing_else_is_installed(pi):
