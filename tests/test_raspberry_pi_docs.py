@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import ssl
@@ -176,9 +177,21 @@ def home_with_broker(home_with_venv, tmp_path_factory):
         yield home, broker
 
 
-def test_node_is_asked_and_given_a_new_bundle(home_with_broker):
+def of_the_docs():
+    return commands("A node").split("\n", 1)[1]
+
+
+def of_the_unit():
+    text = re.search(r"^ExecStart=((?:.*\\\n)*.*)\n", UNIT.read_text(), re.M)[1]
+    text = text.replace("${CREDENTIALS_DIRECTORY}/password", "pi-1.password")
+    text = text.replace("/opt/micronets/", "").replace(":8883", "")
+    return text.replace("\\\n", "")
+
+
+@pytest.mark.parametrize("command", [of_the_docs, of_the_unit])
+def test_node_is_asked_and_given_a_new_bundle(home_with_broker, command):
     home, broker = home_with_broker
-    _, node = commands("A node").replace("broker.local", broker.address).split("\n", 1)
+    node = command().replace("broker.local", broker.address)
     node = f"exec {node.strip()}".replace("--members 0", "--members 0,1,2")
     ask = commands("Asking").replace("broker.local", broker.address)
     process = subprocess.Popen(
@@ -188,9 +201,25 @@ def test_node_is_asked_and_given_a_new_bundle(home_with_broker):
         assert process.stdout.readline().startswith("node pi-1: serving m0, m1, m2 at")
         assert shell(ask, home).splitlines()[2].endswith("(m0, m1, m2)")
 
-        write_bundle(home / "bundle-2", new_members(3, 6))
-        new = commands("A new bundle").replace("cd /opt/micronets", "")
-        reload = f"kill -HUP {process.pid}"
-        shell(new.replace("sudo systemctl reload micronets-node", reload), home)
+        write_bundle(home / "new" / "bundle", new_members(3, 6))
+        program(home / "bin" / "sudo", 'exec "$@"')
+        program(home / "bin" / "systemctl", f"kill -HUP {process.pid}")
+        new = commands("A new bundle").replace("/opt/micronets", str(home))
+        shell(new, home / "new", PATH=f"{home}/bin:{os.environ['PATH']}")
         assert process.stdout.readline() == "node pi-1: serving m3, m4, m5 anew\n"
         assert shell(ask, home).splitlines()[2].endswith("(m3, m4, m5)")
+
+
+@pytest.mark.slow
+def test_a_service_is_set_up(home):
+    program(home / "bin" / "sudo", 'exec "$@"')
+    for name in ("ca.pem", "pi-1.password"):
+        (home / name).write_text("secret")
+    first = re.search(r"```sh\n(.*?)```", TEXT[TEXT.index("## A service") :], re.S)[1]
+    shell(first.replace("/opt/micronets", f"{home}/opt"), home, PIP_QUIET="1")
+
+    node = of_the_unit().split("--members")[0].replace("venv/", "opt/venv/")
+    said = shell(f"{node.strip()} --help", home)
+    assert "--password-file" in said
+    assert (home / "opt" / "password").stat().st_mode & 0o777 == 0o600
+    assert (home / "opt" / "bundle" / "manifest.json").stat().st_mode & 0o004
