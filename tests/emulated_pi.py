@@ -14,8 +14,8 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 ENVIRONMENT = {"LANG": "C.UTF-8"}
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")  # Debian 12, and those after it
 
-# QEMU before 8.2 shows the host's file, in which no Arm processor is found: LiteRT from
-# 2.2 then crashes as it makes an interpreter. So a Pi shows each of its cores.
+# QEMU 7.2 shows the host's file, where no Arm processor is found (QEMU 10 has its own):
+# LiteRT from 2.2 then crashes as it makes an interpreter. So a Pi shows its cores.
 CPUINFO = """processor\t: {core}
 BogoMIPS\t: 108.00
 Features\t: {features}

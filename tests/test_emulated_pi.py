@@ -95,7 +95,8 @@ def device(request, bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pi")
     pi = EmulatedPi(folder, release=release, processor=processor)
     pi.install("-r", bundle / "requirements.txt", *pins)
-    return pi, processor
+    yield pi, processor
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
