@@ -4,7 +4,8 @@
 import sys
 from pathlib import Path
 
-BUNDLE = Path(__file__).resolve().parent  # a folder, or the zip that Python runs
+# A folder, or the zip that Python runs; a link to one, for a node to read anew.
+BUNDLE = Path(__file__).absolute().parent
 
 
 def _how_to_install():
@@ -16,7 +17,7 @@ def _how_to_install():
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True  # a bundle stays as it was exported
-    sys.path.insert(0, str(BUNDLE))
+    sys.path.insert(0, str(BUNDLE.resolve()))  # the same code to the end
     try:
         from edge.cli import main
     except ModuleNotFoundError as error:
