@@ -206,7 +206,14 @@ def test_keys_and_checks_of_openssl(path, tmp_path):
 
 
 #: What each command needs, besides the bundle; a new one must ask for it as well.
-ARGUMENTS = {"predict": ["x.npy"], "bench": ["--repeats", "1"], "verify": []}
+BROKER = ["--broker", "127.0.0.1:1"]  # that nobody listens at
+ARGUMENTS = {
+    "predict": ["x.npy"],
+    "bench": ["--repeats", "1"],
+    "verify": [],
+    "node": BROKER,
+    "ask": ["x.npy", *BROKER],
+}
 
 
 def run_command(command, tmp_path, public):

@@ -6,11 +6,13 @@ On SIGHUP the bundle is read again, and answers from the next sample on.
 import argparse
 import contextlib
 import signal
+import threading
 
-from ..inputs import check_images, is_image, list_files
+from ..combine import combine
+from ..inputs import Problem
 from ..runner import EnsembleRunner
-from .answers import check_output
-from .prediction import Prediction
+from .answers import Answers
+from .reading import Reading, add_input_arguments, check_inputs
 
 NAME = "predict"
 HELP = "classify images, arrays, sensor readings, or a stream"
@@ -18,33 +20,11 @@ HELP = "classify images, arrays, sensor readings, or a stream"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of this command."""
+    add_input_arguments(parser)
     parser.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help="images, or a folder of them; a .csv of sensor readings, a row a time "
-        "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="OUT.npy",
-        help="save the probabilities, a row a line printed: (samples, classes), or "
-        "(members, samples, classes) with --members",
-    )
-    parser.add_argument(
-        "--members", action="store_true", help="show what every member says as well"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print a JSON object a line"
-    )
-    parser.add_argument(
-        "--hop",
-        type=int,
-        metavar="ROWS",
-        help="rows of a table from a window to the next; default: a window's rows",
-    )
-    parser.add_argument(
-        "--delimiter", default=",", help="between columns; default: %(default)s"
+        "--members",
+        action="store_true",
+        help="show, and save, what every member says as well",
     )
 
 
@@ -54,21 +34,35 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         Exit code: `0`; `2` if some of the input was bad, said on stderr.
     """
-    check_output(arguments.output)
-    sources = _sources(arguments.inputs)
+    check_inputs(arguments)
+    hangup = threading.Event()
     with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
-        if any(source != "-" and is_image(source) for source in sources):
-            check_images(runner.members[0].input_shape)  # once, not for each
-        prediction = Prediction(runner, arguments)
-        try:
-            with _hangups(prediction.reload_soon):
-                for source in sources:
-                    prediction.read(source)
-        except (KeyboardInterrupt, BrokenPipeError):  # usual ends of a stream
-            prediction.save()
-            raise
-        prediction.save()
-    return 2 if prediction.has_failed else 0
+
+        def answer(x):
+            if hangup.is_set():
+                hangup.clear()
+                _reload(runner, reading)
+            yield _answer(runner, x, arguments.members)
+
+        reading = Reading(arguments, answer, lambda: runner.manifest)
+        with _hangups(lambda *_: hangup.set()):
+            return reading.run()
+
+
+def _answer(runner, x, with_members):
+    if not with_members:
+        return Answers(runner.predict(x))
+    said, how = runner.predict_members(x), runner.manifest.combination
+    names = (member.name for member in runner.members)
+    together = combine(said, rule=how.rule, weights=how.weights)
+    return Answers(together, dict(zip(names, said, strict=True)))
+
+
+def _reload(runner, reading):
+    try:
+        runner.reload()
+    except (ValueError, OSError) as error:
+        reading.say(Problem(f"{error} The bundle of before stays in service."))
 
 
 @contextlib.contextmanager
@@ -83,12 +77,3 @@ def _hangups(handler):
         yield
     finally:
         signal.signal(number, before)
-
-
-def _sources(inputs):
-    """Return what there is to read, with a folder's images: paths, and `"-"`."""
-    return [
-        source
-        for path in inputs
-        for source in (["-"] if path == "-" else list_files(path))
-    ]
