@@ -197,7 +197,7 @@ def test_a_node_says_that_it_is_busy_and_drops_what_is_too_late(
         wait, go = os.pipe()
         monkeypatch.setattr(node_module, "predict", lambda *_: os.read(wait, 1))
         by_hand.ask(pack(samples(1)), 1)
-        by_hand.ask(pack(samples(1)), 2, within="0.001")
+        by_hand.ask(pack(samples(1)), 2, within="1e-9")
         by_hand.ask(pack(samples(1)), 3)
         assert by_hand.reply().error == "busy"
         os.write(go, b"xx")
