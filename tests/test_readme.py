@@ -45,6 +45,7 @@ def test_links_lead_somewhere(link):
         "selection",
         "selection_quality",
         "edge",
+        "distributed",
     ],
 )
 def test_tables_are_those_of_the_results_files(monkeypatch, name):
