@@ -11,6 +11,7 @@ from .combine import combine
 from .early_exit import ask_in_turn
 from .member import Member
 from .memory import samples_within
+from .tensors import check_finite, check_samples
 
 
 class Ensemble:
@@ -77,11 +78,10 @@ class Ensemble:
 
     def preprocess(self, x: np.ndarray) -> np.ndarray:
         """Return what the members take in, `float32`, for raw inputs `x`."""
-        return self._preprocess(self._check_input(x))
+        return self._preprocess(check_samples(x, self.members[0].input_shape))
 
     def _preprocess(self, x):
-        if x.dtype.kind == "f" and not np.isfinite(x).all():
-            raise ValueError("Expected finite inputs. Received: NaN or infinity.")
+        check_finite(x)
         return self.manifest.preprocessing(x)
 
     def _predict_members(self, x, run):
@@ -103,19 +103,10 @@ class Ensemble:
         )
 
     def _pieces(self, x):
-        x, size = self._check_input(x), self._at_a_time
+        x, size = check_samples(x, self.members[0].input_shape), self._at_a_time
         if size is None or len(x) <= size:
             return [x]
         return [x[start : start + size] for start in range(0, len(x), size)]
-
-    def _check_input(self, x):
-        x, shape = np.asarray(x), self.members[0].input_shape
-        if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
-            raise ValueError(
-                f"Expected numbers of shape (samples, {', '.join(map(str, shape))}). "
-                f"Received: shape {x.shape}, dtype {x.dtype}."
-            )
-        return x
 
     def _exits_early(self, early_exit):
         manifest = self.manifest

@@ -24,6 +24,11 @@ class Preprocessing:
     mean: float | tuple[float, ...] = 0.0
     scale: float | tuple[float, ...] = 1.0
 
+    @classmethod
+    def of(cls, value: "Preprocessing | dict | None") -> "Preprocessing":
+        """Return one that is given as it is, as its arguments, or not at all."""
+        return value if isinstance(value, cls) else cls(**(value or {}))
+
     def __call__(self, x: np.ndarray) -> np.ndarray:
         mean, scale = self._arrays
         x = np.array(x, "float32")

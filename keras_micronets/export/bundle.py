@@ -91,14 +91,14 @@ def write_bundle(
     target = Path(directory).resolve()
     _check_replaceable(target)
     models = {f"{i:02d}-{_slug(m.name)}.tflite": m for i, m in enumerate(members)}
-    contents = {name: _read(member.model) for name, member in models.items()}
+    contents = {name: member.read() for name, member in models.items()}
     entries = [_entry(file, contents[file], m) for file, m in models.items()]
     contents |= _runner_files()
     manifest = Manifest(
         members=tuple(entries),
         files={n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
         class_names=class_names,
-        preprocessing=_preprocessing(preprocessing),
+        preprocessing=Preprocessing.of(preprocessing),
         combination=Combination(combination, weights),
         accuracies=accuracies or {},
         early_exit=early_exit,
@@ -112,17 +112,6 @@ def write_bundle(
 
 def _slug(name):
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
-
-
-def _read(model):
-    if isinstance(model, bytes):
-        return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"Expected a .tflite file. Received: {model} ({error.strerror})."
-        ) from None
 
 
 def _entry(file, data, member):
@@ -151,10 +140,6 @@ def _runner_files():
         "__main__.py": Path(__file__).with_name("bundle_main.py").read_bytes(),
         "requirements.txt": REQUIREMENTS.encode(),
     }
-
-
-def _preprocessing(value):
-    return value if isinstance(value, Preprocessing) else Preprocessing(**(value or {}))
 
 
 def _manifest_files(manifest, signing_key):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -21,3 +22,18 @@ class BundleMember:
     model: bytes | str | os.PathLike
     from_logits: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    def read(self) -> bytes:
+        """Return the bytes of the model.
+
+        Raises:
+            ValueError: If there is no such file.
+        """
+        if isinstance(self.model, bytes):
+            return self.model
+        try:
+            return Path(self.model).read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"Expected a .tflite file. Received: {self.model} ({error.strerror})."
+            ) from None

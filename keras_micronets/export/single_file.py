@@ -71,14 +71,14 @@ def write_single(
     ```
     """
     path = check_path(path)
-    contents = [_read(member.model) for member in members]
+    contents = [member.read() for member in members]
     loaded = [
         Member(content, name=member.name, from_logits=member.from_logits)
         for content, member in zip(contents, members, strict=True)
     ]
     models = [schema.ModelT.InitFromPackedBuf(content) for content in contents]
     how = {"rule": combination, "weights": weights}
-    preprocess = _preprocessing(preprocessing)
+    preprocess = Preprocessing.of(preprocessing)
     check_mergeable(loaded, models)
     check_rule(combination, weights, len(loaded))
     preprocess.check(loaded[0].input_shape)
@@ -175,18 +175,3 @@ def _samples(members):
     for scale in scales:
         x[np.abs(x / scale % 1 - 0.5) < 0.01] = 0
     return x
-
-
-def _read(model):
-    if isinstance(model, bytes):
-        return model
-    try:
-        return Path(model).read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"Expected a .tflite file. Received: {model} ({error.strerror})."
-        ) from None
-
-
-def _preprocessing(value):
-    return value if isinstance(value, Preprocessing) else Preprocessing(**(value or {}))

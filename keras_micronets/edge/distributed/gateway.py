@@ -12,6 +12,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from ..bundle.manifest import Manifest
+from ..tensors import check_finite, check_samples
 from .answer import Answer, read_answer
 from .broker import Broker
 from .connection import Connection
@@ -150,7 +151,8 @@ class Gateway:
         self, x: np.ndarray, *, deadline: float | None = None
     ) -> "Future[Answer]":
         """Send some samples and return the answer to come, see `predict`."""
-        x = _check_inputs(x, self.manifest.members[0].input.shape)
+        x = check_samples(x, self.manifest.members[0].input.shape)
+        check_finite(x)
         seconds = self.deadline if deadline is None else _check_deadline(deadline)
         future = Future()
         future.set_running_or_notify_cancel()
@@ -278,15 +280,3 @@ def _check_deadline(seconds):
             f"Expected a deadline of up to {LONGEST:.0f} s. Received: {seconds}."
         )
     return seconds
-
-
-def _check_inputs(x, shape):
-    x = np.asarray(x)
-    if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
-        raise ValueError(
-            f"Expected numbers of shape (samples, {', '.join(map(str, shape))}). "
-            f"Received: shape {x.shape}, dtype {x.dtype}."
-        )
-    if not np.isfinite(x).all():
-        raise ValueError("Expected finite inputs. Received: NaN or infinity.")
-    return x
