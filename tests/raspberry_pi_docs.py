@@ -14,10 +14,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "raspberry-pi.md").read_text()
 
 
-def commands(section: str) -> str:
-    """Return all shell commands of a section, up to the next heading."""
+def commands(section: str, language: str = "sh") -> str:
+    """Return all shell commands of a section, or code, up to the next heading."""
     text = re.search(rf"^#+ {section}\n(.*?)(?=^#+ |\Z)", TEXT, re.S | re.M)[1]
-    return "".join(re.findall(r"```sh\n(.*?)```", text, re.S))
+    return "".join(re.findall(rf"```{language}\n(.*?)```", text, re.S))
 
 
 def shell(commands: str, folder: Path, **environment: str) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from raspberry_pi_docs import DOCS, TEXT, commands, docs_broker, program, running, shell
 from tiny_tflite import tiny_tflite
 
+from keras_micronets.edge import EnsembleRunner
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 UNIT = DOCS / "raspberry-pi" / "micronets-node.service"
@@ -90,6 +91,15 @@ def test_stream(readings):
     lines = shell(commands("A stream"), readings).splitlines()
     said = [json.loads(line) for line in lines]
     assert [line["index"] for line in said] == [0, 1]
+
+
+def test_in_a_program(home_with_venv):
+    code = commands("In a program", "python")
+    program(home_with_venv / "run", f"exec {sys.executable} -c '{code}'")
+    with EnsembleRunner(home_with_venv / "bundle") as runner:
+        expected = runner.predict(np.load(home_with_venv / "images.npy")).argmax(-1)
+    said = shell("./run", home_with_venv, PYTHONPATH="").splitlines()
+    assert said == [str(expected)]
 
 
 @pytest.mark.slow
