@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
@@ -26,6 +25,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from sections import machine
 
 from keras_micronets.edge import Broker, EnsembleRunner, Gateway
 
@@ -162,13 +162,7 @@ def main():
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
         subprocess.run(command, env=environment, check=True)
         rounds = run(folder / "bundle", folder, arguments.rounds, arguments.requests)
-    results = {
-        "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "requests": arguments.requests,
-        "rounds": rounds,
-    }
+    results = {**machine(), "requests": arguments.requests, "rounds": rounds}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))

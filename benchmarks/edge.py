@@ -24,13 +24,11 @@ the file is not run again unless `--again` is given.
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from edge_report import table
+from sections import machine, run_section
 
 SECTIONS = ("start", "overhead", "threads", "early_exit")
 RESULTS = Path(__file__).parent / "results" / "edge.json"
@@ -49,9 +47,8 @@ def main():
         for name in arguments.only:
             if name in results and not arguments.again:
                 continue
-            load = round(os.getloadavg()[0], 1)
-            measured = run(name, settings)
-            results[name] = {"machine": machine(), "load": load, **measured}
+            about = machine()
+            results[name] = {"machine": about, **run(name, settings)}
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
@@ -70,19 +67,9 @@ def parse():
 def run(section, settings):
     """Run one function of `edge_sections.py` in a process of its own."""
     script = Path(__file__).with_name("edge_sections.py")
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     out = Path(settings["bundles"], "out.json")
-    command = [sys.executable, script, section, json.dumps(settings), out]
-    subprocess.run(command, env=environment, check=True)
-    return json.loads(out.read_text())
-
-
-def machine():
-    return {
-        "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    }
+    return run_section(script, section, settings, out, TF_CPP_MIN_LOG_LEVEL=quiet)
 
 
 if __name__ == "__main__":

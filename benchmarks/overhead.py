@@ -15,12 +15,11 @@ run again unless `--again` is given.
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
+
+from sections import machine, run_section
 
 SECTIONS = {
     "weights": ("ResNet-8, TensorFlow", "tensorflow"),
@@ -71,25 +70,16 @@ def parse():
 def run(section, backend, settings):
     """Run one function of `overhead_sections.py` in a process of its own."""
     script = Path(__file__).with_name("overhead_sections.py")
-    environment = {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        **os.environ,
-        "KERAS_BACKEND": backend,
-    }
+    quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out.json"
-        command = [sys.executable, script, section, json.dumps(settings), out]
-        subprocess.run(command, env=environment, check=True)
-        return json.loads(out.read_text())
-
-
-def machine():
-    return {
-        "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-    }
+        return run_section(
+            script,
+            section,
+            settings,
+            Path(folder, "out.json"),
+            KERAS_BACKEND=backend,
+            TF_CPP_MIN_LOG_LEVEL=quiet,
+        )
 
 
 def table(results):
