@@ -64,6 +64,8 @@ FAULTS = {
     1600: ("kill", "n3"),
     1640: ("start", "n3"),
 }
+#: Requests sent while there is no broker, or just before it goes or as it comes back.
+WITHOUT_BROKER = [*range(690, 780), *range(1190, 1280)]
 
 
 class Site:
@@ -171,6 +173,7 @@ class Tally:
     def __init__(self, alone, inputs):
         self.lock, self.counts, self.seconds = threading.Lock(), Counter(), []
         self.wrong, self.done, self.inputs = [], Counter(), inputs
+        self.timed_out = []
         self.right = [alone.predict_members(x) for x in inputs]
 
     def submit(self, gateway, number):
@@ -186,7 +189,7 @@ class Tally:
             try:
                 answer = future.result()
             except NoQuorumError:
-                self.counts["timed out"] += 1
+                self.timed_out.append(number)
             except Exception as error:
                 self.wrong.append(repr(error))
             else:
@@ -235,6 +238,7 @@ def test_every_request_gets_one_answer_or_times_out(bundle, tmp_path, capsys):
     with capsys.disabled():
         slowest = np.percentile(tally.seconds, [50, 99, 100])
         print(f"\n{dict(sorted(tally.counts.items()))}\n{dict(site.happened)}")
+        print(f"{len(tally.timed_out)} timed out: {sorted(tally.timed_out)}")
         print(f"{statistics}\nrogue: {dict(rogue.did)}")
         print(f"seconds at 50, 99, 100 %: {slowest.round(3)}")
         print(
@@ -248,8 +252,10 @@ def test_every_request_gets_one_answer_or_times_out(bundle, tmp_path, capsys):
     assert {*tally.done.values()} == {1}
     assert len(tally.done) == statistics["requests"] == N_REQUESTS
     assert max(tally.seconds) < DEADLINE + SLACK
-    # Replicas and repetitions carry it through nearly all of this.
-    assert tally.counts["timed out"] < 0.1 * N_REQUESTS
+    # Replicas and repetitions carry it through all of this, but for the broker's
+    # absences, which outlast the deadline; a busy machine may be late now and then.
+    assert len({*tally.timed_out} - {*WITHOUT_BROKER}) <= 0.005 * N_REQUESTS
+    assert len(tally.timed_out) < 0.05 * N_REQUESTS
     assert statistics["invalid"] > 0
     assert statistics["late"] > 0
     for name, (before, after) in memory.items():
