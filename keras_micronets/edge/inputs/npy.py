@@ -109,19 +109,23 @@ def read_arrays(
             number += 1
 
 
-def read_header(file: io.BufferedReader) -> Header:
+def read_header(file: io.BufferedIOBase, *, most: int = MAX_HEADER) -> Header:
     """Read the header of an array; the values come next.
 
+    Args:
+        file: Where it comes from.
+        most: How many bytes it may have. Defaults to `MAX_HEADER`.
+
     Raises:
-        ValueError: If it is none, is longer than `MAX_HEADER`, or that of an array
-            of anything but real numbers.
+        ValueError: If it is none, is longer, or that of an array of anything but real
+            numbers.
     """
     begin = _exactly(file, 8)
     if begin[:6] != MAGIC:
         raise ValueError(f"no array: it begins with {begin!r}")
     length = _exactly(file, 2 if begin[6] == 1 else 4)
     size = int.from_bytes(length, "little")
-    if size > MAX_HEADER:
+    if size > most:
         raise ValueError(f"a header of {size:,} bytes")
     parse = np.lib.format.read_array_header_1_0
     if begin[6] != 1:
@@ -132,7 +136,8 @@ def read_header(file: io.BufferedReader) -> Header:
             header = Header(*parse(io.BytesIO(length + _exactly(file, size))))
     except DAMAGE as error:
         raise ValueError(f"a damaged header: {str(error)[:200]}") from None
-    if header.dtype.kind not in "buif" or min(header.shape, default=0) < 0:
+    whole = all(type(n) is int and n >= 0 for n in header.shape)  # True is an int, too
+    if header.dtype.kind not in "buif" or not whole:
         raise ValueError(f"an array of {header.dtype}, shape {header.shape}")
     return header
 
