@@ -5,31 +5,70 @@ devices that have neither Keras nor TensorFlow.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from keras_micronets._version import __version__
 
-_MODULES = ("callbacks", "channels", "edge", "export", "layers", "learners")
-_MODULES += ("learning_rates", "ranges", "schedules", "selection", "sparsity")
-_NAMES = {
-    "EnsemblePruner": "keras_micronets.ensemble",
-    "LearnerPool": "keras_micronets.learners",
-    "export_tflite": "keras_micronets.export",
-    "prune2edge": "keras_micronets.several_fits",
-    "quantization_report": "keras_micronets.layers",
-    "sparsity_report": "keras_micronets.layers",
-    "strip": "keras_micronets.layers",
+if TYPE_CHECKING:
+    from keras_micronets import (
+        callbacks,
+        channels,
+        edge,
+        export,
+        layers,
+        learners,
+        learning_rates,
+        ranges,
+        schedules,
+        selection,
+        sparsity,
+    )
+    from keras_micronets.ensemble import EnsemblePruner
+    from keras_micronets.export import export_tflite
+    from keras_micronets.layers import quantization_report, sparsity_report, strip
+    from keras_micronets.learners import LearnerPool
+    from keras_micronets.several_fits import prune2edge
+
+__all__ = [
+    "EnsemblePruner",
+    "LearnerPool",
+    "__version__",
+    "callbacks",
+    "channels",
+    "edge",
+    "export",
+    "export_tflite",
+    "layers",
+    "learners",
+    "learning_rates",
+    "prune2edge",
+    "quantization_report",
+    "ranges",
+    "schedules",
+    "selection",
+    "sparsity",
+    "sparsity_report",
+    "strip",
+]
+
+# Where the names are defined that are not modules of this package.
+_DEFINED_IN = {
+    "EnsemblePruner": "ensemble",
+    "LearnerPool": "learners",
+    "export_tflite": "export",
+    "prune2edge": "several_fits",
+    "quantization_report": "layers",
+    "sparsity_report": "layers",
+    "strip": "layers",
 }
 
-__all__ = ["__version__", *_MODULES, *_NAMES]
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_DEFINED_IN.get(name, name)}")
+    return getattr(module, name) if name in _DEFINED_IN else module
 
 
-def __getattr__(name):
-    if name in _MODULES:
-        return importlib.import_module(f"keras_micronets.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    raise AttributeError(f"module 'keras_micronets' has no attribute {name!r}")
-
-
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

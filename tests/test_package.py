@@ -38,6 +38,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
     ]
     assert {str(path.relative_to(ROOT)) for path in sources} <= set(names)
     assert "keras_micronets/selection/report/page.html" in names
+    assert "keras_micronets/py.typed" in names
 
 
 @pytest.mark.slow
