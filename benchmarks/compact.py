@@ -29,7 +29,7 @@ from results_file import ResultsFile, parser
 
 from keras_micronets import channels
 from keras_micronets.callbacks import ChannelPruning
-from keras_micronets.channels import utilities
+from keras_micronets.channels import importance as utilities
 from keras_micronets.learning_rates import Cosine
 
 RESULTS = Path(__file__).parent / "results" / "compact.json"

@@ -29,7 +29,8 @@ from results_file import ResultsFile, parser
 
 import keras_micronets as kmn
 from keras_micronets import channels
-from keras_micronets.callbacks import ChannelPruning, Cycle, LearnerCycles, draws
+from keras_micronets.callbacks import ChannelPruning, Cycle, LearnerCycles
+from keras_micronets.callbacks.cycles import masks as draws
 from keras_micronets.edge.member import Member
 from keras_micronets.learning_rates import Cosine
 

@@ -23,7 +23,8 @@ from learners_report import draw, table
 
 import keras_micronets as kmn
 from keras_micronets import layers, selection
-from keras_micronets.callbacks import Cycle, LearnerCycles, draws
+from keras_micronets.callbacks import Cycle, LearnerCycles
+from keras_micronets.callbacks.cycles import masks as draws
 from keras_micronets.learning_rates import Cosine
 from keras_micronets.schedules import PolynomialDecay
 

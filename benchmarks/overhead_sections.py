@@ -167,7 +167,7 @@ def _alternate(variants, samples, steps, size):
     rng = np.random.default_rng(0)
     n = steps * BATCH_SIZE
     x, y = _images(rng, n, size), rng.integers(0, 10, n)
-    starts = [_promoted_weights(variant) for variant in variants]
+    starts = [_prepared_weights(variant) for variant in variants]
     for variant in variants:
         _fit(variant, x[: 10 * BATCH_SIZE], y[: 10 * BATCH_SIZE])
     seconds, processor = ({variant.name: [] for variant in variants} for _ in range(2))
@@ -182,7 +182,7 @@ def _alternate(variants, samples, steps, size):
     return {"seconds": seconds, "processor_seconds": processor}
 
 
-def _promoted_weights(variant):
+def _prepared_weights(variant):
     """Return the weights before the first step, masks and quantisers among them."""
     for callback in variant.callbacks():
         callback.set_model(variant.model)
@@ -244,7 +244,7 @@ def _filled_pool(path, n_learners, size):
     """Fill a pool with learners that differ; return the model and the pool."""
     pool = kmn.LearnerPool(path)
     model = nets.resnet8((size, size, 3))
-    kmn.layers.promote(model)
+    kmn.layers.prepare(model)
     for i in range(n_learners):
         kmn.callbacks.prune(model, 0.3 + 0.5 * i / n_learners)
         pool.add(model, from_logits=True)
@@ -266,7 +266,7 @@ def peak_of_fit(kind):
 
 def bytes_of_masks():
     model = nets.resnet8()
-    kmn.layers.promote(model)
+    kmn.layers.prepare(model)
     handles = kmn.layers.kernels(model)
     masks = [getattr(x.layer, f"{x.name}_mask").mask.value for x in handles]
     n_bytes = sum(_bytes(mask) for mask in masks)

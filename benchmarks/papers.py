@@ -43,7 +43,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import keras_micronets as kmn
 from keras_micronets import selection
-from keras_micronets.several_fits import prune2edge
+from keras_micronets.prune2edge import train_prune2edge
 
 N_MEMBERS = 4
 LEARNER_EPOCHS = 2
@@ -216,7 +216,7 @@ def tune(model, train, epochs, setting):
 
 
 def draw(setting, parent, pool, train):
-    prune2edge(
+    train_prune2edge(
         parent,
         pool,
         *train,

@@ -118,10 +118,10 @@ def randomize(model, x):
 
 def learn_ranges(model):
     """Place the quantisers and show them inputs; return what stays in float."""
-    promotion = layers.promote(model, quantize=True)
+    preparation = layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     model(inputs(model, N_LEARNED_FROM, seed=2), training=True)
-    return promotion.floating
+    return preparation.floating
 
 
 def export(model, path, n=N_COMPARED):

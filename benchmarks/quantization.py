@@ -26,7 +26,7 @@ import quantization_tfmot
 from quantization_report import table
 
 import keras_micronets as kmn
-from keras_micronets import layers, ranges
+from keras_micronets import layers, observers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.tensors import dequantize, quantize, softmax
@@ -73,12 +73,12 @@ SPARSITIES = {
     "80 %, 1 x 16": (0.8, Block(16)),
 }
 SCHEMES = {
-    "percentile": {"ranges": ranges.Percentile()},
-    "learned steps": {"ranges": ranges.LearnedStep()},
+    "percentile": {"observer": observers.Percentile()},
+    "learned steps": {"observer": observers.LearnedStepSize()},
     "4-bit kernels": {"kernel_bits": 4},
     "4-bit kernels, learned steps": {
         "kernel_bits": 4,
-        "ranges": ranges.LearnedStep(),
+        "observer": observers.LearnedStepSize(),
     },
 }
 
@@ -214,7 +214,7 @@ def in_float(name, experiment):
 
 def calibrated(model, experiment):
     """Score a file of 4-bit kernels and ranges that were measured, not trained."""
-    layers.promote(model, quantize=layers.QuantizationScheme(kernel_bits=4))
+    layers.prepare(model, quantize=layers.QuantizationScheme(kernel_bits=4))
     layers.set_quantizers(model, True)
     model.trainable = False  # batch normalisation keeps its statistics
     for batch in np.split(experiment.representative, 10):

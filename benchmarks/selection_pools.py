@@ -54,7 +54,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 import keras_micronets as kmn
 from keras_micronets import layers, selection
-from keras_micronets.callbacks import Cycle, LearnerCycles, draws
+from keras_micronets.callbacks import Cycle, LearnerCycles
+from keras_micronets.callbacks.cycles import masks as draws
 from keras_micronets.learning_rates import Cosine
 from keras_micronets.schedules import PolynomialDecay
 
@@ -232,7 +233,7 @@ def images(data, preset, seed):
 def network(train, width, seed):
     keras.utils.set_random_seed(seed)
     model = nets.resnet8(train[0].shape[1:], width=width)
-    layers.promote(model)  # of plain layers the pool estimates no int8 bytes
+    layers.prepare(model)  # of plain layers the pool estimates no int8 bytes
     return model
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         layers,
         learners,
         learning_rates,
-        ranges,
         schedules,
         selection,
         sparsity,
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
     from keras_micronets.ensemble import EnsemblePruner
     from keras_micronets.export import export_tflite
     from keras_micronets.layers import quantization_report, sparsity_report, strip
+    from keras_micronets.layers.quantizers import observers
     from keras_micronets.learners import LearnerPool
-    from keras_micronets.several_fits import prune2edge
+    from keras_micronets.prune2edge import train_prune2edge
 
 __all__ = [
     "EnsemblePruner",
@@ -41,14 +41,14 @@ __all__ = [
     "layers",
     "learners",
     "learning_rates",
-    "prune2edge",
+    "observers",
     "quantization_report",
-    "ranges",
     "schedules",
     "selection",
     "sparsity",
     "sparsity_report",
     "strip",
+    "train_prune2edge",
 ]
 
 # Where the names are defined that are not modules of this package.
@@ -56,10 +56,11 @@ _DEFINED_IN = {
     "EnsemblePruner": "ensemble",
     "LearnerPool": "learners",
     "export_tflite": "export",
-    "prune2edge": "several_fits",
+    "observers": "layers.quantizers",
     "quantization_report": "layers",
     "sparsity_report": "layers",
     "strip": "layers",
+    "train_prune2edge": "prune2edge",
 }
 
 

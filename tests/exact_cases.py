@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 SHAPE = (8, 8, 3)
 
@@ -29,7 +29,7 @@ def learned(build, shape=SHAPE, scheme=True):
     inputs = keras.Input(shape)
     model = keras.Model(inputs, build(inputs))
     randomize(model)
-    promote(model, quantize=scheme)
+    prepare(model, quantize=scheme)
     set_quantizers(model, True)
     model(images(64, shape), training=True)
     return model

@@ -8,7 +8,7 @@ def train(model, x, y, steps, after_step):
     """Train on one batch over and over.
 
     Args:
-        model: A promoted model, not compiled.
+        model: A prepared model, not compiled.
         x: Array of inputs.
         y: Array of class numbers.
         steps: Integer, how many steps.

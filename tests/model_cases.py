@@ -1,4 +1,4 @@
-"""Small models of every kind that promotion, copies and placement must serve."""
+"""Small models of every kind that preparation, copies and placement must serve."""
 
 import keras
 import numpy as np

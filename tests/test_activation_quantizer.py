@@ -5,9 +5,11 @@ from backends import gradients
 from keras import ops
 
 from keras_micronets.layers import ActivationQuantizer
-from keras_micronets.layers.activation_quantizer import SMALLEST_RANGE
-from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE as SMALLEST_KERNEL
-from keras_micronets.ranges import MovingAverage, Percentile
+from keras_micronets.layers.quantizers.activation import SMALLEST_RANGE
+from keras_micronets.layers.quantizers.kernel import (
+    SMALLEST_KERNEL_RANGE as SMALLEST_KERNEL,
+)
+from keras_micronets.layers.quantizers.observers import MovingAverage, Percentile
 
 
 def active(**kwargs):
@@ -36,7 +38,7 @@ def literal(x, lower, upper, bits=8):
 
 
 def test_moving_average_against_numpy():
-    quantizer = active(ranges=MovingAverage(0.9))
+    quantizer = active(observer=MovingAverage(0.9))
     lower = upper = None
     for batch in batches():
         quantizer(batch, training=True)
@@ -49,7 +51,7 @@ def test_moving_average_against_numpy():
 
 
 def test_moving_average_inside_fit():
-    quantizer = active(ranges=MovingAverage(0.5))
+    quantizer = active(observer=MovingAverage(0.5))
     model = keras.Sequential([keras.Input((3,)), quantizer, keras.layers.Dense(3)])
     model.compile("sgd", "mse")
     x = batches(1)[0]
@@ -199,7 +201,7 @@ def test_an_export_without_any_data_is_refused():
 
 def test_config_round_trip():
     quantizer = ActivationQuantizer(
-        fixed_range=(-1.0, 1.0), ranges=Percentile(99.0), bits=4
+        fixed_range=(-1.0, 1.0), observer=Percentile(99.0), bits=4
     )
     restored = keras.saving.deserialize_keras_object(
         keras.saving.serialize_keras_object(quantizer)

@@ -6,9 +6,10 @@ import pytest
 from exact_cases import SHAPE, assert_equals_its_file, images
 from keras import layers, ops
 
-from keras_micronets.layers import QuantizationScheme, promote, set_quantizers
-from keras_micronets.layers.device.affine import floored
-from keras_micronets.ranges import LearnedStep
+from keras_micronets.layers import QuantizationScheme, set_quantizers
+from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers.litert.affine import floored
+from keras_micronets.layers.quantizers.observers import LearnedStepSize
 
 
 def conv(x, **kwargs):
@@ -52,7 +53,7 @@ def made(kind, odd, scheme=True):
     norm.gamma.assign([gamma, gamma, *rng.uniform(-2, 2, norm.gamma.shape[0] - 2)])
     norm.beta.assign(np.full(norm.beta.shape, beta))
     norm.trainable = False
-    promote(model, quantize=scheme)
+    prepare(model, quantize=scheme)
     return model
 
 
@@ -72,7 +73,9 @@ def test_predictions_are_those_of_the_file(kind, odd, tmp_path):
 
 @pytest.mark.tensorflow
 def test_with_learned_steps(tmp_path):
-    model = learned("convolution", "dead", QuantizationScheme(ranges=LearnedStep()))
+    model = learned(
+        "convolution", "dead", QuantizationScheme(observer=LearnedStepSize())
+    )
     assert_equals_its_file(model, tmp_path)
 
 

@@ -7,7 +7,7 @@ from keras import layers
 from model_cases import SHAPE, images
 
 from keras_micronets import export_tflite
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ def net(kind, change=None, between=None):
 
 
 def quantised(model, *batches):
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     for batch in batches:
         model(batch, training=True)
@@ -154,8 +154,8 @@ def test_an_unknown_layer(kind, path):
     model = net(kind, between=Wave(name="wave"))
     measured = export_tflite(model, path, representative_data=images(64))
     assert measured.share_within_one_step > 0.9
-    promotion = promote(model, quantize=True)
-    assert promotion.floating == ("wave (Wave): no quantised twin",)
+    preparation = prepare(model, quantize=True)
+    assert preparation.floating == ("wave (Wave): no quantised twin",)
     quantised(model, images(64))
     report = export_tflite(model, path, representative_data=images(64))
     assert "SIN" in report.float_operations

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_micronets.channels import channel_graph, cut, plan, utilities
-from keras_micronets.layers import kernels, promote
+from keras_micronets.channels import channel_graph, cut, plan
+from keras_micronets.channels import importance as utilities
+from keras_micronets.layers import kernels, prepare
 from keras_micronets.layers.optimizer_slots import slots_of
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -59,10 +60,10 @@ def test_the_model_is_left_as_it_is():
 
 @pytest.mark.parametrize("kind", ["residual", "depthwise", "nested"])
 def test_a_promoted_model_is_cut_to_a_plain_one(kind):
-    model, promoted = made(MODELS[kind]), made(MODELS[kind])
-    promote(promoted, quantize=True)
+    model, prepared = made(MODELS[kind]), made(MODELS[kind])
+    prepare(prepared, quantize=True)
     chosen = half(model)
-    small = cut(promoted, chosen)
+    small = cut(prepared, chosen)
     assert not kernels(small)
     for ours, theirs in zip(
         outputs(small, images()), outputs(cut(model, chosen), images()), strict=True

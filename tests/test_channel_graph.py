@@ -7,7 +7,7 @@ from channel_cases import MODELS, conv, head, made, normalized
 from keras import layers, ops
 
 from keras_micronets.channels import channel_graph
-from keras_micronets.layers import promote
+from keras_micronets.layers import prepare
 
 
 def free(model):
@@ -148,7 +148,7 @@ def test_channels_may_come_first():
 def test_promotion_changes_nothing(kind, quantize):
     model = made(MODELS[kind])
     before = free(model)
-    promote(model, quantize=quantize)
+    prepare(model, quantize=quantize)
     assert free(model) == before
 
 

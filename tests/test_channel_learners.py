@@ -6,7 +6,8 @@ import pytest
 from channel_cases import MODELS, made
 
 import keras_micronets as kmn
-from keras_micronets.callbacks import Cycle, LearnerCycles, draws
+from keras_micronets.callbacks import Cycle, LearnerCycles
+from keras_micronets.callbacks.cycles import masks as draws
 from keras_micronets.learning_rates import Steady
 
 

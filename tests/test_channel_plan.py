@@ -9,14 +9,8 @@ from channel_cases import MODELS, conv, head, images, made
 from keras import layers
 
 import keras_micronets as kmn
-from keras_micronets.channels import (
-    channel_graph,
-    count_macs,
-    cut,
-    plan,
-    plot_plan,
-    utilities,
-)
+from keras_micronets.channels import channel_graph, count_macs, cut, plan, plot_plan
+from keras_micronets.channels import importance as utilities
 
 
 def vgg(width=32):

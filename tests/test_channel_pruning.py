@@ -9,7 +9,8 @@ from tiny_keras import Interrupt
 
 import keras_micronets as kmn
 from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
-from keras_micronets.channels import compact, utilities
+from keras_micronets.channels import compact
+from keras_micronets.channels import importance as utilities
 from keras_micronets.layers import kernels
 
 SIZES = {"round_to": 2, "least": 2}

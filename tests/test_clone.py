@@ -10,12 +10,12 @@ from keras_micronets.layers import (
     clone,
     keeps_state,
     kernels,
-    promote,
     quantized_share,
     set_quantizers,
     strip,
 )
-from keras_micronets.layers.twins import is_twin
+from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers.micro.registry import is_micro_layer
 
 every_model = pytest.mark.parametrize("kind", MODELS)
 
@@ -34,7 +34,7 @@ print([name for name in sys.modules if name.startswith("keras_micronets")])
 
 def pruned(kind, *, active=False):
     model = MODELS[kind]()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     rng = np.random.default_rng(0)
     for kernel in kernels(model):
         kernel.set_mask(rng.random(kernel.mask.shape) > 0.5)
@@ -48,7 +48,7 @@ def test_strip_gives_a_plain_model_with_the_zeros(kind):
     model = pruned(kind)
     plain = strip(model)
     for layer in plain._flatten_layers():
-        assert not is_twin(layer)
+        assert not is_micro_layer(layer)
         assert not type(layer).__module__.startswith("keras_micronets")
     assert plain.count_params() < model.count_params()
     np.testing.assert_allclose(outputs(plain), outputs(model), atol=1e-6)
@@ -79,7 +79,7 @@ def test_strip_leaves_the_model_alone(kind):
 def test_strip_keeps_names_and_trains(kind):
     model = MODELS[kind]()
     names = [layer.name for layer in model.layers if layer.weights]
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     plain = strip(model)
     assert [layer.name for layer in plain.layers if layer.weights] == names
     assert not plain.compiled
@@ -138,7 +138,7 @@ def test_clone_is_equal_and_apart(kind, active):
 
 
 def test_clones_of_a_subclassed_model_can_be_promoted():
-    assert promote(clone(MODELS["subclassed"]())).promoted == ("conv", "head")
+    assert prepare(clone(MODELS["subclassed"]())).prepared == ("conv", "head")
 
 
 @every_model

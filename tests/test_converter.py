@@ -6,8 +6,8 @@ from model_cases import images, residual, sequential
 
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
-from keras_micronets.layers import promote, set_quantizers
-from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.layers import prepare, set_quantizers
+from keras_micronets.layers.quantization import quantizers
 
 pytestmark = pytest.mark.tensorflow
 
@@ -21,7 +21,7 @@ def test_bytes_of_a_file_with_batches_of_one(quantization):
 
 def test_same_bytes_twice():
     model = residual()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     model(images(), training=True)
     first, second = (convert(model, quantization="int8") for _ in range(2))
@@ -33,7 +33,7 @@ def test_same_bytes_twice():
 
 def test_leaves_no_quantiser_frozen():
     model = residual()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     convert(model, quantization=None)
     assert all(quantizer.frozen is None for quantizer in quantizers(model))
 

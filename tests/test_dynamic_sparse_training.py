@@ -24,7 +24,7 @@ from keras_micronets.callbacks import (
     drop_and_regrow,
     sparsify_at_random,
 )
-from keras_micronets.layers import Scope, kernels, promote
+from keras_micronets.layers import Scope, kernels, prepare
 from keras_micronets.schedules import Constant
 from keras_micronets.sparsity import ALLOCATIONS
 
@@ -312,7 +312,7 @@ def test_a_bad_argument_is_named_and_changes_nothing(kwargs, message):
 
 def sparse_model(sparsity=0.5, allocation="uniform"):
     model = compiled(dense_model(), keras.optimizers.SGD(0.1, momentum=0.9))
-    promote(model)
+    prepare(model)
     sparsify_at_random(model, sparsity, allocation=allocation)
     return model
 
@@ -320,7 +320,7 @@ def sparse_model(sparsity=0.5, allocation="uniform"):
 def test_masks_at_random_depend_on_the_seed_only():
     def draw(seed):
         model = dense_model()
-        promote(model)
+        prepare(model)
         sparsify_at_random(model, 0.5, allocation="uniform", seed=seed)
         assert_zeros_where_masked(model)
         assert counts(model) == {"hidden": 64, "head": 24}
@@ -397,7 +397,7 @@ def twice_the_same():
 
 def test_the_slots_of_new_weights_are_reset_and_no_others():
     model = compiled(twice_the_same(), keras.optimizers.SGD(0.1, momentum=0.9))
-    promote(model)
+    prepare(model)
     start = [kernel.weights for kernel in kernels(model)]
     x, y = data()
     model.train_on_batch(x, y)
@@ -427,7 +427,7 @@ def test_the_slots_of_new_weights_are_reset_and_no_others():
 
 def test_custom_loops_need_no_optimizer():
     model = dense_model()
-    promote(model)
+    prepare(model)
     sparsify_at_random(model, 0.5)
     drop_and_regrow(model, 0.3)
     assert abs(sum(counts(model).values()) - 88) <= 2

@@ -90,7 +90,7 @@ def test_rounded_probabilities_are_scaled_to_sum_to_one(data, tmp_path):
     pool = kmn.LearnerPool(tmp_path / "pool")
     for seed in range(3):
         model = make_model(seed, softmax=True)
-        layers.promote(model, quantize=True)
+        layers.prepare(model, quantize=True)
         layers.set_quantizers(model, True)
         model(data[0], training=True)
         assert np.ptp(model.predict(data[0], verbose=0).sum(-1)) > 1e-3

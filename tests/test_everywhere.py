@@ -186,7 +186,7 @@ def check_every(model, steps):
 def test_train_on_batch():
     model, (x, y) = compiled(dense_model(), adam()), data()
     model.train_on_batch(x, y)
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     after_step = check_every(model, steps=12)
     losses = []
     for step in range(1, 13):
@@ -201,7 +201,7 @@ def test_train_on_batch():
 
 def test_a_loop_of_ones_own():
     model, (x, y) = dense_model(), data()
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     before = model.get_layer("hidden").get_weights()[0]
     loops.train(model, x, y, 12, check_every(model, steps=12))
@@ -270,11 +270,11 @@ def test_any_dataset(kind):
 def test_a_mask_is_one_byte_a_weight():
     model = dense_model()
     before = sum(map(n_bytes, model.variables))
-    layers.promote(model)
+    layers.prepare(model)
     assert sum(map(n_bytes, model.variables)) - before == 128 + 48
-    promoted = sum(map(n_bytes, model.variables))
-    layers.promote(model, quantize=True)  # four ranges, six switches
-    assert sum(map(n_bytes, model.variables)) - promoted == 4 * 8 + 6
+    prepared = sum(map(n_bytes, model.variables))
+    layers.prepare(model, quantize=True)  # four ranges, six switches
+    assert sum(map(n_bytes, model.variables)) - prepared == 4 * 8 + 6
     assert sum(map(n_bytes, layers.strip(model).variables)) == before
 
 

@@ -18,8 +18,8 @@ from exact_cases import (
 from keras import layers, ops
 
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import QuantizationScheme, promote
-from keras_micronets.layers.device import source
+from keras_micronets.layers import QuantizationScheme, prepare
+from keras_micronets.layers.litert import provenance as source
 
 MODELS = {
     "convolution": conv,
@@ -137,7 +137,7 @@ def test_nothing_is_rounded_while_quantisers_are_off():
     model = keras.Model(inputs, MODELS["normalised"](inputs))
     randomize(model)
     before = ops.convert_to_numpy(model(images(4), training=False))
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     np.testing.assert_array_equal(
         ops.convert_to_numpy(model(images(4), training=False)), before
     )
@@ -168,7 +168,7 @@ def test_a_subclassed_model_rounds_alike():
     functional = learned(conv)
     model = Net()
     model(images(1))
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     model.set_weights(functional.get_weights())
     x = images(8, seed=3)
     np.testing.assert_array_equal(

@@ -11,7 +11,7 @@ from tiny_keras import dense_model
 
 from keras_micronets import export_tflite
 from keras_micronets.callbacks import QuantizationAwareTraining
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 SLOPES = keras.initializers.RandomUniform(-0.5, 0.5)
 
@@ -75,7 +75,7 @@ def around(build):
 def test_float_operations_were_announced(case, tmp_path):
     build, announced = CASES[case]
     model = around(build)
-    floating = promote(model, quantize=True).floating
+    floating = prepare(model, quantize=True).floating
     set_quantizers(model, True)
     x = np.random.default_rng(0).normal(size=(64, 9, 4)).astype("float32")
     model(x, training=True)

@@ -6,7 +6,7 @@ from model_cases import images, residual, subclassed
 
 from keras_micronets import _keras_private, export_tflite
 from keras_micronets.export.graph import full_precision
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 POLICIES = ("mixed_float16", "mixed_bfloat16")
 
@@ -47,7 +47,7 @@ def test_types_come_back_after_an_error(policy):
 def test_files(how, policy, tmp_path):
     model = residual()
     if how == "learned":
-        promote(model, quantize=True)
+        prepare(model, quantize=True)
         set_quantizers(model, True)
         model(images(64), training=True)
     report = export_tflite(

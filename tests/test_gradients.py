@@ -14,10 +14,10 @@ from keras_micronets.layers import (
     freeze_quantizers,
     kernel_gradients,
     kernels,
-    promote,
     set_quantizers,
     strip,
 )
+from keras_micronets.layers import prepare as prepare
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 PLAIN = keras.losses.SparseCategoricalCrossentropy()
@@ -45,9 +45,9 @@ def loss_of(model):
 
 
 def sparse(model, loss=None, *, sparsity=0.6, quantize=True, **kwargs):
-    """Compile, promote and mask a model at random."""
+    """Compile, prepare and mask a model at random."""
     model.compile("sgd", loss or loss_of(model), jit_compile=False, **kwargs)
-    promote(model, quantize=quantize)
+    prepare(model, quantize=quantize)
     rng = np.random.default_rng(1)
     for kernel in kernels(model):
         kernel.set_mask(rng.random(kernel.mask.shape) >= sparsity)
@@ -268,7 +268,7 @@ def test_half_precision_gives_full_unscaled_gradients():
     for target, source in zip(full.variables, strip(model).variables, strict=True):
         target.assign(source)
     full.compile("sgd", PLAIN, jit_compile=False)
-    promote(full)
+    prepare(full)
     expected = kernel_gradients(full, images(), labels())
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == np.float32
@@ -290,7 +290,7 @@ def test_half_precision_that_overflows_is_taken_again():
 
 def test_a_model_that_is_not_compiled_is_refused():
     model = residual()
-    promote(model)
+    prepare(model)
     with pytest.raises(ValueError, match="not compiled"):
         kernel_gradients(model, images(), labels())
 
@@ -298,7 +298,7 @@ def test_a_model_that_is_not_compiled_is_refused():
 def test_a_model_that_is_not_promoted_is_refused():
     model = residual()
     model.compile("sgd", PLAIN)
-    with pytest.raises(ValueError, match="promote"):
+    with pytest.raises(ValueError, match="prepare"):
         kernel_gradients(model, images(), labels())
 
 

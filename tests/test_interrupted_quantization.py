@@ -8,26 +8,26 @@ import pytest
 from tiny_keras import compiled, fit, norm_model
 
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.ranges import LearnedStep, MovingAverage
+from keras_micronets.layers.quantizers.observers import LearnedStepSize, MovingAverage
 from keras_micronets.schedules import PolynomialDecay
 
-RANGES = [MovingAverage(0.9), LearnedStep()]
+RANGES = [MovingAverage(0.9), LearnedStepSize()]
 
 
-def callbacks(ranges):
+def callbacks(observer):
     return [
         WeightPruning(PolynomialDecay(0.0, 0.75)),
         QuantizationAwareTraining(
-            0.25, ranges=ranges, freeze_ranges=0.75, freeze_batch_norm=0.75
+            0.25, observer=observer, freeze_observers=0.75, freeze_batch_norm=0.75
         ),
     ]
 
 
-def trained(ranges, interrupt):
+def trained(observer, interrupt):
     model = compiled(norm_model())
-    fit(model, *callbacks(ranges), epochs=2, shuffle=False)
+    fit(model, *callbacks(observer), epochs=2, shuffle=False)
     model = interrupt(model)
-    fit(model, *callbacks(ranges), epochs=4, initial_epoch=2, shuffle=False)
+    fit(model, *callbacks(observer), epochs=4, initial_epoch=2, shuffle=False)
     return model
 
 
@@ -42,16 +42,16 @@ def own_path(variable):
     return re.sub("sequential(_[0-9]+)?[/_]", "", variable.path)
 
 
-@pytest.mark.parametrize("ranges", RANGES)
+@pytest.mark.parametrize("observer", RANGES)
 @pytest.mark.slow
-def test_saved_and_loaded_on_the_way(ranges, tmp_path):
+def test_saved_and_loaded_on_the_way(observer, tmp_path):
     def interrupt(model):
         model.save(tmp_path / "model.keras")
         return keras.saving.load_model(tmp_path / "model.keras")
 
-    expected = state(trained(ranges, interrupt=lambda model: model))
+    expected = state(trained(observer, interrupt=lambda model: model))
     keras.utils.clear_session()
-    found = state(trained(ranges, interrupt))
+    found = state(trained(observer, interrupt))
     assert found.keys() == expected.keys()
     for path, value in expected.items():
         np.testing.assert_array_equal(found[path], value, err_msg=path)

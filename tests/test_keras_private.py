@@ -20,7 +20,7 @@ def layer():
 
 
 def test_tracker_unlocks_a_built_layer(layer):
-    use = "_keras_private.unlocked, on which promote stands,"
+    use = "_keras_private.unlocked, on which prepare stands,"
     assert hasattr(layer, "_tracker"), broke("Layer._tracker", use)
     for name in ("locked", "lock", "unlock", "untrack"):
         assert hasattr(layer._tracker, name), broke(f"Tracker.{name}", use)
@@ -185,7 +185,7 @@ def test_replace_layers():
 
 
 def test_the_tape_of_a_kernel_property():
-    """Twins override the `kernel` of these four, and keep that of the others."""
+    """MicroLayers override the `kernel` of these four, and keep that of the others."""
     cases = {"Dense": True, "EinsumDense": True, "Conv1D": True, "Conv2D": True}
     cases |= {"DepthwiseConv2D": False, "Conv2DTranspose": False}
     for name, expected in cases.items():

@@ -3,13 +3,13 @@ import numpy as np
 import pytest
 from model_cases import nested, sequential, shared
 
-from keras_micronets.layers import kernels, promote, sparsity
+from keras_micronets.layers import kernels, prepare, sparsity
 
 
 @pytest.fixture
 def model():
     model = sequential()
-    promote(model)
+    prepare(model)
     return model
 
 
@@ -63,7 +63,7 @@ def test_sparsity_of_a_plain_model():
 def test_every_kernel_once():
     for make, names in ((shared, ["shared", "head"]), (nested, None)):
         model = make()
-        promote(model)
+        prepare(model)
         found = [kernel.path for kernel in kernels(model)]
         assert len(set(found)) == len(found)
         assert names is None or sorted(found) == sorted(names)
@@ -72,7 +72,7 @@ def test_every_kernel_once():
 def test_layer_with_two_kernels_names_both():
     layers = [keras.Input((6, 6, 2)), keras.layers.SeparableConv2D(3, 3, name="two")]
     model = keras.Sequential(layers)
-    promote(model)
+    prepare(model)
     paths = [kernel.path for kernel in kernels(model)]
     assert paths == ["two/depthwise_kernel", "two/pointwise_kernel"]
     kernels(model)[0].set_mask(np.zeros((3, 3, 2, 1), bool))

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as st_numpy
 from keras import ops
 
 from keras_micronets.layers import KernelQuantizer
-from keras_micronets.layers.kernel_quantizer import SMALLEST_RANGE
+from keras_micronets.layers.quantizers.kernel import SMALLEST_KERNEL_RANGE
 
 
 def active(**kwargs):
@@ -26,7 +26,7 @@ def literal(kernel, axis=None, bits=8):
     if axis is not None:
         others = tuple(i for i in range(kernel.ndim) if i != axis % kernel.ndim)
     limit = np.abs(kernel).max(axis=others, keepdims=True)
-    limit = np.where(limit > 0, limit, max(np.abs(kernel).max(), SMALLEST_RANGE))
+    limit = np.where(limit > 0, limit, max(np.abs(kernel).max(), SMALLEST_KERNEL_RANGE))
     step = limit / levels
     return np.rint(kernel / step) * step
 
@@ -75,7 +75,7 @@ def test_kernel_of_zeros(axis):
 def test_huge_and_tiny_kernels(size, axis):
     kernel = kernel_of((3, 3, 4, 5)) * np.float32(size)
     rounded = ops.convert_to_numpy(active(axis=axis)(kernel))
-    step = max(np.abs(kernel).max(), SMALLEST_RANGE) / 127
+    step = max(np.abs(kernel).max(), SMALLEST_KERNEL_RANGE) / 127
     assert np.abs(rounded - kernel).max() <= step * 0.5001
 
 
@@ -148,6 +148,6 @@ def test_never_further_than_half_a_step(kernel):
     if not QUANTIZER:
         QUANTIZER.append(active(axis=-1))
     rounded = ops.convert_to_numpy(QUANTIZER[0](kernel))
-    limit = np.maximum(np.abs(kernel).max(axis=0), SMALLEST_RANGE)
+    limit = np.maximum(np.abs(kernel).max(axis=0), SMALLEST_KERNEL_RANGE)
     assert np.all(np.abs(rounded - kernel) <= limit / 127 * 0.5001)
     assert np.all(rounded[kernel == 0] == 0)

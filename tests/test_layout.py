@@ -2,12 +2,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_micronets.layers import kernels, promote
+from keras_micronets.layers import kernels, prepare
 
 
 def layout(layer, *shape, kernel=0):
     model = keras.Sequential([keras.Input(shape), layer])
-    promote(model)
+    prepare(model)
     handle = kernels(model)[kernel]
     return handle, handle.layout
 

@@ -14,12 +14,8 @@ from tiny_keras import (
 )
 
 from keras_micronets import LearnerPool, layers
-from keras_micronets.callbacks import (
-    Cycle,
-    LearnerCycles,
-    WeightPruning,
-    draws,
-)
+from keras_micronets.callbacks import Cycle, LearnerCycles, WeightPruning
+from keras_micronets.callbacks.cycles import masks as draws
 from keras_micronets.learning_rates import Cosine, OneCycle, Steady
 from keras_micronets.schedules import Constant
 
@@ -168,7 +164,7 @@ def test_magnitude_draws_a_sparsity_for_each_learner(pool):
 
 def test_magnitude_keeps_the_largest_weights_of_the_parent():
     model = compiled(dense_model())
-    layers.promote(model)
+    layers.prepare(model)
     weights = [kernel.weights.copy() for kernel in layers.kernels(model)]
     draws.Magnitude(0.5)(model, 0, 0)
     for kernel, before in zip(layers.kernels(model), weights, strict=True):
@@ -179,7 +175,7 @@ def test_magnitude_keeps_the_largest_weights_of_the_parent():
 
 def test_tilt_makes_learners_differ_and_keeps_the_count():
     model = compiled(dense_model(width=64))
-    layers.promote(model)
+    layers.prepare(model)
     values = model.get_weights()
     drawn = []
     for index in range(2):

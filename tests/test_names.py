@@ -7,7 +7,7 @@ from keras_micronets.edge.member import Member
 from keras_micronets.export import converter
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.names import shorten_names
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 pytestmark = pytest.mark.tensorflow
 
@@ -17,7 +17,7 @@ def long(monkeypatch):
     """The bytes of a file as TensorFlow's converter writes it."""
     monkeypatch.setattr(converter, "shorten_names", lambda content: content)
     model = residual()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     model(images(), training=True)
     return converter.convert(model, quantization="int8")

@@ -39,10 +39,10 @@ def with_last_layer(layer):
         (with_last_layer(keras.layers.Identity()), None),
     ],
 )
-@pytest.mark.parametrize("promoted", [False, True])
-def test_logits_are_settled(model, settled, promoted):
-    if promoted:
-        layers.promote(model, quantize=True)
+@pytest.mark.parametrize("prepared", [False, True])
+def test_logits_are_settled(model, settled, prepared):
+    if prepared:
+        layers.prepare(model, quantize=True)
     assert settle_from_logits(model) is settled
 
 
@@ -81,15 +81,15 @@ def test_models_of_one_architecture_share_a_hash():
 
 
 def test_other_architectures_have_another_hash():
-    promoted = dense_model()
-    layers.promote(promoted)
+    prepared = dense_model()
+    layers.prepare(prepared)
     quantized = dense_model()
-    layers.promote(quantized, quantize=True)
+    layers.prepare(quantized, quantize=True)
     models = [
         dense_model(),
         dense_model(width=17),
         dense_model(activation=None),
-        promoted,
+        prepared,
         quantized,
         with_last_layer(keras.layers.Softmax()),
     ]

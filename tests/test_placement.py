@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 from model_cases import nested, residual, sequential, shared, subclassed
 
-from keras_micronets.layers import promote
+from keras_micronets.layers import prepare
 from keras_micronets.layers.placement import place_quantizers
 
 
@@ -164,7 +164,7 @@ def test_operation_without_a_layer_is_quantised_by_its_reader():
     }
     floating = place_quantizers(model).floating
     assert [name.split()[1] for name in floating] == ["(Multiply):", "(Add):"]
-    assert promote(model, quantize=True).floating == floating
+    assert prepare(model, quantize=True).floating == floating
 
 
 def test_layer_without_twin_is_reported():
@@ -202,7 +202,7 @@ def test_normalisation_behind_an_activation_is_named(layers):
     norm = keras.layers.BatchNormalization(name="norm")
     model = chain(*[type(x).from_config(x.get_config()) for x in layers], norm)
     assert place_quantizers(model).unfused == ("norm",)
-    assert promote(model, quantize=True).unfused == ("norm",)
+    assert prepare(model, quantize=True).unfused == ("norm",)
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,12 @@ def test_other_normalisations_are_not(layers):
 def test_separable_convolution_quantises_between_its_two():
     layer = keras.layers.SeparableConv2D(4, 3, name="separable")
     model = chain(layer)
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     assert set(layer.quantizers) == {"kernel", "input_0", "output", "depthwise"}
 
 
 def test_same_places_once_promoted():
     model = residual()
     before = placed(model)
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     assert placed(model) == before

@@ -16,7 +16,8 @@ from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets import LearnerPool, layers
 from keras_micronets.callbacks.weight_pruning import prune
-from keras_micronets.learners import files, quantization
+from keras_micronets.learners import files
+from keras_micronets.learners import quantize as quantization
 from keras_micronets.selection.validation import check_probabilities
 
 X, Y = data(64)
@@ -37,7 +38,7 @@ def everything(path):
 
 def sparse_model(seed=0, sparsity=0.5, **kwargs):
     model = dense_model(seed, **kwargs)
-    layers.promote(model)
+    layers.prepare(model)
     prune(model, sparsity)
     return model
 
@@ -45,7 +46,7 @@ def sparse_model(seed=0, sparsity=0.5, **kwargs):
 def quantized_model(seed=0, **kwargs):
     """A model with quantisers that are on and have learned their ranges."""
     model = dense_model(seed, **kwargs)
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     prune(model, 0.5)
     layers.set_quantizers(model, True)
     model(X, training=True)
@@ -226,7 +227,7 @@ def test_a_subclassed_model_is_a_learner(pool):
 def test_a_subclassed_model_with_quantizers_is_refused(pool):
     model = Subclassed()
     model(X)
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     with pytest.raises(ValueError, match="Expected a sequential or functional model"):
         pool.add(model)
@@ -636,6 +637,6 @@ def test_an_empty_pool_is_refused(pool):
 
 def test_a_plain_model_weighs_as_much_as_its_twin(pool):
     plain, twin = dense_model(), dense_model()
-    layers.promote(twin)
+    layers.prepare(twin)
     assert pool.add(plain).gzip_bytes == pool.add(twin).gzip_bytes
     assert type(plain.layers[-1]) is keras.layers.Dense

@@ -20,7 +20,7 @@ def pool(tmp_path):
     pool = LearnerPool(tmp_path / "pool")
     for seed in range(3):
         model = dense_model(seed)
-        layers.promote(model)
+        layers.prepare(model)
         prune(model, seed / 4)
         pool.add(model, name=f"net-{seed}")
     return pool
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_predicted_anew(pool, counted, damage):
 
 def test_a_pool_that_grows_keeps_the_model_it_predicts_with(pool, counted):
     pool.predict(X, verbose=0)
-    layers.promote(model := dense_model(7))
+    layers.prepare(model := dense_model(7))
     pool.add(model, name="net-3")
     found = pool.predict(X, verbose=0)
     assert counted == {"loaded": 1, "predicted": 4}
@@ -194,7 +194,7 @@ def test_different_architectures_and_files_in_one_pool(pool, counted, tmp_path):
 
 def test_a_dense_and_a_quantized_model_of_the_same_layers_differ(pool):
     model = dense_model(7)
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     model(X, training=True)
     pool.add(model, name="quantized")

@@ -18,8 +18,8 @@ from tiny_keras import (
 from keras_micronets import export_tflite, layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.layers import ActivationQuantizer
-from keras_micronets.layers.quantizers import quantizers
-from keras_micronets.ranges import Percentile
+from keras_micronets.layers.quantization import quantizers
+from keras_micronets.layers.quantizers.observers import Percentile
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -160,7 +160,7 @@ def test_a_run_that_was_interrupted_resumes(tmp_path, order):
     assert history.epoch == [3, 4]
     assert history.history["quantized"] == [1.0, 1.0]
     assert history.history["sparsity"][-1] == 0.75
-    # Ranges go on from where they were: one batch moves them by a hundredth.
+    # Observer go on from where they were: one batch moves them by a hundredth.
     for path, bounds in after.ranges[0].items():
         assert bounds == pytest.approx(before.ranges[-1][path], rel=0.05, abs=0.05)
 
@@ -179,7 +179,7 @@ def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
 def test_ranges_and_bits_are_those_asked_for():
     model = compiled(dense_model())
     qat = QuantizationAwareTraining(
-        ranges=Percentile(99.0), kernel_bits=4, activation_bits=6
+        observer=Percentile(99.0), kernel_bits=4, activation_bits=6
     )
     fit(model, qat, epochs=1)
     hidden = model.get_layer("hidden")
@@ -214,7 +214,7 @@ def changes(values):
 @pytest.mark.slow
 def test_ranges_and_statistics_stay_from_their_moments():
     record = RecordBoth()
-    qat = QuantizationAwareTraining(freeze_ranges=0.5, freeze_batch_norm=0.75)
+    qat = QuantizationAwareTraining(freeze_observers=0.5, freeze_batch_norm=0.75)
     model = compiled(norm_model())
     fit(model, qat, record, epochs=2)
     assert changes(record.ranges) == [True] * 9 + [False] * 10
@@ -227,7 +227,7 @@ def test_ranges_and_statistics_stay_from_their_moments():
 @pytest.mark.slow
 def test_they_stay_under_several_steps_an_execution():
     record = RecordBoth()
-    qat = QuantizationAwareTraining(freeze_ranges=0.4, freeze_batch_norm=0.4)
+    qat = QuantizationAwareTraining(freeze_observers=0.4, freeze_batch_norm=0.4)
     fit(compiled(norm_model(), steps_per_execution=2), qat, record, epochs=2)
     assert changes(record.ranges) == [True] * 3 + [False] * 6
     assert changes(record.statistics) == [True] * 3 + [False] * 6
@@ -235,7 +235,7 @@ def test_they_stay_under_several_steps_an_execution():
 
 def test_after_the_run_nothing_is_held():
     model = compiled(norm_model())
-    fit(model, QuantizationAwareTraining(freeze_ranges=0.0, freeze_batch_norm=0.0))
+    fit(model, QuantizationAwareTraining(freeze_observers=0.0, freeze_batch_norm=0.0))
     before = ranges(model), statistics(model)
     fit(model, epochs=1)
     assert ranges(model) != before[0]
@@ -247,7 +247,7 @@ def test_weights_train_on_while_all_else_stays():
     fit(model, QuantizationAwareTraining(), epochs=1)
     before = model.get_layer("hidden").get_weights()[0]
     gamma = np.array(keras.ops.convert_to_numpy(model.get_layer("norm").gamma))
-    fit(model, QuantizationAwareTraining(freeze_ranges=0, freeze_batch_norm=0))
+    fit(model, QuantizationAwareTraining(freeze_observers=0, freeze_batch_norm=0))
     changed = model.get_layer("hidden").get_weights()[0] != before
     assert np.mean(changed) > 0.5
     after = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
@@ -259,7 +259,7 @@ def test_a_resumed_run_holds_from_its_first_batch_on(tmp_path):
         backup = keras.callbacks.BackupAndRestore(
             tmp_path / "backup", delete_checkpoint=False
         )
-        qat = QuantizationAwareTraining(freeze_ranges=0.5, freeze_batch_norm=0.5)
+        qat = QuantizationAwareTraining(freeze_observers=0.5, freeze_batch_norm=0.5)
         return [backup, qat, *others]
 
     before, after = RecordBoth(), RecordBoth()
@@ -270,7 +270,7 @@ def test_a_resumed_run_holds_from_its_first_batch_on(tmp_path):
     assert all(found == before.ranges[-1] for found in after.ranges)
 
 
-@pytest.mark.parametrize("name", ["freeze_ranges", "freeze_batch_norm"])
+@pytest.mark.parametrize("name", ["freeze_observers", "freeze_batch_norm"])
 @pytest.mark.parametrize("moment", [-0.1, 1.1])
 def test_a_moment_outside_the_run_is_refused(name, moment):
     with pytest.raises(ValueError, match=f"Received: {name}={moment}"):
@@ -278,8 +278,8 @@ def test_a_moment_outside_the_run_is_refused(name, moment):
 
 
 def test_ranges_that_freeze_before_they_begin_are_refused():
-    qat = QuantizationAwareTraining(0.5, freeze_ranges=0.4)
-    with pytest.raises(ValueError, match=r"freeze_ranges.* in \[0.5, 1\]"):
+    qat = QuantizationAwareTraining(0.5, freeze_observers=0.4)
+    with pytest.raises(ValueError, match=r"freeze_observers.* in \[0.5, 1\]"):
         fit(compiled(dense_model()), qat)
 
 
@@ -288,7 +288,7 @@ def test_a_start_outside_the_run_is_refused(start):
     model = compiled(dense_model())
     with pytest.raises(ValueError, match=f"Received: start={start}"):
         fit(model, QuantizationAwareTraining(start=start))
-    assert type(model.layers[0]) is keras.layers.Dense  # nothing was promoted
+    assert type(model.layers[0]) is keras.layers.Dense  # nothing was prepared
 
 
 def test_a_model_without_kernels_is_refused():
@@ -318,7 +318,7 @@ def test_huge_tiny_and_dead_kernels_become_sound_files(size, tmp_path):
 @pytest.mark.parametrize("kernel_bits", [2, 4])
 def test_kernels_of_few_bits_become_files(kernel_bits, tmp_path):
     model = compiled(dense_model(activation=None))
-    qat = QuantizationAwareTraining(kernel_bits=kernel_bits, ranges=Percentile(99.9))
+    qat = QuantizationAwareTraining(kernel_bits=kernel_bits, observer=Percentile(99.9))
     fit(model, qat, epochs=1)
     report = export_tflite(model, tmp_path / "model.tflite")
     assert report.largest_difference <= 1

@@ -5,11 +5,11 @@ from model_cases import images, residual, sequential, subclassed
 
 import keras_micronets as kmn
 from keras_micronets import layers
-from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.layers.quantization import quantizers
 
 
 def quantised(model, *, seen=True):
-    layers.promote(model, quantize=layers.QuantizationScheme(kernel_bits=4))
+    layers.prepare(model, quantize=layers.QuantizationScheme(kernel_bits=4))
     if seen:
         layers.set_quantizers(model, True)
         model(images(), training=True)

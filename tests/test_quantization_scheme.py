@@ -5,15 +5,15 @@ import pytest
 
 from keras_micronets import layers
 from keras_micronets.layers import ActivationQuantizer, QuantizationScheme
-from keras_micronets.layers.quantizers import quantizers
-from keras_micronets.ranges import MovingAverage, Percentile
+from keras_micronets.layers.quantization import quantizers
+from keras_micronets.layers.quantizers.observers import MovingAverage, Percentile
 
 SCHEME = QuantizationScheme(Percentile(99.0), kernel_bits=4, activation_bits=6)
 
 
 def quantised(kind, scheme=SCHEME):
     model = model_cases.MODELS[kind]()
-    layers.promote(model, quantize=scheme)
+    layers.prepare(model, quantize=scheme)
     layers.set_quantizers(model, True)
     model(model_cases.images(), training=True)
     return model
@@ -22,7 +22,7 @@ def quantised(kind, scheme=SCHEME):
 def schemes(model):
     """What the quantisers of a model were made with."""
     return {
-        (q.bits, q.ranges) if isinstance(q, ActivationQuantizer) else q.bits
+        (q.bits, q.observer) if isinstance(q, ActivationQuantizer) else q.bits
         for q in quantizers(model)
     }
 
@@ -68,18 +68,18 @@ def test_copies_have_it_and_plain_copies_do_not(kind):
 
 def test_pruning_first_leaves_the_choice():
     model = model_cases.residual()
-    layers.promote(model)
-    layers.promote(model, quantize=SCHEME)
+    layers.prepare(model)
+    layers.prepare(model, quantize=SCHEME)
     assert schemes(model) == {4, (6, Percentile(99.0))}
 
 
 def test_quantisers_keep_their_scheme_and_another_is_refused():
     model = quantised("residual")
-    layers.promote(model, quantize=True)
-    layers.promote(model, quantize=SCHEME)
+    layers.prepare(model, quantize=True)
+    layers.prepare(model, quantize=SCHEME)
     assert schemes(model) == {4, (6, Percentile(99.0))}
     with pytest.raises(ValueError, match="kernel_bits=8"):
-        layers.promote(model, quantize=QuantizationScheme())
+        layers.prepare(model, quantize=QuantizationScheme())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_quantisers_keep_their_scheme_and_another_is_refused():
         ({"kernel_bits": 1}, "kernel_bits=1"),
         ({"kernel_bits": 9}, "kernel_bits=9"),
         ({"activation_bits": 7.5}, "activation_bits=7.5"),
-        ({"ranges": 0.99}, "ranges=0.99"),
+        ({"observer": 0.99}, "observer=0.99"),
     ],
 )
 def test_what_lies_outside_is_refused(arguments, received):

@@ -14,7 +14,7 @@ def texts(figure):
 
 def test_every_layer_has_a_box_and_every_rounded_tensor_a_range():
     model = residual()
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     model(images(), training=True)
     figure = layers.plot_quantizers(model)
@@ -28,7 +28,7 @@ def test_every_layer_has_a_box_and_every_rounded_tensor_a_range():
 
 def test_layers_computed_as_one_stand_close():
     model = residual()
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     figure = layers.plot_quantizers(model)
     height = {
         t.get_text().split("\n")[0]: t.get_position()[1] for t in figure.axes[0].texts
@@ -41,7 +41,7 @@ def test_layers_computed_as_one_stand_close():
 @pytest.mark.parametrize("make", [sequential, nested])
 def test_ranges_without_data(make):
     model = make()
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     assert "no data" in texts(layers.plot_quantizers(model))
 
 
@@ -55,7 +55,7 @@ def test_what_stays_in_float_is_red():
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(2, 1, name="conv")(inputs)
     model = keras.Model(inputs, keras.layers.UnitNormalization(name="unit")(x))
-    layers.promote(model, quantize=True)
+    layers.prepare(model, quantize=True)
     (axes,) = layers.plot_quantizers(model).axes
     face = {
         text.get_text().split("\n")[0]: text.get_bbox_patch().get_facecolor()

@@ -2,19 +2,15 @@ import numpy as np
 import pytest
 from model_cases import images, outputs, residual
 
-from keras_micronets.layers import (
-    freeze_quantizers,
-    promote,
-    quantized_share,
-    set_quantizers,
-)
-from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.layers import freeze_quantizers, quantized_share, set_quantizers
+from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers.quantization import quantizers
 
 
 @pytest.fixture
 def model():
     model = residual()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     model(images(), training=True)
     return model

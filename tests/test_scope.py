@@ -4,7 +4,7 @@ import keras
 import pytest
 from model_cases import sequential
 
-from keras_micronets.layers import Scope, kernels, promote
+from keras_micronets.layers import Scope, kernels, prepare
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def model():
             keras.layers.Dense(3, name="head"),
         ]
     )
-    promote(model)
+    prepare(model)
     return model
 
 
@@ -72,7 +72,7 @@ def test_the_first_layer_goes_with_all_its_kernels():
             keras.layers.Conv2D(2, 2, name="conv"),
         ]
     )
-    promote(model)
+    prepare(model)
     assert [kernel.path for kernel in Scope(first=False)(model)] == ["conv"]
 
 

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
-from keras_micronets.selection import cluster, prediction_distances, prune2edge
+from keras_micronets.selection import cluster, cluster_labels, prediction_distances
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.clustering import comparison
 
@@ -414,14 +414,14 @@ def test_published_clusters_take_names_for_numbers():
     """Classes 0 and 1 are near, 3 is far: so the code of Prune2Edge groups them."""
     classes = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 1], [3, 3, 3], [3, 3, 2]])
     p = np.eye(4)[classes] * 0.9 + 0.025
-    chosen = prune2edge(p, [0, 0, 0], 2, random_state=0)
+    chosen = cluster_labels(p, [0, 0, 0], 2, random_state=0)
     groups = [set(np.flatnonzero(chosen.labels == k)) for k in (0, 1)]
     assert {0, 1, 2} in groups
     assert {3, 4} in groups
     assert chosen.indices[0] == 0
     assert chosen.indices[1] in (3, 4)
-    first = prune2edge(p, [0, 0, 0], 2, strategy="accuracy_first", random_state=0)
+    first = cluster_labels(p, [0, 0, 0], 2, strategy="accuracy_first", random_state=0)
     np.testing.assert_array_equal(first.indices, [0, 1, 2])
-    assert len(prune2edge(p[[0, 0, 0]], [0, 0, 0], 2).indices) == 1
+    assert len(cluster_labels(p[[0, 0, 0]], [0, 0, 0], 2).indices) == 1
     with pytest.raises(ValueError, match="'accuracy_first'"):
-        prune2edge(p, [0, 0, 0], 2, strategy="best")
+        cluster_labels(p, [0, 0, 0], 2, strategy="best")

@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 from selection_cases import pool
 
-from keras_micronets.selection import (
-    METHODS,
-    Selection,
-    accuracy,
-    top_k,
-    write_report,
-)
+from keras_micronets.selection import METHODS, Selection, accuracy, top_k, write_report
 from keras_micronets.selection.report.words import methods
 
 matplotlib = pytest.importorskip("matplotlib")

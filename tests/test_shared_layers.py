@@ -7,7 +7,7 @@ from keras import layers
 from model_cases import images
 
 from keras_micronets import export_tflite
-from keras_micronets.layers import promote, set_quantizers
+from keras_micronets.layers import prepare, set_quantizers
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 SHAPE = (8, 8, 3)
@@ -97,7 +97,7 @@ def test_a_shared_layer_becomes_a_sound_file(build, tmp_path):
     for variable in model.variables:
         if variable.name in ("bias", "beta", "moving_mean"):
             variable.assign(rng.uniform(-0.3, 0.3, variable.shape))
-    assert not promote(model, quantize=True).floating
+    assert not prepare(model, quantize=True).floating
     set_quantizers(model, True)
     data = images(64, shape=SHAPE)
     for _ in range(3):  # so that the ranges of two calls would differ

@@ -5,7 +5,7 @@ import pytest
 from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite
 from keras_micronets.export.sparse_storage import prefer_sparse
-from keras_micronets.layers import kernels, promote, set_quantizers
+from keras_micronets.layers import kernels, prepare, set_quantizers
 
 pytestmark = pytest.mark.tensorflow
 X = np.random.default_rng(0).normal(size=(64, 128)).astype("float32")
@@ -16,7 +16,7 @@ def dense_model(block):
     inputs = keras.Input((128,))
     x = keras.layers.Dense(64, activation="relu")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(5)(x))
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     mask = np.random.default_rng(0).random((128 // block, 64)) > 0.9
     kernels(model)[0].set_mask(np.repeat(mask, block, axis=0))
     set_quantizers(model, True)

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from model_cases import residual, sequential
 
-from keras_micronets.layers import kernels, promote, sparsity, sparsity_report
+from keras_micronets.layers import kernels, sparsity
+from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers import reports as sparsity_report
 
 
 def test_report_prints_a_row_a_kernel():
     model = residual()
-    promote(model)
+    prepare(model)
     kernels(model)[0].set_mask(np.zeros(kernels(model)[0].mask.shape, bool))
     report = sparsity_report(model)
     assert report.sparsity == pytest.approx(sparsity(model))

@@ -23,12 +23,12 @@ from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
     KernelQuantizer,
     kernels,
-    promote,
     quantized_share,
     set_quantizers,
     strip,
 )
-from keras_micronets.layers.quantizers import quantizers
+from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers.quantization import quantizers
 
 pytestmark = pytest.mark.tensorflow
 
@@ -38,7 +38,7 @@ INTEGERS |= {"SOFTMAX", "RESHAPE", "MAX_POOL_2D"}
 
 def learned(model, x=None, sparsity=0.5):
     """Promote, prune at random and learn the ranges."""
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     rng = np.random.default_rng(0)
     for kernel in kernels(model):
         kernel.set_mask(rng.random(kernel.mask.shape) >= sparsity)
@@ -110,7 +110,7 @@ def test_representative_data(make, path):
 
 def test_representative_data_with_masks_but_no_ranges(path):
     model = residual()
-    promote(model)
+    prepare(model)
     kernel = kernels(model)[0]
     kernel.set_mask(np.zeros(kernel.mask.shape, bool))
     report = export_tflite(model, path, representative_data=images(64))
@@ -242,7 +242,7 @@ def test_several_inputs_and_outputs(kind, quantization, tolerance, path):
 
 def test_several_inputs_and_outputs_with_learned_ranges(path):
     model = two_by_two()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     model(list(two_arrays().values()), training=True)
     for data in (None, two_arrays()):
@@ -543,7 +543,7 @@ def test_biases_that_overflow(path):
 
 def test_ranges_that_saw_no_data(path):
     model = residual()
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     with pytest.raises(ValueError, match="has seen no data"):
         export_tflite(model, path)
@@ -575,7 +575,7 @@ def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
     model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
     model.fit(x, y, epochs=epochs[0], verbose=0)
-    promote(model, quantize=True)
+    prepare(model, quantize=True)
     set_quantizers(model, True)
     model.fit(x, y, epochs=epochs[1], verbose=0)
     return model.evaluate(x_test, y_test, verbose=0)[1]

@@ -267,7 +267,7 @@ def test_checkpoints_load_as_they_are(tmp_path, suffix, listed):
             loaded = keras.saving.load_model(path)
         else:
             loaded = dense_model(seed=1)
-            layers.promote(loaded)
+            layers.prepare(loaded)
             loaded.load_weights(path)
         for name, mask in masks(loaded).items():
             np.testing.assert_array_equal(mask, expected[name])
@@ -423,7 +423,7 @@ def test_a_model_that_is_not_built_is_refused():
 
 def test_pruning_in_a_loop_of_ones_own():
     model = dense_model()
-    layers.promote(model)
+    layers.prepare(model)
     prune(model, 0.5)
     assert_target_met(model, 0.5)
     before = masks(model)
@@ -437,7 +437,7 @@ def test_pruning_in_a_loop_of_ones_own():
 def test_the_smallest_weights_go():
     model = dense_model()
     weights = model.layers[0].kernel.numpy()
-    layers.promote(model)
+    layers.prepare(model)
     prune(model, 0.25)
     mask = masks(model)["hidden"]
     assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
@@ -523,7 +523,7 @@ def test_patterns_lie_along_the_inputs_of_every_layer():
             keras.layers.EinsumDense("abc,cde->abde", (None, 2, 3)),
         ]
     )
-    layers.promote(model)
+    layers.prepare(model)
     chosen = Scope(without=keras.layers.DepthwiseConv2D)
     prune(model, 0.5, pattern=NofM(2, 4), scope=chosen)
     for kernel in chosen(model):
@@ -560,7 +560,7 @@ def test_a_layer_that_is_left_out_stays_dense():
 
 def test_what_changes_the_loss_least_goes():
     model = compiled(dense_model())
-    layers.promote(model)
+    layers.prepare(model)
     gradients = layers.kernel_gradients(model, *data())
     weights = [kernel.weights for kernel in layers.kernels(model)]
     prune(model, 0.5, criterion="taylor", gradients=gradients)
@@ -573,7 +573,7 @@ def test_what_changes_the_loss_least_goes():
 
 def test_gradients_reach_the_kernels_of_a_scope():
     model = compiled(dense_model())
-    layers.promote(model)
+    layers.prepare(model)
     gradients = [np.zeros((8, 16)), np.arange(48.0).reshape(16, 3)]
 
     def slope(weights, gradients):
@@ -588,7 +588,7 @@ def test_gradients_reach_the_kernels_of_a_scope():
 
 def test_movement_sums_over_calls():
     model = compiled(dense_model())
-    layers.promote(model)
+    layers.prepare(model)
     weights = [kernel.weights for kernel in layers.kernels(model)]
     rng = np.random.default_rng(0)
     first, second = ([rng.normal(size=w.shape) for w in weights] for _ in range(2))
@@ -625,7 +625,7 @@ def test_a_criterion_and_an_allocation_of_ones_own():
         criterion=lambda weights, gradients: weights,
         allocation=lambda scores, sparsity: [64, 0],
     )
-    layers.promote(model)
+    layers.prepare(model)
     before = layers.kernels(model)[0].weights
     pruning.set_params({"epochs": 1, "steps": 10, "verbose": 0})
     pruning.set_model(model)
@@ -649,6 +649,6 @@ def test_random_masks_depend_on_the_seed():
 
 def test_a_sparsity_that_cannot_be_is_refused():
     model = dense_model()
-    layers.promote(model)
+    layers.prepare(model)
     with pytest.raises(ValueError, match=r"sparsity=1\.0"):
         prune(model, 1.0)

@@ -1,11 +1,11 @@
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.progress_callback import ProgressCallback
+from keras_micronets.callbacks.base import ProgressCallback
 from keras_micronets.channels.cut import cut_by_graph
+from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
-from keras_micronets.channels.planning.planner import Planner
-from keras_micronets.channels.utilities import GroupNorm
+from keras_micronets.channels.planner import Planner
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -105,7 +105,7 @@ class ChannelPruning(ProgressCallback):
     def set_model(self, model):
         super().set_model(model)
         self._check()
-        layers.promote(model).warn()
+        layers.prepare(model).warn()
         self._planner = Planner(
             model,
             allocation=self.allocation,

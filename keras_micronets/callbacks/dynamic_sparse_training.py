@@ -2,12 +2,12 @@ from math import cos, pi
 
 import numpy as np
 
-from keras_micronets.callbacks.dynamic_sparsity import (
+from keras_micronets.callbacks.base import SparsityCallback
+from keras_micronets.callbacks.pruning import (
+    chosen_kernels,
     drop_and_regrow,
     sparsify_at_random,
 )
-from keras_micronets.callbacks.pruning import chosen_kernels
-from keras_micronets.callbacks.sparsity_callback import SparsityCallback
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation
 

@@ -1,8 +1,8 @@
 from keras_micronets import layers
-from keras_micronets.callbacks.progress_callback import ProgressCallback
+from keras_micronets.callbacks.base import ProgressCallback
 from keras_micronets.layers import QuantizationScheme
 from keras_micronets.layers.optimizer_slots import adopt_variables
-from keras_micronets.ranges import MovingAverage, Ranges
+from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 
 
 class QuantizationAwareTraining(ProgressCallback):
@@ -21,13 +21,13 @@ class QuantizationAwareTraining(ProgressCallback):
     Args:
         start: Float in [0, 1), the progress at which quantisation begins; where that
             is between two epochs, it begins with the second. Defaults to `0.0`.
-        ranges: How ranges are found: a value of `keras_micronets.ranges`; `None` for
-            `MovingAverage()`. Defaults to `None`.
+        observer: How ranges are found, a value of `keras_micronets.observers`. `None`
+            for `MovingAverage()`. Defaults to `None`.
         kernel_bits: Integer from 2 to 8. A file holds two weights a byte with up to 4
             bits, one with more; with 3, 5, 6 or 7 they are rounded once more, to 4 or
             8. `Conv2DTranspose` has 8 instead of 4. Defaults to `8`.
         activation_bits: Integer from 2 to 8, simulated: files have 8. Defaults to `8`.
-        freeze_ranges: Float in [`start`, 1], the progress from which ranges stay;
+        freeze_observers: Float in [`start`, 1], the progress from which ranges stay;
             `None` for never. Defaults to `None`.
         freeze_batch_norm: Float in [0, 1], the progress from which batch
             normalisation computes with its moving statistics, as the device does,
@@ -42,7 +42,7 @@ class QuantizationAwareTraining(ProgressCallback):
 
     ```python
     qat = keras_micronets.callbacks.QuantizationAwareTraining(
-        start=0.5, freeze_ranges=0.9, freeze_batch_norm=0.8
+        start=0.5, freeze_observers=0.9, freeze_batch_norm=0.8
     )
     model.fit(x, y, epochs=20, callbacks=[qat])
     keras_micronets.export_tflite(model, "model.tflite")
@@ -56,18 +56,18 @@ class QuantizationAwareTraining(ProgressCallback):
         self,
         start: float = 0.0,
         *,
-        ranges: Ranges | None = None,
+        observer: Observer | None = None,
         kernel_bits: int = 8,
         activation_bits: int = 8,
-        freeze_ranges: float | None = None,
+        freeze_observers: float | None = None,
         freeze_batch_norm: float | None = None,
     ):
         super().__init__()
         self.start = start
-        self.ranges = ranges
+        self.observer = observer
         self.kernel_bits = kernel_bits
         self.activation_bits = activation_bits
-        self.freeze_ranges = freeze_ranges
+        self.freeze_observers = freeze_observers
         self.freeze_batch_norm = freeze_batch_norm
 
     def set_model(self, model):
@@ -77,13 +77,13 @@ class QuantizationAwareTraining(ProgressCallback):
                 "Expected `start` in [0, 1), a fraction of the run. "
                 f"Received: start={self.start}."
             )
-        _check_moment("freeze_ranges", self.freeze_ranges, self.start)
+        _check_moment("freeze_observers", self.freeze_observers, self.start)
         _check_moment("freeze_batch_norm", self.freeze_batch_norm, 0.0)
         scheme = QuantizationScheme(
-            self.ranges or MovingAverage(), self.kernel_bits, self.activation_bits
+            self.observer or MovingAverage(), self.kernel_bits, self.activation_bits
         )
         n_trained = len(model.trainable_variables)
-        layers.promote(model, quantize=scheme).warn()
+        layers.prepare(model, quantize=scheme).warn()
         if len(model.trainable_variables) > n_trained:
             adopt_variables(model)
 
@@ -102,11 +102,11 @@ class QuantizationAwareTraining(ProgressCallback):
             layers.set_quantizers(self.model, True)
             self._is_on = True
         held = {
-            "ranges": _is_past(self.freeze_ranges, progress),
+            "observers": _is_past(self.freeze_observers, progress),
             "statistics": _is_past(self.freeze_batch_norm, progress),
         }
         if held != self._held:
-            layers.hold(self.model, **held)
+            layers.freeze(self.model, **held)
             self._held = held
 
     def on_epoch_end(self, epoch, logs=None):
@@ -114,7 +114,7 @@ class QuantizationAwareTraining(ProgressCallback):
             logs["quantized"] = layers.quantized_share(self.model)
 
     def on_train_end(self, logs=None):
-        layers.hold(self.model)
+        layers.freeze(self.model)
 
 
 def _is_past(moment, progress):

@@ -1,5 +1,5 @@
+from keras_micronets.callbacks.base import SparsityCallback
 from keras_micronets.callbacks.pruning import prune
-from keras_micronets.callbacks.sparsity_callback import SparsityCallback
 from keras_micronets.schedules import as_schedule
 from keras_micronets.sparsity import as_allocation, as_criterion, needs_gradients
 
@@ -7,7 +7,7 @@ from keras_micronets.sparsity import as_allocation, as_criterion, needs_gradient
 class WeightPruning(SparsityCallback):
     """Remove weights of a model while it trains.
 
-    The layers that have kernels are promoted in place when `fit` begins. From
+    The layers that have kernels are prepared in place when `fit` begins. From
     then on their masks follow the schedule; the forward pass is sparse at every
     moment, and so is every file that is saved. Sparsity never falls: in a second
     `fit`, or one that resumes, the larger of the schedule and what is there holds.

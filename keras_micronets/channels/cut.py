@@ -7,12 +7,8 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.planning import Plan
-from keras_micronets.layers.clone import (
-    as_not_compiled,
-    plain_copy,
-    plain_variables,
-)
+from keras_micronets.channels.plans import Plan
+from keras_micronets.layers.clone import as_not_compiled, plain_copy, plain_variables
 from keras_micronets.layers.optimizer_slots import copy_slots
 
 
@@ -25,7 +21,7 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
     has of the channels that stay.
 
     Args:
-        model: A built functional or sequential model, promoted or not; it is left as
+        model: A built functional or sequential model, prepared or not; it is left as
             it is.
         plan: A `Plan` of this model or of one of the same layers.
 

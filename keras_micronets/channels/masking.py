@@ -1,27 +1,27 @@
-"""Channels that a promoted model has, but does not use."""
+"""Channels that a prepared model has, but does not use."""
 
 from collections import defaultdict
 
 import keras
 import numpy as np
 
+from keras_micronets.channels.counts import Counts
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.graph import ChannelGraph, Node, channel_graph
-from keras_micronets.channels.planning import Plan
-from keras_micronets.channels.planning.counts import Counts
-from keras_micronets.channels.planning.planner import describe
-from keras_micronets.layers.kernel import Kernel, kernels
+from keras_micronets.channels.planner import describe
+from keras_micronets.channels.plans import Plan
+from keras_micronets.layers.kernels import Kernel, kernels
 
 
 def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
-    """Let the kernels of a promoted model read only the channels that a plan keeps.
+    """Let the kernels of a prepared model read only the channels that a plan keeps.
 
     The weights are left as they are, so that a channel may come back with them. That
     is all that is needed to predict what the cut model does: what reads nothing of a
     channel, whatever it is, does not depend on it.
 
     Args:
-        model: A promoted model.
+        model: A prepared model.
         graph: Its `ChannelGraph`.
         plan: The `Plan`.
     """
@@ -37,7 +37,7 @@ def compact(model: keras.Model) -> keras.Model:
     """Return a plain Keras model without the channels that no kernel reads.
 
     Args:
-        model: A promoted model that `callbacks.ChannelPruning` has masked.
+        model: A prepared model that `callbacks.ChannelPruning` has masked.
 
     Returns:
         A new Keras model, as `cut` makes it.
@@ -61,7 +61,7 @@ def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
     """Return the plan that keeps the channels that some kernel of a model reads.
 
     Args:
-        model: A promoted model.
+        model: A prepared model.
         graph: Its `ChannelGraph`.
     """
     readers = _readers(model, graph)

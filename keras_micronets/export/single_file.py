@@ -11,10 +11,7 @@ from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.export.bundle_member import BundleMember
-from keras_micronets.export.combination_graph import (
-    add_combination,
-    add_probabilities,
-)
+from keras_micronets.export.combination_graph import add_combination, add_probabilities
 from keras_micronets.export.mergeable import check_mergeable, input_tensor
 from keras_micronets.export.tflite_graph import TFLiteGraph
 from keras_micronets.export.tflite_path import check_path, write_file

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_micronets.edge.bundle.files import BundleFiles
 from keras_micronets.edge.bundle.manifest import Manifest
-from keras_micronets.layers import clone, kernels, promote
+from keras_micronets.layers import clone, kernels, prepare
 
 _LEVELS = 127
 _FLATBUFFER_BYTES = 2500  # the operations and scales of a small net's file
@@ -40,11 +40,11 @@ def estimate_int8_gzip_size(model: keras.Model) -> int:
     and every other trainable weight as four bytes.
 
     Args:
-        model: A built model; a plain one is promoted for that, as a copy.
+        model: A built model; a plain one is prepared for that, as a copy.
     """
     if not kernels(model):
         model = clone(model)
-        promote(model)
+        prepare(model)
     handles = kernels(model)
     rounded = [_round(kernel.weights * kernel.mask) for kernel in handles]
     trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)

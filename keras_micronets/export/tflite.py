@@ -4,11 +4,14 @@ import warnings
 import keras
 
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
-from keras_micronets.export.elsewhere import check_converter, make_file_elsewhere
 from keras_micronets.export.file import make_file
 from keras_micronets.export.graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
+from keras_micronets.export.subprocess_converter import (
+    check_converter,
+    make_file_in_subprocess,
+)
 from keras_micronets.export.tflite_path import check_path, write_file
 from keras_micronets.export.weights import check_weights
 from keras_micronets.layers import quantized_share
@@ -38,7 +41,7 @@ def export_tflite(
     as TensorFlow computes it.
 
     Args:
-        model: A built Keras model, plain or promoted, with any number of
+        model: A built Keras model, plain or prepared, with any number of
             inputs and outputs. The file has them in the order of
             `model.inputs` and `model.outputs`.
         path: Where to write; must end in `.tflite`. An older file is replaced.
@@ -93,7 +96,11 @@ def export_tflite(
     check_weights(model, quantization)
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)
-    make = make_file if keras.backend.backend() == "tensorflow" else make_file_elsewhere
+    make = (
+        make_file
+        if keras.backend.backend() == "tensorflow"
+        else make_file_in_subprocess
+    )
     with full_precision(model):
         content, report = make(
             model,

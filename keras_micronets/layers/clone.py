@@ -5,23 +5,23 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.kernel import kernels
-from keras_micronets.layers.quantizers import quantized_share
+from keras_micronets.layers.kernels import kernels
+from keras_micronets.layers.micro.micro_layer import MicroLayer
+from keras_micronets.layers.micro.registry import is_micro_layer, plain_class
+from keras_micronets.layers.quantization import quantized_share
 from keras_micronets.layers.state import State
-from keras_micronets.layers.twin import Twin
-from keras_micronets.layers.twins import is_twin, plain_class
 
 
 def strip(model: keras.Model) -> keras.Model:
-    """Return a plain Keras copy of a promoted model, with its zeros baked in.
+    """Return a plain Keras copy of a prepared model, with its zeros baked in.
 
-    The copy has the layers and names that the model had before promotion, none
+    The copy has the layers and names that the model had before preparation, none
     of this package's classes, and is not compiled. Masked weights are zero; fake
     quantisers are gone, and the weights are the raw ones. Keras may name input
     layers anew that had no name of their own.
 
     Args:
-        model: A built Keras model, promoted or not. A subclassed model needs a
+        model: A built Keras model, prepared or not. A subclassed model needs a
             `get_config` that its constructor accepts, as for saving.
 
     Returns:
@@ -56,10 +56,10 @@ def _copied(variable):
 
 
 def clone(model: keras.Model) -> keras.Model:
-    """Return a copy of a promoted model that is neither compiled nor shared.
+    """Return a copy of a prepared model that is neither compiled nor shared.
 
     Args:
-        model: A built Keras model, promoted or not. A subclassed model needs a
+        model: A built Keras model, prepared or not. A subclassed model needs a
             `get_config` that its constructor accepts, as for saving.
 
     Returns:
@@ -69,7 +69,9 @@ def clone(model: keras.Model) -> keras.Model:
     targets = [layer for layer in _layers(copy) if not isinstance(layer, State)]
     sources = [layer for layer in _layers(model) if not isinstance(layer, State)]
     for target, source in zip(targets, sources, strict=True):
-        if is_twin(source) and not is_twin(target):  # a subclassed model made it
+        if is_micro_layer(source) and not is_micro_layer(
+            target
+        ):  # a subclassed model made it
             target.__class__ = type(source)
             target.quantizers, target.scheme = (), source.scheme
             target.extend(source.quantizers)
@@ -107,7 +109,7 @@ def as_not_compiled(model: keras.Model):
 def plain_copy(layer: keras.Layer, **changed) -> keras.Layer:
     """Return a new plain layer of the same configuration, but for what is changed."""
     config = layer.get_config()
-    if is_twin(layer):
+    if is_micro_layer(layer):
         del config["quantizers"], config["scheme"]
     return plain_class(layer).from_config(config | changed)
 
@@ -119,7 +121,7 @@ def _same_copy(layer):
 def _state_pairs(targets, sources):
     """Pair the state of twins by name: its order depends on how they came about."""
     for target, source in zip(targets, sources, strict=True):
-        if isinstance(source, Twin):
+        if isinstance(source, MicroLayer):
             for name, state in source.states().items():
                 yield from zip(
                     target.states()[name].variables, state.variables, strict=True

@@ -1,10 +1,147 @@
+"""Gradients of a model's kernels as one function a backend, compiled and kept."""
+
+import inspect
+import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
+
 import keras
 import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.gradient_functions import gradient_function
-from keras_micronets.layers.kernel import kernels
+from keras_micronets.layers.kernels import kernels
+from keras_micronets.layers.quantization import quantizers
+
+_kept = weakref.WeakKeyDictionary()
+
+
+def gradient_function(model: keras.Model) -> Callable:
+    """Return the function that takes the gradients, as long as its trace holds.
+
+    It holds until the model is compiled or prepared anew. The functions refer to
+    their models weakly, so that none is kept alive by its own.
+
+    Args:
+        model: A compiled and prepared model.
+
+    Returns:
+        A function of a batch, a tuple of tensors `(x, y, sample_weight)`, and of a
+        factor of the loss that returns tensors, one a kernel.
+    """
+    make = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    make = make[keras.backend.backend()]
+    reference = weakref.ref(model)
+    if any(quantizer.frozen is not None for quantizer in quantizers(model)):
+        return _settled(make(reference))
+    loss = _keras_private.compiled_loss(model)
+    variables = [id(variable) for variable in model.variables]
+    known = _kept.get(model)
+    if known is None or known[0]() is not loss or known[1] != variables:
+        compiled = (lambda: None) if loss is None else weakref.ref(loss)
+        _kept[model] = known = compiled, variables, _settled(make(reference))
+    return known[2]
+
+
+def _settled(function):
+    """Make the variables that a loss of several outputs asks for when first traced."""
+
+    def call(batch, scale):
+        gradients = function(batch, scale)
+        with keras.StatelessScope():
+            pass  # Keras initialises at its end what was asked for
+        return gradients
+
+    return call
+
+
+def _zeros(model):
+    shapes = [kernel.layer.raw(kernel.name).shape for kernel in kernels(model)]
+    return [ops.zeros(shape, "float32") for shape in shapes]
+
+
+def _values(model):
+    return [variable.value for variable in model.variables]
+
+
+def _loss(model, probes, batch, scale, values):
+    """Return the loss of a training step, with probes added to the kernels."""
+    x, y, sample_weight = batch
+    state = zip(model.variables, values, strict=True)
+    scope = keras.StatelessScope(state, collect_losses=True, initialize_variables=False)
+    with scope, _probed(model, probes):
+        arguments = {
+            "x": x,
+            "y": y,
+            "y_pred": model(x, training=True),
+            "sample_weight": sample_weight,
+        }
+        if "training" in inspect.signature(model.compute_loss).parameters:
+            arguments["training"] = True
+        return ops.cast(model.compute_loss(**arguments), "float32") * scale
+
+
+@contextmanager
+def _probed(model, probes):
+    """Let each twin add a tensor to its kernel, before the fake quantiser."""
+    handles = kernels(model)
+    added = {
+        (handle.layer, handle.name): probe
+        for handle, probe in zip(handles, probes, strict=True)
+    }
+    for layer in {handle.layer for handle in handles}:
+        layer.probe = lambda name, kernel, layer=layer: ops.add(
+            kernel, ops.cast(added[layer, name], kernel.dtype)
+        )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.layer.probe = None
+
+
+def _tensorflow(model):
+    import tensorflow as tf
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def gradients(batch, scale):
+        probes = _zeros(model())
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(probes)
+            loss = _loss(model(), probes, batch, scale, _values(model()))
+        return tape.gradient(loss, probes, unconnected_gradients="zero")
+
+    return lambda batch, scale: gradients(batch, tf.constant(scale, "float32"))
+
+
+def _jax(model):
+    import jax
+
+    @jax.jit
+    def gradients(values, batch, scale):
+        def loss(probes):
+            return _loss(model(), probes, batch, scale, values)
+
+        return jax.grad(loss)(_zeros(model()))
+
+    return lambda batch, scale: gradients(_values(model()), batch, scale)
+
+
+def _torch(model):
+    import torch
+
+    def gradients(batch, scale):
+        devices = range(torch.cuda.device_count())
+        # Dropout without a seed draws from PyTorch's own generators.
+        with torch.enable_grad(), torch.random.fork_rng(devices):
+            probes = [probe.requires_grad_() for probe in _zeros(model())]
+            loss = _loss(model(), probes, batch, scale, _values(model()))
+            return torch.autograd.grad(
+                loss, probes, allow_unused=True, materialize_grads=True
+            )
+
+    return gradients
+
 
 # Where float16 gradients begin, as Keras's loss scale does, before it is lowered.
 FLOAT16_SCALE = 2.0**15
@@ -26,7 +163,7 @@ def kernel_gradients(
     between calls, and adds nothing to the compiled training step.
 
     Args:
-        model: A compiled and promoted model.
+        model: A compiled and prepared model.
         x: Batch of inputs: an array, a tensor or a structure of them.
         y: Batch of targets, likewise. Defaults to `None`.
         sample_weight: Array of shape `(batch,)`. Defaults to `None`.
@@ -41,7 +178,7 @@ def kernel_gradients(
 
     ```python
     model.compile("adam", "mse")
-    keras_micronets.layers.promote(model)
+    keras_micronets.layers.prepare(model)
     gradients = keras_micronets.layers.kernel_gradients(model, x[:128], y[:128])
     ```
 
@@ -67,8 +204,8 @@ def _check(model):
         )
     if not kernels(model):
         raise ValueError(
-            "Expected a promoted model, with kernels that have masks. Received: "
-            f"{model.name!r}. Call `keras_micronets.layers.promote(model)` first."
+            "Expected a prepared model, with kernels that have masks. Received: "
+            f"{model.name!r}. Call `keras_micronets.layers.prepare(model)` first."
         )
 
 

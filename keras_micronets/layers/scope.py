@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_micronets.layers.kernel import Kernel, kernels
+from keras_micronets.layers.kernels import Kernel, kernels
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scope:
         """Return the handles of the kernels that are chosen.
 
         Args:
-            model: A model that `layers.promote` was called on.
+            model: A model that `layers.prepare` was called on.
 
         Raises:
             TypeError: If a matcher is none of these.

@@ -26,7 +26,7 @@ from keras_micronets.learners.predictions import (
     check_same_classes,
     predict_all,
 )
-from keras_micronets.learners.quantization import (
+from keras_micronets.learners.quantize import (
     check_keras,
     check_made_from,
     quantize_learner,

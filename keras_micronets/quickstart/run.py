@@ -13,9 +13,9 @@ from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.edge.tensors import softmax
-from keras_micronets.ensemble import EnsemblePruner
+from keras_micronets.ensemble.pruner import EnsemblePruner
 from keras_micronets.export import export_tflite, zip_bytes
-from keras_micronets.export.elsewhere import check_converter
+from keras_micronets.export.subprocess_converter import check_converter
 from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart.problem import Problem
 from keras_micronets.quickstart.result import QuickstartResult

@@ -7,7 +7,7 @@ from keras_micronets.selection.choosing.by_name import METHODS, as_method
 from keras_micronets.selection.choosing.choice import Choice
 from keras_micronets.selection.choosing.within_budget import within_budget
 from keras_micronets.selection.clustering.cluster import cluster
-from keras_micronets.selection.clustering.published import prune2edge
+from keras_micronets.selection.clustering.cluster_labels import cluster_labels
 from keras_micronets.selection.combination import as_combined
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.diversity import disagreement
@@ -80,6 +80,7 @@ __all__ = [
     "check_probabilities",
     "choose_early_exit",
     "cluster",
+    "cluster_labels",
     "combine",
     "complementariness",
     "disagreement",
@@ -105,7 +106,6 @@ __all__ = [
     "plot_reliability",
     "prediction_distances",
     "prediction_map",
-    "prune2edge",
     "random_k",
     "reduced_error",
     "scores_by_members",

@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph.node import Node, Products
-from keras_micronets.channels.graph.walk import Walk
-from keras_micronets.layers.kernel import kernels
+from keras_micronets.channels.graph.trace import Walk
+from keras_micronets.layers.kernels import kernels
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
     What is not understood keeps its size, with everything that depends on it.
 
     Args:
-        model: A built functional or sequential model, promoted or not.
+        model: A built functional or sequential model, prepared or not.
 
     Raises:
         ValueError: If the model is subclassed, so that it has no graph to read.
@@ -127,7 +127,7 @@ def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
     """Return the graph with those channels frozen that masks can't leave out.
 
     Args:
-        model: A promoted model.
+        model: A prepared model.
         graph: Its `ChannelGraph`.
     """
     raw = {id(kernel.layer.raw(kernel.name)) for kernel in kernels(model)}

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_micronets.channels.graph.flow import Flow, described
+from keras_micronets.channels.graph.node import Flow, described
 
 MAGNITUDES = (0.1, 1.0, 30.0)
 UNKNOWN_LENGTH, BATCH = 8, 2

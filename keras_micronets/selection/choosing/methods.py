@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from keras_micronets.selection.clustering.cluster import cluster
-from keras_micronets.selection.clustering.published import prune2edge
+from keras_micronets.selection.clustering.cluster_labels import cluster_labels
 from keras_micronets.selection.ordering.contributions import epic, mdep
 from keras_micronets.selection.ordering.controls import random_k, top_k
 from keras_micronets.selection.ordering.drep import drep
@@ -43,7 +43,7 @@ SINGLE: dict[str, Method] = {
     "cluster on double_fault": partial(
         cluster, distances="double_fault", representative="farthest"
     ),
-    "prune2edge": prune2edge,
+    "prune2edge": cluster_labels,
 }
 
 

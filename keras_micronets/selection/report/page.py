@@ -15,10 +15,7 @@ from keras_micronets.selection.report import tables, words
 from keras_micronets.selection.report.member_scores import mean_of
 from keras_micronets.selection.report.page_pictures import Picture, pictures
 from keras_micronets.selection.report.report import SelectionReport
-from keras_micronets.selection.report.reporting import (
-    measures,
-    selection_report,
-)
+from keras_micronets.selection.report.reporting import measures, selection_report
 from keras_micronets.selection.report.svg import as_svg
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import as_labels, check_probabilities

@@ -1,0 +1,1 @@
+"""Many learners out of one `fit`, a training cycle each."""

@@ -1,0 +1,132 @@
+"""Which channels to keep: scores, budgets, and the plan that comes of them."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_micronets.channels.counts import KINDS, Counts
+from keras_micronets.channels.graph import ChannelGraph
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """What a plan makes of one layer; each pair is before and after.
+
+    Attributes:
+        layer: Its name.
+        channels: How many channels it makes, or has where it makes none.
+        params: Parameters.
+        macs: Multiply-accumulates for one sample.
+    """
+
+    layer: str
+    channels: tuple[int, int]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which channels of a model to keep; it prints as a table.
+
+    Nothing is done by making one: `keras_micronets.channels.cut` does it.
+
+    Attributes:
+        kept: Dictionary from the name of a group of channels to the tuple of those that
+            stay, counted from 0. Groups that it does not name stay whole.
+        rows: A `PlanRow` for each layer that changes or multiplies.
+        params, macs: Parameters and multiply-accumulates of the whole model, before
+            and after.
+        frozen: Dictionary from the name of a group that can't be cut to the reason.
+        notes: Tuple of strings, what the budgets did not come to.
+    """
+
+    kept: Mapping[str, tuple[int, ...]]
+    rows: tuple[PlanRow, ...]
+    params: tuple[int, int]
+    macs: tuple[int, int]
+    frozen: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def kept_channels(self, graph: ChannelGraph) -> np.ndarray:
+        """Return for each channel number of a graph whether it stays.
+
+        Args:
+            graph: The `ChannelGraph` of the plan's model, or of one of the same layers.
+
+        Raises:
+            ValueError: If it is another model's.
+        """
+        groups = {group.name: group for group in graph.groups}
+        keep = np.ones(graph.n_channels, bool)
+        for name, kept in self.kept.items():
+            group = groups.get(name)
+            if problem := _misfit(group, kept):
+                raise ValueError(
+                    "Expected a plan of this model, or of one of the same layers. "
+                    f"Received one for channels of {name!r}, which {problem}."
+                )
+            keep[group.channels] = False
+            keep[group.channels[list(kept)]] = True
+        return keep
+
+    def __str__(self):
+        title = f"{'layer':<28}{'channels':>15}{'parameters':>25}{'MACs':>29}"
+        lines = [title, *(_line(row.layer, row) for row in self.rows)]
+        lines.append(_line("all", PlanRow("all", (0, 0), self.params, self.macs)))
+        lines += [f"{name} stays as it is: {why}" for name, why in self.frozen.items()]
+        return "\n".join([*lines, *self.notes])
+
+
+def _misfit(group, kept):
+    if group is None:
+        return "are not there"
+    if max(kept, default=0) >= len(group.channels):
+        return "are fewer here"
+    return group.reason and f"can't be cut here: {group.reason}"
+
+
+def _line(name, row):
+    channels = "" if row.channels == (0, 0) else _pair(row.channels, 6)
+    params, macs = _pair(row.params, 11), _pair(row.macs, 13)
+    return f"{name:<28}{channels:>15}{params:>25}{macs:>29}"
+
+
+def _pair(pair, width):
+    return f"{pair[0]:>{width},} > {pair[1]:>{width},}"
+
+
+def rows_of(
+    graph: ChannelGraph, counts: Counts, kept: np.ndarray
+) -> tuple[PlanRow, ...]:
+    """Return what becomes of each layer that has channels and weights.
+
+    Args:
+        graph: The model's `ChannelGraph`.
+        counts: Its `Counts`.
+        kept: Integer array `(groups,)`, how many channels of each group are kept.
+    """
+    both = (counts.full, kept)
+    found = {kind: [counts.by_variable(kind, n) for n in both] for kind in KINDS}
+    nodes = defaultdict(list)
+    for index, node in enumerate(graph.nodes):
+        if node.weight is not None:
+            nodes[node.layer].append(index)
+    rows = []
+    for layer, own in nodes.items():
+        weights = {id(graph.nodes[index].weight) for index in own}
+        weights |= {id(variable) for variable in layer.weights}
+        at = [counts.variables[key] for key in weights if key in counts.variables]
+        pairs = [tuple(round(n[at].sum()) for n in found[kind]) for kind in KINDS]
+        shown = _shown(graph, own)
+        channels = tuple(round(counts.lengths(n)[shown]) for n in both)
+        rows.append(PlanRow(layer.name, channels, *pairs))
+    return tuple(rows)
+
+
+def _shown(graph, indices):
+    """The axis that a layer makes, or else its first."""
+    made = (i for i in indices if graph.nodes[i].role == "makes")
+    return next(made, indices[0])

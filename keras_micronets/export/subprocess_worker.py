@@ -1,0 +1,66 @@
+"""Make a file in a process of its own, where Keras runs on TensorFlow.
+
+Run as `python -m keras_micronets.export.subprocess_worker FOLDER`. The folder holds the
+model, the samples and what is asked for; the file and the report about it, or what was
+wrong, are written beside them.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_micronets.export.file import make_file
+from keras_micronets.export.graph import with_graph
+from keras_micronets.layers import quantized_share
+
+
+def main(folder: Path) -> None:
+    """Do what the folder asks for."""
+    job = json.loads((folder / "job.json").read_text())
+    try:
+        model = with_graph(_load(folder / "model.keras", job))
+        samples = _read_samples(folder / "samples.npz")
+        content, report = make_file(model, "", samples=samples, **job["options"])
+    except ValueError as error:
+        answer = {"error": str(error)}
+    else:
+        (folder / "model.tflite").write_bytes(content)
+        outputs = [vars(parity) for parity in report.outputs]
+        answer = {"report": {**vars(report), "outputs": outputs}}
+    (folder / "answer.json").write_text(json.dumps(answer))
+
+
+def _load(path, job):
+    for name in job["modules"]:
+        importlib.import_module(name)
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "Expected a model that another process can load, for the converter needs "
+            "Keras on TensorFlow: register your own classes, with "
+            "`keras.saving.register_keras_serializable`, in a module to import. "
+            f"Received: {job['name']!r} with {job['own'] or str(error)[:300]}."
+        ) from error
+    if quantized_share(model) != job["quantized_share"]:
+        raise ValueError(
+            "Expected a sequential or functional model: Keras rebuilds a subclassed "
+            f"one without its quantisers. Received: {job['name']!r}. Train and export "
+            "it in a process started with KERAS_BACKEND=tensorflow."
+        )
+    return model
+
+
+def _read_samples(path):
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,1 +1,0 @@
-"""What a device computes, in integers: LiteRT with XNNPACK."""

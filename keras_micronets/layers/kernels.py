@@ -1,0 +1,107 @@
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.layout import Layout, layout_of
+from keras_micronets.layers.micro.kernel_layers import MicroKernelLayer
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A handle on one kernel of one twin: its raw weights and its mask.
+
+    Attributes:
+        layer: The twin.
+        name: Name of the kernel within the layer, as `"kernel"`.
+    """
+
+    layer: MicroKernelLayer
+    name: str
+
+    @property
+    def path(self) -> str:
+        """The layer's name, and the kernel's where the layer has several."""
+        several = len(self.layer.kernel_names) > 1
+        return f"{self.layer.name}/{self.name}" if several else self.layer.name
+
+    @property
+    def layout(self) -> Layout:
+        """How an array of the kernel's shape is brought to `(..., inputs, outputs)`."""
+        return layout_of(self.layer, self.name)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return int(np.prod(self.layer.raw(self.name).shape))
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The raw weights."""
+        return ops.convert_to_numpy(self.layer.raw(self.name))
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask, `True` where a weight is kept."""
+        return ops.convert_to_numpy(self._mask.mask)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of weights that the mask removes."""
+        return 1.0 - int(np.count_nonzero(self.mask)) / self.size
+
+    def set_mask(self, mask: np.ndarray) -> None:
+        """Set the mask, and write zeros where it removes.
+
+        Args:
+            mask: Boolean array of the kernel's shape.
+        """
+        self.assign_mask(mask)
+        self.write_zeros()
+
+    def assign_mask(self, mask: np.ndarray) -> None:
+        """Set the mask, and leave the raw weights, so that they may come back.
+
+        Args:
+            mask: Boolean array of the kernel's shape.
+        """
+        self._mask.mask.assign(mask)
+
+    def write_zeros(self) -> None:
+        """Write zeros into the raw weights that the mask removes."""
+        raw = self.layer.raw(self.name)
+        mask, weights = map(ops.convert_to_tensor, (self._mask.mask, raw))
+        raw.assign(ops.where(mask, weights, 0.0))
+
+    @property
+    def _mask(self):
+        return getattr(self.layer, f"{self.name}_mask")
+
+
+def kernels(model: keras.Model) -> list[Kernel]:
+    """Return handles on all kernels of a model's twins, each once.
+
+    Args:
+        model: A prepared model.
+    """
+    twins = dict.fromkeys(
+        layer
+        for layer in _keras_private.flatten_layers(model)
+        if isinstance(layer, MicroKernelLayer)
+    )
+    return [Kernel(twin, name) for twin in twins for name in twin.kernel_names]
+
+
+def sparsity(model: keras.Model) -> float:
+    """Return the share of all maskable weights that a model's masks remove."""
+    handles = kernels(model)
+    removed = sum(handle.size * handle.sparsity for handle in handles)
+    return removed / max(1, sum(handle.size for handle in handles))
+
+
+def write_zeros(model: keras.Model) -> None:
+    """Write zeros into all raw weights of a model that its masks remove."""
+    for kernel in kernels(model):
+        kernel.write_zeros()

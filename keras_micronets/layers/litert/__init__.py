@@ -1,0 +1,1 @@
+"""What LiteRT computes in integers, and how it rounds."""

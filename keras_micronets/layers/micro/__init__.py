@@ -1,0 +1,1 @@
+"""Keras layers and operations that can be pruned and quantised."""

@@ -1,0 +1,369 @@
+"""MicroLayers of the Keras layers that have kernels."""
+
+from contextlib import contextmanager
+
+import keras
+from keras import ops
+
+from keras_micronets.layers.layout import layout_of
+from keras_micronets.layers.litert.accumulator import Sums, half_away, half_up
+from keras_micronets.layers.litert.affine import pointwise
+from keras_micronets.layers.litert.provenance import grid_of, mark, round_to_step
+from keras_micronets.layers.micro.micro_layer import MicroLayer
+from keras_micronets.layers.state import Mask
+
+
+class MicroKernelLayer(MicroLayer):
+    """Mixin: a Keras layer that reads its kernels through masks and quantisers.
+
+    The forward pass computes with `fake_quant(mask * kernel)`. The raw kernel is
+    what trains, and what is saved and loaded.
+
+    Args:
+        quantizers: Names of the tensors that have a fake quantiser: `"kernel"`
+            (every kernel of the layer), `"output"`, `"input_0"`, and
+            `"preactivation"` where the device computes the activation apart. With
+            `"channels"`, a Dense layer's kernel has a scale for each unit. Defaults
+            to `()`.
+
+    While it does not train, a layer rounds its bias to the integers that the device
+    adds, the step of which is that of the input times that of the kernel.
+    """
+
+    kernel_names = ("kernel",)
+    least_bits = 2  # of a kernel that the device has
+    reads_raw = False
+    probe = None  # a function of (name, kernel) while `kernel_gradients` runs
+
+    def build_state(self):
+        for name in self.kernel_names:
+            shape = self.raw(name).shape
+            if not hasattr(self, f"{name}_mask"):
+                mask = Mask(name=f"{name}_mask", dtype=self.dtype_policy)
+                setattr(self, f"{name}_mask", self.build_nested(mask, shape))
+            wanted = "kernel" in self.quantizers
+            if wanted and not hasattr(self, f"{name}_quantizer"):
+                shape = self.to_device(name, ops.zeros(shape)).shape
+                quantizer = self.scheme.kernel_quantizer(
+                    axis=self.quantization_axis(name),
+                    least_bits=self.least_bits,
+                    name=f"{name}_quantizer",
+                    dtype=self.dtype_policy,
+                )
+                setattr(self, f"{name}_quantizer", self.build_nested(quantizer, shape))
+        super().build_state()
+
+    def quantization_axis(self, name):
+        """The axis of a kernel that may have a scale for each index."""
+        return
+
+    def round_twice(self, name):
+        """Return how the device rounds halves, where it rounds the sums twice.
+
+        It does so behind kernels of 4 bits, unless XNNPACK computes them, as it does
+        those of fully connected layers with an even number of inputs.
+        """
+        is_connected = self.quantization_axis(name) is None
+        inputs = layout_of(self, name).shape[-2]
+        return None if is_connected and inputs % 2 == 0 else half_up
+
+    def raw(self, name="kernel"):
+        """Return the variable of a kernel, before mask and quantiser."""
+        with self._reading_raw():
+            return getattr(self, name)
+
+    def masked(self, name="kernel"):
+        """Return a kernel with its mask applied, not quantised."""
+        mask = getattr(self, f"{name}_mask")
+        return mask(ops.convert_to_tensor(self.raw(name)))
+
+    def device_kernel(self, name="kernel"):
+        """Return a kernel as the forward pass reads it, in the device's layout."""
+        kernel = self.masked(name)
+        if self.probe is not None:
+            kernel = self.probe(name, kernel)
+        return self.fake_quantize(name, self.to_device(name, kernel))
+
+    def to_device(self, name, kernel):
+        """Reshape a kernel to the layout in which the device quantises it."""
+        return kernel
+
+    def effective(self, name="kernel"):
+        """Return a kernel as the forward pass reads it, in its own shape."""
+        return ops.reshape(self.device_kernel(name), self.raw(name).shape)
+
+    def linear(self, inputs):
+        """Apply the layer without its bias and activation."""
+        raise NotImplementedError
+
+    def call(self, inputs, training=None):
+        inputs = self.quantize_inputs(inputs)
+        outputs = self.linear(inputs)
+        sums = self.sums(inputs)
+        if self.bias is not None:
+            bias = self.bias
+            if sums is not None and not training:
+                bias = round_to_step(bias, sums.scale(), sums.is_on())
+            outputs = ops.add(outputs, self.shaped(bias))
+        outputs = self.fake_quantize("preactivation", mark(outputs, sums))
+        return self.activate(outputs, self.activation)
+
+    def sums(self, inputs):
+        """Return what the device knows of the sums that `linear` makes, or `None`."""
+        return self._sums_of(self.kernel_names[-1], grid_of(inputs))
+
+    def _sums_of(self, name, grid):
+        if grid is None or "kernel" not in self.quantizers:
+            return None
+        quantizer = getattr(self, f"{name}_quantizer")
+
+        def limit():
+            return quantizer.limit(self.to_device(name, self.masked(name)))
+
+        bits = quantizer.bits_in_file
+        return Sums(grid, limit, bits, self.round_twice(name) if bits == 4 else None)
+
+    def shaped(self, bias):
+        if getattr(self, "data_format", None) == "channels_first":
+            return ops.reshape(bias, (1, -1) + (1,) * self.rank)
+        return bias
+
+    def save_own_variables(self, store):
+        with self._reading_raw():
+            super().save_own_variables(store)
+
+    @contextmanager
+    def _reading_raw(self):
+        before, self.reads_raw = self.reads_raw, True
+        try:
+            yield
+        finally:
+            self.reads_raw = before
+
+
+class KernelPropertyLayer(MicroKernelLayer):
+    """Mixin for layers whose `kernel` is a property: it gives the effective one."""
+
+    @property
+    def kernel(self):
+        return super().kernel if self.reads_raw else self.effective()
+
+
+KERNEL_LAYERS: dict[type, type] = {}
+
+
+def _micro_class(base):
+    """Register a class as the twin of a Keras layer.
+
+    Keras keys weight files by the name of a layer's class. A twin therefore bears
+    the plain layer's name, so that each loads the other's files.
+    """
+
+    def register(cls):
+        keras.saving.register_keras_serializable("keras_micronets", cls.__name__)(cls)
+        cls.__name__ = base.__name__
+        KERNEL_LAYERS[base] = cls
+        return cls
+
+    return register
+
+
+@_micro_class(keras.layers.Dense)
+class MicroDense(KernelPropertyLayer, keras.layers.Dense):
+    """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
+
+    With `"channels"` among the quantisers each unit has a scale of its own, as
+    batch normalisation behind it wants. LiteRT's fully connected layer is denied
+    that by the converter: on the device it is a 1 x 1 convolution.
+    """
+
+    def quantization_axis(self, name):
+        return -1 if "channels" in self.quantizers else None
+
+    def to_device(self, name, kernel):
+        return kernel[None, None] if "channels" in self.quantizers else kernel
+
+    def linear(self, inputs):
+        grid = grid_of(inputs)
+        if "channels" in self.quantizers and grid is not None and grid.frozen:
+            return pointwise(inputs, self.device_kernel())
+        return ops.matmul(inputs, self.kernel)
+
+
+@_micro_class(keras.layers.EinsumDense)
+class MicroEinsumDense(KernelPropertyLayer, keras.layers.EinsumDense):
+    """An `EinsumDense` layer with a mask and fake quantisers; one scale a kernel."""
+
+    def linear(self, inputs):
+        return ops.einsum(self.equation, inputs, self.kernel)
+
+
+@_micro_class(keras.layers.Conv2D)
+class MicroConv2D(KernelPropertyLayer, keras.layers.Conv2D):
+    """A `Conv2D` layer with a mask and fake quantisers; a scale for each filter."""
+
+    def quantization_axis(self, name):
+        return -1
+
+    def linear(self, inputs):
+        return self.convolution_op(inputs, self.kernel)
+
+
+@_micro_class(keras.layers.Conv1D)
+class MicroConv1D(KernelPropertyLayer, keras.layers.Conv1D):
+    """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
+
+    It computes a 2-D convolution of height 1: LiteRT has no other, and the
+    converter takes a scale for each filter only where it sees none being reshaped.
+    """
+
+    def quantization_axis(self, name):
+        return -1
+
+    def to_device(self, name, kernel):
+        return ops.expand_dims(kernel, 0)
+
+    def linear(self, inputs):
+        steps_axis = 1 if self.data_format == "channels_last" else 2
+        padding = self.padding
+        if padding == "causal":
+            pads = [[0, 0]] * 3
+            pads[steps_axis] = [self.dilation_rate[0] * (self.kernel_size[0] - 1), 0]
+            inputs, padding = ops.pad(inputs, pads), "valid"
+        outputs = ops.conv(
+            ops.expand_dims(inputs, steps_axis),
+            self.device_kernel(),
+            strides=(1, *self.strides),
+            padding=padding,
+            dilation_rate=(1, *self.dilation_rate),
+            data_format=self.data_format,
+        )
+        return ops.squeeze(outputs, steps_axis)
+
+
+class _Depthwise(MicroKernelLayer):
+    def quantization_axis(self, name):
+        return -1
+
+    def round_twice(self, name):
+        return half_away
+
+    def to_device(self, name, kernel):
+        return _flat_channels(kernel)
+
+    def linear(self, inputs):
+        return _depthwise(self, inputs, self.effective())
+
+
+class _Separable(MicroKernelLayer):
+    kernel_names = ("depthwise_kernel", "pointwise_kernel")
+
+    def build_state(self):
+        if "kernel" in self.quantizers and "depthwise" not in self.quantizers:
+            self.quantizers = (*self.quantizers, "depthwise")
+        super().build_state()
+
+    def quantization_axis(self, name):
+        return -1
+
+    def round_twice(self, name):
+        return half_away if name == "depthwise_kernel" else half_up
+
+    def to_device(self, name, kernel):
+        if name == "depthwise_kernel":
+            return _flat_channels(kernel)
+        return ops.reshape(kernel, (1, 1, *kernel.shape[-2:]))
+
+    def sums(self, inputs):
+        between = getattr(self, "depthwise_quantizer", None)
+        return self._sums_of("pointwise_kernel", between)
+
+    def linear(self, inputs):
+        between = _depthwise(self, inputs, self.effective("depthwise_kernel"))
+        mark(between, self._sums_of("depthwise_kernel", grid_of(inputs)))
+        return ops.conv(
+            self.fake_quantize("depthwise", between),
+            self.device_kernel("pointwise_kernel"),
+            strides=1,
+            padding="valid",
+            data_format=self.data_format,
+        )
+
+
+class _Series:
+    """Mixin: LiteRT computes layers of one dimension as images of height 1."""
+
+    def linear(self, inputs):
+        axis = 1 if self.data_format == "channels_last" else 2
+        image = mark(ops.expand_dims(inputs, axis), grid_of(inputs))
+        return ops.squeeze(super().linear(image), axis)
+
+
+@_micro_class(keras.layers.DepthwiseConv1D)
+class MicroDepthwiseConv1D(_Series, _Depthwise, keras.layers.DepthwiseConv1D):
+    """A `DepthwiseConv1D` layer with a mask and fake quantisers; a scale a channel."""
+
+
+@_micro_class(keras.layers.DepthwiseConv2D)
+class MicroDepthwiseConv2D(_Depthwise, keras.layers.DepthwiseConv2D):
+    """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
+
+
+@_micro_class(keras.layers.SeparableConv1D)
+class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
+    """A `SeparableConv1D` layer with masks and fake quantisers; a scale a channel.
+
+    As `MicroSeparableConv2D`, over a series.
+    """
+
+
+@_micro_class(keras.layers.SeparableConv2D)
+class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
+    """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
+
+    LiteRT computes it as two convolutions. With `"kernel"` among the quantisers,
+    the tensor between them is quantised too.
+    """
+
+
+@_micro_class(keras.layers.Conv2DTranspose)
+class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
+    """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel.
+
+    LiteRT has none of 4 bits: with a scheme of fewer than 5, its kernel has 8.
+    """
+
+    least_bits = 5
+
+    def linear(self, inputs):
+        return ops.conv_transpose(
+            inputs,
+            self.effective(),
+            strides=list(self.strides),
+            padding=self.padding,
+            output_padding=self.output_padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+
+
+def _flat_channels(kernel):
+    """LiteRT stores the filters of all input channels along one axis."""
+    *size, channels, multiplier = kernel.shape
+    height, width = (1, *size)[-2:]
+    return ops.reshape(kernel, (height, width, 1, channels * multiplier))
+
+
+def _depthwise(layer, inputs, kernel):
+    strides, dilation = layer.strides, layer.dilation_rate
+    if layer.rank == 1:  # TensorFlow wants equal strides; a height of 1 stays 1
+        kernel, strides = ops.expand_dims(kernel, 0), strides * 2
+        dilation = (1, *dilation)
+    return ops.depthwise_conv(
+        inputs,
+        kernel,
+        strides=strides,
+        padding=layer.padding,
+        dilation_rate=dilation,
+        data_format=layer.data_format,
+    )

@@ -1,0 +1,67 @@
+"""MicroLayers of the Keras layers that scale and shift each channel."""
+
+import keras
+from keras import ops
+
+from keras_micronets.layers.litert.affine import as_on_device
+from keras_micronets.layers.micro.activations import make_micro_class
+from keras_micronets.layers.micro.micro_layer import MicroLayer
+
+
+@keras.saving.register_keras_serializable("keras_micronets", "MicroBatchNormalization")
+class MicroBatchNormalization(MicroLayer, keras.layers.BatchNormalization):
+    """A `BatchNormalization` layer with fake quantisers, and statistics to hold.
+
+    While `held` is set, training computes with the moving statistics, as
+    inference does, and leaves them; scale and offset are trained on. While it does
+    not train, its offset is rounded to the integers that the device adds.
+    """
+
+    held = False
+
+    def call(self, inputs, training=None, mask=None):
+        inputs = self.quantize_inputs(inputs)
+        outputs = super().call(inputs, training=training and not self.held, mask=mask)
+        if not (training and self.trainable):
+            outputs = as_on_device(self, inputs, outputs, _scale_and_offset)
+        return self.fake_quantize("output", outputs)
+
+
+def _scale_and_offset(layer):
+    variance = ops.add(layer.moving_variance, layer.epsilon)
+    scale = ops.rsqrt(ops.cast(variance, "float32"))
+    if layer.scale:
+        scale = ops.multiply(scale, layer.gamma)
+    offset = ops.negative(ops.multiply(layer.moving_mean, scale))
+    return scale, ops.add(offset, layer.beta) if layer.center else offset
+
+
+# As the other twins: each class loads the other's weight files.
+MicroBatchNormalization.__name__ = "BatchNormalization"
+
+
+def _normalization(layer):
+    deviation = ops.sqrt(ops.cast(layer.variance, "float32"))
+    scale = ops.divide(1.0, ops.maximum(deviation, keras.backend.epsilon()))
+    return scale, ops.negative(ops.multiply(layer.mean, scale))
+
+
+def _rescaling(layer):
+    return layer.scale, layer.offset
+
+
+def _make(base, scale_and_offset):
+    def call(self, inputs, *args, **kwargs):
+        outputs = base.call(self, inputs, *args, **kwargs)
+        outputs = as_on_device(self, inputs, outputs, scale_and_offset)
+        return self.fake_quantize("output", outputs)
+
+    doc = f"A `{base.__name__}` layer with fake quantisers on inputs and output."
+    return make_micro_class(base, call, doc)
+
+
+NORMALIZATION_LAYERS = {
+    keras.layers.BatchNormalization: MicroBatchNormalization,
+    keras.layers.Normalization: _make(keras.layers.Normalization, _normalization),
+    keras.layers.Rescaling: _make(keras.layers.Rescaling, _rescaling),
+}

@@ -1,0 +1,252 @@
+import keras
+from keras import ops
+
+from keras_micronets._backend import choose, read
+from keras_micronets.layers.litert.arithmetic import integers_for
+from keras_micronets.layers.litert.provenance import mark, wide
+from keras_micronets.layers.quantizers.fake_quant import quantize_activation
+from keras_micronets.layers.quantizers.observers import (
+    MovingAverage,
+    Observer,
+    with_observer,
+)
+from keras_micronets.layers.quantizers.quantizer import Quantizer
+
+# A bias has the product of the scales of input and kernel, in 32 bits: at a product
+# of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
+# with LiteRT 2.3; XNNPACK used to refuse such files). With the smallest range of a
+# kernel, this one keeps the product above 6e-10.
+SMALLEST_RANGE = 5e-3
+HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class ActivationQuantizer(Quantizer):
+    """Round a tensor to the 8-bit integers that the device will compute with.
+
+    While training, the range follows what `observer` measures of each batch, unless
+    `held` is set. A batch with values that are not finite leaves it as it is. Zero
+    is always representable. With what a concatenation joins, it shares one range, the
+    smallest that holds those of all (`SharedRange`). Gradients pass straight through
+    inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
+    nothing, until `active` is set; rounds nothing before it has seen a batch.
+
+    Args:
+        fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
+            for the output of a softmax; `None` to learn the range. Defaults to
+            `None`.
+        observer: How the range is found, a value of `keras_micronets.observers`. `None`
+            for `MovingAverage()`. Defaults to `None`.
+        bits: Integer from 2 to 8. Defaults to `8`.
+
+    Call arguments:
+        inputs: Float tensor of any shape.
+        training: Boolean, whether to move the range.
+        rectify: Boolean, whether to round `relu(inputs)` instead, which costs less
+            than one after the other. Defaults to `False`.
+
+    Raises:
+        ValueError: When called for an export, if it is on and has seen no data.
+    """
+
+    joint = None  # the `SharedRange` of what a concatenation joins
+
+    def __init__(
+        self,
+        *,
+        fixed_range: tuple[float, float] | None = None,
+        observer: Observer | None = None,
+        bits: int = 8,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.fixed_range = fixed_range and tuple(fixed_range)
+        self.observer = observer or MovingAverage()
+        self.bits = bits
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        lower, upper = self.fixed_range or (0.0, 0.0)
+        self.lower = self._bound("lower", lower)
+        self.upper = self._bound("upper", upper)
+
+    def _bound(self, name, value):
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype="float32",
+            initializer=keras.initializers.Constant(value),
+            trainable=False,
+            autocast=False,
+        )
+
+    def call(self, inputs, training=False, rectify=False):
+        return mark(self._rounded(inputs, training, rectify), self)
+
+    def _rounded(self, inputs, training, rectify):
+        if rectify and training and self.joint:  # its lower bound is not 0
+            return self._rounded(ops.relu(inputs), training, rectify=False)
+        rectified = ops.relu if rectify else _same
+        if self.frozen is not None:
+            outputs = rectified(inputs)
+            return self._quantize_frozen(outputs) if self.frozen else outputs
+        if training and self.learns:
+            return self._learn(inputs, read(self.active), rectify)
+        bounds = self.bounds()
+
+        def on():
+            if training:
+                return self._quantize(inputs, *bounds, rectify=rectify)
+            return self._on_device(inputs, bounds, rectify)
+
+        return choose(self.is_on(), on, lambda: rectified(inputs))
+
+    def _quantize_frozen(self, inputs):
+        lower, upper = self.frozen_bounds
+        if not lower < upper:
+            raise ValueError(
+                "Expected quantisers whose ranges were learned. Received: "
+                f"{self.lower.path.rpartition('/')[0]!r}, which is on and has seen no "
+                "data. Train a batch that passes through it, or switch it off with "
+                "`quantizer.active.assign(False)`: what it stands at stays in float."
+            )
+        return self._quantize(inputs, lower, upper)
+
+    @property
+    def learns(self):
+        """Whether training moves the range."""
+        return self.fixed_range is None and not self.held
+
+    def is_on(self):
+        """Return whether the quantiser rounds; not before it has seen a batch."""
+        on = super().is_on()
+        if self.frozen is not None:
+            return on
+        return ops.logical_and(on, ops.less(*self.bounds()))
+
+    def bounds(self):
+        """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
+        return self.live_bounds() if self.frozen is None else self.frozen_bounds
+
+    def live_bounds(self):
+        """Return the tensors `(lower, upper)` of the range, frozen or not."""
+        return self.own_bounds() if self.joint is None else self.joint.bounds()
+
+    def own_bounds(self):
+        """Return the tensors `(lower, upper)` of what was learned of its own tensor."""
+        return read(self.lower), read(self.upper)
+
+    def scale(self):
+        """Return the real value of one integer."""
+        lower, upper = _apart(*self.bounds())
+        span = ops.subtract(wide(upper), wide(lower))
+        return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
+
+    def zero_point(self):
+        """Return the signed integer that stands for zero."""
+        return ops.subtract(-(2 ** (self.bits - 1)), self._least())
+
+    def _least(self):
+        """The integer of the lower bound, if zero is 0."""
+        return ops.round(ops.divide(self.bounds()[0], self.scale()))
+
+    def average(self, inputs, *, upwards: bool = False):
+        """Round averages of this quantiser's tensors, which keep its integers.
+
+        An average of few integers often ends in a half.
+
+        Args:
+            inputs: Float tensor.
+            upwards: Boolean, whether halves are rounded up, as a device does between
+                pixels; otherwise away from its integer 0, the middle of the range.
+                Defaults to `False`.
+        """
+        if self.frozen is not None:
+            return self._quantize(inputs, *self.bounds()) if self.frozen else inputs
+
+        def on():
+            middle = ops.negative(ops.multiply(self.scale(), self.zero_point()))
+            away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
+            nudge = ops.cast(ops.multiply(self.scale(), HALF_AWAY), inputs.dtype)
+            nudge = nudge if upwards else nudge * away
+            return self._quantize(ops.add(inputs, nudge), *self.bounds())
+
+        return choose(self.is_on(), on, lambda: inputs)
+
+    def _quantize(self, inputs, lower, upper, **options):
+        bounds = _apart(lower, upper)
+        return quantize_activation(inputs, *bounds, bits=self.bits, **options)
+
+    def _on_device(self, inputs, bounds, rectify):
+        """Round exactly as LiteRT does, while gradients are those of `_quantize`."""
+        lower, upper = _apart(*bounds)
+        rounded = self._quantize(inputs, lower, upper, rectify=rectify)
+        least = self._least()
+        most = ops.add(least, 2**self.bits - 1)
+        least = ops.maximum(least, 0) if rectify else least
+        exact = self.scale() * ops.clip(integers_for(self, inputs), least, most)
+        exact = ops.cast(exact, rounded.dtype)
+        return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
+
+    def _learn(self, inputs, active, rectify):
+        """Move the range, if the quantiser is active, and round within the new one."""
+        past = self.own_bounds()
+        others = self.joint and self.joint.bounds(without=self)
+
+        def on():
+            batch = self.observer.measure(inputs, rectify=rectify)
+            own = self._moved(batch, past)
+            bounds = own if others is None else _around(own, others)
+            extremes = batch if isinstance(self.observer, MovingAverage) else None
+            options = {"rectify": rectify, "extremes": extremes}
+            return (self._quantize(inputs, *bounds, **options), *own)
+
+        def off():
+            return (ops.relu(inputs) if rectify else inputs, *past)
+
+        outputs, lower, upper = choose(active, on, off)
+        self.lower.assign(lower)
+        self.upper.assign(upper)
+        return outputs
+
+    def _moved(self, batch, past):
+        lower, upper = batch
+        sound = ops.isfinite(ops.subtract(upper, lower))
+        momentum = self.observer.momentum
+        first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
+        lower, upper = (
+            ops.where(first, new, momentum * old + (1 - momentum) * new)
+            for old, new in zip(past, batch, strict=True)
+        )
+        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+        return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
+
+    def freeze(self, *, keep=True):
+        super().freeze(keep=keep)
+        self.frozen_bounds = [
+            ops.convert_to_numpy(bound).item() for bound in self.live_bounds()
+        ]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "fixed_range": self.fixed_range,
+            "observer": keras.saving.serialize_keras_object(self.observer),
+            "bits": self.bits,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config(with_observer(config))
+
+
+def _apart(lower, upper):
+    return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
+
+
+def _around(first, second):
+    return ops.minimum(first[0], second[0]), ops.maximum(first[1], second[1])
+
+
+def _same(inputs):
+    return inputs

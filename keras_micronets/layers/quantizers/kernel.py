@@ -1,0 +1,79 @@
+import keras
+from keras import ops
+
+from keras_micronets._backend import choose, read
+from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
+from keras_micronets.layers.quantizers.quantizer import Quantizer
+
+# Why so large: see SMALLEST_RANGE of the activations.
+SMALLEST_KERNEL_RANGE = 4e-3
+
+
+@keras.saving.register_keras_serializable(package="keras_micronets")
+class KernelQuantizer(Quantizer):
+    """Round a kernel to the integers that an exported file will hold.
+
+    Symmetric, zero at zero, in the narrow range [-127, 127] for 8 bits. The range
+    is the largest magnitude of the kernel itself, so nothing has to be learned
+    and zeros stay zero. Gradients pass straight through (Jacob et al. 2018,
+    "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference"). Does nothing until `active` is set.
+
+    Args:
+        axis: Integer, the axis with a scale for each index, or `None` for one
+            scale a tensor. Defaults to `None`.
+        bits: Integer from 2 to 8. Files have kernels of 4 or 8 bits; with 3, 5, 6 or 7
+            the integers are rounded once more, to those of the file. Defaults to `8`.
+
+    Call arguments:
+        kernel: Float tensor.
+    """
+
+    def __init__(self, *, axis: int | None = None, bits: int = 8, **kwargs):
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.bits = bits
+
+    def call(self, kernel):
+        if self.frozen is not None:
+            return self._quantize(kernel) if self.frozen else kernel
+        return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
+
+    @property
+    def largest(self):
+        """The largest integer."""
+        return 2 ** (self.bits - 1) - 1
+
+    @property
+    def bits_in_file(self):
+        """Width of the integers that a file holds."""
+        return 4 if self.bits <= 4 else 8
+
+    def _quantize(self, kernel):
+        limit = ops.stop_gradient(self.limit(kernel))
+        kernel = quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
+        return self._as_in_file(kernel, limit)
+
+    def _as_in_file(self, kernel, limit):
+        are_multiples = (2 ** (self.bits_in_file - 1) - 1) % self.largest == 0
+        if are_multiples or self.frozen:  # the converter rounds them itself
+            return kernel
+        return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits_in_file)
+
+    def limit(self, kernel):
+        """Return the largest magnitude; a channel of zeros takes that of the others.
+
+        A range of its own would be nothing, and a bias divided by nothing does
+        not fit the integers of a file.
+        """
+        magnitude = ops.abs(ops.cast(kernel, "float32"))
+        largest = ops.max(magnitude)
+        if self.axis is None:
+            return ops.maximum(largest, SMALLEST_KERNEL_RANGE)
+        axis = self.axis % len(kernel.shape)
+        others = [i for i in range(len(kernel.shape)) if i != axis]
+        limit = ops.max(magnitude, axis=others)
+        return ops.maximum(ops.where(limit > 0, limit, largest), SMALLEST_KERNEL_RANGE)
+
+    def get_config(self):
+        return {**super().get_config(), "axis": self.axis, "bits": self.bits}

@@ -1,0 +1,226 @@
+"""Arithmetic outside any layer is computed as the file does it, and announced so."""
+
+import keras
+import numpy as np
+import pytest
+from exact_cases import assert_equals_its_file, conv, images, learned, two_grids
+from keras import layers, ops
+from model_cases import outputs
+
+from keras_micronets import strip
+from keras_micronets.export import export_tflite
+from keras_micronets.layers import prepare, set_quantizers
+from keras_micronets.layers.clone import clone
+from keras_micronets.layers.micro.registry import plain_class
+from keras_micronets.layers.placement import place_quantizers
+
+WEIGHTS = np.array([0.1, -0.2, 0.3, 0.4, 0, 1], "float32")
+
+
+def rectified(*tensors):
+    return [layers.ReLU()(x) for x in tensors]
+
+
+def hard_sigmoid(x):
+    return layers.ReLU(6.0)(x + 3.0) * (1 / 6)
+
+
+def excited(x):
+    means = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    return layers.Multiply()([x, hard_sigmoid(conv(means, size=1))])
+
+
+def sums(x):
+    x = conv(x)
+    return rectified(x + 0.3, 0.3 + x, x - 0.3, 0.3 - x, x + (-0.1), x + 2, x + x)
+
+
+def products(x):
+    x = conv(x)
+    return rectified(x * 0.3, 0.3 * x, x / 3, x * (-0.7), 1.5 * x)
+
+
+def of_two(x):
+    a, b = two_grids(x)
+    means = layers.GlobalAveragePooling2D(keepdims=True)(a)
+    return rectified(a + b, a - b, a * b, means * b, b + means)
+
+
+def arrays(x):
+    x = conv(x)
+    return rectified(x + WEIGHTS, x * WEIGHTS, x / (1 + WEIGHTS), x - WEIGHTS)
+
+
+def read_by_others(x):
+    x, y = conv(x) * 0.3, conv(x) + 1.0
+    readers = layers.MaxPooling2D(), layers.GlobalAveragePooling2D(), conv
+    return [read(y) for read in readers] + [layers.LeakyReLU(0.2)(x), conv(x)]
+
+
+def read_twice(x):
+    x = conv(x) + 0.3
+    return [layers.ReLU()(x), conv(x)]
+
+
+def nested(x):
+    inputs = keras.Input((8, 8, 6))
+    inner = keras.Model(inputs, conv(layers.ReLU()(inputs * 0.3)))
+    return layers.ReLU()(inner(conv(x)) + 0.2)
+
+
+MODELS = {
+    "hard sigmoid": lambda x: conv(layers.Multiply()([hard_sigmoid(y := conv(x)), y])),
+    "excited": lambda x: conv(excited(conv(x))),
+    "sums": sums,
+    "products": products,
+    "of two": of_two,
+    "arrays": arrays,
+    "read by others": read_by_others,
+    "read twice": read_twice,
+    "nested": nested,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", MODELS)
+def test_predictions_are_those_of_the_file(kind, tmp_path):
+    model = learned(MODELS[kind])
+    assert_equals_its_file(model, tmp_path)
+    assert place_quantizers(model).floating == ()
+
+
+@pytest.mark.tensorflow
+def test_a_rectifier_behind_arithmetic_costs_no_operation(tmp_path):
+    model = learned(lambda x: layers.ReLU()(conv(x) + 0.3))
+    report = export_tflite(model, tmp_path / "model.tflite")
+    assert report.operations == {"CONV_2D": 1, "ADD": 1}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "rectify",
+    [lambda x: layers.ReLU(6.0)(x), lambda x: layers.Activation("relu6")(x)],
+    ids=["layer", "activation"],
+)
+def test_a_range_beyond_a_rectifier(rectify, tmp_path):
+    """What is learned may be wider than what a rectifier lets through."""
+    model = learned(lambda x: rectify(conv(x) + 3.0))
+    quantizer = model.layers[-1].output_quantizer
+    quantizer.lower.assign(-0.4)
+    quantizer.upper.assign(7.3)
+    assert_equals_its_file(model, tmp_path)
+
+
+def between(operation):
+    return lambda x: conv(operation(layers.Activation("sigmoid")(conv(x))))
+
+
+INTEGERS = {
+    "several": lambda x: [
+        between(operation)(x)
+        for operation in (
+            *(ops.relu, ops.relu6, ops.sigmoid, ops.tanh, ops.silu, ops.hard_silu),
+            *(ops.softmax, ops.abs, ops.sqrt, ops.exp, ops.gelu, ops.leaky_relu),
+            *(ops.rsqrt, ops.log),
+        )
+    ],
+    "moving": lambda x: [
+        between(lambda x: ops.mean(x, axis=(1, 2), keepdims=True))(x),
+        between(lambda x: ops.sum(x, axis=1, keepdims=True))(x),
+        between(lambda x: ops.reshape(x, (-1, 4, 16, 6)))(x),
+        between(lambda x: ops.transpose(x, (0, 2, 1, 3)))(x),
+    ],
+}
+FLOATS = {
+    "of the input": lambda x: conv(x * 2.0),
+    "at the end": lambda x: conv(x) * 2.0,
+    "one after the other": lambda x: conv(conv(x) * 2.0 + 1.0),
+    "read by another": lambda x: [conv(y := conv(x) + 3.0), conv(y * 2.0)],
+    "without a kernel in LiteRT": between(ops.negative),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("kind", INTEGERS | FLOATS)
+def test_what_is_announced_is_in_the_file(kind, tmp_path):
+    model = learned((INTEGERS | FLOATS)[kind])
+    report = export_tflite(model, tmp_path / "model.tflite")
+    announced = len(place_quantizers(model).floating)
+    found = (
+        sum(report.float_operations.values()) - report.float_operations["DEQUANTIZE"]
+    )
+    assert announced == found
+    assert (announced > 0) == (kind in FLOATS)
+
+
+def test_a_quotient_of_tensors_is_announced():
+    """LiteRT has it in integers, with results that are far off."""
+    model = learned(lambda x: conv(layers.Activation("tanh")(conv(x)) / conv(x)))
+    (told,) = place_quantizers(model).floating
+    assert told.startswith("true_divide (TrueDivide): ")
+
+
+def kinds(model):
+    return {type(operation).__module__ for operation in model.operations}
+
+
+def copied(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    return keras.saving.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("copy", [copied, lambda model, _: clone(model)])
+@pytest.mark.parametrize("kind", ["hard sigmoid", "arrays", "nested"])
+@pytest.mark.slow
+def test_copies_predict_the_same(kind, copy, tmp_path):
+    model, x = learned(MODELS[kind]), images(16, seed=3)
+    expected = keras.tree.flatten(model.predict(x, verbose=0))
+    found = keras.tree.flatten(copy(model, tmp_path).predict(x, verbose=0))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_outputs_lie_on_the_grid():
+    """On every backend what is predicted are integers of the last quantiser."""
+    model = learned(lambda x: layers.ReLU()(conv(x) + 0.3))
+    step = float(ops.convert_to_numpy(model.layers[-1].output_quantizer.scale()))
+    integers = model.predict(images(8, seed=3), verbose=0) / step
+    np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
+
+
+def test_a_stripped_model_has_plain_operations():
+    model = learned(MODELS["hard sigmoid"])
+    assert "keras_micronets.layers.micro.operations" in kinds(model)
+    assert not any(name.startswith("keras_micronets") for name in kinds(strip(model)))
+    names = [operation.name for operation in model.operations[1:]]
+    assert [operation.name for operation in strip(model).operations[1:]] == names
+
+
+def test_promotion_changes_no_prediction():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, MODELS["hard sigmoid"](inputs))
+    before = outputs(model, images(4))
+    prepare(model, quantize=True)
+    np.testing.assert_array_equal(outputs(model, images(4)), before)
+
+
+def losses(*, plain):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.ReLU()(conv(inputs) * 0.3 + conv(inputs)))
+    prepare(model, quantize=True)
+    set_quantizers(model, True)
+    for operation in model.operations:
+        if plain and not isinstance(operation, keras.Layer):
+            operation.__class__ = plain_class(operation)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    history = model.fit(images(32), np.zeros((32, 8, 8, 6)), epochs=3, verbose=0)
+    return history.history["loss"]
+
+
+def test_training_knows_nothing_of_it():
+    found = losses(plain=False)
+    assert found[-1] < found[0]
+    assert found == losses(plain=True)

@@ -1,0 +1,90 @@
+import keras
+import numpy as np
+import pytest
+from tiny_keras import compiled, data, dense_model
+
+from keras_micronets import LearnerPool, layers, train_prune2edge
+from keras_micronets.prune2edge import draw_prune2edge
+
+
+@pytest.fixture
+def pool(tmp_path):
+    return LearnerPool(tmp_path / "pool")
+
+
+def run(parent, pool, n=3, **options):
+    x, y = data(64)
+    options = {"learning_rate": 1e-2, "verbose": 0} | options
+    train_prune2edge(parent, pool, x, y, n_learners=n, epochs=1, **options)
+
+
+def test_draws_lie_in_the_published_ranges_and_repeat():
+    drawn = [draw_prune2edge(i, seed=1) for i in range(200)]
+    assert drawn == [draw_prune2edge(i, seed=1) for i in range(200)]
+    assert all(0.2 <= one.sparsity <= 0.55 for one in drawn)
+    assert {one.frequency for one in drawn} == {50, 75, 100}
+    assert {one.batch_size for one in drawn} == {16, 32, 64}
+    assert len({one.loss for one in drawn}) == 3
+    assert all(round(one.sparsity, 2) == one.sparsity for one in drawn)
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_each_learner_is_pruned_as_drawn_and_the_parent_stays(pool, activation):
+    parent = dense_model(activation=activation)
+    if activation is None:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        compiled(parent, loss=loss)
+    before = [w.copy() for w in parent.get_weights()]
+    run(parent, pool)
+    for old, now in zip(before, parent.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+    for index, learner in enumerate(pool):
+        drawn = draw_prune2edge(index, 0)
+        assert learner.sparsity == pytest.approx(drawn.sparsity, abs=0.01)
+        assert learner.metrics["loss"] == drawn.loss
+        assert learner.from_logits == (activation is None)
+
+
+@pytest.mark.slow
+def test_carries_on_where_it_was_cut_off(pool, tmp_path):
+    whole = LearnerPool(tmp_path / "whole")
+    for chain in (False, True):
+        options = {"chain": chain, "run": f"chain-{chain}"}
+        run(dense_model(), pool, 1, **options)
+        run(dense_model(), pool, 3, **options)
+        run(dense_model(), whole, 3, **options)
+    for ours, theirs in zip(pool, whole, strict=True):
+        assert ours.name == theirs.name
+        pairs = zip(ours.load().get_weights(), theirs.load().get_weights(), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_in_a_chain_each_learner_goes_on_from_the_one_before(pool):
+    run(dense_model(), pool, 2, chain=False, run="apart", learning_rate=1e-9)
+    run(dense_model(), pool, 2, chain=True, run="chain", learning_rate=1e-9)
+    first, second = (
+        layers.kernels(pool[f"chain-000{i}"].load())[0].mask for i in range(2)
+    )
+    # At almost no learning rate, what the first lost is zero when the second is drawn.
+    smaller, larger = sorted((first, second), key=np.sum)
+    assert (larger | ~smaller).all()
+    apart = layers.kernels(pool["apart-0000"].load())[0].mask
+    np.testing.assert_array_equal(apart, first)
+
+
+def test_takes_one_hot_labels(pool):
+    x, y = data(64)
+    train_prune2edge(
+        dense_model(), pool, x, np.eye(3)[y], n_learners=1, epochs=1, verbose=0
+    )
+    assert len(pool) == 1
+
+
+def test_wants_to_know_whether_the_parent_puts_out_logits(pool):
+    parent = dense_model(activation=None)
+    with pytest.raises(ValueError, match="from_logits"):
+        run(parent, pool, 1)
+    run(parent, pool, 1, from_logits=True)
+    assert pool[0].from_logits
