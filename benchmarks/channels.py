@@ -263,7 +263,7 @@ def graph_row(seed):
     rng = np.random.default_rng(seed)
     graph = channels.channel_graph(model)
     budget = {str(rng.choice(["params", "macs"])): float(rng.uniform(0.3, 0.9))}
-    options = {"round_to": 1, "least": 1, "scores": channels.utilities.Random(seed)}
+    options = {"round_to": 1, "least": 1, "scores": channels.importance.Random(seed)}
     try:
         plan = channels.plan(model, **budget, **options)
     except ValueError as error:

@@ -6,7 +6,7 @@ Every row sees the same images for the same number of epochs, and ends with the 
 budget of multiply-accumulates, or less; the rows that cut while they train have their
 final widths after three fifths of the run. `uniform` trains a network of uniform width
 from scratch, `uniform, pressed` with the regularisation that `group norms` has, too;
-`found widths` one of the widths that Taylor utilities came to.
+`found widths` one of the widths that Taylor importance came to.
 `one-shot` trains the whole network for three fifths of the epochs, cuts it by
 magnitude, and trains what is left. `group norms` is the default of `ChannelPruning`,
 whose strength was chosen on held-out images of two other seeds, among 0, 0.001, 0.003,
@@ -29,7 +29,7 @@ from results_file import ResultsFile, parser
 
 from keras_micronets import channels
 from keras_micronets.callbacks import ChannelPruning
-from keras_micronets.channels import importance as utilities
+from keras_micronets.channels import importance
 from keras_micronets.learning_rates import Cosine
 
 RESULTS = Path(__file__).parent / "results" / "compact.json"
@@ -125,10 +125,10 @@ def whole(experiment, macs):
     return experiment.fit(experiment.new())
 
 
-def pruned(utility, experiment, macs, **options):
+def pruned(importance, experiment, macs, **options):
     callback = ChannelPruning(
         macs=macs,
-        utility=utility,
+        importance=importance,
         data=experiment.train,
         end=CUT_AT,
         seed=experiment.seed,
@@ -168,13 +168,13 @@ def press(experiment, model):
 
 def found_widths(experiment, macs):
     """Forget the weights, and keep the widths."""
-    small = pruned(utilities.Taylor(), experiment, macs)
+    small = pruned(importance.Taylor(), experiment, macs)
     return experiment.fit(fresh(small, experiment.seed))
 
 
 def one_shot(experiment, macs):
     model = experiment.fit(experiment.new(), until=CUT_AT)
-    plan = channels.plan(model, macs=macs, scores=utilities.Magnitude(), **WIDTHS)
+    plan = channels.plan(model, macs=macs, scores=importance.Magnitude(), **WIDTHS)
     return experiment.fit(channels.cut(model, plan), since=CUT_AT)
 
 
@@ -189,12 +189,14 @@ ROWS = {
     "whole network, pressed": whole_pressed,
     "uniform": uniform,
     "uniform, pressed": pressed,
-    "Taylor": partial(pruned, utilities.Taylor()),
+    "Taylor": partial(pruned, importance.Taylor()),
     "group norms": partial(pruned, None),
-    "group norms, hardly pushed": partial(pruned, utilities.GroupNorm(shrinkage=0.001)),
-    "scales": partial(pruned, utilities.NormalizationScale(step=0.003)),
-    "magnitude": partial(pruned, utilities.Magnitude()),
-    "random": partial(pruned, utilities.Random()),
+    "group norms, hardly pushed": partial(
+        pruned, importance.GroupNorm(shrinkage=0.001)
+    ),
+    "scales": partial(pruned, importance.NormalizationScale(step=0.003)),
+    "magnitude": partial(pruned, importance.Magnitude()),
+    "random": partial(pruned, importance.Random()),
     "one-shot": one_shot,
     "found widths": found_widths,
 }

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
-from keras_micronets.channels import channel_graph, cut, plan
-from keras_micronets.channels import importance as utilities
+from keras_micronets.channels import channel_graph, cut, importance, plan
 from keras_micronets.layers import kernels, prepare
 from keras_micronets.layers.optimizer_slots import slots_of
 
@@ -23,7 +22,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 def half(model, **kwargs):
     options = {"params": 0.6, "round_to": 1, "least": 1, **kwargs}
-    return plan(model, scores=utilities.Random(1), **options)
+    return plan(model, scores=importance.Random(1), **options)
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -9,8 +9,14 @@ from channel_cases import MODELS, conv, head, images, made
 from keras import layers
 
 import keras_micronets as kmn
-from keras_micronets.channels import channel_graph, count_macs, cut, plan, plot_plan
-from keras_micronets.channels import importance as utilities
+from keras_micronets.channels import (
+    channel_graph,
+    count_macs,
+    cut,
+    importance,
+    plan,
+    plot_plan,
+)
 
 
 def vgg(width=32):
@@ -188,12 +194,12 @@ def test_a_model_with_nothing_to_cut():
 
 
 @pytest.mark.parametrize(
-    "utility", [utilities.GroupNorm(), utilities.Magnitude(), utilities.Random(3)]
+    "importance", [importance.GroupNorm(), importance.Magnitude(), importance.Random(3)]
 )
-def test_utilities_have_a_number_for_each_channel(utility):
+def test_utilities_have_a_number_for_each_channel(importance):
     model = made(MODELS["residual"])
     graph = channel_graph(model)
-    found = utility(model, graph)
+    found = importance(model, graph)
     assert [own.shape for own in found] == [g.channels.shape for g in graph.groups]
     assert all(np.isfinite(own).all() for own in found)
 
@@ -204,7 +210,7 @@ def test_the_norm_is_that_of_all_weights_of_a_channel():
     model.layers[-1].kernel.assign(np.zeros((8, 4)))
     graph = channel_graph(model)
     index = [group.name for group in graph.groups].index("conv2d")
-    found = utilities.GroupNorm()(model, graph)[index]
+    found = importance.GroupNorm()(model, graph)[index]
     np.testing.assert_allclose(found, np.sqrt(27) * np.arange(8), rtol=1e-6)
 
 
@@ -212,7 +218,7 @@ def test_scales_are_the_magnitude_of_gamma():
     model = made(MODELS["plain"])
     graph = channel_graph(model)
     index = [group.name for group in graph.groups].index("conv2d_1")
-    found = utilities.NormalizationScale()(model, graph)[index]
+    found = importance.NormalizationScale()(model, graph)[index]
     gamma = keras.ops.convert_to_numpy(model.get_layer("batch_normalization_1").gamma)
     np.testing.assert_allclose(found, np.abs(gamma))
 
@@ -281,8 +287,8 @@ def test_group_norms_press_on_the_smallest():
     kernel = model.layers[1].kernel
     kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(1, 9))
     before = keras.ops.convert_to_numpy(kernel)
-    graph, utility = channel_graph(model), utilities.GroupNorm(shrinkage=0.01)
-    utility.push(graph, utility(model, graph))
+    graph, importance = channel_graph(model), importance.GroupNorm(shrinkage=0.01)
+    importance.push(graph, importance(model, graph))
     left = (keras.ops.convert_to_numpy(kernel) / before)[0, 0, 0]
     assert np.all(np.diff(left) > 0)
     assert left[-1] == pytest.approx(0.99)
@@ -293,7 +299,7 @@ def test_scales_come_closer_to_zero():
     model = made(MODELS["plain"])
     gamma = model.get_layer("batch_normalization").gamma
     gamma.assign(np.linspace(-0.2, 0.2, 16))
-    utilities.NormalizationScale(step=0.1).push(channel_graph(model), None)
+    importance.NormalizationScale(step=0.1).push(channel_graph(model), None)
     expected = np.sign(np.linspace(-1, 1, 16)) * np.maximum(
         np.abs(np.linspace(-0.2, 0.2, 16)) - 0.1, 0
     )

@@ -9,8 +9,7 @@ from tiny_keras import Interrupt
 
 import keras_micronets as kmn
 from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
-from keras_micronets.channels import compact
-from keras_micronets.channels import importance as utilities
+from keras_micronets.channels import compact, importance
 from keras_micronets.layers import kernels
 
 SIZES = {"round_to": 2, "least": 2}
@@ -44,10 +43,10 @@ def pruning(**kwargs):
 
 UTILITIES = {
     "default": None,
-    "Taylor": utilities.Taylor(),
-    "scales": utilities.NormalizationScale(step=0.01),
-    "magnitude": utilities.Magnitude(),
-    "random": utilities.Random(),
+    "Taylor": importance.Taylor(),
+    "scales": importance.NormalizationScale(step=0.01),
+    "magnitude": importance.Magnitude(),
+    "random": importance.Random(),
     "own": lambda model, graph, gradients: [
         np.ones(len(group.channels)) for group in graph.groups
     ],
@@ -58,7 +57,7 @@ UTILITIES = {
 def test_the_run_ends_at_its_budget(name):
     model = compiled()
     before = kmn.channels.count_macs(model)
-    callback = pruning(utility=UTILITIES[name])
+    callback = pruning(importance=UTILITIES[name])
     history = fit(model, callback).history["macs"]
     left = kmn.channels.count_macs(callback.compact_) / before
     assert 0.4 < left <= 0.5
@@ -110,7 +109,7 @@ def test_channels_come_back():
         def on_train_batch_end(self, batch, logs=None):
             plans.append(callback.plan_)
 
-    callback = pruning(utility=Turning(), decay=0.0, end=0.9)
+    callback = pruning(importance=Turning(), decay=0.0, end=0.9)
     x, y = data()
     model.compile(
         keras.optimizers.SGD(0.0),
@@ -164,7 +163,10 @@ def test_with_quantization():
         ({"macs": None}, "shares that may be kept"),
         ({"macs": 2.0}, "shares that may be kept"),
         ({"macs": 0.001}, "lower `least`"),
-        ({"data": None, "utility": utilities.Taylor()}, "on which the utility takes"),
+        (
+            {"data": None, "importance": importance.Taylor()},
+            "on which the importance takes",
+        ),
         ({"start": 0.7}, "`start` < `end`"),
         ({"end": 1.5}, "`start` < `end`"),
         ({"decay": 1.0}, "`decay`"),

@@ -13,8 +13,8 @@ class ChannelPruning(ProgressCallback):
     """Train a network into a smaller one, to a budget that is set beforehand.
 
     At first all channels learn. From `start` on, a few at a time are left out, those
-    of the lowest utility for what they cost, until `end`, when the budget is met; till
-    then a channel that is left out keeps its weights, and comes back where its utility
+    of the lowest importance for what they cost, until `end`, when the budget is met; till
+    then a channel that is left out keeps its weights, and comes back where its importance
     is higher than another's. From `end` on the choice stands, and the rest of the run
     trains what is left. `compact_` is then the small network: a plain Keras model, in
     the shape it will have on the device.
@@ -32,15 +32,15 @@ class ChannelPruning(ProgressCallback):
         params: Float in (0, 1], the share of parameters that may be kept. `None` for
             any. Defaults to `None`.
         macs: The same for multiply-accumulates; see `channels.plan`.
-        utility: One of `channels.utilities`, or a function with their signature.
+        importance: One of `channels.importance`, or a function with their signature.
             `None` for `GroupNorm(shrinkage=0.005)`. Defaults to `None`.
         data: What gradients are taken on, a batch an update, round after round: a tuple
             of arrays `(x, y)`, or batches as they are (see `layers.batches`). Needed by
-            utilities that have `needs_gradients`, as `Taylor`. Defaults to `None`.
+            importance that have `needs_gradients`, as `Taylor`. Defaults to `None`.
         start: Float, the progress in [0, 1] up to which all channels learn. Defaults
             to `0.1`.
         end: Float, the progress from which the choice stands. Defaults to `0.6`.
-        decay: Float in [0, 1), how much of the utilities before an update still counts
+        decay: Float in [0, 1), how much of the importance before an update still counts
             at it. Defaults to `0.9`.
         frequency: Integer, batches between updates. `None` for two hundred updates a
             run. Defaults to `None`.
@@ -76,7 +76,7 @@ class ChannelPruning(ProgressCallback):
         *,
         params: float | None = None,
         macs: float | None = None,
-        utility=None,
+        importance=None,
         data=None,
         start: float = 0.1,
         end: float = 0.6,
@@ -90,7 +90,7 @@ class ChannelPruning(ProgressCallback):
     ):
         super().__init__()
         self.budgets = {"params": params, "macs": macs}
-        self.utility = utility
+        self.importance = importance
         self.data = data
         self.start = start
         self.end = end
@@ -193,7 +193,9 @@ class ChannelPruning(ProgressCallback):
         self._utilities = found
 
     def _chosen_utility(self):
-        return GroupNorm(shrinkage=0.005) if self.utility is None else self.utility
+        return (
+            GroupNorm(shrinkage=0.005) if self.importance is None else self.importance
+        )
 
     def _check(self):
         if not 0.0 <= self.start < self.end <= 1.0:
@@ -210,9 +212,9 @@ class ChannelPruning(ProgressCallback):
                 "Expected `frequency` to be 1 or more batches, or `None`. "
                 f"Received: frequency={self.frequency}."
             )
-        utility = self._chosen_utility()
-        if getattr(utility, "needs_gradients", False) and self.data is None:
+        importance = self._chosen_utility()
+        if getattr(importance, "needs_gradients", False) and self.data is None:
             raise ValueError(
-                "Expected `data`, as a tuple `(x, y)`, on which the utility takes "
-                f"gradients. Received: data=None, utility={utility!r}."
+                "Expected `data`, as a tuple `(x, y)`, on which the importance takes "
+                f"gradients. Received: data=None, importance={importance!r}."
             )

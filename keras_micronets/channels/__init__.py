@@ -1,6 +1,6 @@
 """Take channels out of a network: which go together, which to keep, and the cut."""
 
-from keras_micronets.channels import importance as utilities
+from keras_micronets.channels import importance
 from keras_micronets.channels.counts import count_macs
 from keras_micronets.channels.cut import cut
 from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph

@@ -1,9 +1,9 @@
 """What the channels of a group are worth; the lowest go first.
 
-A utility is called as `utility(model, graph, gradients)`, with the gradients of the
+A importance is called as `importance(model, graph, gradients)`, with the gradients of the
 kernels as `layers.kernel_gradients` returns them, or `None`, and returns a float array
 `(channels,)` for each group of the `ChannelGraph`. Any such function will do. One that
-has a method `push(graph, utilities)` is called after each update, to part the channels
+has a method `push(graph, importance)` is called after each update, to part the channels
 that matter from those that do not.
 """
 
@@ -44,12 +44,12 @@ class GroupNorm:
         weighted = filter(_is_kernel, graph.nodes)
         return [np.sqrt(own) for own in _by_group(graph, weighted, squares)]
 
-    def push(self, graph: ChannelGraph, utilities) -> None:
+    def push(self, graph: ChannelGraph, importance) -> None:
         """Shrink the weights of each channel, those of small norm most."""
         if not self.shrinkage:
             return
         factors = np.ones(graph.n_channels)
-        for group, own in zip(graph.groups, utilities, strict=True):
+        for group, own in zip(graph.groups, importance, strict=True):
             if group.reason is None:
                 share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
                 strength = self.shrinkage * 2 ** (LARGEST_POWER * share)
@@ -98,7 +98,7 @@ class NormalizationScale:
 
         return _by_group(graph, _scales(graph), scales)
 
-    def push(self, graph: ChannelGraph, utilities) -> None:
+    def push(self, graph: ChannelGraph, importance) -> None:
         """Bring all scales closer to zero."""
         for node in _scales(graph):
             values = _values(node.weight)
@@ -141,7 +141,7 @@ class Taylor:
 
 @dataclass(frozen=True)
 class Random:
-    """Random numbers: the control that any other utility has to beat.
+    """Random numbers: the control that any other importance has to beat.
 
     Args:
         seed: Integer. Defaults to `0`.

@@ -1,4 +1,4 @@
-"""Prunable and quantisable Keras layers, and the tools that prepare models with them."""
+"""Prunable and quantisable Keras layers, and tools to prepare models with them."""
 
 from keras_micronets.layers.batches import batches
 from keras_micronets.layers.clone import clone, keeps_state, strip
@@ -19,8 +19,8 @@ from keras_micronets.layers.micro.kernel_layers import (
 )
 from keras_micronets.layers.prepare import PreparationReport, prepare
 from keras_micronets.layers.quantization import (
+    freeze,
     freeze_quantizers,
-    hold,
     quantized_share,
     set_quantizers,
 )

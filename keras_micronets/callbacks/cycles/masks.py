@@ -93,7 +93,7 @@ class Channels:
         macs: The same for multiply-accumulates; see `channels.plan`.
         tilt: Float, 0 or more, the spread of the random factors (log-normal) that tilt
             the ranking, so that learners of one parent differ. Defaults to `0.5`.
-        utility: One of `keras_micronets.channels.importance` that needs no gradients.
+        importance: One of `keras_micronets.channels.importance` that needs no gradients.
             `None` for `GroupNorm()`. Defaults to `None`.
         round_to, least: As for `channels.plan`.
 
@@ -104,7 +104,7 @@ class Channels:
     params: float | None = None
     macs: float | None = None
     tilt: float = 0.5
-    utility: object | None = None
+    importance: object | None = None
     round_to: int = 8
     least: int = 8
 
@@ -116,10 +116,10 @@ class Channels:
             model, round_to=self.round_to, least=self.least, masked=True
         )
         rng = np.random.default_rng((seed, index))
-        utility = self.utility or channels.utilities.GroupNorm()
+        importance = self.importance or channels.importance.GroupNorm()
         scores = [
             own * np.exp(self.tilt * rng.standard_normal(own.shape))
-            for own in utility(model, planner.graph, None)
+            for own in importance(model, planner.graph, None)
         ]
         plan = planner.plan(scores, params=self.params, macs=self.macs)
         channels.mask_channels(model, planner.graph, plan)
