@@ -207,7 +207,7 @@ def test_config_round_trip():
         keras.saving.serialize_keras_object(quantizer)
     )
     assert restored.get_config() == quantizer.get_config()
-    assert restored.ranges == Percentile(99.0)
+    assert restored.observer == Percentile(99.0)
 
 
 def test_frozen_state_is_the_present_one():

@@ -287,8 +287,8 @@ def test_group_norms_press_on_the_smallest():
     kernel = model.layers[1].kernel
     kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(1, 9))
     before = keras.ops.convert_to_numpy(kernel)
-    graph, importance = channel_graph(model), importance.GroupNorm(shrinkage=0.01)
-    importance.push(graph, importance(model, graph))
+    graph, norm = channel_graph(model), importance.GroupNorm(shrinkage=0.01)
+    norm.push(graph, norm(model, graph))
     left = (keras.ops.convert_to_numpy(kernel) / before)[0, 0, 0]
     assert np.all(np.diff(left) > 0)
     assert left[-1] == pytest.approx(0.99)

@@ -361,13 +361,13 @@ def test_predictions_of_many_learners_lie_on_disk(pool, data, monkeypatch):
     x, y = data
     expected = kmn.EnsemblePruner(pool, 3, random_state=0).prune(x, y, verbose=0)
     seen = []
-    choose = kmn.ensemble.selection.cluster
+    choose = kmn.ensemble.pruner.selection.cluster
 
     def spying(probabilities, *arguments, **options):
         seen.append(probabilities)
         return choose(probabilities, *arguments, **options)
 
-    monkeypatch.setattr(kmn.ensemble, "_MANY", 100)
+    monkeypatch.setattr(kmn.ensemble.pruner, "_MANY", 100)
     before = sorted(pool.path.rglob("*"))
     ensemble = kmn.EnsemblePruner(pool, 3, method=spying, random_state=0)
     ensemble.prune(x, y, verbose=0)

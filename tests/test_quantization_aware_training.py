@@ -185,7 +185,7 @@ def test_ranges_and_bits_are_those_asked_for():
     hidden = model.get_layer("hidden")
     assert hidden.kernel_quantizer.bits == 4
     assert hidden.output_quantizer.bits == 6
-    assert hidden.output_quantizer.ranges == Percentile(99.0)
+    assert hidden.output_quantizer.observer == Percentile(99.0)
     with pytest.raises(ValueError, match="Expected the scheme"):
         fit(model, QuantizationAwareTraining())
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from model_cases import residual, sequential
 
-from keras_micronets.layers import kernels, sparsity
+from keras_micronets.layers import kernels, sparsity, sparsity_report
 from keras_micronets.layers import prepare as prepare
-from keras_micronets.layers import reports as sparsity_report
 
 
 def test_report_prints_a_row_a_kernel():

@@ -13,9 +13,9 @@ class ChannelPruning(ProgressCallback):
     """Train a network into a smaller one, to a budget that is set beforehand.
 
     At first all channels learn. From `start` on, a few at a time are left out, those
-    of the lowest importance for what they cost, until `end`, when the budget is met; till
-    then a channel that is left out keeps its weights, and comes back where its importance
-    is higher than another's. From `end` on the choice stands, and the rest of the run
+    of the lowest importance for their cost, until `end`, when the budget is met. Until
+    then a channel that is left out keeps its weights, and returns if its importance
+    exceeds another's. From `end` on the choice stands, and the rest of the run
     trains what is left. `compact_` is then the small network: a plain Keras model, in
     the shape it will have on the device.
 
