@@ -1,9 +1,10 @@
 """Importance of the channels of a group; the least important are cut first.
 
-It is called as `importance(model, graph, gradients)`, with the gradients of the kernels as `layers.kernel_gradients` returns them, or `None`, and returns a float array
-`(channels,)` for each group of the `ChannelGraph`. Any such function will do. One that
-has a method `push(graph, importance)` is called after each update, to part the channels
-that matter from those that do not.
+It is called as `importance(model, graph, gradients)`, with the gradients of the
+kernels as `layers.kernel_gradients` returns them, or `None`, and returns a float array
+`(channels,)` for each group of the `ChannelGraph`. Any such function will do. If it has
+a method `push(graph, importance)`, that is called after each update, to part the
+channels that matter from those that do not.
 """
 
 from dataclasses import dataclass

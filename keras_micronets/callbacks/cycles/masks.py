@@ -93,8 +93,8 @@ class Channels:
         macs: The same for multiply-accumulates; see `channels.plan`.
         tilt: Float, 0 or more, the spread of the random factors (log-normal) that tilt
             the ranking, so that learners of one parent differ. Defaults to `0.5`.
-        importance: One of `keras_micronets.channels.importance` without gradients. `None`
-            for `GroupNorm()`. Defaults to `None`.
+        importance: One of `keras_micronets.channels.importance` that needs no
+            gradients. `None` for `GroupNorm()`. Defaults to `None`.
         round_to, least: As for `channels.plan`.
 
     Raises:
