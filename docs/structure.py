@@ -33,7 +33,7 @@ LAYERS = (
     ("channels", "learners"),
     ("export",),
     ("layers", "learning_rates", "selection", "sparsity"),
-    ("_figures", "_keras_private", "_version", "edge", "schedules"),
+    ("_backend", "_figures", "_keras_private", "_version", "edge", "schedules"),
 )
 
 LIMITS = {
@@ -178,12 +178,14 @@ def _import_cycles(modules):
 
 
 def _folder_cycles(modules):
-    """Find folders that import each other, each file at the top being its own folder.
+    """Find folders that import each other, and files beside them that do.
 
+    A folder without folders in it counts as one unit; in any other, each file does.
     Re-exports of `__init__.py` do not count.
     """
+    parents = {x.folder.rpartition(".")[0] for x in modules.values() if x.is_folder}
     place = {
-        module.name: module.folder if "." in module.folder else module.name
+        module.name: module.name if module.folder in parents else module.folder
         for module in modules.values()
     }
     graph = {folder: set() for folder in place.values()}

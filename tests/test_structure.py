@@ -105,9 +105,9 @@ def test_a_sound_package_has_no_problems(make):
             {
                 "left/__init__.py": HEAD,
                 "left/one.py": HEAD + "from package.left.part import two",
-                "left/three.py": HEAD,
                 "left/part/__init__.py": HEAD,
-                "left/part/two.py": HEAD + "import package.left.three",
+                "left/part/two.py": HEAD,
+                "left/part/three.py": HEAD + "import package.left.one",
             },
             "Imports form a cycle: package.left",
         ),
