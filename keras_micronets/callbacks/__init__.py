@@ -3,9 +3,12 @@
 from keras_micronets.callbacks.channel_pruning import ChannelPruning
 from keras_micronets.callbacks.cycles.cycle import Cycle
 from keras_micronets.callbacks.cycles.learner_cycles import LearnerCycles
-from keras_micronets.callbacks.dynamic_sparse_training import DynamicSparseTraining
+from keras_micronets.callbacks.dynamic_sparse_training import (
+    DynamicSparseTraining,
+    drop_and_regrow,
+    sparsify_at_random,
+)
 from keras_micronets.callbacks.learner_checkpoint import LearnerCheckpoint
-from keras_micronets.callbacks.pruning import drop_and_regrow, sparsify_at_random
 from keras_micronets.callbacks.quantization_aware_training import (
     QuantizationAwareTraining,
 )

@@ -2,7 +2,6 @@ import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.pruning import chosen_kernels
 
 
 class ProgressCallback(keras.callbacks.Callback):
@@ -101,3 +100,8 @@ class SparsityCallback(ProgressCallback):
         if self._batches is None:
             self._batches = layers.batches(self.data, seed=self.seed, start=n_before)
         return layers.kernel_gradients(self.model, *next(self._batches))
+
+
+def chosen_kernels(model: keras.Model, scope) -> list[layers.Kernel]:
+    """Return the kernels of a prepared model that a scope chooses; `None` for all."""
+    return layers.kernels(model) if scope is None else scope(model)

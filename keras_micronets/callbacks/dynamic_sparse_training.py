@@ -1,15 +1,14 @@
+from collections.abc import Sequence
 from math import cos, pi
 
+import keras
 import numpy as np
 
-from keras_micronets.callbacks.base import SparsityCallback
-from keras_micronets.callbacks.pruning import (
-    chosen_kernels,
-    drop_and_regrow,
-    sparsify_at_random,
-)
+from keras_micronets import layers
+from keras_micronets.callbacks.base import SparsityCallback, chosen_kernels
+from keras_micronets.layers.optimizer_slots import zero_slots
 from keras_micronets.schedules import check_sparsity
-from keras_micronets.sparsity import as_allocation
+from keras_micronets.sparsity import as_allocation, drop_and_grow, keep_largest
 
 GROWTHS = ("gradient", "random")
 
@@ -152,3 +151,131 @@ class DynamicSparseTraining(SparsityCallback):
 
 def _refuse(name, expected, received):
     raise ValueError(f"Expected `{name}` {expected}. Received: {name}={received!r}.")
+
+
+def sparsify_at_random(
+    model: keras.Model,
+    sparsity: float,
+    *,
+    allocation="erk",
+    scope=None,
+    seed: int | Sequence[int] = 0,
+) -> None:
+    """Draw masks of a given sparsity at random.
+
+    What is removed already is removed first; a kernel that is sparser than its
+    share gets random weights back, at zero.
+
+    Args:
+        model: A model that `layers.prepare` was called on.
+        sparsity: Float in [0, 1), the share that is removed afterwards.
+        allocation: `"uniform"`, `"global"`, `"erk"` or a function with the
+            signature of those in `keras_micronets.sparsity`. Defaults to `"erk"`.
+        scope: Function from a model to the `Kernel`s to draw masks for, as
+            `layers.Scope`; `None` for all. Defaults to `None`.
+        seed: Integer, or a sequence of them. Defaults to `0`.
+
+    Raises:
+        ValueError: If the sparsity or the allocation is none of these.
+
+    Example:
+
+    ```python
+    keras_micronets.layers.prepare(model)
+    keras_micronets.callbacks.sparsify_at_random(model, 0.8, seed=1)
+    ```
+
+    Reference: Mocanu et al. 2018, "Scalable training of artificial neural networks
+    with adaptive sparse connectivity inspired by network science".
+    """
+    check_sparsity(sparsity, "sparsity")
+    allocate = as_allocation(allocation)
+    kernels = chosen_kernels(model, scope)
+    rng = np.random.default_rng(seed)
+    scores = [rng.random(k.mask.shape, "float32") - ~k.mask for k in kernels]
+    counts = allocate(
+        [k.layout.canonical(s) for k, s in zip(kernels, scores, strict=True)], sparsity
+    )
+    masks = [keep_largest(s, count) for s, count in zip(scores, counts, strict=True)]
+    _set_masks(model, kernels, masks)
+
+
+def drop_and_regrow(
+    model: keras.Model,
+    fraction: float,
+    *,
+    gradients: Sequence[np.ndarray] | None = None,
+    scope=None,
+    seed: int | Sequence[int] = 0,
+) -> None:
+    """Drop the smallest weights of each kernel, and grow as many elsewhere.
+
+    New weights start at zero, with the optimizer's slots at zero too. Dropped ones
+    do not grow back at once; where a kernel is less than half sparse, that may
+    leave fewer to grow, and so to drop, than asked for. Sparsity stays as it is,
+    kernel by kernel.
+
+    Args:
+        model: A model that `layers.prepare` was called on, with masks.
+        fraction: Float in [0, 1], of the weights that each kernel keeps.
+        gradients: Arrays, one a kernel of `layers.kernels(model)`, as
+            `layers.kernel_gradients` gives them: weights grow where they are
+            largest in magnitude (RigL). `None` to grow at random (SET). Defaults to
+            `None`.
+        scope: Function from a model to the `Kernel`s to change, as `layers.Scope`;
+            `None` for all. Defaults to `None`.
+        seed: Integer, or a sequence of them, for growth at random. Defaults to `0`.
+
+    Raises:
+        ValueError: If the fraction lies outside [0, 1], or there is not one gradient
+            for each kernel.
+
+    Example:
+
+    ```python
+    gradients = keras_micronets.layers.kernel_gradients(model, x, y)
+    keras_micronets.callbacks.drop_and_regrow(model, 0.3, gradients=gradients)
+    ```
+
+    Reference: Evci et al. 2020, "Rigging the lottery: making all tickets winners";
+    Mocanu et al. 2018, "Scalable training of artificial neural networks with adaptive
+    sparse connectivity inspired by network science".
+    """
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(
+            "Expected `fraction` in [0, 1], of the weights that are kept. "
+            f"Received: fraction={fraction}."
+        )
+    kernels = chosen_kernels(model, scope)
+    if gradients is None:
+        rng = np.random.default_rng(seed)
+        scores = [rng.random(kernel.mask.shape) for kernel in kernels]
+    else:
+        scores = [np.abs(gradient) for gradient in _of(kernels, model, gradients)]
+    masks = []
+    for kernel, score in zip(kernels, scores, strict=True):
+        mask, weights = kernel.mask, kernel.weights
+        n_moved = round(fraction * np.count_nonzero(mask))
+        masks.append(drop_and_grow(mask, weights, growth_scores=score, n_moved=n_moved))
+    _set_masks(model, kernels, masks)
+
+
+def _of(kernels, model, gradients):
+    everything = layers.kernels(model)
+    if len(gradients) != len(everything):
+        raise ValueError(
+            f"Expected `gradients` to be {len(everything)} arrays, one a kernel of "
+            f"`layers.kernels(model)`. Received: {len(gradients)}."
+        )
+    by_kernel = dict(zip(everything, gradients, strict=True))
+    return [by_kernel[kernel] for kernel in kernels]
+
+
+def _set_masks(model, kernels, masks):
+    """Momenta move weights that are masked: write zeros before any of them grows."""
+    grown = [mask & ~kernel.mask for kernel, mask in zip(kernels, masks, strict=True)]
+    for kernel, mask in zip(kernels, masks, strict=True):
+        kernel.write_zeros()
+        kernel.set_mask(mask)
+    variables = [kernel.layer.raw(kernel.name) for kernel in kernels]
+    zero_slots(model, variables, grown)

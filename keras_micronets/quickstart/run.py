@@ -17,10 +17,9 @@ from keras_micronets.ensemble.pruner import EnsemblePruner
 from keras_micronets.export import export_tflite, zip_bytes
 from keras_micronets.export.subprocess_converter import check_converter
 from keras_micronets.learners import LearnerPool
-from keras_micronets.quickstart.problem import Problem
-from keras_micronets.quickstart.result import QuickstartResult
-from keras_micronets.quickstart.score import score
+from keras_micronets.quickstart.result import QuickstartResult, score
 from keras_micronets.quickstart.training import (
+    Problem,
     plan_cycles,
     train_baseline,
     train_learners,

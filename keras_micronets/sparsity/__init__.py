@@ -11,17 +11,18 @@ from keras_micronets.sparsity.allocation import (
     global_ranking,
     uniform,
 )
-from keras_micronets.sparsity.block import Block
-from keras_micronets.sparsity.channels import Channels
-from keras_micronets.sparsity.criteria import (
+from keras_micronets.sparsity.importance import (
+    Movement,
+    Random,
     as_criterion,
     magnitude,
     needs_gradients,
     taylor,
 )
-from keras_micronets.sparsity.growth import drop_and_grow
-from keras_micronets.sparsity.masks import complement, keep_largest, random_halves
-from keras_micronets.sparsity.movement import Movement
-from keras_micronets.sparsity.n_of_m import NofM
-from keras_micronets.sparsity.random import Random
-from keras_micronets.sparsity.unstructured import Unstructured
+from keras_micronets.sparsity.masks import (
+    complement,
+    drop_and_grow,
+    keep_largest,
+    random_halves,
+)
+from keras_micronets.sparsity.patterns import Block, Channels, NofM, Unstructured

@@ -11,7 +11,9 @@ import keras
 import numpy as np
 
 from keras_micronets import channels, layers
-from keras_micronets.callbacks.pruning import chosen_kernels, drop_and_regrow, prune
+from keras_micronets.callbacks.base import chosen_kernels
+from keras_micronets.callbacks.dynamic_sparse_training import drop_and_regrow
+from keras_micronets.callbacks.weight_pruning import prune
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import Unstructured
 
