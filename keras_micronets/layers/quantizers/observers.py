@@ -137,6 +137,10 @@ class LearnedStepSize(Observer):
     momentum = 1.0  # of the batches, the first alone counts
 
 
+# Its name in files of version 0.1.0.
+keras.saving.get_custom_objects()["keras_micronets>LearnedStep"] = LearnedStepSize
+
+
 def _check_momentum(momentum):
     if not 0.0 <= momentum < 1.0:
         raise ValueError(
