@@ -1,0 +1,128 @@
+"""Callbacks and values are restored from their configuration and from their `repr`."""
+
+import dataclasses
+import inspect
+import types
+
+import keras
+import numpy as np
+import pytest
+
+import keras_micronets
+import keras_micronets as kmn
+
+pytestmark = pytest.mark.xfail(strict=False)
+
+# One instance of each public class whose instances a user makes, with arguments that
+# are not the defaults.
+EXAMPLES = """
+callbacks.ChannelPruning(params=0.5, macs=0.4, start=0.2, end=0.5)
+callbacks.Cycle(start="parent", learning_rate=learning_rates.Cosine(0.1, end=0.5))
+callbacks.DynamicSparseTraining(0.9, growth="random", frequency=50, seed=3)
+callbacks.QuantizationAwareTraining(0.5, observer=observers.Percentile(99.0))
+callbacks.WeightPruning(schedules.Constant(0.5), pattern=sparsity.Block(4), seed=1)
+channels.importance.GroupNorm(0.1)
+channels.importance.Magnitude()
+channels.importance.NormalizationScale(0.01)
+channels.importance.Random(seed=1)
+channels.importance.Taylor()
+edge.Broker("broker.local", port=1884, username="gateway")
+edge.EarlyExit(0.6, order=(2, 0, 1), tolerance=0.001)
+edge.Preprocessing(mean=127.5, scale=(127.5, 120.0, 119.0))
+layers.QuantizationScheme(observer=observers.MovingAverage(0.9), kernel_bits=4)
+layers.Scope(only=["a", "b"], first=False)
+learning_rates.Cosine(0.1, end=0.5)
+learning_rates.OneCycle(0.1, climb=0.2, start=0.3, end=0.01)
+observers.LearnedStepSize()
+observers.MovingAverage(0.9)
+observers.Percentile(99.0, momentum=0.9, samples=100)
+schedules.Constant(0.5, begin=0.1)
+schedules.PolynomialDecay(0.1, 0.9, begin=0.1, end=0.8, power=2.0)
+sparsity.Block(4)
+sparsity.Channels()
+sparsity.Movement()
+sparsity.NofM(2, 4)
+sparsity.Random(seed=3)
+sparsity.Unstructured()
+""".strip().splitlines()
+
+# Public classes whose instances are results, or hold files, threads or models.
+NOT_VALUES = set()
+
+
+def public_classes(module=keras_micronets, seen=()):
+    """Return the classes that users reach through `__all__`, by name."""
+    found = {}
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if isinstance(value, types.ModuleType):
+            if value not in seen:
+                found |= public_classes(value, (*seen, module))
+        elif inspect.isclass(value):
+            found[f"{module.__name__}.{name}".partition(".")[2]] = value
+    return found
+
+
+def names_for(cls):
+    """Return what the `repr` of an instance of a class may refer to."""
+    names = {name.rpartition(".")[2]: x for name, x in public_classes().items()}
+    names |= vars(inspect.getmodule(cls))
+    modules = {name: getattr(kmn, name) for name in kmn.__all__}
+    return {**names, **modules, "kmn": kmn, "keras": keras, "np": np}
+
+
+def make(expression):
+    return eval(expression, {name: getattr(kmn, name) for name in kmn.__all__})
+
+
+def config_of(value):
+    """Return the arguments of a value, each by its name."""
+    if hasattr(value, "get_config"):
+        return value.get_config()
+    return {x.name: getattr(value, x.name) for x in dataclasses.fields(value)}
+
+
+def restore(cls, config):
+    return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
+
+
+@pytest.fixture(params=EXAMPLES)
+def value(request):
+    return make(request.param)
+
+
+def test_the_configuration_restores_the_value(value):
+    config = config_of(value)
+    copy = restore(type(value), config)
+
+    assert type(copy) is type(value)
+    assert repr(config_of(copy)) == repr(config)
+
+
+def test_the_configuration_has_every_argument(value):
+    assert set(inspect.signature(type(value)).parameters) <= set(config_of(value))
+
+
+def test_keras_restores_a_registered_value(value):
+    cls = type(value)
+    if keras.saving.get_registered_name(cls) == cls.__name__:
+        pytest.skip("not registered with Keras")
+    config = keras.saving.serialize_keras_object(value)
+    copy = keras.saving.deserialize_keras_object(config)
+
+    assert type(copy) is cls
+    assert keras.saving.serialize_keras_object(copy) == config
+
+
+def test_the_repr_can_be_pasted(value):
+    copy = eval(repr(value), names_for(type(value)))
+
+    assert type(copy) is type(value)
+    assert repr(copy) == repr(value)
+    assert repr(config_of(copy)) == repr(config_of(value))
+
+
+def test_every_public_value_has_an_example():
+    known = {type(make(expression)) for expression in EXAMPLES}
+    missing = {name for name, cls in public_classes().items() if cls not in known}
+    assert missing == NOT_VALUES
