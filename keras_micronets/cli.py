@@ -1,4 +1,4 @@
-"""The command `keras-micronets`."""
+"""Run the command `keras-micronets`."""
 
 import argparse
 import os
@@ -8,15 +8,17 @@ from pathlib import Path
 
 from keras_micronets.edge import cli as edge_cli
 
+__all__ = ["main"]
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command `keras-micronets`.
 
     Args:
-        argv: Arguments. `None` for those of the process. Defaults to `None`.
+        argv: Arguments; `None` for those of the process. Defaults to `None`.
 
     Returns:
-        Exit code: `0`, or `2` for bad input, said on stderr.
+        Exit code: `0`, or `2` for bad input, which is described on stderr.
 
     Example:
 
@@ -25,12 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     ```
     """
     arguments = _parser().parse_args(argv)
-    # Before TensorFlow is loaded: its start-up notes would bury the table.
+    # Set before TensorFlow is loaded, whose start-up messages would hide the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     return edge_cli.run(arguments)
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keras-micronets",
         description="Sparse, quantised ensembles for small devices.",
@@ -38,8 +40,8 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     quickstart = commands.add_parser(
         "quickstart",
-        help="train, prune, quantise, choose, export and run, in a few minutes",
-        description="Walk the whole road on handwritten digits, or on your images.",
+        help="train, prune, quantise, select, export and run, in a few minutes",
+        description="Run the full pipeline on handwritten digits, or on your images.",
     )
     quickstart.add_argument(
         "--data", metavar="FILE.npz", help="x_train, y_train, x_test, y_test"
@@ -56,7 +58,7 @@ def _parser():
     return parser
 
 
-def _quickstart(arguments):
+def _quickstart(arguments: argparse.Namespace) -> None:
     from keras_micronets.quickstart import load_problem, run_quickstart
 
     out = arguments.out or Path(tempfile.mkdtemp(prefix="keras-micronets-"))
