@@ -25,8 +25,7 @@ from parity_nets import NETS
 
 import keras_micronets as kmn
 from keras_micronets import layers
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import quantize
+from keras_micronets.edge.member import Member, quantize
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 N_LEARNED_FROM, N_COMPARED, N_LOOKED_INTO = 64, 200, 8

@@ -28,8 +28,7 @@ import numpy as np
 
 import keras_micronets as kmn
 from keras_micronets import selection
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import softmax
+from keras_micronets.edge.member import Member, softmax
 from keras_micronets.export.size import gzip_size
 
 BATCH_SIZE = 64

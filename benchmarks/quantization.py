@@ -28,8 +28,7 @@ from quantization_report import table
 import keras_micronets as kmn
 from keras_micronets import layers, observers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import dequantize, quantize, softmax
+from keras_micronets.edge.member import Member, dequantize, quantize, softmax
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.schedules import PolynomialDecay
 from keras_micronets.sparsity import Block, NofM, Unstructured

@@ -3,8 +3,7 @@
 import numpy as np
 from overhead_sections import nets_of
 
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import quantize
+from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export.flatbuffer import read_flatbuffer
 
 

@@ -20,8 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import quantize
+from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export import export_tflite
 from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart import load_problem, run_quickstart

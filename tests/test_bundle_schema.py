@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_tflite import tiny_tflite
 
 from keras_micronets.edge import EarlyExit, Manifest, verify
-from keras_micronets.edge.bundle import tensor_spec
+from keras_micronets.edge.bundle import manifest as tensor_spec
 from keras_micronets.edge.bundle.files import MAX_FILES
 from keras_micronets.edge.combine import RULES
 from keras_micronets.export import BundleMember, write_bundle

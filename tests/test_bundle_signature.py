@@ -12,7 +12,8 @@ from tiny_tflite import SHAPE, samples, tiny_tflite
 
 import keras_micronets
 from keras_micronets.edge import EnsembleRunner, Manifest, verify
-from keras_micronets.edge.bundle import manifest_file, signature
+from keras_micronets.edge.bundle import signature
+from keras_micronets.edge.bundle import signature as manifest_file
 from keras_micronets.edge.cli import COMMANDS, main
 from keras_micronets.export import BundleMember, write_bundle
 

@@ -25,11 +25,12 @@ from keras_micronets.edge import (
 )
 from keras_micronets.edge.cli import main
 from keras_micronets.edge.distributed import node as node_module
-from keras_micronets.edge.distributed.description import Description
-from keras_micronets.edge.distributed.message import Message
-from keras_micronets.edge.distributed.npy import pack, unpack
-from keras_micronets.edge.distributed.reply import Reply
-from keras_micronets.edge.distributed.request import Request
+from keras_micronets.edge.distributed.message import Message, pack, unpack
+from keras_micronets.edge.distributed.protocol import (
+    NodeDescription,
+    NodeRequest,
+    NodeResponse,
+)
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 WEIGHTS = [0.5, 0.25, 0.25]
@@ -150,13 +151,15 @@ class Asker:
         self.client, self.prefix, self.members = client, prefix, members
 
     def ask(self, payload, number=1, **fields):
-        request = Request(number.to_bytes(16), "by-hand", self.members, 20.0, payload)
+        request = NodeRequest(
+            number.to_bytes(16), "by-hand", self.members, 20.0, payload
+        )
         message = request.to_message(f"{self.prefix}/nodes/one/requests")
         message.fields.update(fields)
         self.client.say(message)
 
     def reply(self):
-        return Reply.from_message(self.client.get())
+        return NodeResponse.from_message(self.client.get())
 
 
 def test_a_node_survives_garbage_and_answers_once(bundle, broker, prefix, alone):
@@ -216,16 +219,18 @@ class Rogue:
 
     def announce(self, members=("m0", "m1", "m2"), name="rogue", expires=60, **values):
         values = {"capacity": 8, "session": "1", "digest": self.digest, **values}
-        description = Description(members=members, **values)
+        description = NodeDescription(members=members, **values)
         message = description.to_message(f"{self.prefix}/nodes/{name}", 60)
         self.client.say(dataclasses.replace(message, expires=expires))
 
     def request(self):
-        return Request.from_message(self.client.get())
+        return NodeRequest.from_message(self.client.get())
 
     def answer(self, request, array, name="rogue", digest=None):
         payload = array if isinstance(array, bytes) else pack(array)
-        reply = Reply(request.id, request.members, digest or self.digest, payload)
+        reply = NodeResponse(
+            request.id, request.members, digest or self.digest, payload
+        )
         topic = f"{self.prefix}/gateways/{request.gateway}/answers/{name}"
         self.client.say(reply.to_message(topic, 9))
 

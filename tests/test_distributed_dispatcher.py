@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 
 from keras_micronets.edge.bundle.manifest import Combination
 from keras_micronets.edge.combine import combine
-from keras_micronets.edge.distributed.answer import NoQuorumError, read_answer
-from keras_micronets.edge.distributed.assigner import PAUSE
-from keras_micronets.edge.distributed.description import Description
 from keras_micronets.edge.distributed.dispatcher import Dispatcher, OverloadedError
-from keras_micronets.edge.distributed.npy import pack
-from keras_micronets.edge.distributed.question import Question
-from keras_micronets.edge.distributed.reply import Reply
+from keras_micronets.edge.distributed.message import pack
+from keras_micronets.edge.distributed.protocol import NodeDescription, NodeResponse
+from keras_micronets.edge.distributed.request import NoQuorumError, Request, read_answer
+from keras_micronets.edge.distributed.scheduler import PAUSE
 
 MEMBERS = ("a", "b", "c")
 DIGEST, CLASSES, SAMPLES = "abc", 4, 2
@@ -34,7 +32,7 @@ def dispatcher(quorum=2, max_pending=100):
 
 
 def describe(members, capacity=2, session="1", digest=DIGEST):
-    return Description(digest, tuple(members), capacity, session)
+    return NodeDescription(digest, tuple(members), capacity, session)
 
 
 def ready(nodes, **options):
@@ -45,7 +43,7 @@ def ready(nodes, **options):
 
 
 def submit(it, now=0.0, seconds=1.0):
-    question = Question(b"x", SAMPLES, now, now + seconds)
+    question = Request(b"x", SAMPLES, now, now + seconds)
     it.submit(question, now)
     return question
 
@@ -65,7 +63,7 @@ def probabilities(ask):
 
 
 def good(ask):
-    return Reply(ask.id, ask.members, DIGEST, pack(probabilities(ask)))
+    return NodeResponse(ask.id, ask.members, DIGEST, pack(probabilities(ask)))
 
 
 def answer(it, ask, now=0.0, reply=None):
@@ -73,11 +71,11 @@ def answer(it, ask, now=0.0, reply=None):
 
 
 def garbage(ask):
-    return Reply(ask.id, ask.members, DIGEST, b"garbage")
+    return NodeResponse(ask.id, ask.members, DIGEST, b"garbage")
 
 
 def busy(ask):
-    return Reply(ask.id, ask.members, DIGEST, error="busy")
+    return NodeResponse(ask.id, ask.members, DIGEST, error="busy")
 
 
 def test_one_answer_of_all():
@@ -190,7 +188,9 @@ def test_too_many():
     submit(it)
 
 
-@pytest.mark.parametrize("bad", [garbage, lambda ask: Reply(ask.id, (), "", error="x")])
+@pytest.mark.parametrize(
+    "bad", [garbage, lambda ask: NodeResponse(ask.id, (), "", error="x")]
+)
 def test_another_replica_after_a_bad_answer(bad):
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
@@ -322,7 +322,7 @@ def test_answers_of_others_are_dropped():
     other = {"one": "two", "two": "one"}[ask.node]
     it.reply(other, good(ask), 0.1)
     it.reply("stranger", good(ask), 0.1)
-    it.reply("one", Reply(bytes(16), ask.members, DIGEST, b""), 0.1)
+    it.reply("one", NodeResponse(bytes(16), ask.members, DIGEST, b""), 0.1)
     assert not ask.question.answers
     assert (it.statistics["unasked"], it.statistics["late"]) == (2, 1)
 
@@ -362,7 +362,7 @@ class World:
         self.check()
 
     def submit(self, seconds):
-        question = Question(b"x", SAMPLES, self.now, self.now + seconds)
+        question = Request(b"x", SAMPLES, self.now, self.now + seconds)
         try:
             self.it.submit(question, self.now)
         except OverloadedError:
@@ -441,7 +441,7 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
     for places in itertools.chain.from_iterable(
         itertools.combinations(range(3), n) for n in (1, 2, 3)
     ):
-        question = Question(b"", SAMPLES, 0.0, 1.0)
+        question = Request(b"", SAMPLES, 0.0, 1.0)
         for i in reversed(places):
             question.answers[MEMBERS[i]] = ("node", all_of_them[i])
         made = read_answer(question, manifest(rule, weights), 1, 0.1)
@@ -458,14 +458,14 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
 
 
 def test_members_without_weight_are_no_answer():
-    question = Question(b"", 1, 0.0, 1.0)
+    question = Request(b"", 1, 0.0, 1.0)
     question.answers["a"] = ("node", np.full((1, 2), 0.5, "float32"))
     with pytest.raises(ValueError, match="weights"):
         read_answer(question, manifest("weights", (0, 0.5, 0.5)), 1, 0.1)
 
 
 def test_fewer_than_the_quorum_are_no_answer():
-    question = Question(b"", 1, 0.0, 1.5)
+    question = Request(b"", 1, 0.0, 1.5)
     question.answers["b"] = ("node", np.full((1, 2), 0.5, "float32"))
     question.tried["c"].add("pi-1")
     with pytest.raises(NoQuorumError, match=r"2 members within 1.5 s.*pi-1") as caught:

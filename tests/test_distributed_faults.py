@@ -20,11 +20,12 @@ from keras_micronets.edge import (
     NoQuorumError,
     combine,
 )
-from keras_micronets.edge.distributed.description import Description
-from keras_micronets.edge.distributed.message import Message
-from keras_micronets.edge.distributed.npy import pack
-from keras_micronets.edge.distributed.reply import Reply
-from keras_micronets.edge.distributed.request import Request
+from keras_micronets.edge.distributed.message import Message, pack
+from keras_micronets.edge.distributed.protocol import (
+    NodeDescription,
+    NodeRequest,
+    NodeResponse,
+)
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 N_MEMBERS, N_REQUESTS, RATE = 4, 2000, 30
@@ -134,12 +135,12 @@ class Rogue:
                 announced = time.monotonic()
                 self.announce()
             while self.client.messages:
-                self.answer(Request.from_message(self.client.messages.pop(0)))
+                self.answer(NodeRequest.from_message(self.client.messages.pop(0)))
             while self.late and self.late[0][0] < time.monotonic():
                 self.client.connection.publish(self.late.pop(0)[1])
 
     def announce(self):
-        described = Description(self.digest, self.members, 4, secrets.token_hex(4))
+        described = NodeDescription(self.digest, self.members, 4, secrets.token_hex(4))
         topic = "micronets/nodes/rogue"
         self.client.connection.publish(described.to_message(topic, 6))
 
@@ -152,7 +153,7 @@ class Rogue:
         if what == "sum":
             array = array * 2
         payload = secrets.token_bytes(200) if what == "bytes" else pack(array)
-        reply = Reply(request.id, request.members, self.digest, payload)
+        reply = NodeResponse(request.id, request.members, self.digest, payload)
         # Under the name of another, it answers what that one may have been asked.
         name = "n0" if what == "name" else "rogue"
         topic = f"micronets/gateways/{request.gateway}/answers/{name}"

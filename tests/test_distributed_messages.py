@@ -8,19 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from keras_micronets.edge.distributed import npy
+from keras_micronets.edge.distributed import message as npy
 from keras_micronets.edge.distributed.broker import Broker
-from keras_micronets.edge.distributed.description import Description
 from keras_micronets.edge.distributed.inbox import Inbox, Verdict
-from keras_micronets.edge.distributed.message import MAX_PAYLOAD, Message
-from keras_micronets.edge.distributed.recent import Recent
-from keras_micronets.edge.distributed.reply import Reply
-from keras_micronets.edge.distributed.request import Request
-from keras_micronets.edge.distributed.topics import Topics, check_name
+from keras_micronets.edge.distributed.message import (
+    MAX_PAYLOAD,
+    LRUCache,
+    Message,
+    Topics,
+    check_name,
+)
+from keras_micronets.edge.distributed.protocol import (
+    NodeDescription,
+    NodeRequest,
+    NodeResponse,
+)
 
 ID = bytes(range(16))
-REQUEST = Request(ID, "gateway", ("a", "ö"), 1.5, b"payload")
-DESCRIPTION = Description("abc", ("a", "b"), 8, "0123")
+REQUEST = NodeRequest(ID, "gateway", ("a", "ö"), 1.5, b"payload")
+DESCRIPTION = NodeDescription("abc", ("a", "b"), 8, "0123")
 
 
 def npy_bytes(header, data=b"", version=1):
@@ -108,7 +114,7 @@ def test_sizes_are_limited(monkeypatch):
 def test_request_there_and_back():
     message = REQUEST.to_message("topic")
     assert (message.topic, message.expires) == ("topic", 2)
-    assert Request.from_message(message) == REQUEST
+    assert NodeRequest.from_message(message) == REQUEST
 
 
 @pytest.mark.parametrize(
@@ -137,18 +143,20 @@ def test_bad_requests(field, value):
     if value is not None:
         fields[field] = value
     with pytest.raises(ValueError, match="Expected"):
-        Request.from_message(Message("", b"", ID, 1, fields))
+        NodeRequest.from_message(Message("", b"", ID, 1, fields))
 
 
 def test_request_without_an_id():
     message = Message("", b"", b"short", 1, REQUEST.to_message("").fields)
     with pytest.raises(ValueError, match="16 bytes"):
-        Request.from_message(message)
+        NodeRequest.from_message(message)
 
 
 def reply(array, members=("a", "b"), digest="abc", **values):
-    message = Reply(ID, members, digest, npy.pack(array), **values).to_message("", 1)
-    return Reply.from_message(message)
+    message = NodeResponse(ID, members, digest, npy.pack(array), **values).to_message(
+        "", 1
+    )
+    return NodeResponse.from_message(message)
 
 
 def probabilities(dtype="float32", members=2):
@@ -175,8 +183,8 @@ def test_reply_there_and_back():
         reply(probabilities() * np.inf),
         reply(probabilities() * 2),
         reply(probabilities() * np.float32([3, 3, -1, -1])),
-        Reply(ID, ("a", "b"), "abc", b"garbage"),
-        Reply.from_message(Message("", b"", ID)),
+        NodeResponse(ID, ("a", "b"), "abc", b"garbage"),
+        NodeResponse.from_message(Message("", b"", ID)),
     ],
 )
 def test_bad_replies(bad):
@@ -187,7 +195,7 @@ def test_bad_replies(bad):
 def test_description_there_and_back():
     message = DESCRIPTION.to_message("topic", 90)
     assert (message.retain, message.expires) == (True, 90)
-    assert Description.from_message(message) == DESCRIPTION
+    assert NodeDescription.from_message(message) == DESCRIPTION
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,7 @@ def test_description_there_and_back():
 )
 def test_bad_descriptions(payload):
     with pytest.raises(ValueError, match="Expected"):
-        Description.from_message(Message("", payload))
+        NodeDescription.from_message(Message("", payload))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "+", "#", "a b", "-a", "x" * 65, None, 1])
@@ -233,7 +241,7 @@ def test_topics():
 
 
 def test_recent_values_within_a_number_and_a_size():
-    recent = Recent(count=3, size=100)
+    recent = LRUCache(count=3, size=100)
     for i in range(10):
         recent.put(i, str(i), 10)
     assert [recent.get(i) for i in range(6, 10)] == [None, "7", "8", "9"]
@@ -244,7 +252,7 @@ def test_recent_values_within_a_number_and_a_size():
 
 
 def request(number, payload=b""):
-    return Request(number.to_bytes(16), "g", ("a",), 1.0, payload)
+    return NodeRequest(number.to_bytes(16), "g", ("a",), 1.0, payload)
 
 
 def test_inbox_takes_each_request_once():

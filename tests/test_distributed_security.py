@@ -9,8 +9,8 @@ from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets.edge import Broker, Gateway, Manifest, Node, NoQuorumError
 from keras_micronets.edge.cli import main
-from keras_micronets.edge.distributed.description import Description
 from keras_micronets.edge.distributed.message import Message
+from keras_micronets.edge.distributed.protocol import NodeDescription
 from keras_micronets.export.bundle import BundleMember, write_bundle
 
 PASSWORDS = {"node-1": "one", "node-2": "two", "gateway": "three"}
@@ -174,7 +174,7 @@ def test_a_node_does_not_write_what_is_another_s(bundle, login, second):
         Gateway(bundle, login("gateway"), quorum=1) as gateway,
     ):
         until(lambda: gateway.nodes == {"node-1": ("m0",)})
-        described = Description(digest, ("m0", "m1"), 9, "x")
+        described = NodeDescription(digest, ("m0", "m1"), 9, "x")
         for name in ("node-1", "node-3"):
             topic = f"micronets/nodes/{name}"
             second.say(described.to_message(topic, 60))

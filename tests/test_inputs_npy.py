@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_micronets.edge.inputs import Problem, read_arrays, read_npy
+from keras_micronets.edge.inputs import SkippedSample, read_arrays, read_npy
 from keras_micronets.edge.inputs.npy import PIECE_SAMPLES, read_header
 
 SHAPE = (3, 2)
@@ -138,7 +138,7 @@ def test_a_sample_that_is_not_finite_is_left_out():
     x = np.ones((3, *SHAPE))
     x[1, 0, 0] = np.nan
     first, second, third = read_arrays(stream(saved(x)), SHAPE)
-    assert isinstance(second, Problem)
+    assert isinstance(second, SkippedSample)
     assert "sample 1 of" in second.message
     assert first.shape == third.shape == (1, *SHAPE)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_micronets.edge.inputs import Problem, read_lines, read_table
+from keras_micronets.edge.inputs import SkippedSample, read_lines, read_table
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 
@@ -99,7 +99,7 @@ def test_what_spreadsheets_write():
 )
 def test_a_window_never_spans_a_bad_row(row, message):
     first, problem, second = table(f"1,1\n2,2\n3,3\n{row}\n4,4\n5,5\n", (2, 2))
-    assert isinstance(problem, Problem)
+    assert isinstance(problem, SkippedSample)
     assert message in problem.message
     assert problem.is_error
     np.testing.assert_array_equal(first[0], [[1, 1], [2, 2]])

@@ -16,8 +16,7 @@ from micro_layer_cases import (
     state,
 )
 
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import quantize
+from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export.converter import convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import freeze_quantizers, kernels, quantized_share

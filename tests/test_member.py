@@ -5,8 +5,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
-from keras_micronets.edge.member import Member
-from keras_micronets.edge.tensors import dequantize, quantize, softmax
+from keras_micronets.edge.member import Member, dequantize, quantize, softmax
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ This package is copied into every bundle as it is: inside it imports are relativ
 
 import importlib
 
-from .bench import bench
-from .bench_report import BenchReport
+from .bench import BenchReport, bench
 from .bundle.integrity import verify
 from .bundle.manifest import Manifest
 from .combine import combine
@@ -17,19 +16,19 @@ from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
 
 _LAZY = {
-    "Answer": "answer",
+    "EnsembleResult": "request",
     "Broker": "broker",
     "Gateway": "gateway",
-    "NoQuorumError": "answer",
+    "NoQuorumError": "request",
     "Node": "node",
     "OverloadedError": "dispatcher",
 }
 
 __all__ = [
-    "Answer",
     "BenchReport",
     "Broker",
     "EarlyExit",
+    "EnsembleResult",
     "EnsembleRunner",
     "Gateway",
     "Manifest",

@@ -52,3 +52,28 @@ class Preprocessing:
     def _arrays(self):
         with np.errstate(over="ignore"):  # infinity, which `check` refuses
             return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")
+
+
+def check_samples(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return raw inputs as an array, if they are numbers of a shape.
+
+    Args:
+        x: Raw inputs, `(samples, *shape)`.
+        shape: Shape of one.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    x = np.asarray(x)
+    if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
+        raise ValueError(
+            f"Expected numbers of shape (samples, {', '.join(map(str, shape))}). "
+            f"Received: shape {x.shape}, dtype {x.dtype}."
+        )
+    return x
+
+
+def check_finite(x: np.ndarray) -> None:
+    """Raise a `ValueError` if raw inputs are NaN or infinite somewhere."""
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise ValueError("Expected finite inputs. Received: NaN or infinity.")

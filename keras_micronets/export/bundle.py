@@ -12,18 +12,16 @@ from typing import Any
 import numpy as np
 
 from keras_micronets._version import __version__
-from keras_micronets.edge.bundle.combination import Combination
 from keras_micronets.edge.bundle.files import BundleFiles
-from keras_micronets.edge.bundle.manifest import Manifest
-from keras_micronets.edge.bundle.manifest_file import (
+from keras_micronets.edge.bundle.manifest import Combination, Manifest, MemberEntry
+from keras_micronets.edge.bundle.signature import (
     CHECKSUM,
     MANIFEST,
     SIGNATURE,
     UNLISTED,
     checksum,
+    sign,
 )
-from keras_micronets.edge.bundle.member_entry import MemberEntry
-from keras_micronets.edge.bundle.signature import sign
 from keras_micronets.edge.early_exit import EarlyExit
 from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import load_interpreter
-from keras_micronets.edge.tensors import quantize
+from keras_micronets.edge.member import load_interpreter, quantize
 
 REPEATS = 15
 

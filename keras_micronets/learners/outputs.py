@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.edge.tensors import normalize, softmax
+from keras_micronets.edge.member import normalize, softmax
 
 
 def settle_from_logits(model: keras.Model) -> bool | None:

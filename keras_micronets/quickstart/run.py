@@ -10,9 +10,8 @@ import numpy as np
 
 from keras_micronets import layers, selection
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import Member
+from keras_micronets.edge.member import Member, softmax
 from keras_micronets.edge.runner import EnsembleRunner
-from keras_micronets.edge.tensors import softmax
 from keras_micronets.ensemble.pruner import EnsemblePruner
 from keras_micronets.export import export_tflite, zip_bytes
 from keras_micronets.export.subprocess_converter import check_converter

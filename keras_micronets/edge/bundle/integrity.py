@@ -6,7 +6,7 @@ import reprlib
 
 from .files import BundleFiles
 from .manifest import Manifest
-from .manifest_file import UNLISTED
+from .signature import UNLISTED
 
 
 def sha256(path: str | os.PathLike) -> str:

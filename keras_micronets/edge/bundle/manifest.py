@@ -1,8 +1,9 @@
-"""The bundle's `manifest.json`: the format, defined once for writer and reader."""
+"""What a model takes in or puts out."""
 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import reprlib
 from dataclasses import dataclass, field
@@ -13,12 +14,88 @@ import numpy as np
 from ..combine import check_rule
 from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
-from .combination import Combination
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
-from .manifest_file import MANIFEST, read_manifest
-from .member_entry import MemberEntry
-from .tensor_spec import TensorSpec
+from .signature import MANIFEST, read_manifest
+
+MAX_VALUES = 2**28
+DTYPES = ("float16", "float32", "int8", "uint8", "int16", "int32", "int64")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Say what a model takes in or puts out.
+
+    Args:
+        shape: Shape without the batch.
+        dtype: NumPy dtype name.
+        scale: Real value of one integer step; `0.0` for a float tensor.
+            Defaults to `0.0`.
+        zero_point: Step that stands for zero. Defaults to `0`.
+
+    Raises:
+        ValueError: If no tensor of a small classifier is like this.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+
+    def __post_init__(self):
+        whole = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
+        if not (
+            whole
+            and math.prod(self.shape) <= MAX_VALUES
+            and self.dtype in DTYPES
+            and 0 <= self.scale < math.inf
+            and abs(self.zero_point) < 2**31
+        ):
+            raise ValueError(
+                f"Expected at most 8 dimensions, at most {MAX_VALUES:,} values of a "
+                f"dtype out of {DTYPES}, a finite scale and a zero point of 32 bits. "
+                f"Received: {reprlib.repr(dataclasses.astuple(self))}."
+            )
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Say how the members' probabilities become one, see `combine`.
+
+    Args:
+        rule: `"mean"`, `"logit"`, `"vote"` or `"weights"`. Defaults to `"mean"`.
+        weights: One a member, for `"weights"`. Defaults to `None`.
+    """
+
+    rule: str = "mean"
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class MemberEntry:
+    """Describe one member of a bundle.
+
+    Args:
+        name: Name of the member, unlike any other's.
+        file: Name of its `.tflite` file, relative to the bundle.
+        from_logits: Whether the model puts out logits.
+        input: What it takes in.
+        output: What it puts out.
+        bytes: Size of the file in bytes.
+        gzip_bytes: Size of the file in bytes, compressed by gzip.
+        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
+            Defaults to an empty dict.
+    """
+
+    name: str
+    file: str
+    from_logits: bool
+    input: TensorSpec
+    output: TensorSpec
+    bytes: int
+    gzip_bytes: int
+    metadata: dict[str, Any] = field(default_factory=dict)
+
 
 __all__ = ["Combination", "Manifest", "MemberEntry", "TensorSpec"]
 

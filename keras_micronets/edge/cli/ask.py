@@ -6,9 +6,8 @@ It prints a line for each as `predict` does, with the names of those that answer
 import argparse
 
 from ..distributed.gateway import Gateway
-from .answers import Answers
 from .broker import add_broker_arguments, read_broker
-from .reading import Reading, add_input_arguments, check_inputs
+from .reading import Answers, Reading, add_input_arguments, check_inputs
 
 NAME = "ask"
 HELP = "classify samples on other devices, by MQTT"

@@ -9,10 +9,9 @@ import signal
 import threading
 
 from ..combine import combine
-from ..inputs import Problem
+from ..inputs import SkippedSample
 from ..runner import EnsembleRunner
-from .answers import Answers
-from .reading import Reading, add_input_arguments, check_inputs
+from .reading import Answers, Reading, add_input_arguments, check_inputs
 
 NAME = "predict"
 HELP = "classify images, arrays, sensor readings, or a stream"
@@ -62,7 +61,7 @@ def _reload(runner, reading):
     try:
         runner.reload()
     except (ValueError, OSError) as error:
-        reading.say(Problem(f"{error} The bundle of before stays in service."))
+        reading.say(SkippedSample(f"{error} The bundle of before stays in service."))
 
 
 @contextlib.contextmanager

@@ -1,15 +1,125 @@
-"""Reading inputs, printing what is said of them: `predict` and `ask`."""
+"""What `predict` and `ask` print and save."""
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..bundle.manifest import Manifest
-from ..inputs import Problem, check_images, is_image, list_files, read_file, read_stream
-from .answers import Answers, as_json, as_text, check_output, save
+from ..inputs import (
+    SkippedSample,
+    check_images,
+    is_image,
+    list_files,
+    read_file,
+    read_stream,
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Hold what was said of some samples.
+
+    Args:
+        ensemble: Probabilities of the ensemble, of shape `(samples, classes)`.
+        members: Those of each member that is to be shown, by its name. Defaults to
+            none.
+        answered, missing: Names of the members that were asked elsewhere, and did
+            answer or did not. Default to none.
+    """
+
+    ensemble: np.ndarray
+    members: dict[str, np.ndarray] = field(default_factory=dict)
+    answered: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def saved(self) -> np.ndarray:
+        """What `--output` keeps: the members' probabilities, if these are shown."""
+        return np.stack([*self.members.values()]) if self.members else self.ensemble
+
+
+def as_text(index, source, row: int, answers: Answers, class_names) -> str:
+    """Return the line of a sample: its number, or the image's name, and its class.
+
+    Args:
+        index: Number of the sample, the row in what is saved.
+        source: Path of the file, or `"-"`.
+        row: Which of the samples of `answers` it is.
+        answers: What was said.
+        class_names: One a class, or `None`.
+    """
+    label = source if source != "-" and is_image(source) else index
+    said = [_choice(answers.ensemble[row], class_names)]
+    for name, probabilities in answers.members.items():
+        said.append(f"{name}: {_choice(probabilities[row], class_names)}")
+    if answers.answered:
+        without = f"; without {', '.join(answers.missing)}" if answers.missing else ""
+        said.append(f"({', '.join(answers.answered)}{without})")
+    return f"{label}: {'  '.join(said)}"
+
+
+def as_json(index, source, row: int, answers: Answers, class_names) -> str:
+    """Return the line of a sample as a JSON object; arguments as for `as_text`."""
+    file = None if source == "-" else str(source)
+    said = {"index": index, "file": file, **_named(answers.ensemble[row], class_names)}
+    if answers.members:
+        said["members"] = [
+            {"member": name, **_named(probabilities[row], class_names)}
+            for name, probabilities in answers.members.items()
+        ]
+    if answers.answered:
+        said |= {"answered": answers.answered, "missing": answers.missing}
+    return json.dumps(said)
+
+
+def check_output(path: str | None) -> None:
+    """Raise a `ValueError` if no file can be put at a path; `None` is no path."""
+    if path is None:
+        return
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise ValueError(
+            "Expected the path of a file, in a folder that exists, to save to. "
+            f"Received: {path}."
+        )
+
+
+def save(path: str, answers: list[np.ndarray]) -> None:
+    """Save probabilities as one `.npy` file, as a whole or not at all.
+
+    Args:
+        path: Where to; an older file is replaced.
+        answers: Arrays `(..., samples, classes)`.
+    """
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, np.concatenate(answers, axis=-2))
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _choice(probabilities, class_names):
+    best = int(probabilities.argmax())
+    name = f" {class_names[best]}" if class_names else ""
+    return f"{best}{name} {probabilities[best]:.4f}"
+
+
+def _named(probabilities, class_names):
+    best = int(probabilities.argmax())
+    return {
+        "class": best,
+        "name": class_names[best] if class_names else None,
+        "probability": round(float(probabilities[best]), 6),
+    }
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +194,7 @@ class Reading:
                 save(self.arguments.output, self.kept)
         return 2 if self.has_failed else 0
 
-    def say(self, problem: Problem) -> None:
+    def say(self, problem: SkippedSample) -> None:
         """Print what was left out, and remember it if it was an error."""
         self.has_failed |= problem.is_error
         kind = "error" if problem.is_error else "note"
@@ -94,7 +204,7 @@ class Reading:
         before = self.count
         try:
             for item in self._samples(source):
-                if isinstance(item, Problem):
+                if isinstance(item, SkippedSample):
                     self.say(item)
                     continue
                 for answers in self.answer(item):
@@ -104,7 +214,9 @@ class Reading:
             raise
         except (ValueError, OSError) as error:
             name = "standard input" if source == "-" else str(source)
-            self.say(Problem(f"{error}" if name in str(error) else f"{name}: {error}"))
+            self.say(
+                SkippedSample(f"{error}" if name in str(error) else f"{name}: {error}")
+            )
             # Half a file would pass for the whole; a stream ends where it ends.
             self.is_whole &= source == "-" or self.count == before
 

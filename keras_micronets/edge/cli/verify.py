@@ -4,7 +4,7 @@ import argparse
 
 from ..bundle.files import BundleFiles
 from ..bundle.integrity import verify
-from ..bundle.manifest_file import SIGNATURE
+from ..bundle.signature import SIGNATURE
 
 NAME = "verify"
 HELP = "check that a bundle is as it was exported"

@@ -3,12 +3,10 @@
 from collections import Counter
 from functools import partial
 
-from .assigner import Assigner
-from .description import Description
-from .question import Ask, Question
-from .recent import Recent
-from .reply import BUSY, Reply
-from .roster import KnownNode
+from .message import LRUCache
+from .protocol import BUSY, NodeDescription, NodeResponse
+from .request import Assignment, Request
+from .scheduler import KnownNode, Scheduler
 
 #: Seconds that nodes have to describe themselves again after the broker was lost.
 GRACE = 10.0
@@ -47,20 +45,20 @@ class Dispatcher:
     ):
         self.members, self.digest, self.classes = members, digest, classes
         self.quorum, self.max_pending = quorum, max_pending
-        self.over: list[Question] = []
+        self.over: list[Request] = []
         self.statistics = Counter()
-        self._assigner = Assigner(members, self.statistics)
+        self._assigner = Scheduler(members, self.statistics)
         self.roster = self._assigner.roster
-        self._answered = Recent()
-        self._open: dict[Question, None] = {}
+        self._answered = LRUCache()
+        self._open: dict[Request, None] = {}
 
-    def take(self) -> tuple[list[Ask], list[Question]]:
+    def take(self) -> tuple[list[Assignment], list[Request]]:
         """Return what is to be sent and what is over; each is returned once."""
         sends, self._assigner.sends = self._assigner.sends, []
         over, self.over = self.over, []
         return sends, over
 
-    def submit(self, question: Question, now: float) -> None:
+    def submit(self, question: Request, now: float) -> None:
         """Take a request in.
 
         Raises:
@@ -78,7 +76,7 @@ class Dispatcher:
         self._assigner.assign(question, now)
 
     def announce(
-        self, name: str, description: Description, lease: float, now: float
+        self, name: str, description: NodeDescription, lease: float, now: float
     ) -> None:
         """Take in what a node says of itself, for so many seconds."""
         members = {*description.members} & {*self.members}
@@ -110,7 +108,7 @@ class Dispatcher:
         for question in [*self._open]:
             self._settle(question)
 
-    def reply(self, name: str, reply: Reply, now: float) -> None:
+    def reply(self, name: str, reply: NodeResponse, now: float) -> None:
         """Take in what a node answers."""
         ask = self._assigner.asks.get(reply.id)
         if ask is None or ask.node != name:

@@ -12,17 +12,13 @@ from concurrent.futures import Future
 import numpy as np
 
 from ..bundle.manifest import Manifest
-from ..tensors import check_finite, check_samples
-from .answer import Answer, read_answer
+from ..preprocessing import check_finite, check_samples
 from .broker import Broker
 from .connection import Connection
-from .description import Description
 from .dispatcher import Dispatcher
-from .npy import pack
-from .question import Question
-from .reply import Reply
-from .request import LONGEST, Request
-from .topics import Topics, check_name
+from .message import Topics, check_name, pack
+from .protocol import LONGEST, NodeDescription, NodeRequest, NodeResponse
+from .request import EnsembleResult, Request, read_answer
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +123,9 @@ class Gateway:
                 and not self._closed
             )
 
-    def predict(self, x: np.ndarray, *, deadline: float | None = None) -> Answer:
+    def predict(
+        self, x: np.ndarray, *, deadline: float | None = None
+    ) -> EnsembleResult:
         """Return what the members say of some samples.
 
         Args:
@@ -149,7 +147,7 @@ class Gateway:
 
     def submit(
         self, x: np.ndarray, *, deadline: float | None = None
-    ) -> "Future[Answer]":
+    ) -> "Future[EnsembleResult]":
         """Send some samples and return the answer to come, see `predict`."""
         x = check_samples(x, self.manifest.members[0].input.shape)
         check_finite(x)
@@ -157,7 +155,7 @@ class Gateway:
         future = Future()
         future.set_running_or_notify_cancel()
         now = time.monotonic()
-        question = Question(pack(x), len(x), now, now + seconds, future)
+        question = Request(pack(x), len(x), now, now + seconds, future)
         self._do(self._submit, question)
         return future
 
@@ -209,7 +207,7 @@ class Gateway:
         within = ask.question.deadline - time.monotonic()
         # While the connection is broken nothing is sent: `resume` does, later.
         if payload and within > 0 and self._connection.up:
-            request = Request(ask.id, self.name, ask.members, within, payload)
+            request = NodeRequest(ask.id, self.name, ask.members, within, payload)
             self._connection.publish(
                 request.to_message(self._topics.requests(ask.node))
             )
@@ -220,7 +218,7 @@ class Gateway:
         try:
             check_name(node)
             if where == self._topics.answers(self.name, "+")[:-2]:
-                reply = Reply.from_message(message)
+                reply = NodeResponse.from_message(message)
                 self._do(self._dispatcher.reply, node, reply)
             elif not message.payload:
                 self._do(self._dispatcher.lose, node)
@@ -231,7 +229,7 @@ class Gateway:
             log.debug("Dropped what is no message of a node: %s", error)
 
     def _announced(self, node, message):
-        description = Description.from_message(message)
+        description = NodeDescription.from_message(message)
         if message.expires is None:
             raise ValueError("Expected a description that expires.")
         self._do(self._dispatcher.announce, node, description, message.expires)

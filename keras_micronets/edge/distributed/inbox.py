@@ -4,9 +4,8 @@ import queue
 import threading
 from enum import Enum
 
-from .message import MAX_PAYLOAD, Message
-from .recent import Recent
-from .request import Request
+from .message import MAX_PAYLOAD, LRUCache, Message
+from .protocol import NodeRequest
 
 
 class Verdict(Enum):
@@ -26,12 +25,12 @@ class Inbox:
 
     def __init__(self, capacity: int):
         self._capacity, self._size = capacity, 0
-        self._held: dict[tuple[str, bytes], Request] = {}
-        self._done = Recent()
+        self._held: dict[tuple[str, bytes], NodeRequest] = {}
+        self._done = LRUCache()
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._lock = threading.Lock()
 
-    def put(self, request: Request, now: float) -> Verdict | Message:
+    def put(self, request: NodeRequest, now: float) -> Verdict | Message:
         """Take a request in, or say why not.
 
         Returns:
@@ -50,7 +49,7 @@ class Inbox:
         self._queue.put((request, now + request.within))
         return Verdict.NEW
 
-    def get(self, timeout: float) -> tuple[Request, float] | None:
+    def get(self, timeout: float) -> tuple[NodeRequest, float] | None:
         """Return the next request and its deadline; `None` after so many seconds."""
         try:
             return self._queue.get(timeout=timeout)
@@ -61,7 +60,7 @@ class Inbox:
         """Make a `get` return `None`."""
         self._queue.put(None)
 
-    def done(self, request: Request, answer: Message | None) -> None:
+    def done(self, request: NodeRequest, answer: Message | None) -> None:
         """Let a request go, and remember its answer if there is one."""
         key = request.gateway, request.id
         with self._lock:

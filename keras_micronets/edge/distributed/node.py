@@ -16,13 +16,9 @@ import numpy as np
 from ..runner import EnsembleRunner
 from .broker import Broker
 from .connection import Connection
-from .description import Description
 from .inbox import Inbox, Verdict
-from .message import Message
-from .npy import pack, unpack
-from .reply import BUSY, Reply
-from .request import Request
-from .topics import Topics, check_name
+from .message import Message, Topics, check_name, pack, unpack
+from .protocol import BUSY, NodeDescription, NodeRequest, NodeResponse
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +148,7 @@ class Node:
         members = tuple(member.name for member in self._runner.members)
         digest = self._runner.manifest.digest
         session = f"{self._token}-{next(self._sessions)}"
-        return Description(digest, members, self._capacity, session)
+        return NodeDescription(digest, members, self._capacity, session)
 
     def _back(self):
         self._description = self._describe()
@@ -168,7 +164,7 @@ class Node:
             return
         if not message.payload:  # the will of an earlier process
             self._announce()
-        elif self._token not in Description.from_message(message).session:
+        elif self._token not in NodeDescription.from_message(message).session:
             self.failed = f"another node calls itself {self.name!r}"
             self._stopping.set()
             if self._on_failed is not None:
@@ -180,7 +176,7 @@ class Node:
             if message.topic == self._topic:
                 self._heard_of_itself(message)
                 return
-            request = Request.from_message(message)
+            request = NodeRequest.from_message(message)
         except ValueError as error:
             self.statistics["malformed"] += 1
             log.debug("Dropped a message that is none for a node: %s", error)
@@ -226,12 +222,12 @@ class Node:
             probabilities = predict(self._runner, request.members, x)
             digest = self._runner.manifest.digest
         self.statistics["answered"] += 1
-        reply = Reply(request.id, request.members, digest, pack(probabilities))
+        reply = NodeResponse(request.id, request.members, digest, pack(probabilities))
         return self._message(request, reply)
 
     def _refusal(self, request, error):
         digest = self._description.digest
-        reply = Reply(request.id, request.members, digest, error=error)
+        reply = NodeResponse(request.id, request.members, digest, error=error)
         return self._message(request, reply)
 
     def _message(self, request, reply):

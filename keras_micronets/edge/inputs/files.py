@@ -1,5 +1,6 @@
 """Which files there are, and how each is read."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .images import SUFFIXES, read_image
-from .npy import read_npy
-from .problem import Problem
+from .npy import MAGIC, SkippedSample, read_arrays, read_npy
 from .tables import read_lines, read_table
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -39,7 +39,7 @@ def is_image(path: Path) -> bool:
 
 def read_file(
     path: Path, input_shape: tuple[int, ...], **options
-) -> Iterator[np.ndarray | Problem]:
+) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the samples of a file piece by piece.
 
     Args:
@@ -67,9 +67,31 @@ def read_file(
 def _read_table_file(path, input_shape, options):
     with open(path, "rb") as file:
         for item in read_table(read_lines(file), input_shape, **options):
-            if not isinstance(item, Problem):
+            if not isinstance(item, SkippedSample):
                 yield item
             elif item.is_error:
                 raise ValueError(f"{path}, {item.message}")
             else:
-                yield Problem(f"{path}, {item.message}", is_error=False)
+                yield SkippedSample(f"{path}, {item.message}", is_error=False)
+
+
+def read_stream(
+    file: io.BufferedReader, input_shape: tuple[int, ...], **options
+) -> Iterator[np.ndarray | SkippedSample]:
+    """Yield the samples of a stream, of arrays or of rows of text.
+
+    Args:
+        file: The stream: `.npy` arrays one after the other, or lines as in
+            `read_table`. Its first byte tells which, as no text begins like an array.
+        input_shape: Shape of a sample.
+        **options: As for `read_table`.
+
+    Yields:
+        Arrays `(1, *input_shape)`, and a `Problem` in the place of what is bad.
+
+    Raises:
+        ValueError: As `read_arrays` and `read_table` do.
+    """
+    if file.peek(1)[:1] == MAGIC[:1]:
+        return read_arrays(file, input_shape)
+    return read_table(read_lines(file), input_shape, **options)

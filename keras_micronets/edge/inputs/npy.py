@@ -11,7 +11,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .problem import Problem
+
+@dataclass(frozen=True)
+class SkippedSample:
+    """Say what was left out of an input, while the reading goes on.
+
+    The readers yield it among the samples, in the place of what is missing.
+
+    Args:
+        message: What was expected and what came.
+        is_error: Whether something was wrong, or it is just to be known.
+            Defaults to `True`.
+    """
+
+    message: str
+    is_error: bool = True
+
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000
@@ -78,7 +93,7 @@ def read_npy(
 
 def read_arrays(
     file: io.BufferedReader, input_shape: tuple[int, ...]
-) -> Iterator[np.ndarray | Problem]:
+) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the samples of arrays that follow one another, each once it is complete.
 
     Args:
@@ -171,7 +186,7 @@ def _count(shape, input_shape):
 def _finite(sample, number):
     if np.isfinite(sample).all():
         return sample
-    return Problem(
+    return SkippedSample(
         f"Expected finite numbers. Received: NaN or infinity in sample {number} of "
         "the stream."
     )

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .problem import Problem
+from .npy import SkippedSample
 
 MAX_LINE = 2**20
 
@@ -24,7 +24,7 @@ def read_table(
     *,
     hop: int | None = None,
     delimiter: str = ",",
-) -> Iterator[np.ndarray | Problem]:
+) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the samples of a table, each as soon as its last row is there.
 
     Rows are time steps and columns channels: an input of shape `(steps, channels)`,
@@ -65,7 +65,7 @@ def read_table(
 
 def read_rows(
     lines: Iterable[str], widths: set[int], *, delimiter: str = ","
-) -> Iterator[np.ndarray | Problem]:
+) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the rows of a table as `float32` arrays, and a `Problem` for a bad one.
 
     Args:
@@ -85,7 +85,7 @@ def read_rows(
                 continue
             row = _as_row(values, cells, widths)
         except (ValueError, csv.Error) as error:
-            yield Problem(f"line {number}: {error}")
+            yield SkippedSample(f"line {number}: {error}")
             continue
         widths = {len(row)}
         yield row
@@ -94,7 +94,7 @@ def read_rows(
 def _windows(rows, steps, hop):
     kept, fresh, skipped = [], 0, 0
     for row in rows:
-        if isinstance(row, Problem):
+        if isinstance(row, SkippedSample):
             kept, fresh, skipped = [], 0, 0
             yield row
         elif skipped:
@@ -109,7 +109,7 @@ def _windows(rows, steps, hop):
                 kept, fresh, skipped = kept[step:], 0, max(0, step - size)
     if fresh:
         message = f"{fresh} rows at the end, too few for a window of {size}: left out."
-        yield Problem(message, is_error=False)
+        yield SkippedSample(message, is_error=False)
 
 
 def _steps_by_width(shape):

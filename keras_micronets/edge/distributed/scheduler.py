@@ -1,15 +1,121 @@
-"""Decide which node is asked for what."""
+"""The nodes that a gateway knows."""
 
 import heapq
 import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 
-from .question import Ask, Question
-from .roster import KnownNode, Roster
+from .protocol import NodeDescription
+from .request import Assignment, Request
+
+
+@dataclass(eq=False)
+class KnownNode:
+    """Keep what a gateway knows of one node.
+
+    Args:
+        name: Its name.
+        description: What it says of itself.
+        expires: When it is forgotten unless it describes itself again.
+        asks: What it was asked and has not answered, by id; each takes a slot.
+        paused: Until when it is left alone, having said that it is busy.
+        suspect: Until when others are preferred, its answer having been invalid.
+        turn: When it was asked last, as a count.
+    """
+
+    name: str
+    description: NodeDescription
+    expires: float
+    asks: dict[bytes, Assignment] = field(default_factory=dict)
+    paused: float = 0.0
+    suspect: float = 0.0
+    turn: int = 0
+
+    def has_room(self, now: float) -> bool:
+        """Return whether it may be asked one thing more."""
+        return self.paused <= now and len(self.asks) < self.description.capacity
+
+
+class Registry:
+    """Know the nodes, and choose among them.
+
+    Attributes:
+        members: Names of the members that some node serves.
+    """
+
+    def __init__(self):
+        self._nodes: dict[str, KnownNode] = {}
+        self._turns = itertools.count(1)
+        self.members: frozenset[str] = frozenset()
+
+    def __iter__(self):
+        return iter([*self._nodes.values()])
+
+    def get(self, name: str) -> KnownNode | None:
+        """Return a node, or `None` if it is not known."""
+        return self._nodes.get(name)
+
+    def put(self, node: KnownNode) -> None:
+        """Take a node in, in place of one of the same name."""
+        self._nodes[node.name] = node
+        self._count()
+
+    def remove(self, name: str) -> None:
+        """Forget a node."""
+        self._nodes.pop(name, None)
+        self._count()
+
+    def serving(self, member: str, but: Collection[str] = ()) -> list[KnownNode]:
+        """Return the nodes that serve a member, without some."""
+        return [
+            node
+            for node in self._nodes.values()
+            if member in node.description.members and node.name not in but
+        ]
+
+    def choose(
+        self, member: str, chosen: Collection[str], but: Collection[str], now: float
+    ) -> KnownNode | None:
+        """Return the node to ask for a member, if one can take it.
+
+        Args:
+            member: Name of the member.
+            chosen: Names of nodes that are to be asked for other members of the
+                same request: this takes no further slot of theirs.
+            but: Names of nodes not to ask.
+            now: The time.
+
+        Returns:
+            The one with the fewest requests in flight, by turns; `None` if none
+            has room.
+        """
+        able = [
+            node
+            for node in self.serving(member, but)
+            if node.name in chosen or node.has_room(now)
+        ]
+
+        def rank(node):
+            load = len(node.asks) + (node.name in chosen)
+            return node.suspect > now, load, node.turn
+
+        node = min(able, key=rank, default=None)
+        if node is not None:
+            node.turn = next(self._turns)
+        return node
+
+    def expired(self, now: float) -> Iterable[str]:
+        """Return the names of the nodes that have not described themselves lately."""
+        return [node.name for node in self if node.expires <= now]
+
+    def _count(self):
+        served = (node.description.members for node in self._nodes.values())
+        self.members = frozenset(itertools.chain.from_iterable(served))
+
 
 #: Seconds for which a node that said that it is busy is left alone.
 PAUSE = 0.05
@@ -19,7 +125,7 @@ SUSPICION = 10.0
 MAX_SENT = 3
 
 
-class Assigner:
+class Scheduler:
     """Give the members of questions to nodes, within the nodes' capacities.
 
     Args:
@@ -34,13 +140,13 @@ class Assigner:
 
     def __init__(self, members: tuple[str, ...], statistics: Counter):
         self.members, self.statistics = members, statistics
-        self.roster, self.sends = Roster(), []
-        self.asks: dict[bytes, Ask] = {}
-        self._waiting: dict[str, dict[Question, None]] = {m: {} for m in members}
+        self.roster, self.sends = Registry(), []
+        self.asks: dict[bytes, Assignment] = {}
+        self._waiting: dict[str, dict[Request, None]] = {m: {} for m in members}
         self._timers = []
         self._order = itertools.count()
 
-    def assign(self, question: Question, now: float) -> None:
+    def assign(self, question: Request, now: float) -> None:
         """Ask nodes for what a question wants; what none can take now waits."""
         if now >= question.deadline:
             return
@@ -67,7 +173,7 @@ class Assigner:
                     return
                 self.assign(question, now)
 
-    def refused(self, ask: Ask, now: float) -> None:
+    def refused(self, ask: Assignment, now: float) -> None:
         """Leave a busy node alone for a moment, and ask others meanwhile."""
         self._untry(ask)
         node = self.roster.get(ask.node)
@@ -75,7 +181,7 @@ class Assigner:
         self.at(node.paused, partial(self.fill, node))
         self.assign(ask.question, now)
 
-    def spoilt(self, ask: Ask, now: float) -> None:
+    def spoilt(self, ask: Assignment, now: float) -> None:
         """Ask another node after an invalid answer, or the same one in a while."""
         question = ask.question
         self.roster.get(ask.node).suspect = now + SUSPICION
@@ -97,19 +203,19 @@ class Assigner:
         """Send everything again that is not answered."""
         self.sends += [ask for ask in self.asks.values() if not ask.question.over]
 
-    def drop(self, question: Question) -> None:
+    def drop(self, question: Request) -> None:
         """Let a question that is over wait no more; nodes may still be at it."""
         for waiting in self._waiting.values():
             waiting.pop(question, None)
 
-    def forget(self, ask: Ask) -> None:
+    def forget(self, ask: Assignment) -> None:
         """Free the slot of an ask."""
         del self.asks[ask.id], ask.question.asks[ask.id]
         node = self.roster.get(ask.node)
         if node is not None:
             node.asks.pop(ask.id, None)
 
-    def withdraw(self, ask: Ask) -> None:
+    def withdraw(self, ask: Assignment) -> None:
         """Free the slot of an ask that the node cannot answer any more."""
         self.forget(ask)
         self._untry(ask)
@@ -128,7 +234,7 @@ class Assigner:
         return self._timers[0][0] if self._timers else math.inf
 
     def _ask(self, question, name, members, now):
-        ask = Ask(os.urandom(16), question, name, members)
+        ask = Assignment(os.urandom(16), question, name, members)
         for table in (self.asks, question.asks, self.roster.get(name).asks):
             table[ask.id] = ask
         for member in members:
