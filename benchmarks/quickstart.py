@@ -1,6 +1,6 @@
 """The quickstart on handwritten digits, for several seeds.
 
-    python benchmarks/quickstart.py
+    python -m benchmarks.quickstart
 
 Each seed splits the images anew and starts from other weights, baseline and learners
 from the same. Besides the quickstart's own table, the int8 file of every learner is
@@ -20,13 +20,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER
 from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export import export_tflite
 from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart import load_problem, run_quickstart
 
-RESULTS = Path(__file__).parent / "results" / "quickstart.json"
-PICTURE = Path(__file__).parent.parent / "docs" / "learners.png"
+RESULTS = RESULTS_FOLDER / "quickstart.json"
+PICTURE = DOCS_FOLDER / "learners.png"
 
 
 def main():

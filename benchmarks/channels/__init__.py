@@ -1,0 +1,1 @@
+"""Channel pruning: budgets, correctness, latency."""

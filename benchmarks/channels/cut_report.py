@@ -1,0 +1,90 @@
+"""The tables of `channels/cut.py`."""
+
+import numpy as np
+
+
+def table(results):
+    """Return the results as tables for the documentation."""
+    parts = (_budgets, _architectures, _graphs, _latency)
+    names = ("budgets", "architectures", "graphs", "latency")
+    lines = [
+        part(results.get(name, {})) for part, name in zip(parts, names, strict=True)
+    ]
+    return "\n\n".join("\n".join(own) for own in lines)
+
+
+def _budgets(rows):
+    yield "| network | asked | parameters kept | MACs kept | counts agree | seconds |"
+    yield "|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        asked = ", ".join(f"{kind} {share:.1%}" for kind, share in row["asked"].items())
+        kept = [
+            f"{row['after'][i]:,} ({row[kind]:.1%})"
+            for i, kind in enumerate(("params", "macs"))
+        ]
+        agree = "yes" if row["counts_agree"] else "no"
+        cells = [name, asked, *kept, agree, f"{row['seconds']:.1f}"]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _architectures(rows):
+    yield (
+        "| network | channels that can go | MACs kept | parameters kept | counts agree "
+        "| difference to zeros | to the whole | int8 file runs | seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        agree = row["params_agree"] and row["counts_agree"]
+        difference = "other means" if row["averages"] else f"{row['difference']:.0e}"
+        cells = [
+            name,
+            f"{row['touched']:.1%}",
+            f"{row['macs']:.1%}",
+            f"{row['params']:.1%}",
+            "yes" if agree else "no",
+            difference,
+            f"{row['of_whole']:.2f}",
+            "yes" if row["runs"] else "no",
+            f"{row['seconds']:.1f}",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _graphs(rows):
+    cut = [row for row in rows.values() if "refused" not in row]
+    yield (
+        "| random graphs | cut | refused | predict otherwise than the whole | wrong "
+        "| largest difference to zeros | can go |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    if cut:
+        wrong = [r for r in cut if r["difference"] > 1e-5 or not r["params_agree"]]
+        largest = max(row["difference"] for row in cut)
+        touched = np.mean([row["touched"] for row in cut])
+        changed = sum(row["of_whole"] > 0.01 for row in cut)
+        cells = (len(rows), len(cut), len(rows) - len(cut), changed, len(wrong))
+        text = " | ".join(map(str, cells))
+        yield f"| {text} | {largest:.0e} | {touched:.1%} |"
+
+
+def _latency(rows):
+    yield (
+        "| network, kept | MACs | parameters | time | lowest, highest | time to MACs "
+        "| ms |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for name, row in rows.items():
+        if "refused" in row:
+            yield f"| {name} | it can't be | | | | | |"
+            continue
+        before, after = row["ms"]
+        cells = [
+            name,
+            f"{row['macs']:.1%}",
+            f"{row['params']:.1%}",
+            f"{row['latency']:.1%}",
+            f"{row['lowest']:.1%}, {row['highest']:.1%}",
+            f"{row['latency'] / row['macs']:.2f}",
+            f"{before:.3g} > {after:.3g}",
+        ]
+        yield f"| {' | '.join(cells)} |"

@@ -1,0 +1,1 @@
+"""Accuracy on CIFAR-10, with baselines."""

@@ -1,0 +1,45 @@
+"""The table of `cifar10/compact.py`."""
+
+import numpy as np
+
+
+def table(results):
+    """Return the results as a table for the documentation."""
+    lines = [
+        "| row | seeds | MACs | parameters | accuracy | less uniform | NLL |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    runs = results["runs"]
+    for budget in dict.fromkeys(run["budget"] for run in runs):
+        rows = {}
+        for run in runs:
+            if run["budget"] == budget:
+                rows.setdefault(run["row"], {})[run["seed"]] = run
+        for name, by_seed in rows.items():
+            lines.append(_line(f"{name}, {budget}", by_seed, rows.get("uniform", {})))
+    return "\n".join(lines)
+
+
+def _line(name, by_seed, uniform):
+    def mean(key):
+        return np.mean([run[key] for run in by_seed.values()])
+
+    common = [seed for seed in by_seed if seed in uniform]
+    less = [by_seed[s]["accuracy"] - uniform[s]["accuracy"] for s in common]
+    cells = [
+        name,
+        str(len(by_seed)),
+        f"{mean('macs'):,.0f}",
+        f"{mean('params'):,.0f}",
+        points([run["accuracy"] for run in by_seed.values()], ".1f"),
+        points(less, "+.1f") if less and by_seed is not uniform else "",
+        f"{mean('nll'):.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def points(shares, form):
+    """Return mean and spread of shares in points of per cent."""
+    values = 100 * np.array(shares)
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():{form}}{spread}"

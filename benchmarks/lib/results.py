@@ -1,0 +1,50 @@
+"""A results file that is written row by row, so that a run can be cut off."""
+
+import argparse
+import json
+from pathlib import Path
+
+RESULTS_FOLDER = Path(__file__).parent.parent / "results"
+DOCS_FOLDER = Path(__file__).parent.parent.parent / "docs"
+
+
+class ResultsFile:
+    """Holds `{"preset": ..., "runs": [...]}`.
+
+    Args:
+        path: The file, with what an earlier run wrote, or none.
+        preset: Dictionary of the experiment's size; that of the file stays.
+    """
+
+    def __init__(self, path: Path, preset: dict):
+        self.path = path
+        self.results = json.loads(path.read_text()) if path.exists() else {}
+        self.results.setdefault("preset", preset)
+        self.runs = self.results.setdefault("runs", [])
+
+    def has(self, about: dict) -> bool:
+        """Return whether a row is there already."""
+        return any(about.items() <= run.items() for run in self.runs)
+
+    def add(self, run: dict) -> None:
+        """Write a row, and print it."""
+        self.runs.append(run)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+        print(json.dumps(run), flush=True)
+
+
+def parser(about: str, rows, out: Path) -> argparse.ArgumentParser:
+    """Return what reads the options that such benchmarks on CIFAR-10 have.
+
+    Args:
+        about: The script's docstring, whose first line is shown.
+        rows: Names of the rows.
+        out: Where results go by default.
+    """
+    options = argparse.ArgumentParser(description=about.split("\n")[0])
+    options.add_argument("--data", type=Path, help="an .npz of CIFAR-10")
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--rows", nargs="+", choices=rows, default=list(rows))
+    options.add_argument("--out", type=Path, default=out)
+    return options
