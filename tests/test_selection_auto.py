@@ -13,7 +13,7 @@ from keras_micronets.selection import (
     held_out_losses,
     top_k,
 )
-from keras_micronets.selection.choosing.auto import Choice
+from keras_micronets.selection.methods import Choice
 
 FAST = {"top_k": top_k, "by loss": partial(top_k, by="loss")}
 

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 from keras_micronets.selection import cluster, cluster_labels, prediction_distances
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.clustering import comparison
+from keras_micronets.selection.clustering import geometry as comparison
 
 
 class Known(ClusterMixin, BaseEstimator):

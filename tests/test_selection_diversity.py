@@ -6,7 +6,6 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from keras_micronets import selection
 from keras_micronets.selection import diversity, metrics
-from keras_micronets.selection.diversity import pairs
 
 PAIRWISE = [diversity.q_statistic, diversity.correlation, diversity.double_fault]
 WITHOUT_Y = [diversity.disagreement, diversity.kappa]
@@ -236,7 +235,7 @@ def test_many_learners_samples_and_classes(n_samples):
     classes[3] = classes[1]
     classes[-1] = classes[0]
     classes[2, ::2] = classes[1, ::2]
-    found = pairs.over_pairs(
+    found = diversity.over_pairs(
         classes.astype(np.uint16), lambda differ, rows, columns: differ, "", 0
     )
     for i in (0, 1, 2, 3, 65, len(classes) - 1):
@@ -253,7 +252,7 @@ def test_classes_beyond_a_byte():
 def test_blocks_of_learners(monkeypatch):
     p, y = pool(1, n_learners=20)
     whole = all_measures(p, y)
-    monkeypatch.setattr("keras_micronets.selection.blocks.BLOCK_BYTES", 1)
+    monkeypatch.setattr("keras_micronets.selection.validation.BLOCK_BYTES", 1)
     for ours, theirs in zip(whole, all_measures(p, y), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -293,6 +292,6 @@ def test_ten_thousand_learners_take_seconds():
     random = np.random.default_rng(0)
     classes = random.integers(0, 10, (10_000, 2000), dtype=np.uint8)
     start = perf_counter()
-    found = pairs.over_pairs(classes, lambda differ, *where: differ, "", 0)
+    found = diversity.over_pairs(classes, lambda differ, *where: differ, "", 0)
     assert perf_counter() - start < 60
     np.testing.assert_array_equal(found[77], (classes != classes[77]).sum(axis=1))

@@ -8,8 +8,8 @@ from selection_cases import pool, pools
 
 from keras_micronets.selection import backward_elimination, greedy, reduced_error
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.ordering._means import mean_of
-from keras_micronets.selection.ordering._ties import lowest
+from keras_micronets.selection.ordering.by_loss import mean_of
+from keras_micronets.selection.ordering.method import lowest
 
 
 def nll_of_mean(members, y):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from selection_cases import pool
 
 from keras_micronets.selection import Selection, random_k, scores_by_members, top_k
-from keras_micronets.selection.report.member_scores import mean_of, member_counts
+from keras_micronets.selection.cross_validation import mean_of, member_counts
 
 
 def numbered_pool(seed, n_learners=6, n_samples=11):

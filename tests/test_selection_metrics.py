@@ -123,7 +123,7 @@ def test_brier_score_leaves_its_input_alone_and_reads_it_in_blocks(monkeypatch):
     p, y = pool(6, n_learners=5)
     p.flags.writeable = False
     whole = selection.brier_score(p, y)
-    monkeypatch.setattr("keras_micronets.selection.blocks.BLOCK_BYTES", 1)
+    monkeypatch.setattr("keras_micronets.selection.validation.BLOCK_BYTES", 1)
     np.testing.assert_array_equal(selection.brier_score(p, y), whole)
 
 

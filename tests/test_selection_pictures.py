@@ -22,9 +22,8 @@ from keras_micronets.selection import (
     selection_report,
     top_k,
 )
-from keras_micronets.selection.report._margin import spread
-from keras_micronets.selection.report.pictures import size_key
-from keras_micronets.selection.report.score_pictures import reliability
+from keras_micronets.selection.report.pair_plots import spread
+from keras_micronets.selection.report.plots import reliability, size_key
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")

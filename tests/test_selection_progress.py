@@ -1,6 +1,6 @@
 import pytest
 
-from keras_micronets.selection.progress import progress
+from keras_micronets.selection.validation import progress
 
 
 def test_silent():

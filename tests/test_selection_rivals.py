@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from selection_cases import check_permuted, check_selection, pool, pools
 
 from keras_micronets import selection
-from keras_micronets.selection.ordering import _means, _tables
+from keras_micronets.selection.ordering import by_loss, by_votes
 
 NAMES = [
     "backward_elimination",
@@ -114,8 +114,8 @@ def test_blocks_change_nothing(choose, monkeypatch):
     p, y = pool(9, n_learners=20, n_samples=30)
     expected = choose(p, y, 6)
     for module, name, value in (
-        (_means, "_BLOCK", 200),
-        (_tables, "_BLOCK", 100),
+        (by_loss, "_BLOCK", 200),
+        (by_votes, "_BLOCK", 100),
     ):
         monkeypatch.setattr(module, name, value)
     found = choose(p, y, 6)

@@ -9,7 +9,7 @@ import pytest
 from selection_cases import pool
 
 from keras_micronets.selection import METHODS, Selection, accuracy, top_k, write_report
-from keras_micronets.selection.report.words import methods
+from keras_micronets.selection.report.page_content import methods
 
 matplotlib = pytest.importorskip("matplotlib")
 

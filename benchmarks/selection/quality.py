@@ -21,7 +21,7 @@ from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER, ResultsFile
 from benchmarks.selection import pools as selection_pools
 from benchmarks.selection.quality_report import draw, table
 from keras_micronets import selection
-from keras_micronets.selection.choosing.methods import SINGLE
+from keras_micronets.selection.methods import SINGLE
 
 RESULTS = RESULTS_FOLDER / "selection_quality.json"
 PICTURE = DOCS_FOLDER / "selection_quality.png"

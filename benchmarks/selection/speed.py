@@ -27,8 +27,8 @@ import numpy as np
 from benchmarks.lib.results import RESULTS_FOLDER
 from benchmarks.selection.speed_report import table
 from keras_micronets import selection
-from keras_micronets.selection.choosing.methods import SINGLE
-from keras_micronets.selection.diversity.pairwise import disagreement_of, kappa_of
+from keras_micronets.selection.diversity import disagreement_of, kappa_of
+from keras_micronets.selection.methods import SINGLE
 
 RESULTS = RESULTS_FOLDER / "selection.json"
 N_LEARNERS, N_SAMPLES, N_CLASSES, N_MEMBERS, N_KINDS = 10_000, 2_000, 10, 20, 20

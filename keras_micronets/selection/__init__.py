@@ -2,17 +2,18 @@
 
 from keras_micronets.edge.combine import combine
 from keras_micronets.selection import diversity
-from keras_micronets.selection.choosing.auto import TRIED, auto
-from keras_micronets.selection.choosing.by_name import METHODS, as_method
-from keras_micronets.selection.choosing.choice import Choice
-from keras_micronets.selection.choosing.within_budget import within_budget
-from keras_micronets.selection.clustering.cluster import cluster
-from keras_micronets.selection.clustering.cluster_labels import cluster_labels
-from keras_micronets.selection.combination import as_combined
-from keras_micronets.selection.cross_validation import held_out_losses
+from keras_micronets.selection.budget import within_budget
+from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
+from keras_micronets.selection.combination import as_combined, fit_weights
+from keras_micronets.selection.cross_validation import (
+    MemberScores,
+    held_out_losses,
+    scores_by_members,
+)
 from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.early_exit import choose_early_exit
 from keras_micronets.selection.estimator import EnsembleSelector
+from keras_micronets.selection.methods import METHODS, TRIED, as_method, auto
 from keras_micronets.selection.metrics import (
     accuracy,
     adaptive_calibration_error,
@@ -22,41 +23,41 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
     ood_auroc,
 )
-from keras_micronets.selection.ordering.contributions import epic, mdep
-from keras_micronets.selection.ordering.controls import random_k, top_k
-from keras_micronets.selection.ordering.drep import drep
-from keras_micronets.selection.ordering.elimination import backward_elimination
-from keras_micronets.selection.ordering.greedy import greedy, reduced_error
-from keras_micronets.selection.ordering.kappa import kappa_pruning
-from keras_micronets.selection.ordering.signatures import (
+from keras_micronets.selection.ordering.by_loss import (
+    backward_elimination,
+    greedy,
+    reduced_error,
+)
+from keras_micronets.selection.ordering.by_votes import (
     complementariness,
+    drep,
+    epic,
+    kappa_pruning,
     margin_distance,
+    mdep,
     orientation_ordering,
 )
-from keras_micronets.selection.report.mapping import (
-    prediction_distances,
-    prediction_map,
-)
-from keras_micronets.selection.report.member_scores import (
-    MemberScores,
-    scores_by_members,
-)
+from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.report.page import write_report
-from keras_micronets.selection.report.pair_pictures import (
+from keras_micronets.selection.report.pair_plots import (
     plot_dendrogram,
     plot_disagreement,
 )
-from keras_micronets.selection.report.pictures import plot_accuracy_bytes, plot_map
-from keras_micronets.selection.report.report import LearnerRow, SelectionReport
-from keras_micronets.selection.report.reporting import selection_report
-from keras_micronets.selection.report.score_pictures import (
+from keras_micronets.selection.report.plots import (
+    plot_accuracy_bytes,
     plot_curves,
+    plot_map,
     plot_reliability,
 )
-from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report.selection_report import (
+    prediction_distances,
+    prediction_map,
+    selection_report,
+)
+from keras_micronets.selection.selection import Choice, Selection
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 from keras_micronets.selection.validation import as_labels, check_probabilities
-from keras_micronets.selection.weighting import fit_weights
 
 __all__ = [
     "METHODS",

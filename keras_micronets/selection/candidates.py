@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.blocks import as_numbers, in_blocks
 from keras_micronets.selection.metrics import EPSILON
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
     as_labels,
+    as_numbers,
     check_n_members,
     check_probabilities,
+    in_blocks,
 )
 
 

@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from keras_micronets.edge.combine import combine
-from keras_micronets.selection.choosing.by_name import as_method
 from keras_micronets.selection.combination import as_combined
+from keras_micronets.selection.methods import as_method
 from keras_micronets.selection.validation import check_probabilities
 
 

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from keras_micronets.selection.metrics.inputs import one_or_many, one_predictor
-from keras_micronets.selection.metrics.scores import EPSILON
+from keras_micronets.selection.metrics import EPSILON, one_or_many, one_predictor
 from keras_micronets.selection.validation import as_labels
 
 # Losses, in nats, that differ by less are equal.

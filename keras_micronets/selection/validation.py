@@ -1,11 +1,11 @@
 """Checks at the boundary: what comes in is right, or a `ValueError` says why."""
 
 import operator
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
-
-from keras_micronets.selection.blocks import in_blocks
 
 _LOGITS = (
     "These may be logits: pass `from_logits=True` when adding the learner. "
@@ -186,3 +186,73 @@ def _from_one_hot(y: np.ndarray) -> np.ndarray:
 def _first(values: np.ndarray, wrong: np.ndarray) -> str:
     index = int(np.argmax(wrong))
     return f"{values[index]} at sample {index}"
+
+
+BLOCK_BYTES = 2**26
+
+
+def in_blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Go through learners a block at a time.
+
+    Args:
+        p: Floating-point array of shape `(learners, samples, classes)`; may be
+            memory-mapped.
+
+    Yields:
+        A slice of the learners, and their probabilities in single or double precision.
+    """
+    length = max(1, BLOCK_BYTES // max(1, p[0].size * 8))
+    for start in range(0, len(p), length):
+        part = slice(start, start + length)
+        yield part, as_numbers(p[part])
+
+
+def as_numbers(p: np.ndarray) -> np.ndarray:
+    """Bring half precision, which is good for storing alone, to single precision."""
+    return p.astype(np.promote_types(p.dtype, np.float32), copy=False)
+
+
+_Item = TypeVar("_Item")
+
+
+def progress(
+    iterable: Iterable[_Item], total: int, label: str, verbose: int
+) -> Iterable[_Item]:
+    """Go through items and say on standard error what share of them is done.
+
+    Args:
+        iterable: What to go through.
+        total: Integer. How many items there are.
+        label: String. What is being done.
+        verbose: `0`, silent, or `1`.
+
+    Returns:
+        An iterable of the same items.
+
+    Example:
+
+    ```python
+    for pair in progress(pairs, len(pairs), "disagreement", verbose=1):
+        ...  # disagreement: 42%
+    ```
+    """
+    return _reported(iterable, total, label) if verbose else iterable
+
+
+def _reported(iterable: Iterable[_Item], total: int, label: str) -> Iterator[_Item]:
+    shown = None
+    try:
+        for done, item in enumerate(iterable):
+            percent = 100 * done // total
+            if percent != shown:
+                _write(f"\r{label}: {percent}%")
+                shown = percent
+            yield item
+        _write(f"\r{label}: 100%")
+    finally:
+        _write("\n")
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -1,5 +1,7 @@
 """Choose by clustering: learners that predict alike stand for one another."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -7,14 +9,12 @@ import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.clustering.clusterers import Clusterers, told
-from keras_micronets.selection.clustering.comparison import (
+from keras_micronets.selection.clustering.geometry import (
+    Distances,
+    Features,
     as_distances,
     check_notion,
     features,
-)
-from keras_micronets.selection.clustering.representatives import (
-    REPRESENTATIVES,
-    Clustered,
 )
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.selection import Selection
@@ -175,3 +175,147 @@ def _check_names(representative: str, n_members: Any) -> None:
             f"Expected n_members to be an integer, None, or one of {_COUNTED}. "
             f"Received: n_members={n_members!r}."
         )
+
+
+def cluster_labels(
+    probabilities: Any,
+    y: Any,
+    n_members: int = 4,
+    *,
+    strategy: str = "diversity_first",
+    random_state: Any = None,
+) -> Selection:
+    """Cluster learners by the numbers of the classes that they predict.
+
+    As the code of the authors of Prune2Edge does it: k-means in Euclidean distance on
+    class labels, as if class 9 were farther from class 1 than from class 8. It is here
+    for reproduction; `cluster(on="predictions")` compares the same predictions without
+    taking names for numbers.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+        n_members: Integer, the number of clusters. Defaults to `4`.
+        strategy: `"diversity_first"`, the most accurate learner of each cluster, or
+            `"accuracy_first"`, all learners of the cluster whose mean accuracy is
+            highest. Defaults to `"diversity_first"`.
+        random_state: As in scikit-learn, for k-means. Defaults to `None`.
+
+    Returns:
+        A `Selection` with equal weights. Where fewer learners predict different
+        classes than `n_members`, there are fewer clusters.
+
+    Raises:
+        ValueError: If there are fewer learners than members, `strategy` is unknown, or
+            data is bad.
+
+    Example:
+
+    ```python
+    cluster_labels(probabilities, y, n_members=4, random_state=0).indices
+    ```
+
+    References: Alhalabi et al., "Prune2Edge", arXiv:2004.04710, and the code of its
+    authors' FedNets. There the last cluster is never considered for
+    `"accuracy_first"`; here it is.
+    """
+    if strategy not in _STRATEGIES:
+        raise ValueError(
+            f"Expected strategy to be one of {[*_STRATEGIES]}. Received: {strategy=}."
+        )
+    found = Candidates(probabilities, y, n_members)
+    points = found.predictions.astype(np.float64)
+    geometry = Features(points)
+    n_clusters = min(n_members, len(np.unique(points, axis=0)))
+    kmeans = Clusterers(None, geometry, n_clusters, random_state)
+    labels = kmeans.cluster(n_clusters)
+    clustered = Clustered(
+        [np.flatnonzero(labels == k) for k in range(n_clusters)],
+        found.accuracies,
+        found.losses,
+        geometry,
+    )
+    representative = _STRATEGIES[strategy]
+    return found.select(
+        REPRESENTATIVES[representative](clustered),
+        labels=labels,
+        method="prune2edge",
+        representative=representative,
+    )
+
+
+_STRATEGIES = {"diversity_first": "accuracy", "accuracy_first": "best_cluster"}
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Learners in clusters.
+
+    Args:
+        clusters: List of integer arrays: the learners of each cluster.
+        accuracies: Float array of shape `(learners,)`, falling.
+        losses: Float array of shape `(learners,)`.
+        geometry: Their distances.
+    """
+
+    clusters: list[np.ndarray]
+    accuracies: np.ndarray
+    losses: np.ndarray
+    geometry: Features | Distances
+
+
+def most_accurate(found: Clustered) -> list[int]:
+    """Keep the most accurate learner of each cluster."""
+    return [members.min() for members in found.clusters]
+
+
+def lowest_loss(found: Clustered) -> list[int]:
+    """Keep the learner of the lowest loss of each cluster."""
+    return [members[found.losses[members].argmin()] for members in found.clusters]
+
+
+def medoid(found: Clustered) -> list[int]:
+    """Keep the learner of each cluster that is nearest to the others."""
+    return [
+        members[_first_least(found.geometry.between(members, members).sum(axis=1))]
+        for members in found.clusters
+    ]
+
+
+def farthest(found: Clustered) -> list[int]:
+    """Keep the learner of each cluster that is farthest from other clusters."""
+    if len(found.clusters) == 1:
+        return most_accurate(found)
+    everyone = np.concatenate(found.clusters)
+    return [_farthest(members, everyone, found.geometry) for members in found.clusters]
+
+
+def best_cluster(found: Clustered) -> np.ndarray:
+    """Keep all learners of the cluster that is most accurate on average."""
+    accuracies, losses = found.accuracies, found.losses
+    return min(
+        found.clusters,
+        # Equal means of unlike numbers of learners may differ by rounding.
+        key=lambda c: (-accuracies[c].mean().round(12), losses[c].mean()),
+    )
+
+
+def _farthest(
+    members: np.ndarray, everyone: np.ndarray, geometry: Features | Distances
+) -> int:
+    apart = geometry.between(members, np.setdiff1d(everyone, members)).mean(axis=1)
+    return members[_first_least(-apart)]
+
+
+def _first_least(values: np.ndarray) -> int:
+    # Two learners are always equally far from each other: rounding must not choose.
+    return int(np.argmax(values <= values.min() + 1e-6 * np.abs(values).max()))
+
+
+REPRESENTATIVES: dict[str, Callable] = {
+    "accuracy": most_accurate,
+    "loss": lowest_loss,
+    "medoid": medoid,
+    "farthest": farthest,
+    "best_cluster": best_cluster,
+}

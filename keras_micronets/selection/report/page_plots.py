@@ -7,19 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_micronets.selection.diversity import disagreement
-from keras_micronets.selection.metrics import expected_calibration_error
-from keras_micronets.selection.report import pair_pictures, score_pictures
-from keras_micronets.selection.report.member_scores import (
+from keras_micronets.selection.cross_validation import (
     MemberScores,
     member_counts,
     scores_by_members,
 )
-from keras_micronets.selection.report.pictures import (
-    draw_accuracy_bytes,
-    draw_map,
-    size_key,
-)
+from keras_micronets.selection.diversity import disagreement
+from keras_micronets.selection.metrics import expected_calibration_error
+from keras_micronets.selection.report import pair_plots, plots
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 
@@ -102,7 +97,7 @@ def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Pictur
             "the more alike the probabilities they predict. Kept learners are ringed "
             "and, where there is room, named; colours are clusters, noise is grey."
             + sample,
-            partial(draw_map, report=shown),
+            partial(plots.draw_map, report=shown),
         ),
         Picture(
             "tree",
@@ -111,7 +106,7 @@ def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Pictur
             "share of samples on which their branches predict different classes, on "
             "average. Kept learners are ringed; “+ 3” is a point for three more."
             + sample,
-            partial(pair_pictures.draw_dendrogram, report=shown, distances=distances),
+            partial(pair_plots.draw_dendrogram, report=shown, distances=distances),
         ),
         Picture(
             "matrix",
@@ -119,7 +114,7 @@ def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Pictur
             "Each row and each column is a learner, cluster by cluster as the coloured "
             "bars say; the darker, the more often the two predict different classes. "
             "Pale blocks are learners that stand for one another." + sample,
-            partial(pair_pictures.draw_disagreement, report=shown, distances=distances),
+            partial(pair_plots.draw_disagreement, report=shown, distances=distances),
         ),
     ]
 
@@ -134,7 +129,7 @@ def _counts(report: SelectionReport, n_members: Any) -> list[int]:
 def _of_members(
     scores: MemberScores, n_resamples: int, n_scored: int, n_learners: int
 ) -> list[Picture]:
-    low, high = score_pictures.BAND
+    low, high = plots.BAND
     how = (
         f" Each point is the mean of {n_resamples} random splits of the samples, half "
         f"to choose on and half to score on; bands reach from the {low}th to the "
@@ -150,7 +145,7 @@ def _of_members(
             "What another member adds: accuracy",
             "Higher is better. Where a line flattens, more members cost more than they "
             "give." + how,
-            partial(score_pictures.draw_curves, scores=scores, measure="accuracy"),
+            partial(plots.draw_curves, scores=scores, measure="accuracy"),
         ),
         Picture(
             "likelihood",
@@ -158,7 +153,7 @@ def _of_members(
             "Negative log-likelihood: lower is better, and it counts how sure a wrong "
             "answer was." + how,
             partial(
-                score_pictures.draw_curves,
+                plots.draw_curves,
                 scores=scores,
                 measure="negative_log_likelihood",
             ),
@@ -188,7 +183,7 @@ def _of_confidence(
         f"{temperature:.2f}, {where}; the calibration error goes from {errors[0]:.3f} "
         f"to {errors[1]:.3f}.",
         partial(
-            score_pictures.draw_reliability,
+            plots.draw_reliability,
             predictors={"before scaling": before, "after scaling": after},
             y=labels,
         ),
@@ -197,7 +192,7 @@ def _of_confidence(
 
 def _of_sizes(report: SelectionReport, sample: str) -> list[Picture]:
     try:
-        after = " after gzip" if size_key(report) == "gzip_bytes" else ""
+        after = " after gzip" if plots.size_key(report) == "gzip_bytes" else ""
     except ValueError:
         return []
     return [
@@ -215,4 +210,4 @@ def _of_sizes(report: SelectionReport, sample: str) -> list[Picture]:
 def _draw_bytes(ax: Any, report: SelectionReport) -> None:
     ax.set_xlabel("Size, kB")
     ax.set_ylabel("Accuracy, %")
-    draw_accuracy_bytes(ax, report)
+    plots.draw_accuracy_bytes(ax, report)

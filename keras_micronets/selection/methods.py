@@ -1,6 +1,6 @@
-"""Choose the method, and how many members, by cross-validation."""
+"""The single ways of choosing, by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,21 +8,87 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from keras_micronets.selection.choosing.choice import Choice
-from keras_micronets.selection.choosing.methods import SINGLE, Method, pick
+from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
 from keras_micronets.selection.cross_validation import (
     SCORINGS,
     held_out_loss,
     held_out_losses,
     splits,
 )
-from keras_micronets.selection.progress import progress
-from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.ordering.by_loss import (
+    backward_elimination,
+    greedy,
+    reduced_error,
+)
+from keras_micronets.selection.ordering.by_votes import (
+    complementariness,
+    drep,
+    epic,
+    kappa_pruning,
+    margin_distance,
+    mdep,
+    orientation_ordering,
+)
+from keras_micronets.selection.ordering.method import random_k, top_k
+from keras_micronets.selection.selection import Choice, Selection
 from keras_micronets.selection.validation import (
     as_labels,
     check_n_members,
     check_probabilities,
+    progress,
 )
+
+Method = Callable[..., Selection]
+
+SINGLE: dict[str, Method] = {
+    "top_k": top_k,
+    "top_k by loss": partial(top_k, by="loss"),
+    "random_k": random_k,
+    "greedy": greedy,
+    "greedy by error": partial(greedy, loss="error"),
+    "reduced_error": reduced_error,
+    "backward_elimination": backward_elimination,
+    "complementariness": complementariness,
+    "margin_distance": margin_distance,
+    "orientation_ordering": orientation_ordering,
+    "mdep": mdep,
+    "epic": epic,
+    "drep": drep,
+    "kappa_pruning": kappa_pruning,
+    "cluster": cluster,
+    "cluster by loss": partial(cluster, representative="loss"),
+    "cluster on log_probabilities": partial(cluster, on="log_probabilities"),
+    "cluster on predictions": partial(cluster, on="predictions"),
+    "cluster on disagreement": partial(cluster, distances="disagreement"),
+    "cluster on double_fault": partial(
+        cluster, distances="double_fault", representative="farthest"
+    ),
+    "prune2edge": cluster_labels,
+}
+
+
+def pick(method: str | Method, among: Mapping[str, Method]) -> Method:
+    """Return a way of choosing.
+
+    Args:
+        method: A name, or a function with the signature
+            `method(probabilities, y, n_members, *, random_state) -> Selection`.
+        among: Dictionary from names to such functions.
+
+    Raises:
+        ValueError: If the name is not known.
+        TypeError: If it is neither.
+    """
+    if callable(method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"Expected a name or a function. Received: {method=}.")
+    if method not in among:
+        raise ValueError(
+            f"Expected a method out of {[*among]}, or a function. Received: {method=}."
+        )
+    return among[method]
+
 
 _CONTROLS = ("random_k", "prune2edge")
 _QUADRATIC = ("backward_elimination", "kappa_pruning")
@@ -159,3 +225,26 @@ def _nested_loss(
     return float(
         np.mean([held_out_loss(procedure, p, y, *turn, scoring) for turn in turns])
     )
+
+
+METHODS: dict[str, Method] = {**SINGLE, "auto": auto}
+
+
+def as_method(method: str | Method) -> Method:
+    """Return a way of choosing.
+
+    Args:
+        method: A name out of `METHODS`, or a function with the signature
+            `method(probabilities, y, n_members, *, random_state) -> Selection`.
+
+    Raises:
+        ValueError: If the name is not known.
+        TypeError: If it is neither.
+
+    Example:
+
+    ```python
+    as_method("top_k")(probabilities, y, 4).indices
+    ```
+    """
+    return pick(method, METHODS)

@@ -1,9 +1,11 @@
 """Make a `SelectionReport` from predictions and a `Selection`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from sklearn.metrics.pairwise import euclidean_distances
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.metrics import (
@@ -11,11 +13,6 @@ from keras_micronets.selection.metrics import (
     expected_calibration_error,
     negative_log_likelihood,
 )
-from keras_micronets.selection.report.mapping import (
-    prediction_distances,
-    prediction_map,
-)
-from keras_micronets.selection.report.reasons import reasons
 from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import check_probabilities
@@ -170,3 +167,135 @@ def _mean_disagreement(votes: np.ndarray) -> float | None:
     if n_pairs == 0:
         return None
     return float(1 - (votes * (votes - 1)).sum() / (n_pairs * len(votes)))
+
+
+def reasons(selection: Selection, found: Candidates) -> list[str]:
+    """Say why each learner was kept or not.
+
+    Args:
+        selection: A `Selection`.
+        found: The `Candidates` that it was made from.
+
+    Returns:
+        List of strings, one a learner.
+    """
+    ranks = np.argsort(found.order)
+    kept = np.isin(np.arange(len(ranks)), selection.indices)
+    say = _SAY.get(selection.representative, _ranked)
+    if selection.method == "random_k":
+        say = _drawn
+    return [
+        say(bool(kept[i]), *_place(i, selection.labels, ranks))
+        if selection.labels[i] >= 0
+        else "noise"
+        for i in range(len(ranks))
+    ]
+
+
+def _place(learner: int, labels: np.ndarray, ranks: np.ndarray) -> tuple[int, int]:
+    """Give the learner's rank by accuracy in its cluster, and the cluster's size."""
+    of_cluster = ranks[labels == labels[learner]]
+    return int((of_cluster <= ranks[learner]).sum()), len(of_cluster)
+
+
+def _most_accurate(kept: bool, place: int, size: int) -> str:
+    if size == 1:
+        return "alone"
+    return f"best of {size}" if kept else _ranked(kept, place, size)
+
+
+def _outstanding(kept_as: str, kept: bool, place: int, size: int) -> str:
+    if size == 1:
+        return "alone"
+    return f"{kept_as} of {size}" if kept else f"not {kept_as}"
+
+
+def _best_cluster(kept: bool, place: int, size: int) -> str:
+    return "best cluster" if kept else "other cluster"
+
+
+def _drawn(kept: bool, place: int, size: int) -> str:
+    return f"{'drawn' if kept else 'not drawn'}, rank {place} of {size}"
+
+
+def _ranked(kept: bool, place: int, size: int) -> str:
+    return f"rank {place} of {size}"
+
+
+_SAY = {
+    "accuracy": _most_accurate,
+    "loss": partial(_outstanding, "lowest loss"),
+    "medoid": partial(_outstanding, "nearest"),
+    "farthest": partial(_outstanding, "farthest"),
+    "best_cluster": _best_cluster,
+}
+
+
+def prediction_distances(probabilities: Any) -> np.ndarray:
+    """Measure how far apart the predicted probabilities of learners are.
+
+    The distance of two learners is the root mean square, over samples, of the
+    Euclidean distance of their probabilities: 0 if they are equal everywhere, 1.41
+    if both are certain and never agree.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+
+    Returns:
+        Symmetric float array of shape `(learners, learners)`.
+
+    Example:
+
+    ```python
+    prediction_distances([[[1.0, 0.0]], [[0.0, 1.0]]])  # array([[0, 1.41], [1.41, 0]])
+    ```
+    """
+    p = check_probabilities(probabilities)
+    distances = euclidean_distances(p.reshape(len(p), -1)).astype(np.float64)
+    return distances / np.sqrt(p.shape[1])
+
+
+def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
+    """Place learners on a plane so that their distances show as well as they can.
+
+    Multidimensional scaling: principal coordinates, then stress majorisation. The
+    same distances always give the same map.
+
+    Args:
+        distances: Symmetric array of shape `(learners, learners)`; see
+            `prediction_distances`.
+        n_iterations: Integer. Steps of the majorisation. Defaults to `100`.
+
+    Returns:
+        Float array of shape `(learners, 2)`, centred on zero.
+
+    Example:
+
+    ```python
+    x, y = prediction_map(prediction_distances(probabilities)).T
+    ```
+
+    References: Torgerson, "Multidimensional Scaling: I", Psychometrika, 1952.
+    De Leeuw, "Applications of Convex Analysis to Multidimensional Scaling", 1977.
+    """
+    distances = np.asarray(distances, np.float64)
+    positions = _principal_coordinates(distances)
+    for _ in range(n_iterations):
+        shown = np.hypot(*(positions.T[:, :, None] - positions.T[:, None, :]))
+        ratio = np.divide(distances, shown, out=np.zeros_like(shown), where=shown > 0)
+        pull = ratio.sum(axis=1, keepdims=True) * positions - ratio @ positions
+        positions = pull / len(positions)
+    return positions - positions.mean(axis=0)
+
+
+def _principal_coordinates(distances: np.ndarray) -> np.ndarray:
+    squares = distances**2
+    means = squares.mean(axis=0)
+    variances, axes = np.linalg.eigh(
+        (means + means[:, None] - squares - means.mean()) / 2
+    )
+    coordinates = (axes * np.sqrt(np.maximum(variances, 0)))[:, ::-1][:, :2]
+    # An eigenvector's sign is arbitrary: make its largest entry positive.
+    largest = np.abs(coordinates).argmax(axis=0)
+    signs = np.where(coordinates[largest, np.arange(len(largest))] < 0, -1, 1)
+    return np.pad(coordinates * signs, ((0, 0), (0, 2 - len(signs))))

@@ -5,14 +5,16 @@ made of, numbers of samples, is exact.
 """
 
 from collections.abc import Callable
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.diversity.pairs import (
-    correctness,
-    over_pairs,
-    predicted_classes,
+from keras_micronets.selection.validation import (
+    as_labels,
+    check_probabilities,
+    in_blocks,
+    progress,
 )
 
 
@@ -227,3 +229,179 @@ def _of_correctness(
 def _ratio(above: np.ndarray, below: np.ndarray, undefined: float = 0) -> np.ndarray:
     values = np.full(above.shape, undefined, np.float64)
     return np.divide(above, below, out=values, where=below != 0)
+
+
+_WORD = 64
+
+
+def predicted_classes(probabilities: Any) -> np.ndarray:
+    """Return the predicted classes, unsigned integers `(learners, samples)`."""
+    return _argmax(check_probabilities(probabilities))
+
+
+def correctness(probabilities: Any, y: Any) -> np.ndarray:
+    """Return whether a learner is right on a sample, booleans `(learners, samples)`."""
+    p = check_probabilities(probabilities)
+    y = as_labels(y, p.shape[2], p.shape[1])
+    return _argmax(p) == y
+
+
+def over_pairs(
+    codes: np.ndarray, measure: Callable[..., np.ndarray], label: str, verbose: int
+) -> np.ndarray:
+    """Make a matrix of what a measure says of any two learners.
+
+    Samples are bits: whether two learners differ on 64 of them takes one operation
+    for each bit of a class. A tile of the matrix is made at a time, and that tile's
+    mirror image with it.
+
+    Args:
+        codes: Unsigned integers of shape `(learners, samples)`: what the learners say.
+        measure: Callable of a tile: integers of shape `(rows, columns)`, on how many
+            samples two learners differ; the slice of the rows, and that of the
+            columns. Returns numbers of the same shape, symmetric in the two.
+        label: String. What is measured.
+        verbose: `0`, silent, or `1`, a line of progress on standard error.
+
+    Returns:
+        Symmetric array of `float32`, shape `(learners, learners)`.
+    """
+    n, planes = len(codes), _bit_planes(codes)
+    # Tiles whose words stay in the processor's cache.
+    size = int(np.clip(2**14 // planes.shape[1], 64, 512))
+    parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    tiles = list(combinations_with_replacement(parts, 2))
+    matrix = np.empty((n, n), np.float32)
+    for rows, columns in progress(tiles, len(tiles), label, verbose):
+        tile = measure(_differing(planes, rows, columns), rows, columns)
+        matrix[rows, columns] = tile
+        matrix[columns, rows] = tile.T
+    return matrix
+
+
+def _argmax(p: np.ndarray) -> np.ndarray:
+    classes = np.empty(p.shape[:2], np.min_scalar_type(p.shape[2] - 1))
+    for part, block in in_blocks(p):
+        classes[part] = block.argmax(axis=2)
+    return classes
+
+
+def _bit_planes(codes: np.ndarray) -> np.ndarray:
+    """Pack the k-th bits of 64 samples into a word: `(bits, words, learners)`."""
+    codes = np.pad(codes, ((0, 0), (0, -codes.shape[1] % _WORD)))
+    n_bits = max(1, int(codes.max()).bit_length())
+    planes = [np.packbits(codes >> k & 1, axis=1) for k in range(n_bits)]
+    return np.stack([plane.view(np.uint64).T for plane in planes]).copy()
+
+
+def _differing(planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    theirs = planes[:, :, columns].copy()
+    counts = np.empty((rows.stop - rows.start, theirs.shape[2]), np.int64)
+    for count, i in zip(counts, range(rows.start, rows.stop), strict=True):
+        differ = np.bitwise_or.reduce(planes[:, :, i, None] ^ theirs)
+        np.bitwise_count(differ).sum(axis=0, dtype=np.int64, out=count)
+    return counts
+
+
+def entropy(probabilities: Any, y: Any) -> float:
+    """Mean share of learners in the minority, of those who are right and those wrong.
+
+    `min(l, L - l) / floor(L / 2)` for the `l` of `L` learners that are right on a
+    sample, averaged over samples: 1 if half of them are right on every sample. This is
+    the measure E of Kuncheva & Whitaker, without logarithms, not the entropy of the
+    votes for the classes of Cunningham & Carney.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+
+    Returns:
+        Float in `[0, 1]`. High is diverse. A single learner, for which it is 0/0, has
+        none: 0.
+
+    Raises:
+        ValueError: If data is bad.
+
+    Example:
+
+    ```python
+    entropy([[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.9, 0.1]]], [0, 0])  # 0.5
+    ```
+
+    Reference: Kuncheva & Whitaker, "Measures of Diversity in Classifier Ensembles",
+    Machine Learning, 2003.
+    """
+    right, n_learners = _right(probabilities, y)
+    minority = np.minimum(right, n_learners - right)
+    return float(minority.mean() / max(1, n_learners // 2))
+
+
+def kohavi_wolpert(probabilities: Any, y: Any) -> float:
+    """Variance of being right over the learners, averaged over samples.
+
+    `l (L - l) / L^2` for the `l` of `L` learners that are right on a sample. It is
+    `(L - 1) / 2L` times the mean share of samples on which one learner of a pair is
+    right and the other is not.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+
+    Returns:
+        Float in `[0, 0.25]`. High is diverse. It is 0 for a single learner.
+
+    Raises:
+        ValueError: If data is bad.
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.1], [0.9, 0.1]]]
+    kohavi_wolpert(p, [0, 0])  # (0 + 1 / 4) / 2 = 0.125
+    ```
+
+    References: Kohavi & Wolpert, "Bias Plus Variance Decomposition for Zero-One Loss
+    Functions", ICML 1996. Kuncheva & Whitaker, "Measures of Diversity in Classifier
+    Ensembles", Machine Learning, 2003.
+    """
+    right, n_learners = _right(probabilities, y)
+    return float((right * (n_learners - right)).mean() / n_learners**2)
+
+
+def generalized_diversity(probabilities: Any, y: Any) -> float:
+    """How rarely a second learner fails where one does: `1 - p(2) / p(1)`.
+
+    `p(1)` is the probability that a learner drawn at random fails on a sample drawn at
+    random, and `p(2)` that two different learners drawn at random both do.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+
+    Returns:
+        Float in `[0, 1]`: 1 if no two learners ever fail together, 0 if all always do.
+        A single learner, and learners that never fail, for which it is 0/0, have
+        none: 0.
+
+    Raises:
+        ValueError: If data is bad.
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.2, 0.8]], [[0.2, 0.8], [0.9, 0.1]]]
+    generalized_diversity(p, [0, 0])  # 1.0
+    ```
+
+    Reference: Partridge & Krzanowski, "Software Diversity: Practical Statistics for
+    its Measurement and Exploitation", Information and Software Technology, 1997.
+    """
+    right, n_learners = _right(probabilities, y)
+    wrong = n_learners - right
+    one, two = wrong.sum() * (n_learners - 1), (wrong * (wrong - 1)).sum()
+    return float(1 - two / one) if one else 0.0
+
+
+def _right(probabilities: Any, y: Any) -> tuple[np.ndarray, int]:
+    right = correctness(probabilities, y)
+    return right.sum(axis=0), len(right)

@@ -1,1 +1,0 @@
-"""Which method, how many members, within which budget."""
