@@ -17,8 +17,8 @@ from keras_micronets.layers.optimizer_slots import slots_of
 
 
 def half(model, **kwargs):
-    options = {"params": 0.6, "round_to": 1, "least": 1, **kwargs}
-    return plan(model, scores=importance.Random(1), **options)
+    options = {"params": 0.6, "round_to": 1, "min_channels": 1, **kwargs}
+    return plan(model, importance=importance.Random(1), **options)
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -18,7 +18,7 @@ def trained(tmp_path_factory):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     pool = kmn.LearnerPool(tmp_path_factory.mktemp("compact") / "pool")
-    draw = draws.Channels(macs=0.5, tilt=1.0, round_to=2, least=2)
+    draw = draws.Channels(macs=0.5, tilt=1.0, round_to=2, min_channels=2)
     cycle = Cycle(start="parent", draw=draw, learning_rate=Steady(1e-3), compact=True)
     cycles = LearnerCycles(pool, 3, cycle, explore=0.25)
     model.fit(*data(), epochs=4, verbose=0, callbacks=[cycles])

@@ -12,7 +12,7 @@ from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
 from keras_micronets.channels import compact, importance
 from keras_micronets.layers import kernels
 
-SIZES = {"round_to": 2, "least": 2}
+SIZES = {"round_to": 2, "min_channels": 2}
 
 
 def data(n=64):
@@ -162,7 +162,7 @@ def test_with_quantization():
     [
         ({"macs": None}, "shares that may be kept"),
         ({"macs": 2.0}, "shares that may be kept"),
-        ({"macs": 0.001}, "lower `least`"),
+        ({"macs": 0.001}, "lower `min_channels`"),
         (
             {"data": None, "importance": importance.Taylor()},
             "on which the importance takes",

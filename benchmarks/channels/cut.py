@@ -264,7 +264,11 @@ def graph_row(seed):
     rng = np.random.default_rng(seed)
     graph = channels.channel_graph(model)
     budget = {str(rng.choice(["params", "macs"])): float(rng.uniform(0.3, 0.9))}
-    options = {"round_to": 1, "least": 1, "scores": channels.importance.Random(seed)}
+    options = {
+        "round_to": 1,
+        "min_channels": 1,
+        "importance": channels.importance.Random(seed),
+    }
     try:
         plan = channels.plan(model, **budget, **options)
     except ValueError as error:
@@ -315,7 +319,7 @@ def int8(model):
         return path.read_bytes()
 
 
-_WIDE = {"round_to": 32, "least": 32}
+_WIDE = {"round_to": 32, "min_channels": 32}
 ASKED = [
     (f"{name} of {of}", {**dict.fromkeys(kinds, share), **options})
     for name, share in (("half", 0.5), ("a quarter", 0.25))

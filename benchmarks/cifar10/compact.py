@@ -32,7 +32,7 @@ from keras_micronets.learning_rates import Cosine
 
 RESULTS = RESULTS_FOLDER / "compact.json"
 BUDGETS = {"half": 0.5, "quarter": 0.25}
-WIDTHS = {"round_to": 4, "least": 4}
+WIDTHS = {"round_to": 4, "min_channels": 4}
 CUT_AT = 0.6
 
 
@@ -172,7 +172,7 @@ def found_widths(experiment, macs):
 
 def one_shot(experiment, macs):
     model = experiment.fit(experiment.new(), until=CUT_AT)
-    plan = channels.plan(model, macs=macs, scores=importance.Magnitude(), **WIDTHS)
+    plan = channels.plan(model, macs=macs, importance=importance.Magnitude(), **WIDTHS)
     return experiment.fit(channels.cut(model, plan), since=CUT_AT)
 
 
@@ -189,9 +189,7 @@ ROWS = {
     "uniform, pressed": pressed,
     "Taylor": partial(pruned, importance.Taylor()),
     "group norms": partial(pruned, None),
-    "group norms, hardly pushed": partial(
-        pruned, importance.GroupNorm(shrinkage=0.001)
-    ),
+    "group norms, hardly pushed": partial(pruned, importance.GroupNorm(strength=0.001)),
     "scales": partial(pruned, importance.NormalizationScale(step=0.003)),
     "magnitude": partial(pruned, importance.Magnitude()),
     "random": partial(pruned, importance.Random()),

@@ -33,7 +33,7 @@ class ChannelPruning(ProgressCallback):
             any. Defaults to `None`.
         macs: The same for multiply-accumulates; see `channels.plan`.
         importance: One of `channels.importance`, or a function with their signature.
-            `None` for `GroupNorm(shrinkage=0.005)`. Defaults to `None`.
+            `None` for `GroupNorm(strength=0.005)`. Defaults to `None`.
         data: What gradients are taken on, a batch an update, round after round: a tuple
             of arrays `(x, y)`, or batches as they are (see `layers.batches`). Needed by
             importance that have `needs_gradients`, as `Taylor`. Defaults to `None`.
@@ -44,7 +44,7 @@ class ChannelPruning(ProgressCallback):
             at it. Defaults to `0.9`.
         frequency: Integer, batches between updates. `None` for two hundred updates a
             run. Defaults to `None`.
-        allocation, round_to, least, without: As for `channels.plan`.
+        allocation, round_to, min_channels, scope: As for `channels.plan`.
         seed: Integer, for the order of `data`. Defaults to `0`.
 
     Attributes:
@@ -84,8 +84,8 @@ class ChannelPruning(ProgressCallback):
         frequency: int | None = None,
         allocation: str = "global",
         round_to: int = 8,
-        least: int = 8,
-        without=(),
+        min_channels: int = 8,
+        scope=None,
         seed: int = 0,
     ):
         super().__init__()
@@ -98,8 +98,8 @@ class ChannelPruning(ProgressCallback):
         self.frequency = frequency
         self.allocation = allocation
         self.round_to = round_to
-        self.least = least
-        self.without = without
+        self.min_channels = min_channels
+        self.scope = scope
         self.seed = seed
 
     def set_model(self, model):
@@ -110,16 +110,16 @@ class ChannelPruning(ProgressCallback):
             model,
             allocation=self.allocation,
             round_to=self.round_to,
-            least=self.least,
-            without=self.without,
+            min_channels=self.min_channels,
+            scope=self.scope,
             masked=True,
         )
         self._planner.limits(**self.budgets)
 
     def on_train_begin(self, logs=None):
-        self._batches = self._utilities = self._last_step = None
+        self._batches = self._scores = self._last_step = None
         self._is_settled = False
-        self._utility = self._chosen_utility()
+        self._importance = self._chosen_importance()
 
     def on_progress(self, step, progress):
         if self._last_step is None:  # by now a run that resumes has its masks back
@@ -158,14 +158,14 @@ class ChannelPruning(ProgressCallback):
         """Weigh the channels, and leave out as many as there should be by now."""
         model, graph = self.model, self._planner.graph
         self._observe(model, graph, step // self._frequency)
-        if hasattr(self._utility, "push"):
-            self._utility.push(graph, self._utilities)
+        if hasattr(self._importance, "regularize"):
+            self._importance.regularize(graph, self._scores)
         if progress > self.start:
             now = {
                 kind: share if share is None else self._share(share, progress)
                 for kind, share in self.budgets.items()
             }
-            self.plan_ = self._planner.plan(self._utilities, **now)
+            self.plan_ = self._planner.plan(self._scores, **now)
             mask_channels(model, graph, self.plan_)
 
     def _share(self, kept, progress):
@@ -175,7 +175,7 @@ class ChannelPruning(ProgressCallback):
     def _observe(self, model, graph, n_before):
         """Add what the channels are worth now to what they were before."""
         gradients = None
-        if getattr(self._utility, "needs_gradients", False):
+        if getattr(self._importance, "needs_gradients", False):
             if self._batches is None:
                 self._batches = layers.batches(
                     self.data, seed=self.seed, start=n_before
@@ -183,19 +183,17 @@ class ChannelPruning(ProgressCallback):
             gradients = layers.kernel_gradients(model, *next(self._batches))
         found = [
             own / max(float(np.mean(own)), 1e-12)
-            for own in self._utility(model, graph, gradients)
+            for own in self._importance(model, graph, gradients)
         ]
-        if self._utilities is not None:
+        if self._scores is not None:
             found = [
                 self.decay * before + (1 - self.decay) * now
-                for before, now in zip(self._utilities, found, strict=True)
+                for before, now in zip(self._scores, found, strict=True)
             ]
-        self._utilities = found
+        self._scores = found
 
-    def _chosen_utility(self):
-        return (
-            GroupNorm(shrinkage=0.005) if self.importance is None else self.importance
-        )
+    def _chosen_importance(self):
+        return GroupNorm(strength=0.005) if self.importance is None else self.importance
 
     def _check(self):
         if not 0.0 <= self.start < self.end <= 1.0:
@@ -212,7 +210,7 @@ class ChannelPruning(ProgressCallback):
                 "Expected `frequency` to be 1 or more batches, or `None`. "
                 f"Received: frequency={self.frequency}."
             )
-        importance = self._chosen_utility()
+        importance = self._chosen_importance()
         if getattr(importance, "needs_gradients", False) and self.data is None:
             raise ValueError(
                 "Expected `data`, as a tuple `(x, y)`, on which the importance takes "

@@ -18,7 +18,7 @@ def solve(
     scores: Sequence[np.ndarray],
     limits: Mapping[str, float],
     *,
-    least: np.ndarray,
+    min_channels: np.ndarray,
     step: int,
 ) -> np.ndarray:
     """Return how many channels of each group are kept.
@@ -32,7 +32,7 @@ def solve(
         counts: The `Counts` of the model.
         scores: One descending float array `(channels,)` a group, the mean about 1.
         limits: Dictionary from `"params"` or `"macs"` to the most that may be left.
-        least: Integer array `(groups,)`, how many channels have to stay.
+        min_channels: Integer array `(groups,)`, how many channels have to stay.
         step: Integer, of which kept numbers are multiples where a group has
             channels enough.
 
@@ -40,21 +40,21 @@ def solve(
         Integer array `(groups,)`. It exceeds a budget only where nothing is left to
         take away.
     """
-    search = _Search(counts, scores, limits, least, step)
+    search = _Search(counts, scores, limits, min_channels, step)
     return search.refine(search.shrink(counts.full.copy()))
 
 
 def solve_uniformly(
-    counts: Counts, limits: Mapping[str, float], *, least: np.ndarray, step: int
+    counts: Counts, limits: Mapping[str, float], *, min_channels: np.ndarray, step: int
 ) -> np.ndarray:
     """Return how many channels of each group are kept if all keep the same share.
 
     Args:
-        counts, limits, least, step: As for `solve`.
+        counts, limits, min_channels, step: As for `solve`.
     """
-    kept = least
+    kept = min_channels
     for share in np.linspace(0, 1, 1001):
-        widths = np.maximum(np.round(counts.full * share / step) * step, least)
+        widths = np.maximum(np.round(counts.full * share / step) * step, min_channels)
         widths = np.minimum(widths, counts.full).astype(int)
         if any(counts.total(kind, widths) > limit for kind, limit in limits.items()):
             break
@@ -63,8 +63,13 @@ def solve_uniformly(
 
 
 class _Search:
-    def __init__(self, counts, scores, limits, least, step):
-        self.counts, self.limits, self.least, self.step = counts, limits, least, step
+    def __init__(self, counts, scores, limits, min_channels, step):
+        self.counts, self.limits, self.min_channels, self.step = (
+            counts,
+            limits,
+            min_channels,
+            step,
+        )
         self.sums = [np.concatenate([[0.0], np.cumsum(own)]) for own in scores]
 
     def shrink(self, kept):
@@ -107,7 +112,7 @@ class _Search:
 
     def _fewer(self, kept):
         fewer = (kept - 1) // self.step * self.step
-        return np.where(fewer >= self.least, fewer, kept)
+        return np.where(fewer >= self.min_channels, fewer, kept)
 
     def _more(self, kept):
         return np.minimum((kept // self.step + 1) * self.step, self.counts.full)

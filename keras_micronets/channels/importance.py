@@ -3,7 +3,7 @@
 It is called as `importance(model, graph, gradients)`, with the gradients of the
 kernels as `layers.kernel_gradients` returns them, or `None`, and returns a float array
 `(channels,)` for each group of the `ChannelGraph`. Any such function will do. If it has
-a method `push(graph, importance)`, that is called after each update, to part the
+a method `regularize(graph, importance)`, that is called after each update, to part the
 channels that matter from those that do not.
 """
 
@@ -25,7 +25,7 @@ class GroupNorm:
     """The L2 norm of all weights that a channel has, in all layers of its group.
 
     Args:
-        shrinkage: Float in [0, 1): at each update of a callback the weights of a
+        strength: Float in [0, 1): at each update of a callback the weights of a
             channel shrink by this share, times a factor that grows from 1 for the
             channel of the highest norm in a group to 16 for the lowest. Defaults to
             `0.0`.
@@ -34,7 +34,7 @@ class GroupNorm:
     regularisation grows so; here it acts between steps, not in the loss.
     """
 
-    shrinkage: float = 0.0
+    strength: float = 0.0
     needs_gradients = False
 
     def __call__(self, model, graph: ChannelGraph, gradients=None):
@@ -44,15 +44,15 @@ class GroupNorm:
         weighted = filter(_is_kernel, graph.nodes)
         return [np.sqrt(own) for own in _by_group(graph, weighted, squares)]
 
-    def push(self, graph: ChannelGraph, importance) -> None:
+    def regularize(self, graph: ChannelGraph, importance) -> None:
         """Shrink the weights of each channel, those of small norm most."""
-        if not self.shrinkage:
+        if not self.strength:
             return
         factors = np.ones(graph.n_channels)
         for group, own in zip(graph.groups, importance, strict=True):
             if group.reason is None:
                 share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
-                strength = self.shrinkage * 2 ** (LARGEST_POWER * share)
+                strength = self.strength * 2 ** (LARGEST_POWER * share)
                 factors[group.channels] = 1 - strength
         for node in filter(_is_kernel, graph.nodes):
             along = node.along(factors[node.channels])
@@ -98,7 +98,7 @@ class NormalizationScale:
 
         return _by_group(graph, _scales(graph), scales)
 
-    def push(self, graph: ChannelGraph, importance) -> None:
+    def regularize(self, graph: ChannelGraph, importance) -> None:
         """Bring all scales closer to zero."""
         for node in _scales(graph):
             values = _values(node.weight)

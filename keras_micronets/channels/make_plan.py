@@ -16,6 +16,7 @@ from keras_micronets.channels.plans import Plan
 from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.export.tflite import export_tflite
 from keras_micronets.export.tflite_model import TFLiteModel
+from keras_micronets.layers.kernels import Kernel
 
 N_SAMPLES, N_HALVINGS, N_TIMES = 8, 6, 21
 
@@ -67,7 +68,7 @@ def meet(
             raise ValueError(
                 f"Expected a share of {worst} that can be kept. Received one that the "
                 f"smallest network that {model.name!r} can become exceeds by "
-                f"{over[worst] - 1:.0%}. Allow more, or lower `least`."
+                f"{over[worst] - 1:.0%}. Allow more, or lower `min_channels`."
             )
         low, high = lowest, 1.0
         for _ in range(N_HALVINGS):
@@ -113,11 +114,11 @@ def plan(
     macs: float | None = None,
     n_bytes: float | None = None,
     latency: float | None = None,
-    scores: Callable | Sequence[np.ndarray] | None = None,
+    scope: Callable[[keras.Model], Sequence[Kernel]] | None = None,
+    importance: Callable | Sequence[np.ndarray] | None = None,
     allocation: str = "global",
     round_to: int = 8,
-    least: int = 8,
-    without: Sequence[str] = (),
+    min_channels: int = 8,
 ) -> Plan:
     """Choose the channels of a model to keep, within a budget; nothing is cut yet.
 
@@ -138,7 +139,10 @@ def plan(
             eight networks are exported on the way.
         latency: The same for the time of that file on this machine, with one thread,
             measured in turns with the whole model's.
-        scores: One of `keras_micronets.channels.importance`, any function `(model,
+        scope: `layers.Scope`, or any function from a model to kernel handles. Layers
+            whose kernels are not chosen keep all channels that they read or make.
+            `None` for all layers. Defaults to `None`.
+        importance: One of `keras_micronets.channels.importance`, any function `(model,
             graph, gradients)` that returns an array `(channels,)` for each group of the
             model's `channel_graph`, or those arrays. In each group the highest stay.
             `None` for `GroupNorm()`. Defaults to `None`.
@@ -147,8 +151,7 @@ def plan(
             Defaults to `"global"`.
         round_to: Integer, of which the numbers kept in a group are multiples. Defaults
             to `8`.
-        least: Integer, how many channels of each group stay at least. Defaults to `8`.
-        without: Names of layers whose channels stay, all of them. Defaults to `()`.
+        min_channels: Integer, how many channels of each group stay. Defaults to `8`.
 
     Returns:
         A `Plan`; its `notes` say if a budget could not be come close to.
@@ -169,10 +172,10 @@ def plan(
         model,
         allocation=allocation,
         round_to=round_to,
-        least=least,
-        without=without,
+        min_channels=min_channels,
+        scope=scope,
     )
-    scores = GroupNorm() if scores is None else scores
+    scores = GroupNorm() if importance is None else importance
     if callable(scores):
         scores = scores(model, planner.graph, None)
     if n_bytes is None and latency is None:

@@ -1,12 +1,20 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from keras_micronets.channels.allocation import solve, solve_uniformly
 from keras_micronets.channels.counts import KINDS, Counts, check_sizes
-from keras_micronets.channels.graph import ChannelGraph, channel_graph, maskable, spared
+from keras_micronets.channels.graph import (
+    ChannelGraph,
+    channel_graph,
+    maskable,
+    protect,
+)
 from keras_micronets.channels.plans import Plan, rows_of
+from keras_micronets.layers.clone import clone
+from keras_micronets.layers.kernels import Kernel, kernels
+from keras_micronets.layers.prepare import prepare
 
 # A budget that less of is used is told of.
 NEARLY = 0.97
@@ -16,7 +24,7 @@ class Planner:
     """Plans for one model: what is known of it once, for scores that change.
 
     Args:
-        model, allocation, round_to, least, without: As for `plan`.
+        model, allocation, round_to, min_channels, scope: As for `plan`.
         masked: Boolean, whether only channels go that masks can leave out, as every
             kernel that reads them is a twin's. Defaults to `False`.
 
@@ -33,20 +41,20 @@ class Planner:
         *,
         allocation: str = "global",
         round_to: int = 8,
-        least: int = 8,
-        without: Sequence[str] = (),
+        min_channels: int = 8,
+        scope: Callable[[keras.Model], Sequence[Kernel]] | None = None,
         masked: bool = False,
     ):
-        _check(allocation, round_to, least)
+        _check(allocation, round_to, min_channels)
         self.model, self.allocation, self.round_to = model, allocation, round_to
-        self.graph = spared(channel_graph(model), without)
+        self.graph = protect(channel_graph(model), layers_outside(scope, model))
         if masked:
             self.graph = maskable(model, self.graph)
         _check_freedom(model, self.graph)
         self.counts = Counts(model, self.graph)
         free = np.array([group.reason is None for group in self.graph.groups])
         full = self.counts.full
-        self.floors = np.where(free, np.minimum(full, least), full)
+        self.floors = np.where(free, np.minimum(full, min_channels), full)
 
     def plan(
         self,
@@ -67,13 +75,17 @@ class Planner:
         limits = self.limits(params=params, macs=macs)
         if self.allocation == "uniform":
             kept = solve_uniformly(
-                self.counts, limits, least=self.floors, step=self.round_to
+                self.counts, limits, min_channels=self.floors, step=self.round_to
             )
         else:
             pairs = zip(self.graph.groups, scores, strict=True)
             ranked = [_ranked(self.graph, group, own) for group, own in pairs]
             kept = solve(
-                self.counts, ranked, limits, least=self.floors, step=self.round_to
+                self.counts,
+                ranked,
+                limits,
+                min_channels=self.floors,
+                step=self.round_to,
             )
         chosen = {
             group.name: tuple(np.sort(np.argsort(-own, kind="stable")[:n]).tolist())
@@ -112,7 +124,7 @@ class Planner:
                 raise ValueError(
                     f"Expected a share of {kind} that can be kept: of "
                     f"{self.model.name!r} it is {smallest:.4g} or more. Received: "
-                    f"{kind}={share:.4g}. Allow more, or lower `least`."
+                    f"{kind}={share:.4g}. Allow more, or lower `min_channels`."
                 )
             limits[kind] = share * self.counts.total(kind, self.counts.full)
         return limits
@@ -149,6 +161,19 @@ def describe(
     return Plan(chosen, rows, both["params"], both["macs"], frozen, notes)
 
 
+def layers_outside(
+    scope: Callable[[keras.Model], Sequence[Kernel]] | None, model: keras.Model
+) -> set[str]:
+    """Return the names of the layers with kernels that a scope does not choose."""
+    if scope is None:
+        return set()
+    if not kernels(model):  # a scope chooses kernels, which plain layers do not list
+        model = clone(model)
+        prepare(model)
+    chosen = {kernel.layer.name for kernel in scope(model)}
+    return {kernel.layer.name for kernel in kernels(model)} - chosen
+
+
 def _ranked(graph, group, scores):
     """Scores in descending order, their mean the number of layers that make them."""
     nodes = [graph.nodes[index] for index in group.nodes]
@@ -157,16 +182,16 @@ def _ranked(graph, group, scores):
     return np.sort(scores)[::-1] / mean * max(n_makers, 1)
 
 
-def _check(allocation, round_to, least):
+def _check(allocation, round_to, min_channels):
     if allocation not in ("global", "uniform"):
         raise ValueError(
             "Expected `allocation` to be 'global' or 'uniform'. Received: "
             f"{allocation!r}."
         )
-    if round_to < 1 or least < 1:
+    if round_to < 1 or min_channels < 1:
         raise ValueError(
-            "Expected `round_to` and `least` to be 1 or more. Received: "
-            f"round_to={round_to}, least={least}."
+            "Expected `round_to` and `min_channels` to be 1 or more. Received: "
+            f"round_to={round_to}, min_channels={min_channels}."
         )
 
 

@@ -97,7 +97,7 @@ class Channels:
             the ranking, so that learners of one parent differ. Defaults to `0.5`.
         importance: One of `keras_micronets.channels.importance` that needs no
             gradients. `None` for `GroupNorm()`. Defaults to `None`.
-        round_to, least: As for `channels.plan`.
+        round_to, min_channels: As for `channels.plan`.
 
     Raises:
         ValueError: If the tilt is negative; when a cycle begins, as `channels.plan`.
@@ -108,14 +108,14 @@ class Channels:
     tilt: float = 0.5
     importance: object | None = None
     round_to: int = 8
-    least: int = 8
+    min_channels: int = 8
 
     def __post_init__(self):
         _check_tilt(self.tilt)
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         planner = channels.Planner(
-            model, round_to=self.round_to, least=self.least, masked=True
+            model, round_to=self.round_to, min_channels=self.min_channels, masked=True
         )
         rng = np.random.default_rng((seed, index))
         importance = self.importance or channels.importance.GroupNorm()

@@ -5,6 +5,6 @@ from keras_micronets.channels.graph.channel_graph import (
     Group,
     channel_graph,
     maskable,
-    spared,
+    protect,
 )
 from keras_micronets.channels.graph.node import Node

@@ -1,5 +1,5 @@
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import keras
@@ -98,29 +98,19 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
     return ChannelGraph(nodes, groups, products, dict(walk.unknown), walk.is_open)
 
 
-def spared(graph: ChannelGraph, names: Sequence[str]) -> ChannelGraph:
-    """Return the graph with the channels of some layers frozen.
+def protect(graph: ChannelGraph, names: Collection[str]) -> ChannelGraph:
+    """Return the graph in which some layers keep all channels that they read or make.
 
     Args:
         graph: A `ChannelGraph`.
-        names: Names of layers that make channels.
-
-    Raises:
-        ValueError: If a name is none of these.
+        names: Names of layers.
     """
-    makers = [node.layer.name for node in graph.nodes if node.role == "makes"]
-    for name in names:
-        if name not in makers:
-            raise ValueError(
-                f"Expected names of layers that make channels, of {makers}. Received: "
-                f"{name!r}."
-            )
-    spared = set(names)
 
     def reason(nodes):
-        return "asked for" if spared & {node.layer.name for node in nodes} else None
+        outside = any(node.layer.name in names for node in nodes)
+        return "outside the scope" if outside else None
 
-    return _frozen(graph, reason)
+    return _protected(graph, reason)
 
 
 def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
@@ -141,10 +131,10 @@ def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
                 return f"{node.layer.name} has no mask to leave them out"
         return None
 
-    return _frozen(graph, reason)
+    return _protected(graph, reason)
 
 
-def _frozen(graph, reason):
+def _protected(graph, reason):
     """The graph with more groups frozen, those whose nodes give a reason."""
 
     def judged(group):
