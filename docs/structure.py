@@ -223,12 +223,18 @@ def _upward_imports(modules, layers):
 
 
 def _longest_chain(modules):
+    """Return modules each of which imports the next; re-exports are no module."""
     graph = {module.name: module.imports for module in modules.values()}
     chains: dict[str, list[str]] = {}
     for name in graphlib.TopologicalSorter(graph).static_order():
-        below = [chains[other] for other in graph[name]]
-        chains[name] = [name, *max(below, key=len, default=[])]
+        below = max((chains[other] for other in graph[name]), key=len, default=[])
+        chains[name] = below if _only_reexports(modules[name]) else [name, *below]
     return max(chains.values(), key=len)
+
+
+def _only_reexports(module):
+    kinds = ast.Import | ast.ImportFrom | ast.Assign | ast.Expr
+    return module.is_folder and all(isinstance(x, kinds) for x in module.tree.body)
 
 
 def _folder_sizes(modules):
