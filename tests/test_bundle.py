@@ -13,8 +13,9 @@ from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner, Manifest, Member, verify
 from keras_micronets.edge.bundle.integrity import sha256
-from keras_micronets.export import BundleMember, atomic, write_bundle, zip_bytes
-from keras_micronets.export import bundle as bundle_module
+from keras_micronets.export import BundleMember, atomic, write_bundle
+from keras_micronets.export.bundle import writer
+from keras_micronets.export.bundle.writer import zip_size
 
 MEMBERS = ["a", "b/../c d", "e"]
 
@@ -53,7 +54,7 @@ def test_contents(original):
         "manifest.sha256",
         "requirements.txt",
     ]
-    package = Path(bundle_module.__file__).parents[1] / "edge"
+    package = Path(writer.__file__).parents[2] / "edge"
     code = {
         p.relative_to(package).as_posix(): p.read_bytes() for p in package.rglob("*.py")
     }
@@ -93,15 +94,15 @@ def test_requirements_are_those_of_the_package():
     config = configparser.ConfigParser(interpolation=None)
     config.read(Path(__file__).parents[1] / "setup.cfg")
     needed = config["options"]["install_requires"].splitlines()
-    assert set(bundle_module.REQUIREMENTS.splitlines()) <= set(needed)
+    assert set(writer.REQUIREMENTS.splitlines()) <= set(needed)
 
 
-def test_zip_bytes(original):
+def test_zip_size(original):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in original.glob("*.tflite"):
             archive.write(path, path.name)
-    assert zip_bytes(original) == len(buffer.getvalue())
+    assert zip_size(original) == len(buffer.getvalue())
 
 
 # Damage
@@ -235,7 +236,7 @@ def test_earlier_bundle_survives_a_failure(bundle, tmp_path, monkeypatch):
         def predict(self, x):
             raise RuntimeError("it does not run")
 
-    monkeypatch.setattr(bundle_module, "EnsembleRunner", Broken)
+    monkeypatch.setattr(writer, "EnsembleRunner", Broken)
     with pytest.raises(RuntimeError, match="does not run"):
         write_bundle(bundle, members())
     assert files_of(tmp_path) == before

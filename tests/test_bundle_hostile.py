@@ -25,7 +25,7 @@ from tiny_tflite import CLASSES, samples, tiny_tflite
 from keras_micronets.edge import EnsembleRunner, Manifest, verify
 from keras_micronets.edge.bundle import files
 from keras_micronets.edge.bundle.files import BundleFiles
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 MODEL = "00-a.tflite"
 FORMS = pytest.mark.parametrize("write", [write_folder, write_zip])

@@ -31,7 +31,7 @@ from keras_micronets.edge.distributed.protocol import (
     NodeRequest,
     NodeResponse,
 )
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 WEIGHTS = [0.5, 0.25, 0.25]
 

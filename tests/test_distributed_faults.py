@@ -26,7 +26,7 @@ from keras_micronets.edge.distributed.protocol import (
     NodeRequest,
     NodeResponse,
 )
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 N_MEMBERS, N_REQUESTS, RATE = 4, 2000, 30
 DEADLINE, SLACK = 1.0, 0.5

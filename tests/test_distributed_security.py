@@ -11,7 +11,7 @@ from keras_micronets.edge import Broker, Gateway, Manifest, Node, NoQuorumError
 from keras_micronets.edge.cli import main
 from keras_micronets.edge.distributed.message import Message
 from keras_micronets.edge.distributed.protocol import NodeDescription
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 PASSWORDS = {"node-1": "one", "node-2": "two", "gateway": "three"}
 #: paho-mqtt leaves the socket of a failed handshake to the garbage collector.

@@ -7,7 +7,7 @@ from tiny_tflite import samples, tiny_tflite
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Manifest, combine
 from keras_micronets.edge.combine import RULES
 from keras_micronets.edge.early_exit import ask_in_turn, margin
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 from keras_micronets.selection import choose_early_exit
 
 WEIGHTS = [0.5, 0.1, 0.0, 0.4]

@@ -11,7 +11,7 @@ from tiny_tflite import SHAPE, tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner
 from keras_micronets.edge.cli import main
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 NAMES = ["cat", "dog", "owl"]
 

@@ -14,8 +14,7 @@ from keras_micronets.edge import EnsembleRunner
 from keras_micronets.edge.bundle.manifest import Manifest
 from keras_micronets.edge.distributed.broker import Broker
 from keras_micronets.edge.distributed.gateway import Gateway
-from keras_micronets.export import write_single
-from keras_micronets.export.bundle import BundleMember
+from keras_micronets.export import BundleMember, write_single
 from keras_micronets.quickstart import load_problem, run_quickstart
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]

@@ -2,7 +2,7 @@ from collections import Counter
 from pathlib import Path
 
 from keras_micronets.export import ExportReport
-from keras_micronets.export.parity import Parity
+from keras_micronets.export.report import Parity
 
 INTEGER = Parity("head", 1.0, 1.0, 0.984375)
 FLOAT = Parity("head", 1.25e-7, None, 1.0)

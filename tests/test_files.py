@@ -3,11 +3,11 @@ import os
 
 import pytest
 
-from keras_micronets.learners import files
+from keras_micronets.learners import storage
 
 
 def test_a_partial_folder_may_be_renamed_away(tmp_path):
-    with files.partial_directory(tmp_path) as partial:
+    with storage.partial_directory(tmp_path) as partial:
         assert partial.name.startswith(f".partial-{os.getpid()}-")
         (partial / "file").write_text("all")
         partial.rename(tmp_path / "whole")
@@ -22,7 +22,7 @@ def test_a_partial_folder_goes_when_the_block_fails(tmp_path):
 
     with (
         pytest.raises(RuntimeError, match="halfway"),
-        files.partial_directory(tmp_path) as partial,
+        storage.partial_directory(tmp_path) as partial,
     ):
         fail(partial)
     assert list(tmp_path.iterdir()) == []
@@ -32,14 +32,14 @@ def test_what_is_not_surely_abandoned_stays(tmp_path):
     kept = [f".partial-{os.getpid()}-1", ".partial-x-1", "partial-1-1", ".partial-1-1"]
     for name in kept:  # process 1 runs, whoever owns it
         (tmp_path / name).mkdir()
-    files.remove_abandoned(tmp_path)
+    storage.remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    files.write_json(path, {"a": 1})
-    files.write_json(path, {"a": 2})
+    storage.write_json(path, {"a": 1})
+    storage.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -48,5 +48,5 @@ def test_a_file_is_replaced_as_a_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        files.write_json(path, {"a": 3})
+        storage.write_json(path, {"a": 3})
     assert json.loads(path.read_text()) == {"a": 2}

@@ -5,7 +5,7 @@ import pytest
 from model_cases import images, residual, subclassed
 
 from keras_micronets import _keras_private, export_tflite
-from keras_micronets.export.graph import full_precision
+from keras_micronets.export.model_graph import full_precision
 from keras_micronets.layers import prepare, set_quantizers
 
 POLICIES = ("mixed_float16", "mixed_bfloat16")

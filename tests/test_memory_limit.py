@@ -8,7 +8,7 @@ from tiny_tflite import CLASSES, samples, tiny_tflite
 
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Member
 from keras_micronets.edge.ensemble import samples_within
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 MIB = 2**20
 LARGE = (128, 128, 3)

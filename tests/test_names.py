@@ -5,8 +5,7 @@ from model_cases import images, residual
 
 from keras_micronets.edge.member import Member
 from keras_micronets.export import converter
-from keras_micronets.export.flatbuffer import read_flatbuffer
-from keras_micronets.export.names import shorten_names
+from keras_micronets.export.flatbuffer import read_flatbuffer, shorten_names
 from keras_micronets.layers import prepare, set_quantizers
 
 pytestmark = pytest.mark.tensorflow

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CODE = """
 import keras_micronets, sys
 assert keras_micronets.__file__.startswith(sys.argv[1]), keras_micronets.__file__
-from keras_micronets.export.bundle import _runner_files
+from keras_micronets.export.bundle.writer import _runner_files
 print(*sorted(_runner_files()))
 """
 

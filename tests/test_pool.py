@@ -16,8 +16,8 @@ from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets import LearnerPool, layers
 from keras_micronets.callbacks.weight_pruning import prune
-from keras_micronets.learners import files
 from keras_micronets.learners import quantize as quantization
+from keras_micronets.learners import storage
 from keras_micronets.selection.validation import check_probabilities
 
 X, Y = data(64)
@@ -401,7 +401,7 @@ def test_an_error_that_is_not_about_the_name_is_not_taken_for_one(pool, monkeypa
 def test_rests_of_a_killed_process_are_removed_and_those_at_work_are_not(pool):
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    with files.partial_directory(pool.path / "learners") as at_work:
+    with storage.partial_directory(pool.path / "learners") as at_work:
         abandoned = at_work.with_name(f".partial-{done.pid}-0")
         abandoned.mkdir()
         (abandoned / "model.keras").write_text("half")

@@ -13,7 +13,7 @@ from raspberry_pi_docs import DOCS, TEXT, commands, docs_broker, program, runnin
 from tiny_tflite import tiny_tflite
 
 from keras_micronets.edge import EnsembleRunner
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 UNIT = DOCS / "raspberry-pi" / "micronets-node.service"
 SHAPE = (6, 6, 1)  # grey images, and windows of six readings of six sensors

@@ -5,7 +5,7 @@ import pytest
 from tiny_tflite import SHAPE, samples, tiny_tflite
 
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Member
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 N_RELOADS = 50
 

@@ -5,7 +5,7 @@ import pytest
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Member, bench, combine
-from keras_micronets.export.bundle import BundleMember, write_bundle
+from keras_micronets.export import BundleMember, write_bundle
 
 NAMES = ("first", "second", "third")
 

@@ -9,14 +9,14 @@ from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets import EnsemblePruner
 from keras_micronets.edge import EnsembleRunner, Member, Preprocessing
+from keras_micronets.ensemble.export import check_layout
 from keras_micronets.export import (
     BundleMember,
-    check_layout,
-    single_file,
     write_bundle,
     write_single,
 )
-from keras_micronets.export.packing import pack
+from keras_micronets.export.bundle import single_file
+from keras_micronets.export.flatbuffer import pack
 
 RULES = {"mean": None, "logit": None, "vote": None, "weights": [0.5, 0.3, 0.2]}
 

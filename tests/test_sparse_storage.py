@@ -4,7 +4,7 @@ import pytest
 
 from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite
-from keras_micronets.export.sparse_storage import prefer_sparse
+from keras_micronets.export.make_file import prefer_sparse
 from keras_micronets.layers import kernels, prepare, set_quantizers
 
 pytestmark = pytest.mark.tensorflow

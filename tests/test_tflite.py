@@ -17,7 +17,7 @@ from model_cases import (
 from keras_micronets import _keras_private
 from keras_micronets.edge.member import Member
 from keras_micronets.export import export_tflite
-from keras_micronets.export import file as file_module
+from keras_micronets.export import make_file as make_file_module
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
@@ -105,7 +105,7 @@ def test_representative_data(make, path):
     assert not report.float_operations
     assert dtypes(path) == ["int8", "int8"]
     assert report.top1_agreement > 0.8
-    assert report.n_compared == file_module.N_COMPARED
+    assert report.n_compared == make_file_module.N_COMPARED
 
 
 def test_representative_data_with_masks_but_no_ranges(path):
@@ -583,7 +583,7 @@ def trained(model, digits, *, from_logits=False, epochs=(6, 3)):
 
 def compared_on_test_digits(model, digits, path, monkeypatch):
     x_test = digits[2][0]
-    monkeypatch.setattr(file_module, "N_COMPARED", len(x_test))
+    monkeypatch.setattr(make_file_module, "N_COMPARED", len(x_test))
     from_logits = model.layers[-1].activation is keras.activations.linear
     accuracy = trained(model, digits, from_logits=from_logits)
     report = export_tflite(model, path, representative_data=x_test)

@@ -24,7 +24,7 @@ from keras_micronets.callbacks import (
     QuantizationAwareTraining,
     WeightPruning,
 )
-from keras_micronets.learners import files, learner, pool, storage
+from keras_micronets.learners import learner, pool, storage
 from keras_micronets.schedules import PolynomialDecay
 
 
@@ -124,7 +124,7 @@ def metadata_file(learner, directory):
 
 
 POINTS = {
-    "before the folder": lambda: before(files.uuid, "uuid4"),
+    "before the folder": lambda: before(storage.uuid, "uuid4"),
     "before the model": lambda: before(keras.Model, "save"),
     "within the model": lambda: halfway(keras.Model, "save", lambda _, path: path),
     "after the model": lambda: after(keras.Model, "save"),
@@ -137,9 +137,9 @@ POINTS = {
     "after all": lambda: after(pool, "store"),
     # Of the pool itself:
     "before the pool": lambda: before(Path, "mkdir"),
-    "within the pool": lambda: before(files, "write_json"),
+    "within the pool": lambda: before(storage, "write_json"),
     "within the marker": lambda: before(Path, "replace"),
-    "after the marker": lambda: after(files, "write_json"),
+    "after the marker": lambda: after(storage, "write_json"),
 }
 
 

@@ -30,7 +30,7 @@ import keras_micronets as kmn
 from benchmarks.lib import data, nets
 from keras_micronets import selection
 from keras_micronets.edge.member import Member, softmax
-from keras_micronets.export.size import gzip_size
+from keras_micronets.export.flatbuffer import gzip_size
 
 BATCH_SIZE = 64
 PARENT_RATE, LEARNER_RATE = 2e-3, 1e-3

@@ -47,7 +47,7 @@ def make_bundle(folder: Path) -> None:
 
     import keras_micronets as kmn
     from benchmarks.lib.nets import resnet8
-    from keras_micronets.export.bundle import BundleMember, write_bundle
+    from keras_micronets.export import BundleMember, write_bundle
 
     data = np.random.default_rng(0).random((64, *SHAPE), "float32")
     members = []

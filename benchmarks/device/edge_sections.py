@@ -29,7 +29,7 @@ def make(settings):
     import numpy as np
 
     import keras_micronets as kmn
-    from keras_micronets.export.bundle import BundleMember, write_bundle
+    from keras_micronets.export import BundleMember, write_bundle
 
     folder = Path(settings["bundles"])
     rng = np.random.default_rng(0)

@@ -9,12 +9,8 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.member import Member
-from keras_micronets.export import (
-    bundle_members,
-    check_layout,
-    write_bundle,
-    write_single,
-)
+from keras_micronets.ensemble.export import bundle_members, check_layout
+from keras_micronets.export import write_bundle, write_single
 from keras_micronets.learners import as_learners
 
 #: Predictions of so many learners times samples lie on disk, not in memory.

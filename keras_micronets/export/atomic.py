@@ -3,12 +3,29 @@
 import ctypes
 import os
 import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 _HERE = -100  # AT_FDCWD: paths are relative to the working directory
 _EXCHANGE = 2  # RENAME_EXCHANGE
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all; an earlier one is replaced.
+
+    Args:
+        path: Path of the file. Its folder is made if it is missing.
+        content: The bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_whole(

@@ -7,8 +7,8 @@ import warnings
 import keras
 import numpy as np
 
-from keras_micronets.export.graph import call_flat
-from keras_micronets.export.names import shorten_names
+from keras_micronets.export.flatbuffer import shorten_names
+from keras_micronets.export.model_graph import call_flat
 from keras_micronets.layers import freeze_quantizers
 
 QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)

@@ -2,7 +2,32 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from keras_micronets.export.parity import Parity
+
+@dataclass(frozen=True)
+class Parity:
+    """How one output of a file compares with that of the Keras model.
+
+    Attributes:
+        name: Name of the output in Keras.
+        largest_difference: Largest difference, in quantisation steps for an integer
+            output and in real units for a float one.
+        share_within_one_step: Share of the values that differ by one step at most;
+            `None` for a float output.
+        top1_agreement: Share of the samples whose largest value is at the same
+            place of the last axis.
+    """
+
+    name: str
+    largest_difference: float
+    share_within_one_step: float | None
+    top1_agreement: float
+
+    def __str__(self):
+        unit = "" if self.share_within_one_step is None else " steps"
+        return (
+            f"largest difference {self.largest_difference:.3g}{unit}, "
+            f"same class in {self.top1_agreement:.1%}"
+        )
 
 
 @dataclass(frozen=True)

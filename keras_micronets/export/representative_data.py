@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_micronets.export.graph import input_names
+from keras_micronets.export.model_graph import input_names
 
 MAX_SAMPLES = 1000
 

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.export.parity import Parity
-from keras_micronets.export.report import ExportReport
+from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.layers import quantized_share
 
 _KNOWN = ("keras", "keras_micronets")

@@ -13,8 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_micronets.export.file import make_file
-from keras_micronets.export.graph import with_graph
+from keras_micronets.export.make_file import make_file
+from keras_micronets.export.model_graph import with_graph
 from keras_micronets.layers import quantized_share
 
 

@@ -1,19 +1,22 @@
+"""Weights of which no sound file comes."""
+
 import os
 import warnings
+from pathlib import Path
 
 import keras
+import numpy as np
 
+from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
-from keras_micronets.export.file import make_file
-from keras_micronets.export.graph import full_precision, with_graph
+from keras_micronets.export.make_file import make_file
+from keras_micronets.export.model_graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
 from keras_micronets.export.subprocess_converter import (
     check_converter,
     make_file_in_subprocess,
 )
-from keras_micronets.export.tflite_path import check_path, write_file
-from keras_micronets.export.weights import check_weights
 from keras_micronets.layers import quantized_share
 
 
@@ -111,7 +114,7 @@ def export_tflite(
             sparse_storage=bool(sparse_storage),
         )
     _warn(report, model.name)
-    write_file(path, content)
+    write_atomically(path, content)
     return report
 
 
@@ -152,4 +155,59 @@ def _warn(report, name):
             f"The int8 file of {name!r} differs from its simulation in Keras by "
             f"{report.largest_difference:.0f} steps at most.",
             stacklevel=3,
+        )
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """Return the path of a `.tflite` file to be written.
+
+    Raises:
+        ValueError: If it is another's.
+    """
+    path = Path(path)
+    if path.suffix != ".tflite" or path.is_dir():
+        raise ValueError(
+            f"Expected a file path that ends in .tflite. Received: {str(path)!r}."
+        )
+    return path
+
+
+FLOAT16_LIMITS = (float(np.finfo("float16").tiny), float(np.finfo("float16").max))
+
+
+def check_weights(model: keras.Model, quantization: str | None) -> None:
+    """Raise a `ValueError` if a model's weights cannot go into a file.
+
+    Args:
+        model: A built model.
+        quantization: As `export_tflite` takes it.
+    """
+    values = {
+        variable.path: keras.ops.convert_to_numpy(variable)
+        for variable in model.variables
+        if "float" in variable.dtype
+    }
+    broken = [path for path, value in values.items() if not np.isfinite(value).all()]
+    if broken:
+        raise ValueError(
+            f"Expected a model whose weights are finite. Received: {model.name!r} with "
+            f"NaN or infinity in {', '.join(broken[:5])}. Its training went wrong: "
+            "try a smaller learning rate, or an earlier checkpoint."
+        )
+    if quantization == "float16":
+        _check_float16({path: x for path, x in values.items() if x.ndim > 1})
+
+
+def _check_float16(kernels):
+    lower, upper = FLOAT16_LIMITS
+    sizes = {path: float(np.abs(x).max(initial=0)) for path, x in kernels.items()}
+    outside = {
+        p: size for p, size in sizes.items() if size and not lower < size < upper
+    }
+    if outside:
+        path, size = next(iter(outside.items()))
+        raise ValueError(
+            f"Expected kernels whose largest weight float16 can hold, from {lower:.2g} "
+            f"to {upper:.0f}. Received: {path} with {size:.3g}, one of {len(outside)} "
+            "kernels. Choose another `quantization`."
         )

@@ -12,8 +12,12 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
-from keras_micronets.export.size import estimate_int8_gzip_size, gzip_size
-from keras_micronets.learners.outputs import settle_from_logits, to_probabilities
+from keras_micronets.export.flatbuffer import gzip_size
+from keras_micronets.learners.outputs import (
+    estimate_int8_gzip_size,
+    settle_from_logits,
+    to_probabilities,
+)
 from keras_micronets.learners.pool import LearnerPool
 
 

@@ -8,6 +8,11 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge.member import normalize, softmax
+from keras_micronets.export.flatbuffer import gzip_size
+from keras_micronets.layers import clone, kernels, prepare
+
+_LEVELS = 127
+_FLATBUFFER_BYTES = 2500  # the operations and scales of a small file
 
 
 def settle_from_logits(model: keras.Model) -> bool | None:
@@ -114,3 +119,27 @@ def _rename(value, names):
     if isinstance(value, list | tuple):
         return [_rename(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value
+
+
+def estimate_int8_gzip_size(model: keras.Model) -> int:
+    """Estimate the gzipped size of a model's int8 file, without making it.
+
+    Kernels count as the gzipped integers they round to, zeros of the mask included,
+    and every other trainable weight as four bytes.
+
+    Args:
+        model: A built model; a plain one is prepared for that, as a copy.
+    """
+    if not kernels(model):
+        model = clone(model)
+        prepare(model)
+    handles = kernels(model)
+    rounded = [_round(kernel.weights * kernel.mask) for kernel in handles]
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    n_others = trainable - sum(kernel.size for kernel in handles)
+    return gzip_size(b"".join(rounded)) + 4 * n_others + _FLATBUFFER_BYTES
+
+
+def _round(weights):
+    largest = np.abs(weights).max() or 1.0
+    return np.rint(weights / largest * _LEVELS).astype("int8").tobytes()

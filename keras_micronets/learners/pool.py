@@ -10,14 +10,14 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
-from keras_micronets.export import readable_again
-from keras_micronets.export.size import estimate_int8_gzip_size, gzip_size
-from keras_micronets.learners import files
+from keras_micronets.export.flatbuffer import gzip_size
+from keras_micronets.export.representative_data import readable_again
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
     count_classes,
     describe,
+    estimate_int8_gzip_size,
     output_shape,
     settle_from_logits,
 )
@@ -34,6 +34,7 @@ from keras_micronets.learners.quantize import (
 from keras_micronets.learners.storage import (
     discard_empty,
     open_folder,
+    partial_directory,
     read_learners,
     store,
 )
@@ -178,7 +179,7 @@ class LearnerPool:
             "metrics": metrics or {},
             "origin": origin or describe(copy),
         }
-        with files.partial_directory(self._folder) as partial:
+        with partial_directory(self._folder) as partial:
             copy.save(partial / "model.keras")
             return self._store(partial, "model.keras", name, metadata)
 
@@ -215,7 +216,7 @@ class LearnerPool:
             "quantized": member.output_dtype == "int8",
             **metadata,
         }
-        with files.partial_directory(self._folder) as partial:
+        with partial_directory(self._folder) as partial:
             shutil.copy(path, partial / "model.tflite")
             return self._store(partial, "model.tflite", name, values)
 
@@ -317,7 +318,7 @@ class LearnerPool:
             bar.add(1)
 
     def _add_quantized(self, learner, data):
-        with files.partial_directory(self._folder) as partial:
+        with partial_directory(self._folder) as partial:
             metadata = quantize_learner(learner, partial / "model.tflite", data)
             self._store(partial, "model.tflite", learner.name, metadata)
 

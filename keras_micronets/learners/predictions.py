@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_micronets.learners.files import write_atomically
+from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import to_probabilities
 

@@ -2,13 +2,16 @@
 
 import datetime
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_micronets.edge.bundle.integrity import sha256
-from keras_micronets.learners import files
+from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import METADATA_FILE, Learner
 
 FORMAT = {"format": "keras_micronets learner pool", "version": 1}
@@ -36,8 +39,8 @@ def open_folder(path: Path) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not marker.is_file():
-        files.write_json(marker, FORMAT)
-    files.remove_abandoned(folder)
+        write_json(marker, FORMAT)
+    remove_abandoned(folder)
     return folder
 
 
@@ -138,3 +141,44 @@ def _read(directory):
     if sha256(learner.path) != learner.sha256:
         raise ValueError("its model file is not the one that was written")
     return learner
+
+
+@contextmanager
+def partial_directory(parent: Path) -> Iterator[Path]:
+    """Give a hidden directory to fill; it is gone when the block ends.
+
+    Its name tells which process fills it, so that the rests of one that was killed
+    can be told from one at work.
+
+    Args:
+        parent: The directory that will hold the finished one.
+    """
+    path = parent / f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the partial directories of processes that run no more."""
+    for path in parent.glob(".partial-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not _is_running(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Write a JSON file atomically."""
+    write_atomically(path, json.dumps(value, indent=2).encode())
+
+
+def _is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

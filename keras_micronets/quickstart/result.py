@@ -3,7 +3,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from keras_micronets import selection
-from keras_micronets.export.size import gzip_size
+from keras_micronets.export.flatbuffer import gzip_size
 
 
 @dataclass(frozen=True)

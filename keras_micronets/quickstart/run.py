@@ -13,7 +13,8 @@ from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.edge.member import Member, softmax
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.ensemble.pruner import EnsemblePruner
-from keras_micronets.export import export_tflite, zip_bytes
+from keras_micronets.export import export_tflite
+from keras_micronets.export.bundle.writer import zip_size
 from keras_micronets.export.subprocess_converter import check_converter
 from keras_micronets.learners import LearnerPool
 from keras_micronets.quickstart.result import QuickstartResult, score
@@ -88,7 +89,7 @@ def run_quickstart(
         n_learners=len(pool),
         sparsities=tuple(learner.sparsity for learner in pool),
         scores=tuple(scores),
-        zip_bytes=zip_bytes(bundle),
+        zip_bytes=zip_size(bundle),
         bundle=str(bundle),
     )
     say(f"\n{result}")

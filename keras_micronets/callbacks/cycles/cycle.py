@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_micronets.learners.files import write_atomically
+from keras_micronets.export.atomic import write_atomically
 
 STARTS = ("parent", "previous")
 

@@ -10,13 +10,15 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
-from keras_micronets.export.bundle_member import BundleMember
-from keras_micronets.export.combination_graph import add_combination, add_probabilities
-from keras_micronets.export.mergeable import check_mergeable, input_tensor
-from keras_micronets.export.tflite_graph import TFLiteGraph
-from keras_micronets.export.tflite_path import check_path, write_file
+from keras_micronets.export.atomic import write_atomically
+from keras_micronets.export.bundle.member import BundleMember
+from keras_micronets.export.bundle.tflite_graph import (
+    TFLiteGraph,
+    add_combination,
+    add_probabilities,
+)
+from keras_micronets.export.tflite import check_path
 
-LAYOUTS = ("bundle", "single")
 #: Sums of floats are rounded in another order than NumPy rounds them.
 TOLERANCE = 1e-5
 SAMPLES = 8
@@ -81,28 +83,8 @@ def write_single(
     preprocess.check(loaded[0].input_shape)
     content = _merged(loaded, models, preprocess, how)
     _compare(content, loaded, preprocess, how)
-    write_file(path, content)
+    write_atomically(path, content)
     return path
-
-
-def check_layout(layout: str, **for_bundles) -> None:
-    """Raise a `ValueError` unless what is to be exported fits a layout.
-
-    Args:
-        layout: `"bundle"` or `"single"`.
-        **for_bundles: What only a bundle has a place for; `None` if there is none.
-    """
-    if layout not in LAYOUTS:
-        raise ValueError(
-            f"Expected a layout out of {LAYOUTS}. Received: layout={layout!r}."
-        )
-    given = [name for name, value in for_bundles.items() if value is not None]
-    if layout == "single" and given:
-        raise ValueError(
-            "Expected no arguments but those that one .tflite file has a place for; "
-            "leave them out, or take layout='bundle'. Received: layout='single' and "
-            f"{', '.join(given)}."
-        )
 
 
 def _merged(members, models, preprocess, how):
@@ -172,3 +154,65 @@ def _samples(members):
     for scale in scales:
         x[np.abs(x / scale % 1 - 0.5) < 0.01] = 0
     return x
+
+
+#: Operations that remember something from one input to the next.
+_STATEFUL = ("VAR_HANDLE", "HASHTABLE", "CALL_ONCE")
+
+
+def check_mergeable(members: Sequence[Member], models: Sequence[schema.ModelT]) -> None:
+    """Raise a `ValueError` unless models can go into one file.
+
+    Args:
+        members: The models, as LiteRT runs them.
+        models: The same, as their files hold them.
+    """
+    names = [member.name for member in members]
+    if not names or len({*names}) != len(names):
+        raise ValueError(f"Expected members, each of its own name. Received: {names}.")
+    for member, model in zip(members, models, strict=True):
+        _check_alone(member, model)
+    kinds = {
+        m.name: (_sizes(input_tensor(model)), m.output_shape)
+        for m, model in zip(members, models, strict=True)
+    }
+    if len({*kinds.values()}) != 1 or len(members[0].output_shape) != 1:
+        raise ValueError(
+            "Expected members of one input shape, batch included, and of outputs "
+            f"(samples, classes). Received: {kinds}."
+        )
+
+
+def input_tensor(model: schema.ModelT) -> schema.TensorT:
+    """Return the input of a model."""
+    graph = model.subgraphs[0]
+    return graph.tensors[graph.inputs[0]]
+
+
+def _check_alone(member, model):
+    codes = {max(x.builtinCode, x.deprecatedBuiltinCode) for x in model.operatorCodes}
+    stateful = {getattr(schema.BuiltinOperator, name) for name in _STATEFUL}
+    tensors, buffers = model.subgraphs[0].tensors, model.buffers
+    steps = member.input_quantization[0]
+    wrong = {
+        "control flow (several graphs)": len(model.subgraphs) > 1,
+        "variables": any(tensor.isVariable for tensor in tensors) or codes & stateful,
+        "constants outside the graph": any(x.size for x in buffers)
+        or any(tensor.externalBuffer for tensor in tensors)
+        or any(x.largeCustomOptionsSize for x in model.subgraphs[0].operators),
+        f"inputs of {member.input_dtype}": not steps
+        and member.input_dtype != "float32",
+        f"outputs of {member.output_dtype}": not member.output_quantization[0]
+        and member.output_dtype != "float32",
+    }
+    if found := [what for what, is_so in wrong.items() if is_so]:
+        raise ValueError(
+            "Expected members of operations and constants alone, from and to floats or "
+            f"quantised integers, to put into one file. Received: {member.name!r}, "
+            f"with {', '.join(found)}. Export a bundle."
+        )
+
+
+def _sizes(tensor):
+    signature = tensor.shapeSignature
+    return tuple(int(n) for n in (tensor.shape if signature is None else signature))

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 
 from keras_micronets.edge import Member
-from keras_micronets.export.bundle import BundleMember
+from keras_micronets.export.bundle.member import BundleMember
 from keras_micronets.export.representative_data import readable_again
 from keras_micronets.export.tflite import export_tflite
 
+LAYOUTS = ("bundle", "single")
 _KNOWN = ("sparsity", "epoch", "seed", "origin", "metrics")
 
 
@@ -68,3 +69,23 @@ def _content(
         path = Path(folder) / "model.tflite"
         export_tflite(model, path, quantization=quantization, representative_data=data)
         return path.read_bytes()
+
+
+def check_layout(layout: str, **for_bundles) -> None:
+    """Raise a `ValueError` unless what is to be exported fits a layout.
+
+    Args:
+        layout: `"bundle"` or `"single"`.
+        **for_bundles: What only a bundle has a place for; `None` if there is none.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"Expected a layout out of {LAYOUTS}. Received: layout={layout!r}."
+        )
+    given = [name for name, value in for_bundles.items() if value is not None]
+    if layout == "single" and given:
+        raise ValueError(
+            "Expected no arguments but those that one .tflite file has a place for; "
+            "leave them out, or take layout='bundle'. Received: layout='single' and "
+            f"{', '.join(given)}."
+        )

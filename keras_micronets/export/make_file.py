@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import keras
@@ -6,11 +7,9 @@ import numpy as np
 
 from keras_micronets.export.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
-from keras_micronets.export.graph import call_flat, output_names
-from keras_micronets.export.parity import Parity, compare
-from keras_micronets.export.report import ExportReport
-from keras_micronets.export.sparse_storage import prefer_sparse
-from keras_micronets.export.tflite_model import TFLiteModel
+from keras_micronets.export.model_graph import call_flat, output_names
+from keras_micronets.export.report import ExportReport, Parity
+from keras_micronets.export.tflite_model import TensorInfo, TFLiteModel
 from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
 
 N_COMPARED = 64
@@ -132,3 +131,66 @@ def _noise(info, rng):
     if np.issubdtype(info.dtype, np.integer) and not info.scale:
         return np.zeros(shape, info.dtype)  # any other number may be no entry
     return rng.uniform(*info.limits() or (0.0, 1.0), shape).astype("float32")
+
+
+def prefer_sparse(
+    dense: bytes, convert: Callable[..., bytes], inputs: list[np.ndarray]
+) -> tuple[bytes, str]:
+    """Return a file that leaves zeros out, if it is sound and smaller.
+
+    Args:
+        dense: The file with all its zeros.
+        convert: Function that takes `sparse=True` and returns the other file.
+        inputs: Array `(samples, ...)` for each input, to compare the two on.
+
+    Returns:
+        The bytes of the file to take, and in words what happened.
+    """
+    try:
+        sparse = convert(sparse=True)
+        outputs = TFLiteModel(sparse, "the sparse file").run(inputs)
+    except (ValueError, RuntimeError):
+        return dense, "not kept: LiteRT does not run the sparse file"
+    if len(sparse) >= len(dense):
+        return dense, f"not kept: {len(sparse) - len(dense):,} bytes more"
+    if not all(map(_agree, outputs, TFLiteModel(dense, "the file").run(inputs))):
+        return dense, "not kept: the sparse file puts out something else"
+    return sparse, f"kept: {len(dense) - len(sparse):,} bytes less"
+
+
+def _agree(one, other):
+    """Whether outputs differ by a step at most, or by the rounding of float sums."""
+    difference = np.abs(one.astype("float64") - other)
+    is_integer = np.issubdtype(other.dtype, np.integer)
+    return difference.max() <= (1 if is_integer else 1e-4 * np.abs(other).max())
+
+
+def compare(
+    name: str, output: TensorInfo, raw: np.ndarray, expected: np.ndarray
+) -> Parity:
+    """Compare what a file puts out with what Keras does.
+
+    Args:
+        name: Name of the output.
+        output: What the file says of it.
+        raw: Array of the file's output, in its own dtype.
+        expected: Array of the same shape, real values from Keras.
+
+    Raises:
+        ValueError: If `raw` is not finite.
+    """
+    if not np.isfinite(raw).all():
+        raise ValueError(
+            "Expected finite outputs from the exported file. Received: "
+            f"{np.sum(~np.isfinite(raw))} that are not, for output {name!r}. Look at "
+            "the model's weights, and at what it predicts in Keras."
+        )
+    rounded = output.quantize(expected)
+    difference = np.abs(raw.astype("float64") - rounded)
+    is_integer = np.issubdtype(raw.dtype, np.integer)
+    return Parity(
+        name=name,
+        largest_difference=float(difference.max()),
+        share_within_one_step=float(np.mean(difference <= 1)) if is_integer else None,
+        top1_agreement=float(np.mean(raw.argmax(-1) == rounded.argmax(-1))),
+    )

@@ -1,9 +1,11 @@
 """The folder, or the zip, that goes to the device."""
 
 import hashlib
+import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -28,8 +30,8 @@ from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.export.atomic import is_zip, write_whole
-from keras_micronets.export.bundle_member import BundleMember
-from keras_micronets.export.size import gzip_size
+from keras_micronets.export.bundle.member import BundleMember
+from keras_micronets.export.flatbuffer import gzip_size
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
 
@@ -108,6 +110,18 @@ def write_bundle(
     return Path(directory)
 
 
+def zip_size(path: str | os.PathLike) -> int:
+    """Return the size in bytes of a bundle's models together as one deflated zip."""
+    buffer = io.BytesIO()
+    with (
+        BundleFiles(path) as files,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+    ):
+        for member in Manifest.read_from(files).members:
+            archive.writestr(member.file, files.read(member.file))
+    return len(buffer.getvalue())
+
+
 def _slug(name):
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:64]
 
@@ -135,7 +149,7 @@ def _runner_files():
     }
     return {
         **code,
-        "__main__.py": Path(__file__).with_name("bundle_main.py").read_bytes(),
+        "__main__.py": Path(__file__).with_name("main.py").read_bytes(),
         "requirements.txt": REQUIREMENTS.encode(),
     }
 

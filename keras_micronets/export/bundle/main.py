@@ -1,8 +1,9 @@
 """Run this bundle: `python BUNDLE predict images.npy`, or `python BUNDLE bench`."""
 
-# `write_bundle` copies this file into every bundle as `__main__.py`.
 import sys
 from pathlib import Path
+
+# `write_bundle` copies this file into every bundle as `__main__.py`.
 
 # A folder, or the zip that Python runs; a link to one, for a node to read anew.
 BUNDLE = Path(__file__).absolute().parent
