@@ -111,15 +111,42 @@ class Member:
     ):
         self.name = name or _default_name(model)
         self.from_logits = from_logits
-        self._lock = threading.Lock()
-        self._interpreter = load_interpreter(model, self.name, num_threads)
-        self._input = _only(self._interpreter.get_input_details(), "input", self.name)
-        self._output = _only(
-            self._interpreter.get_output_details(), "output", self.name
-        )
+        interpreter = load_interpreter(model, self.name, num_threads)
+        n_bytes = len(model) if isinstance(model, bytes) else os.path.getsize(model)
+        self._describe(interpreter, n_bytes)
+
+    @classmethod
+    def from_interpreter(
+        cls,
+        interpreter: Interpreter,
+        *,
+        n_bytes: int,
+        name: str,
+        from_logits: bool = False,
+    ) -> "Member":
+        """Return a member that runs an interpreter that is loaded already.
+
+        Args:
+            interpreter: LiteRT's interpreter, its tensors allocated.
+            n_bytes: Size of the model's file.
+            name: Name used in tables and messages.
+            from_logits: Whether the model's output is logits. Defaults to `False`.
+
+        Raises:
+            ValueError: If the model has several inputs or outputs.
+        """
+        member = cls.__new__(cls)
+        member.name, member.from_logits = name, from_logits
+        member._describe(interpreter, n_bytes)
+        return member
+
+    def _describe(self, interpreter: Interpreter, n_bytes: int) -> None:
+        inputs, outputs = interpreter.get_input_details, interpreter.get_output_details
+        self._input = _only(inputs(), "input", self.name)
+        self._output = _only(outputs(), "output", self.name)
         _check_batch(self._input, self.name)
-        is_bytes = isinstance(model, bytes)
-        self._file_bytes = len(model) if is_bytes else os.path.getsize(model)
+        self._lock = threading.Lock()
+        self._interpreter, self._file_bytes = interpreter, n_bytes
         self._batch, *input_shape = (int(n) for n in self._input["shape"])
         self.input_shape = tuple(input_shape)
         self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
