@@ -38,6 +38,7 @@ NOT_RUN = {
 
 # Blocks that take more than about three seconds.
 SLOW = {
+    "README.md",
     "README.md:2",
     "README.md:4",
     "callbacks.learner_checkpoint.LearnerCheckpoint",
@@ -66,7 +67,7 @@ def texts():
         module = ".".join(part for part in parts if part != "__init__")
         for name, text in docstrings(ast.parse(path.read_text()), module).items():
             found[name.removeprefix("keras_micronets.")] = text, module
-    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
+    for path in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]:
         found[str(path.relative_to(ROOT))] = path.read_text(), None
     return found
 
