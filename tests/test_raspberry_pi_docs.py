@@ -203,7 +203,7 @@ def test_node_is_asked_and_given_a_new_bundle(home_with_broker, command):
     home, broker = home_with_broker
     node = command().replace("broker.local", broker.address)
     node = f"exec {node.strip()}".replace("--members 0", "--members 0,1,2")
-    ask = commands("Asking").replace("broker.local", broker.address)
+    ask = commands("The gateway").replace("broker.local", broker.address)
     process = subprocess.Popen(
         ["sh", "-c", node], cwd=home, stdout=subprocess.PIPE, text=True
     )
