@@ -119,7 +119,7 @@ def test_channels_come_back():
     kept = [set(plan.kept["conv2d"]) for plan in plans]
     assert 0 not in kept[7]
     assert 0 in kept[-1]
-    found = ops.convert_to_numpy(reader.raw("kernel"))
+    found = ops.convert_to_numpy(reader.kernel)
     stays = sorted(kept[-1])  # with what they had
     np.testing.assert_array_equal(found[:, :, stays], raw[:, :, stays])
     assert np.all(found[:, :, sorted(set(range(16)) - kept[-1])] == 0)

@@ -61,7 +61,7 @@ def test_strip_gives_a_plain_model_with_the_zeros(kind):
 def test_strip_masks_what_the_raw_kernel_still_holds(kind):
     model = pruned(kind)
     for kernel in kernels(model):  # as an optimizer with weight decay might
-        raw = kernel.layer.raw(kernel.name)
+        raw = kernel.variable
         raw.assign_add(np.ones(raw.shape))
     np.testing.assert_allclose(outputs(strip(model)), outputs(model), atol=1e-6)
 

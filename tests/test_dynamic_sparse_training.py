@@ -130,7 +130,9 @@ def test_the_sparsity_asked_for_holds_at_every_step(make, allocation):
 def assert_zeros_in_use(model):
     """Between updates a momentum may move masked weights; no layer reads them."""
     for kernel in kernels(model):
-        effective = keras.ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+        effective = keras.ops.convert_to_numpy(
+            kernel.layer.effective_kernel(kernel.name)
+        )
         assert (effective[~kernel.mask] == 0).all()
 
 
@@ -374,7 +376,7 @@ def test_drop_and_regrow_in_a_scope_reads_that_kernels_gradient():
 def test_masked_weights_that_a_momentum_moved_grow_at_zero():
     model = sparse_model()
     for kernel in kernels(model):
-        kernel.layer.raw(kernel.name).assign_add(np.ones(kernel.mask.shape))
+        kernel.variable.assign_add(np.ones(kernel.mask.shape))
     before = masks(model)
     drop_and_regrow(model, 0.5)
     for kernel in kernels(model):

@@ -177,7 +177,9 @@ def check_every(model, steps):
         prune(model, RAMP(step / steps))
         assert counts(model)["hidden"] == round(128 * RAMP(step / steps))
         for kernel in layers.kernels(model):
-            effective = keras.ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+            effective = keras.ops.convert_to_numpy(
+                kernel.layer.effective_kernel(kernel.name)
+            )
             assert (effective[~kernel.mask] == 0).all()
 
     return after_step

@@ -99,7 +99,7 @@ def test_it_follows_the_weights_the_masks_and_the_batch():
     kernel_gradients(model, images(), labels())
     for kernel in kernels(model):
         kernel.set_mask(~kernel.mask)
-        kernel.layer.raw(kernel.name).assign_add(0.1 * kernel.mask)
+        kernel.variable.assign_add(0.1 * kernel.mask)
     x, y = images(7, seed=3), labels(7, seed=3)
     assert_close(kernel_gradients(model, x, y), independent(model, x, y))
 
@@ -148,7 +148,7 @@ def test_fake_quantisers_let_it_straight_through():
     for kernel, variable in zip(
         kernels(model), plain_kernels(model, plain), strict=True
     ):
-        variable.assign(kernel.layer.effective(kernel.name))
+        variable.assign(kernel.layer.effective_kernel(kernel.name))
     x = keras.ops.convert_to_tensor(images())
     expected = gradients(
         lambda: PLAIN(labels(), plain(x, training=True)), plain_kernels(model, plain)
@@ -282,7 +282,7 @@ def test_half_precision_that_overflows_is_taken_again():
     model = sparse(
         keras.Model(inputs, dense(inputs)), "mse", sparsity=0, quantize=False
     )
-    kernels(model)[0].layer.raw("kernel").assign(np.zeros((4, 3)))
+    kernels(model)[0].variable.assign(np.zeros((4, 3)))
     x = np.full((8, 4), 100.0, "float16")
     found = kernel_gradients(model, x, np.full((8, 3), 10.0))[0]
     np.testing.assert_allclose(found, -2 * 100 * 10 / 3, rtol=0.01)

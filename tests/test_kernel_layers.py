@@ -47,7 +47,10 @@ def assert_same(model, other):
 def raw_and_effective(model):
     layer = model.get_layer("only")
     for name in layer.kernel_names:
-        yield layer.raw(name).numpy(), ops.convert_to_numpy(layer.effective(name))
+        yield (
+            getattr(layer, name).numpy(),
+            ops.convert_to_numpy(layer.effective_kernel(name)),
+        )
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -148,7 +151,7 @@ def test_channels_first(case):
 def test_masked_weights_have_no_gradient(case):
     model = mask_and_quantize(micro_model(case))
     layer = model.get_layer("only")
-    raws = [layer.raw(name) for name in layer.kernel_names]
+    raws = [getattr(layer, name) for name in layer.kernel_names]
     found = gradients(
         lambda: ops.sum(ops.square(model(inputs(model), training=True))), raws
     )

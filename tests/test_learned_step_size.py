@@ -176,7 +176,7 @@ def test_with_pruning_zeros_stay_and_copies_are_plain():
     qat = QuantizationAwareTraining(observer=LearnedStepSize(), kernel_bits=4)
     fit(model, WeightPruning(Constant(0.5)), qat, epochs=2)
     for kernel in layers.kernels(model):
-        effective = ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+        effective = ops.convert_to_numpy(kernel.layer.effective_kernel(kernel.name))
         assert (effective[~kernel.mask] == 0).all()
         assert np.mean(kernel.mask) == pytest.approx(0.5, abs=0.01)
     assert len(layers.strip(model).variables) == 4

@@ -100,7 +100,7 @@ def test_get_weights_of_a_kernel_is_raw(kind):
     model(images(), training=True)
     np.testing.assert_array_equal(layer.get_weights()[0], kernel)
     np.testing.assert_array_equal(layer.get_weights()[1], others[0])
-    effective = keras.ops.convert_to_numpy(layer.kernel)
+    effective = keras.ops.convert_to_numpy(layer.effective_kernel())
     assert np.abs(effective - kernel).max() > 0
 
 
@@ -164,7 +164,7 @@ def test_new_steps_are_compiled_with_the_masks():
     assert model.train_function is model.predict_function is None
     for kernel in kernels(model):
         kernel.set_mask(np.zeros(kernel.mask.shape, bool))
-    kernels(model)[0].layer.raw().assign_add(np.ones(kernels(model)[0].mask.shape))
+    kernels(model)[0].variable.assign_add(np.ones(kernels(model)[0].mask.shape))
     predicted = model.predict(images(), verbose=0)
     assert np.ptp(predicted, axis=0).max() == 0  # nothing of the image comes through
 

@@ -135,7 +135,9 @@ def test_with_pruning_in_either_order(order):
     assert history["sparsity"][-1] == 0.75
     assert history["quantized"] == [0.0, 0.0, 1.0, 1.0]
     for kernel in layers.kernels(model):  # zeros stay zero through the quantiser
-        effective = keras.ops.convert_to_numpy(kernel.layer.effective(kernel.name))
+        effective = keras.ops.convert_to_numpy(
+            kernel.layer.effective_kernel(kernel.name)
+        )
         assert (effective[~kernel.mask] == 0).all()
 
 

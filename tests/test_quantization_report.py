@@ -31,7 +31,7 @@ def test_range_of_a_kernel_is_that_of_its_largest_weight():
         for row in kmn.quantization_report(model).rows
         if (row.layer, row.tensor) == ("conv1", "kernel")
     ]
-    largest = np.abs(keras.ops.convert_to_numpy(model.get_layer("conv1").raw())).max()
+    largest = np.abs(keras.ops.convert_to_numpy(model.get_layer("conv1").kernel)).max()
     assert row.upper == -row.lower == pytest.approx(largest)
     assert (row.bits, row.n_steps) == (4, 4)
     assert row.step == pytest.approx(largest / 7)

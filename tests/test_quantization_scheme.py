@@ -36,7 +36,7 @@ def test_quantisers_are_made_by_it():
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_kernels_have_as_many_values_as_their_bits_allow(bits):
     model = quantised("residual", QuantizationScheme(kernel_bits=bits))
-    kernel = model.get_layer("conv2").effective()
+    kernel = model.get_layer("conv2").effective_kernel()
     for channel in np.moveaxis(keras.ops.convert_to_numpy(kernel), -1, 0):
         largest = 7 if bits <= 4 else 127  # of the integers that files have
         steps = channel / (np.abs(channel).max() / largest)

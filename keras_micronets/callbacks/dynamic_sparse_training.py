@@ -277,5 +277,5 @@ def _set_masks(model, kernels, masks):
     for kernel, mask in zip(kernels, masks, strict=True):
         kernel.write_zeros()
         kernel.set_mask(mask)
-    variables = [kernel.layer.raw(kernel.name) for kernel in kernels]
+    variables = [kernel.variable for kernel in kernels]
     zero_slots(model, variables, grown)

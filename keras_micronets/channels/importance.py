@@ -128,7 +128,7 @@ class Taylor:
                 "Give the callback `data` to take them on."
             )
         pairs = zip(kernels(model), gradients, strict=True)
-        found = {id(kernel.layer.raw(kernel.name)): own for kernel, own in pairs}
+        found = {id(kernel.variable): own for kernel, own in pairs}
 
         def changes(node):
             return _summed(_values(node.weight) * found[id(node.weight)], node.axis)

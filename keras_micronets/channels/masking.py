@@ -88,5 +88,5 @@ def _readers(model, graph) -> list[tuple[Kernel, list[Node]]]:
     for node in graph.nodes:
         if node.role == "reads":
             nodes[id(node.weight)].append(node)
-    found = ((kernel, kernel.layer.raw(kernel.name)) for kernel in kernels(model))
+    found = ((kernel, kernel.variable) for kernel in kernels(model))
     return [(k, nodes[id(raw)]) for k, raw in found if id(raw) in nodes]

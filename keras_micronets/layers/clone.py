@@ -35,9 +35,7 @@ def strip(model: keras.Model) -> keras.Model:
     ```
     """
     plain = _copy_structure(model, plain_copy)
-    values = {
-        id(kernel.layer.raw(kernel.name)): _zeroed(kernel) for kernel in kernels(model)
-    }
+    values = {id(kernel.variable): _zeroed(kernel) for kernel in kernels(model)}
     for target, source in zip(plain.variables, plain_variables(model), strict=True):
         value = values.get(id(source))
         target.assign(_copied(source) if value is None else value)

@@ -56,7 +56,7 @@ def _settled(function):
 
 
 def _zeros(model):
-    shapes = [kernel.layer.raw(kernel.name).shape for kernel in kernels(model)]
+    shapes = [kernel.variable.shape for kernel in kernels(model)]
     return [ops.zeros(shape, "float32") for shape in shapes]
 
 

@@ -28,6 +28,11 @@ class Kernel:
         return f"{self.layer.name}/{self.name}" if several else self.layer.name
 
     @property
+    def variable(self) -> keras.Variable:
+        """The variable of the raw weights, which trains and is saved."""
+        return getattr(self.layer, self.name)
+
+    @property
     def layout(self) -> Layout:
         """How an array of the kernel's shape is brought to `(..., inputs, outputs)`."""
         return layout_of(self.layer, self.name)
@@ -35,12 +40,12 @@ class Kernel:
     @property
     def size(self) -> int:
         """Number of weights."""
-        return int(np.prod(self.layer.raw(self.name).shape))
+        return int(np.prod(self.variable.shape))
 
     @property
     def weights(self) -> np.ndarray:
         """The raw weights."""
-        return ops.convert_to_numpy(self.layer.raw(self.name))
+        return ops.convert_to_numpy(self.variable)
 
     @property
     def mask(self) -> np.ndarray:
@@ -71,9 +76,9 @@ class Kernel:
 
     def write_zeros(self) -> None:
         """Write zeros into the raw weights that the mask removes."""
-        raw = self.layer.raw(self.name)
-        mask, weights = map(ops.convert_to_tensor, (self._mask.mask, raw))
-        raw.assign(ops.where(mask, weights, 0.0))
+        variable = self.variable
+        mask, weights = map(ops.convert_to_tensor, (self._mask.mask, variable))
+        variable.assign(ops.where(mask, weights, 0.0))
 
     @property
     def _mask(self):

@@ -82,5 +82,4 @@ def _einsum(layer):
 
 
 def _shape(layer, name):
-    kernel = layer.raw(name) if hasattr(layer, "raw") else getattr(layer, name)
-    return tuple(kernel.shape)
+    return tuple(getattr(layer, name).shape)

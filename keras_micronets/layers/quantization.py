@@ -32,7 +32,7 @@ def set_quantizers(model: keras.Model, active: bool) -> None:
 def _begin(layer, name):
     quantizer = getattr(layer, f"{name}_quantizer", None)
     if isinstance(quantizer, LearnedKernelQuantizer):
-        quantizer.begin(layer.to_device(name, layer.masked(name)))
+        quantizer.begin(layer.to_device(name, layer.masked_kernel(name)))
 
 
 def quantized_share(model: keras.Model) -> float:

@@ -120,7 +120,7 @@ def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
         model: A prepared model.
         graph: Its `ChannelGraph`.
     """
-    raw = {id(kernel.layer.raw(kernel.name)) for kernel in kernels(model)}
+    raw = {id(kernel.variable) for kernel in kernels(model)}
 
     def reason(nodes):
         for node in nodes:

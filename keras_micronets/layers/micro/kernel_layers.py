@@ -1,7 +1,5 @@
 """MicroLayers of the Keras layers that have kernels."""
 
-from contextlib import contextmanager
-
 import keras
 from keras import ops
 
@@ -32,12 +30,11 @@ class MicroKernelLayer(MicroLayer):
 
     kernel_names = ("kernel",)
     least_bits = 2  # of a kernel that the device has
-    reads_raw = False
     probe = None  # a function of (name, kernel) while `kernel_gradients` runs
 
     def build_state(self):
         for name in self.kernel_names:
-            shape = self.raw(name).shape
+            shape = getattr(self, name).shape
             if not hasattr(self, f"{name}_mask"):
                 mask = Mask(name=f"{name}_mask", dtype=self.dtype_policy)
                 setattr(self, f"{name}_mask", self.build_nested(mask, shape))
@@ -67,19 +64,14 @@ class MicroKernelLayer(MicroLayer):
         inputs = layout_of(self, name).shape[-2]
         return None if is_connected and inputs % 2 == 0 else half_up
 
-    def raw(self, name="kernel"):
-        """Return the variable of a kernel, before mask and quantiser."""
-        with self._reading_raw():
-            return getattr(self, name)
-
-    def masked(self, name="kernel"):
+    def masked_kernel(self, name="kernel"):
         """Return a kernel with its mask applied, not quantised."""
         mask = getattr(self, f"{name}_mask")
-        return mask(ops.convert_to_tensor(self.raw(name)))
+        return mask(ops.convert_to_tensor(getattr(self, name)))
 
     def device_kernel(self, name="kernel"):
         """Return a kernel as the forward pass reads it, in the device's layout."""
-        kernel = self.masked(name)
+        kernel = self.masked_kernel(name)
         if self.probe is not None:
             kernel = self.probe(name, kernel)
         return self.fake_quantize(name, self.to_device(name, kernel))
@@ -88,9 +80,9 @@ class MicroKernelLayer(MicroLayer):
         """Reshape a kernel to the layout in which the device quantises it."""
         return kernel
 
-    def effective(self, name="kernel"):
+    def effective_kernel(self, name="kernel"):
         """Return a kernel as the forward pass reads it, in its own shape."""
-        return ops.reshape(self.device_kernel(name), self.raw(name).shape)
+        return ops.reshape(self.device_kernel(name), getattr(self, name).shape)
 
     def linear(self, inputs):
         """Apply the layer without its bias and activation."""
@@ -118,7 +110,7 @@ class MicroKernelLayer(MicroLayer):
         quantizer = getattr(self, f"{name}_quantizer")
 
         def limit():
-            return quantizer.limit(self.to_device(name, self.masked(name)))
+            return quantizer.limit(self.to_device(name, self.masked_kernel(name)))
 
         bits = quantizer.bits_in_file
         return Sums(grid, limit, bits, self.round_twice(name) if bits == 4 else None)
@@ -127,26 +119,6 @@ class MicroKernelLayer(MicroLayer):
         if getattr(self, "data_format", None) == "channels_first":
             return ops.reshape(bias, (1, -1) + (1,) * self.rank)
         return bias
-
-    def save_own_variables(self, store):
-        with self._reading_raw():
-            super().save_own_variables(store)
-
-    @contextmanager
-    def _reading_raw(self):
-        before, self.reads_raw = self.reads_raw, True
-        try:
-            yield
-        finally:
-            self.reads_raw = before
-
-
-class KernelPropertyLayer(MicroKernelLayer):
-    """Mixin for layers whose `kernel` is a property: it gives the effective one."""
-
-    @property
-    def kernel(self):
-        return super().kernel if self.reads_raw else self.effective()
 
 
 KERNEL_LAYERS: dict[type, type] = {}
@@ -169,7 +141,7 @@ def _micro_class(base):
 
 
 @_micro_class(keras.layers.Dense)
-class MicroDense(KernelPropertyLayer, keras.layers.Dense):
+class MicroDense(MicroKernelLayer, keras.layers.Dense):
     """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
 
     With `"channels"` among the quantisers each unit has a scale of its own, as
@@ -187,30 +159,30 @@ class MicroDense(KernelPropertyLayer, keras.layers.Dense):
         grid = grid_of(inputs)
         if "channels" in self.quantizers and grid is not None and grid.frozen:
             return pointwise(inputs, self.device_kernel())
-        return ops.matmul(inputs, self.kernel)
+        return ops.matmul(inputs, self.effective_kernel())
 
 
 @_micro_class(keras.layers.EinsumDense)
-class MicroEinsumDense(KernelPropertyLayer, keras.layers.EinsumDense):
+class MicroEinsumDense(MicroKernelLayer, keras.layers.EinsumDense):
     """An `EinsumDense` layer with a mask and fake quantisers; one scale a kernel."""
 
     def linear(self, inputs):
-        return ops.einsum(self.equation, inputs, self.kernel)
+        return ops.einsum(self.equation, inputs, self.effective_kernel())
 
 
 @_micro_class(keras.layers.Conv2D)
-class MicroConv2D(KernelPropertyLayer, keras.layers.Conv2D):
+class MicroConv2D(MicroKernelLayer, keras.layers.Conv2D):
     """A `Conv2D` layer with a mask and fake quantisers; a scale for each filter."""
 
     def quantization_axis(self, name):
         return -1
 
     def linear(self, inputs):
-        return self.convolution_op(inputs, self.kernel)
+        return self.convolution_op(inputs, self.effective_kernel())
 
 
 @_micro_class(keras.layers.Conv1D)
-class MicroConv1D(KernelPropertyLayer, keras.layers.Conv1D):
+class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
     """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
 
     It computes a 2-D convolution of height 1: LiteRT has no other, and the
@@ -252,7 +224,7 @@ class _Depthwise(MicroKernelLayer):
         return _flat_channels(kernel)
 
     def linear(self, inputs):
-        return _depthwise(self, inputs, self.effective())
+        return _depthwise(self, inputs, self.effective_kernel())
 
 
 class _Separable(MicroKernelLayer):
@@ -279,7 +251,7 @@ class _Separable(MicroKernelLayer):
         return self._sums_of("pointwise_kernel", between)
 
     def linear(self, inputs):
-        between = _depthwise(self, inputs, self.effective("depthwise_kernel"))
+        between = _depthwise(self, inputs, self.effective_kernel("depthwise_kernel"))
         mark(between, self._sums_of("depthwise_kernel", grid_of(inputs)))
         return ops.conv(
             self.fake_quantize("depthwise", between),
@@ -338,7 +310,7 @@ class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
     def linear(self, inputs):
         return ops.conv_transpose(
             inputs,
-            self.effective(),
+            self.effective_kernel(),
             strides=list(self.strides),
             padding=self.padding,
             output_padding=self.output_padding,
