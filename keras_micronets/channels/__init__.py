@@ -6,6 +6,5 @@ from keras_micronets.channels.cut import cut
 from keras_micronets.channels.graph import ChannelGraph, Group, channel_graph
 from keras_micronets.channels.make_plan import plan
 from keras_micronets.channels.masking import compact, mask_channels
-from keras_micronets.channels.plan_plot import plot_plan
 from keras_micronets.channels.planner import Planner
-from keras_micronets.channels.plans import Plan
+from keras_micronets.channels.plans import Plan, plot_plan
