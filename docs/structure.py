@@ -165,12 +165,48 @@ def check(
     for module in modules.values():
         if "__all__" not in _assigned(module.tree):
             problems.append(f"{module.name} has no `__all__`.")
+        problems += _missing_annotations(module)
         problems += [
             f"{module.name} imports {name}, which is not permitted."
             for name in sorted(module.outside)
             if any(f"{name}.".startswith(f"{one}.") for one in FORBIDDEN)
         ]
     return problems
+
+
+def _missing_annotations(module):
+    """Find public functions and methods with arguments or results without a type."""
+    problems = []
+    for name, node in _public_functions(module):
+        arguments = node.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        named += filter(None, [arguments.vararg, arguments.kwarg])
+        missing = [
+            argument.arg
+            for i, argument in enumerate(named)
+            if not (argument.annotation or (i == 0 and argument.arg in ("self", "cls")))
+        ]
+        if not node.returns and node.name != "__init__":
+            missing.append("return")
+        if missing:
+            problems.append(f"{name} has no annotation of {', '.join(missing)}.")
+    return problems
+
+
+def _public_functions(module):
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    for node in module.tree.body:
+        if getattr(node, "name", None) not in module.exports:
+            continue
+        if isinstance(node, functions):
+            yield f"{module.name}.{node.name}", node
+        for child in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(child, functions) and _is_public(child.name):
+                yield f"{module.name}.{node.name}.{child.name}", child
+
+
+def _is_public(name):
+    return not name.startswith("_") or name in ("__init__", "__call__")
 
 
 def _import_cycles(modules):

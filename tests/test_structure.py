@@ -54,7 +54,7 @@ def test_a_sound_package_has_no_problems(make):
             "top/one.py": HEAD + "from package.left import g\nimport os\n",
             "left/__init__.py": "from package.left.part.deep import g\n" + HEAD,
             "left/part/__init__.py": HEAD,
-            "left/part/deep.py": HEAD + "def g():\n    from package import base\n",
+            "left/part/deep.py": "def g():\n    from package import base\n" + HEAD,
             "base.py": HEAD,
         }
     )
@@ -85,6 +85,21 @@ def test_a_sound_package_has_no_problems(make):
         ),
         ({"base.py": "from os import path"}, "package.base has no `__all__`"),
         ({"other.py": HEAD}, "package.other is in none of the layers"),
+        (
+            {"base.py": "__all__ = ['f']\ndef f(x: int, *, y=0) -> None: ..."},
+            "package.base.f has no annotation of y.",
+        ),
+        (
+            {
+                "base.py": "__all__ = ['A']\n"
+                "class A:\n"
+                "    size: int\n"
+                "    def __init__(self, x: int): ...\n"
+                "    def _private(self, x): ...\n"
+                "    def public(self, *args): ..."
+            },
+            "package.base.A.public has no annotation of args, return.",
+        ),
         (
             {"base.py": HEAD + "from keras.src import backend"},
             "package.base imports keras.src.backend, which is not permitted",
