@@ -113,7 +113,7 @@ def test_every_changed_file_is_refused_and_named(bundle):
         middle = len(data) // 2
         damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         (bundle / name).write_bytes(damaged)
-        with pytest.raises(ValueError, match="Received: a changed") as caught:
+        with pytest.raises(ValueError, match="Received: a modified") as caught:
             EnsembleRunner(bundle)
         assert repr(name) in str(caught.value)
         (bundle / name).write_bytes(data)
@@ -201,12 +201,12 @@ def test_something_else_is_left_alone(bundle, tmp_path):
     ("arguments", "message"),
     [
         ({"members": []}, "Expected members"),
-        ({"members": members()[:1] * 2}, "own name"),
+        ({"members": members()[:1] * 2}, "unique names"),
         ({"members": [BundleMember("a", b"junk")]}, "Expected a .tflite model"),
         ({"members": [BundleMember("a", "absent.tflite")]}, "absent.tflite"),
         ({"combination": "median"}, "median"),
-        ({"combination": "weights"}, "3 weights"),
-        ({"weights": [1, 0, 0]}, "leave them out"),
+        ({"combination": "weights"}, "3 non-negative weights"),
+        ({"weights": [1, 0, 0]}, "omit them"),
         ({"class_names": ["x"]}, "3 class names"),
         ({"class_names": [1, 2, 3]}, "class_names"),
         ({"preprocessing": {"scale": 0}}, "scale"),
@@ -225,7 +225,7 @@ def test_bad_input_writes_nothing(bundle, tmp_path, arguments, message):
 
 def test_members_of_unlike_shape(tmp_path):
     other = BundleMember("other", tiny_tflite(shape=(5, 5, 2)))
-    with pytest.raises(ValueError, match="one input shape"):
+    with pytest.raises(ValueError, match="the same input shape"):
         write_bundle(tmp_path / "bundle", [*members(), other])
 
 

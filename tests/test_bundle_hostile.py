@@ -98,24 +98,24 @@ ESCAPES = ["../x", "edge/../../x", "/etc/passwd", "C:x", "C:/x", "a\\b", "./x", 
 )
 def test_names_in_the_manifest(write, path, contents, name):
     changed = edited(contents, lambda m: m["files"].update({name: ""}))
-    refuse(write(path, changed), "inside the bundle|no readable|a changed")
+    refuse(write(path, changed), "inside the bundle|no readable|a modified")
 
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_names_in_a_zip(path, contents, name):
-    refuse(write_zip(path, contents, (name, b"")), "no name inside the bundle")
+    refuse(write_zip(path, contents, (name, b"")), "outside the bundle")
 
 
 def test_name_with_nul_in_a_zip(path, contents):
     write_zip(path, contents, ("x!y", b""))
     path.write_bytes(path.read_bytes().replace(b"x!y", b"x\0y"))
-    refuse(path, "no name inside the bundle")
+    refuse(path, "outside the bundle")
 
 
 def test_several_files_of_one_name(path, contents):
     with pytest.warns(UserWarning, match="Duplicate"):
         write_zip(path, contents, (MODEL, b"other"))
-    refuse(path, "several files of one name")
+    refuse(path, "several files with the same name")
 
 
 def test_too_many_files(path, contents):
@@ -137,7 +137,7 @@ def test_link_in_a_folder(path, contents, name):
     write_folder(path, contents)
     (path / name).rename(path / "moved")
     (path / name).symlink_to(path / "moved")
-    refuse(path, "no links")
+    refuse(path, "not a link")
 
 
 def test_link_to_a_bundle_is_fine(path, original):
@@ -149,7 +149,9 @@ def test_link_to_a_bundle_is_fine(path, original):
 def test_link_in_a_zip(path, contents, kind):
     link = zipfile.ZipInfo("link")
     link.external_attr = (kind | 0o777) << 16
-    refuse(write_zip(path, contents, (link, b"/etc/passwd")), "'link': no plain file")
+    refuse(
+        write_zip(path, contents, (link, b"/etc/passwd")), "'link': not a regular file"
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -157,9 +159,9 @@ def test_pipes(path, contents):
     write_folder(path, contents)
     (path / MODEL).unlink()
     os.mkfifo(path / MODEL)
-    refuse(path, "no plain file")
+    refuse(path, "not a regular file")
     os.mkfifo(path.with_name("pipe"))
-    refuse(path.with_name("pipe"), "no folder and no file")
+    refuse(path.with_name("pipe"), "not a folder or file")
 
 
 class Endless:
@@ -168,7 +170,7 @@ class Endless:
 
 
 def test_file_that_grows():
-    with pytest.raises(ValueError, match="not the 5,000,000 bytes"):
+    with pytest.raises(ValueError, match="a size other than the declared 5,000,000"):
         files._read(Endless(), 5_000_000, 5_000_000)
 
 
@@ -328,7 +330,7 @@ def test_absurd_values(path, contents, place, value):
 
     changed = edited(contents, change)
     write_folder(path, changed)
-    with pytest.raises(ValueError, match=r"Expected|leave them out|manifest\.json: "):
+    with pytest.raises(ValueError, match=r"Expected|manifest\.json: "):
         EnsembleRunner(path)
 
 
@@ -340,7 +342,7 @@ def test_members_unlike_their_model(write, path, contents, end):
             member[end]["shape"] = [3, 6, 2] if end == "input" else [4]
 
     write(path, edited(contents, change))
-    with pytest.raises(ValueError, match="to be as the manifest says"):
+    with pytest.raises(ValueError, match="to match the manifest"):
         EnsembleRunner(path)
 
 
@@ -388,7 +390,7 @@ def answers(path, x, **options):
         with EnsembleRunner(path, **options) as runner, np.errstate(all="ignore"):
             return runner.predict(x, parallel=False)
     except ValueError as error:
-        if not re.search(r"Expected|leave them out|manifest\.json: ", str(error)):
+        if not re.search(r"Expected|manifest\.json: ", str(error)):
             raise
 
 

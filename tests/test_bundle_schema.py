@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_tflite import tiny_tflite
 
 from keras_micronets.edge import EarlyExit, Manifest, verify
-from keras_micronets.edge.bundle import manifest as tensor_spec
+from keras_micronets.edge.bundle import manifest as manifest_module
 from keras_micronets.edge.bundle.files import MAX_FILES
 from keras_micronets.edge.combine import RULES
 from keras_micronets.export import BundleMember, write_bundle
@@ -95,8 +95,8 @@ def _compare(said, kind):
 def test_the_schema_has_the_limits_of_the_loader():
     tensor, manifest = (SCHEMA["$defs"][n] for n in ("TensorSpec", "Manifest"))
     tensor, manifest = tensor["properties"], manifest["properties"]
-    assert tensor["dtype"]["enum"] == [*tensor_spec.DTYPES]
-    assert tensor["shape"]["items"]["maximum"] == tensor_spec.MAX_VALUES
+    assert tensor["dtype"]["enum"] == [*manifest_module.DTYPES]
+    assert tensor["shape"]["items"]["maximum"] == manifest_module.MAX_VALUES
     assert manifest["files"]["maxProperties"] == MAX_FILES
     rules = SCHEMA["$defs"]["Combination"]["properties"]["rule"]["enum"]
     assert rules == [*RULES]
@@ -143,7 +143,7 @@ def test_what_is_wrong_is_not_valid(contents, change, tmp_path):
     manifest = json.loads(contents[0]["manifest.json"])
     change(manifest)
     assert not VALIDATOR.is_valid(manifest)
-    with pytest.raises(ValueError, match=r"Expected|leave them out"):
+    with pytest.raises(ValueError, match=r"Expected"):
         verify(write_folder(tmp_path, edited(contents[0], change)))
 
 
@@ -151,7 +151,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**33), 2**33),
-    st.sampled_from([0, 1, 2, 6, *RULES, *tensor_spec.DTYPES]),
+    st.sampled_from([0, 1, 2, 6, *RULES, *manifest_module.DTYPES]),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=5),
     st.lists(st.floats(0, 1) | st.integers(0, 9) | st.text(max_size=2), max_size=4),

@@ -13,7 +13,6 @@ from tiny_tflite import SHAPE, samples, tiny_tflite
 import keras_micronets
 from keras_micronets.edge import EnsembleRunner, Manifest, verify
 from keras_micronets.edge.bundle import signature
-from keras_micronets.edge.bundle import signature as manifest_file
 from keras_micronets.edge.cli import COMMANDS, main
 from keras_micronets.export import BundleMember, write_bundle
 
@@ -126,7 +125,7 @@ def test_what_is_refused(write, path, contents, change, monkeypatch):
     """It is refused before the manifest is parsed, whatever that holds."""
     write(path, change(contents))
     monkeypatch.setattr(Manifest, "from_json", None)
-    monkeypatch.setattr(manifest_file, "checksum", None)
+    monkeypatch.setattr(signature, "checksum", None)
     message = "signed by the owner" if change in CHANGES else "Expected a signed bundle"
     for read in (EnsembleRunner, verify, Manifest.read):
         with pytest.raises(ValueError, match=message):
@@ -150,7 +149,7 @@ def test_a_signed_manifest_is_checked_all_the_same(path, contents):
     with pytest.raises(ValueError, match=r"manifest\.json: .*format_version=99"):
         verify(path, public_key=PUBLIC)
     write_folder(path, contents | {"requirements.txt": b"other"})
-    with pytest.raises(ValueError, match=r"a changed 'requirements\.txt'"):
+    with pytest.raises(ValueError, match=r"a modified 'requirements\.txt'"):
         EnsembleRunner(path, public_key=PUBLIC)
 
 
@@ -220,10 +219,10 @@ ARGUMENTS = {
 def run_command(command, tmp_path, public):
     np.save(tmp_path / "x.npy", samples(2))
     asked = ["--bundle", "bundle", "--public-key", public]
-    return main([command, *ARGUMENTS[command], *asked], directory=tmp_path / "trusted")
+    return main([command, *ARGUMENTS[command], *asked], path=tmp_path / "trusted")
 
 
-@pytest.mark.parametrize("command", [command.NAME for command in COMMANDS])
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
 def test_every_command_refuses_what_is_not_signed(
     path, contents, public, tmp_path, capsys, monkeypatch, command
 ):
@@ -244,15 +243,15 @@ def test_commands_take_what_is_signed(
 
 def test_verify_says_what_it_found(path, contents, public, capsys):
     write_folder(path, contents)
-    assert main(["verify"], directory=path) == 0
+    assert main(["verify"], path=path) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert f"{len(contents) - 3} files, all as they were exported" in lines[0]
     assert lines[1].endswith(Manifest.read(path).digest)
     assert last == "signature: there, not checked without --public-key"
-    main(["verify", "--bundle", str(path), "--public-key", public], directory="other")
+    main(["verify", "--bundle", str(path), "--public-key", public], path="other")
     assert f"signature: by the owner of {public}\n" in capsys.readouterr().out
     (path / "manifest.sig").unlink()
-    main(["verify"], directory=path)
+    main(["verify"], path=path)
     assert "signature: none\n" in capsys.readouterr().out
 
 
@@ -260,7 +259,7 @@ def test_a_bundle_does_not_vouch_for_itself(path, contents, public, capsys):
     write_folder(path, contents)
     for itself in ([], ["--bundle", f"{path}/../bundle"]):
         with pytest.raises(SystemExit, match="2"):
-            main(["verify", "--public-key", public, *itself], directory=path)
+            main(["verify", "--public-key", public, *itself], path=path)
         assert "with --bundle OTHER" in capsys.readouterr().err
 
 
@@ -284,7 +283,7 @@ def test_trusted_bundle_runs_the_models_of_another(original, other, public, tmp_
     np.save(tmp_path / "x.npy", np.zeros((2, *SHAPE), "float32"))
     arguments = ["predict", "x.npy", "--bundle", other, "--public-key", public]
     code, _, said = run("-I", original, *arguments, cwd=tmp_path)
-    assert (code, "a changed '__main__.py'" in said) == (2, True), said
+    assert (code, "a modified '__main__.py'" in said) == (2, True), said
     shutil.copy(original / "__main__.py", other / "__main__.py")
     code, out, said = run("-I", original, *arguments, cwd=tmp_path)
     assert (code, len(out.splitlines())) == (0, 2), said

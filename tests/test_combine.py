@@ -120,10 +120,10 @@ def test_unknown_rule():
     "weights", [None, [0.5, 0.5], [0.5] * 5, [-1, 1, 1, 0, 0], [np.nan] * 5]
 )
 def test_unsuitable_weights(weights):
-    with pytest.raises(ValueError, match="Expected 5 weights"):
+    with pytest.raises(ValueError, match="Expected 5 non-negative weights"):
         combine(probabilities_of(0), rule="weights", weights=weights)
 
 
 def test_weights_without_their_rule():
-    with pytest.raises(ValueError, match="leave them out"):
+    with pytest.raises(ValueError, match="omit them"):
         combine(probabilities_of(0), weights=[0.2] * 5)

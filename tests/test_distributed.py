@@ -379,7 +379,7 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
         arguments = ["ask", str(images), "--broker", str(broker), "--batch-size", "2"]
         output = ["--output", str(tmp_path / "out.npy"), "--deadline", "20"]
         with Node(bundle, broker, members=[1], name="two"):
-            assert main([*arguments, *output], directory=bundle) == 0
+            assert main([*arguments, *output], path=bundle) == 0
         expected = alone.predict(x)
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
         lines = capsys.readouterr().out.splitlines()
@@ -387,14 +387,14 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
         name = alone.class_names[best]
         assert lines[0] == f"0: {best} {name} {expected[0, best]:.4f}  (m0, m1, m2)"
         assert len(lines) == 3
-        assert main([*arguments, "--deadline", "0.5"], directory=bundle) == 0
+        assert main([*arguments, "--deadline", "0.5"], path=bundle) == 0
         assert "(m0, m2; without m1)" in capsys.readouterr().out
         node.signal(signal.SIGHUP)
-        assert "anew" in node.process.stdout.readline().decode()
+        assert "reloaded" in node.process.stdout.readline().decode()
         node.signal(signal.SIGTERM)
         assert node.process.wait(10) == 0
         assert "Lost" not in log.read_text()
-        assert main([*arguments, "--deadline", "0.1"], directory=bundle) == 2
+        assert main([*arguments, "--deadline", "0.1"], path=bundle) == 2
         assert "Expected answers of 2 members" in capsys.readouterr().err
     finally:
         node.stop()
@@ -403,7 +403,7 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--members", "9"], "places of members out of 0 to 2"),
+        (["--members", "9"], "distinct member indices from 0 to 2"),
         (["--members", "nobody"], "names out of ['m0', 'm1', 'm2']"),
         (["--broker", "a:b"], "HOST:PORT"),
         (["--password-file", "absent"], "absent"),
@@ -416,7 +416,7 @@ def test_bad_arguments(bundle, arguments, message, capsys, monkeypatch, tmp_path
     arguments = [argument.format(bundle=bundle) for argument in arguments]
     command = ["node", "--broker", "127.0.0.1", *arguments]
     other = tmp_path if "--bundle" in arguments else bundle
-    assert main(command, directory=other) == 2
+    assert main(command, path=other) == 2
     assert message in capsys.readouterr().err
 
 

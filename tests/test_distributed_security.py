@@ -100,12 +100,12 @@ def test_password_on_the_command_line(
     (tmp_path / "password").write_text("three\n")
     with Node(bundle, login("node-1")):
         monkeypatch.setenv("MICRONETS_PASSWORD", "three")
-        assert main(command, directory=bundle) == 0
+        assert main(command, path=bundle) == 0
         monkeypatch.setenv("MICRONETS_PASSWORD", "wrong")
         with_file = [*command, "--password-file", str(tmp_path / "password")]
-        assert main(with_file, directory=bundle) == 0
+        assert main(with_file, path=bundle) == 0
         assert capsys.readouterr().out.count("(m0, m1)") == 2
-        assert main(command, directory=bundle) == 2
+        assert main(command, path=bundle) == 2
     said = capsys.readouterr().err
     assert "error: Expected an MQTT 5 broker" in said
     assert "wrong" not in said

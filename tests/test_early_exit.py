@@ -6,7 +6,7 @@ from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Manifest, combine
 from keras_micronets.edge.combine import RULES
-from keras_micronets.edge.early_exit import ask_in_turn, margin
+from keras_micronets.edge.early_exit import margin, run_early_exit
 from keras_micronets.export import BundleMember, write_bundle
 from keras_micronets.selection import choose_early_exit
 
@@ -37,7 +37,7 @@ def ask(p, early_exit, rule="mean", weights=None):
         calls[place, rows] += 1
         return p[place, rows]
 
-    answers = ask_in_turn(one, p.shape[1], early_exit, rule=rule, weights=weights)
+    answers = run_early_exit(one, p.shape[1], early_exit, rule=rule, weights=weights)
     return *answers, calls
 
 
@@ -197,7 +197,7 @@ def test_most_accurate_first_and_no_weight_last():
         ({"tolerance": -0.1}, "tolerance=-0.1"),
         ({"tolerance": np.nan}, "tolerance=nan"),
         ({"combination": "median"}, "median"),
-        ({"combination": "weights", "weights": [1.0]}, "4 weights"),
+        ({"combination": "weights", "weights": [1.0]}, "4 non-negative weights"),
     ],
 )
 def test_bad_choices(how, message):
@@ -299,7 +299,7 @@ def test_wrong_early_exit(bundle, wrong):
 
 
 def test_first_member_has_a_weight():
-    with pytest.raises(ValueError, match="with a weight first"):
+    with pytest.raises(ValueError, match="first member has a positive weight"):
         EarlyExit(0.5, (1, 0)).check(2, 3, weights=(1.0, 0.0))
 
 

@@ -51,7 +51,7 @@ def run(*arguments, python=sys.executable, **options):
 def test_predict(bundle, images, expected, tmp_path, capsys):
     output = tmp_path / "out.data"
     arguments = ["predict", str(images), "--output", str(output)]
-    assert main(arguments, directory=bundle) == 0
+    assert main(arguments, path=bundle) == 0
     np.testing.assert_array_equal(np.load(output), expected[0])
     lines = [
         f"{i}: {p.argmax()} {NAMES[p.argmax()]} {p.max():.4f}"
@@ -63,7 +63,7 @@ def test_predict(bundle, images, expected, tmp_path, capsys):
 def test_predict_members(bundle, images, expected, tmp_path, capsys):
     output = tmp_path / "out.npy"
     arguments = ["predict", str(images), "--members", "--output", str(output)]
-    assert main(arguments, directory=bundle) == 0
+    assert main(arguments, path=bundle) == 0
     np.testing.assert_array_equal(np.load(output), expected[1])
     p = expected[1][1, 0]
     first = capsys.readouterr().out.splitlines()[0]
@@ -71,7 +71,7 @@ def test_predict_members(bundle, images, expected, tmp_path, capsys):
 
 
 def test_bench(bundle, capsys):
-    assert main(["bench", "--repeats", "2"], directory=bundle) == 0
+    assert main(["bench", "--repeats", "2"], path=bundle) == 0
     assert "ensemble, threads" in capsys.readouterr().out
 
 
@@ -127,7 +127,7 @@ def broken_archive(tmp_path):
     ],
 )
 def test_bad_input(bundle, tmp_path, capsys, make, message):
-    assert main(["predict", str(make(tmp_path))], directory=bundle) == 2
+    assert main(["predict", str(make(tmp_path))], path=bundle) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
@@ -136,7 +136,7 @@ def test_bad_input(bundle, tmp_path, capsys, make, message):
 
 def test_output_that_cannot_be_written(bundle, images, tmp_path, capsys):
     arguments = ["predict", str(images), "--output", str(tmp_path)]
-    assert main(arguments, directory=bundle) == 2
+    assert main(arguments, path=bundle) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 

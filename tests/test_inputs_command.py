@@ -38,7 +38,7 @@ def bundles(tmp_path_factory):
 
 
 def predict(bundle, *arguments):
-    return main(["predict", *map(str, arguments)], directory=bundle)
+    return main(["predict", *map(str, arguments)], path=bundle)
 
 
 def expected(bundle, x, *, members=False):
@@ -291,7 +291,7 @@ def test_a_hangup_reloads_the_bundle(start, bundles, tmp_path):
     process.stdin.close()
     assert process.wait(20) == 2
     (error,) = own(process.stderr.readline)
-    assert error.endswith(b"The bundle of before stays in service.\n")
+    assert error.endswith(b"The previous bundle stays in use.\n")
 
 
 def test_nobody_reads_on(start):

@@ -74,7 +74,7 @@ def test_numpy_values_become_plain():
 
 
 def test_values_that_json_cannot_hold():
-    with pytest.raises(TypeError, match="JSON can hold"):
+    with pytest.raises(TypeError, match="JSON can represent"):
         manifest(accuracies={"a": object()}).to_json()
     with pytest.raises(ValueError, match="JSON compliant"):
         manifest(accuracies={"a": float("nan")}).to_json()
@@ -97,14 +97,14 @@ def changed(path, value):
         (["format_version"], "1", "format_version='1'"),
         (["members"], {}, r"manifest\.members to be of type list"),
         (["members"], [], "Expected members"),
-        (["members", 1, "name"], "a", "each of its own name"),
+        (["members", 1, "name"], "a", "unique names"),
         (["members", 1, "bytes"], "10", r"members\[1\]\.bytes to be of type int"),
         (["members", 1, "bytes"], True, r"members\[1\]\.bytes to be of type int"),
         (["members", 0, "from_logits"], 1, "from_logits to be of type bool"),
         (["members", 0, "input"], {}, r"members\[0\]\.input to have \['shape'"),
         (["members", 0, "input", "shape", 1], 4.5, r"input\.shape\[1\]"),
-        (["members", 0, "input", "shape"], [2, 2, 2], "one input shape"),
-        (["members", 0, "output", "shape"], [4], "one output shape"),
+        (["members", 0, "input", "shape"], [2, 2, 2], "the same input shape"),
+        (["members", 0, "output", "shape"], [4], "the same output shape"),
         (["members", 0, "file"], "c.tflite", "a hash of every file"),
         (["members", 0, "output", "scale"], 10**400, r"output\.scale"),
         (["files", "a.tflite"], None, r"files\['a\.tflite'\]"),
@@ -115,8 +115,8 @@ def changed(path, value):
         (["preprocessing", "scale"], 0, "without zeros"),
         (["preprocessing", "scale"], float("nan"), "finite"),
         (["combination", "rule"], "median", "median"),
-        (["combination", "weights"], [0.5], "2 weights"),
-        (["combination", "weights"], None, "2 weights"),
+        (["combination", "weights"], [0.5], "2 non-negative weights"),
+        (["combination", "weights"], None, "2 non-negative weights"),
         (["accuracies"], 3, "accuracies to be of type dict"),
     ],
 )
@@ -134,7 +134,7 @@ def test_missing_field_is_named(field):
 
 @pytest.mark.parametrize("path", [["new"], ["members", 1, "new"]])
 def test_unknown_field_is_named(path):
-    with pytest.raises(ValueError, match=r"not of the format. Received: \['new'\]"):
+    with pytest.raises(ValueError, match=r"outside of the format. Received: \['new'\]"):
         Manifest.from_json(changed(path, 3))
 
 
@@ -151,7 +151,7 @@ def test_unknown_field_is_named(path):
 def test_other_texts_of_a_manifest_are_refused(tmp_path, text):
     assert Manifest.from_json(text) == manifest()
     write_folder(tmp_path, sealed({}, text.encode()))
-    with pytest.raises(ValueError, match=r"the text that `Manifest\.to_json` gives"):
+    with pytest.raises(ValueError, match=r"the text that `Manifest\.to_json` returns"):
         Manifest.read(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_tflite import CLASSES, samples, tiny_tflite
 
 from keras_micronets.edge import EarlyExit, EnsembleRunner, Member
-from keras_micronets.edge.ensemble import samples_within
+from keras_micronets.edge.ensemble import max_samples
 from keras_micronets.export import BundleMember, write_bundle
 
 MIB = 2**20
@@ -51,7 +51,7 @@ def limit_for(n_samples, members, n_threads=1):
 
 def _fits(limit, members, n_threads):
     try:
-        return samples_within(limit, members, n_threads)
+        return max_samples(limit, members, n_threads)
     except ValueError:
         return 0
 
@@ -87,7 +87,7 @@ def test_models_that_do_not_fit(bundle, members):
         ValueError, match=rf"3 models, {models:,} bytes.*Received: 1,000 bytes"
     ):
         EnsembleRunner(bundle, memory_limit=1000)
-    with pytest.raises(ValueError, match="one sample on its way"):
+    with pytest.raises(ValueError, match="arrays of one sample"):
         EnsembleRunner(bundle, memory_limit=models + 10)
     EnsembleRunner(bundle, memory_limit=limit_for(1, members, 3)).close()
 

@@ -216,7 +216,7 @@ def test_node_is_asked_and_given_a_new_bundle(home_with_broker, command):
         program(home / "bin" / "systemctl", f"kill -HUP {process.pid}")
         new = commands("A new bundle").replace("/opt/micronets", str(home))
         shell(new, home / "new", PATH=f"{home}/bin:{os.environ['PATH']}")
-        assert process.stdout.readline() == "node pi-1: serving m3, m4, m5 anew\n"
+        assert process.stdout.readline() == "node pi-1: serving m3, m4, m5, reloaded\n"
         assert shell(ask, home).splitlines()[2].endswith("(m3, m4, m5)")
 
 

@@ -75,7 +75,7 @@ def test_what_cannot_be_loaded_changes_nothing(bundles, tmp_path, monkeypatch):
     with EnsembleRunner(bundles[0]) as runner:
         before = runner.predict(x)
         for bad, message in (
-            (damaged, "a changed '00-m5.tflite'"),
+            (damaged, "a modified '00-m5.tflite'"),
             (tmp_path / "nowhere", "Expected a bundle"),
             (other_shape, rf"same shapes.*{shape[0]}, 6, 2"),
         ):

@@ -81,7 +81,7 @@ def test_some_members(bundle, runner, x):
 
 @pytest.mark.parametrize("places", [[], [3], [-1], [0, 0]])
 def test_members_that_are_not_there(bundle, places):
-    with pytest.raises(ValueError, match=r"out of 0 to 2.*Received: members="):
+    with pytest.raises(ValueError, match=r"from 0 to 2.*Received: members="):
         EnsembleRunner(bundle, members=places)
 
 

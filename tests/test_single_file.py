@@ -236,7 +236,7 @@ def test_what_answers_otherwise_is_not_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", [{"combination": "median"}, {"weights": [1.0]}])
 def test_bad_rules(tmp_path, how):
-    with pytest.raises(ValueError, match=r"Expected a rule|Weights go with"):
+    with pytest.raises(ValueError, match=r"Expected a rule|Expected weights with"):
         write_single(tmp_path / "single.tflite", [make()], **how)
 
 

@@ -207,7 +207,7 @@ def _splits(p, y, n_members, tolerance):
 def _split(p, y, chosen_on, scored_on, n_members, tolerance):
     """Return the share of calls saved, the accuracy lost, and the members kept."""
     from keras_micronets import selection
-    from keras_micronets.edge.early_exit import ask_in_turn
+    from keras_micronets.edge.early_exit import run_early_exit
 
     chosen = selection.greedy(p[:, chosen_on], y[chosen_on], n_members)
     ours = p[chosen.indices]
@@ -220,7 +220,7 @@ def _split(p, y, chosen_on, scored_on, n_members, tolerance):
         tolerance=tolerance,
     )
     ours, y = ours[:, scored_on], y[scored_on]
-    answers, asked = ask_in_turn(
+    answers, asked = run_early_exit(
         lambda place, rows: ours[place, rows], len(y), early, **how
     )
     whole = selection.combine(ours, **how)

@@ -1,10 +1,11 @@
-"""What runs on the device. It needs NumPy and ai-edge-litert, nothing else.
+"""The runtime for devices: it needs NumPy and ai-edge-litert, nothing else.
 
-`Gateway` and `Node`, which need paho-mqtt as well, are loaded when they are used.
-This package is copied into every bundle as it is: inside it imports are relative.
+`Gateway` and `Node`, which need paho-mqtt as well, are loaded on first use. The package
+is copied into every bundle as it is, so its imports are relative.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from .bench import BenchReport, bench
 from .bundle.integrity import verify
@@ -15,9 +16,16 @@ from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
 
+if TYPE_CHECKING:
+    from .distributed.broker import Broker
+    from .distributed.dispatcher import OverloadedError
+    from .distributed.gateway import Gateway
+    from .distributed.node import Node
+    from .distributed.request import EnsembleResult, NoQuorumError
+
 _LAZY = {
-    "EnsembleResult": "request",
     "Broker": "broker",
+    "EnsembleResult": "request",
     "Gateway": "gateway",
     "NoQuorumError": "request",
     "Node": "node",
@@ -43,7 +51,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f".distributed.{_LAZY[name]}", __name__)

@@ -1,7 +1,7 @@
-"""How fast a bundle is, as a table."""
+"""Measure the latency, throughput and memory of a bundle on this device."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,21 +9,27 @@ import numpy as np
 from .machine import MachineState, peak_memory
 from .runner import EnsembleRunner
 
+__all__ = ["BenchReport", "bench", "interleaved_medians", "interleaved_times"]
+
 PERCENTILES = (50, 90, 99)
+_BATCH = 32
+_BATCH_REPEATS = 5
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Hold what `bench` measured. It prints as a table.
+    """Hold the measurements of `bench`, and print them as a table.
 
     Args:
-        members: Milliseconds that each member, by its name, takes for one sample: the
-            50th, 90th and 99th percentile.
-        ensemble: The same of all members, combined, by how they are run.
-        repeats: How many times each was measured.
-        throughput: Samples a second, many at a time, on threads.
-        peak_memory: Bytes that the process held at most, or `None`.
-        before, after: State of the device.
+        members: Milliseconds for one sample by the name of the member, as the 50th,
+            90th and 99th percentile.
+        ensemble: The same for all members combined, by the way they are run.
+        repeats: Number of measurements of each.
+        throughput: Samples a second, in batches and on threads.
+        peak_memory: Largest number of bytes that the process held, or `None` where it
+            is unknown.
+        before: State of the device before the measurements.
+        after: State of the device after them.
     """
 
     members: dict[str, tuple[float, ...]]
@@ -42,9 +48,9 @@ class BenchReport:
         lines = [f"{'one sample':<{width}}{head}  ms, of {self.repeats}"]
         for name, times in rows:
             lines.append(f"{name:<{width}}" + "".join(f"{ms:>10.3f}" for ms in times))
-        return "\n".join([*lines, "", *self._others()])
+        return "\n".join([*lines, "", *self._device_lines()])
 
-    def _others(self):
+    def _device_lines(self) -> Iterator[str]:
         yield f"throughput   {self.throughput:,.0f} samples a second"
         if self.peak_memory is not None:
             yield f"peak memory  {self.peak_memory / 2**20:.0f} MiB"
@@ -53,23 +59,17 @@ class BenchReport:
                 yield f"{name:<11}  {state}"
 
 
-_BATCH = 32
-_TIMES = 5
-
-
 def bench(runner: EnsembleRunner, *, repeats: int = 200) -> BenchReport:
     """Measure latency, throughput and memory of a bundle.
 
-    What is compared is measured in turns, so that a processor that slows down
-    as it warms slows all of them down alike. Inputs are zeros; how many members an
-    early exit takes for these says nothing of other inputs.
+    The members and the ways to run them are measured in turns, so that a processor
+    that slows down as it warms affects all of them alike. The inputs are zeros: an
+    early exit may need another number of members for real inputs.
 
     Args:
         runner: The bundle, with all its members.
-        repeats: How often to measure. Defaults to `200`.
-
-    Returns:
-        A `BenchReport`, which prints as a table.
+        repeats: Number of measurements of each. Defaults to `200`; more give steadier
+            percentiles.
 
     Raises:
         ValueError: If `repeats` is less than one.
@@ -79,12 +79,12 @@ def bench(runner: EnsembleRunner, *, repeats: int = 200) -> BenchReport:
     before = MachineState.read()
     x = np.zeros((1, *runner.members[0].input_shape), "float32")
     members = {m.name: lambda member=m: member.predict(x) for m in runner.members}
-    together = _together(runner, x)
-    tasks = [*members.values(), *together.values()]
-    times = _percentiles(interleaved_times(tasks, repeats=repeats))
+    ensemble = _ensemble_tasks(runner, x)
+    times = interleaved_times([*members.values(), *ensemble.values()], repeats=repeats)
+    rows = [tuple(row) for row in np.percentile(times, PERCENTILES, axis=0).T.tolist()]
     return BenchReport(
-        members=dict(zip(members, times, strict=False)),
-        ensemble=dict(zip(together, times[len(members) :], strict=True)),
+        members=dict(zip(members, rows, strict=False)),
+        ensemble=dict(zip(ensemble, rows[len(members) :], strict=True)),
         repeats=repeats,
         throughput=_throughput(runner, np.repeat(x, _BATCH, axis=0)),
         peak_memory=peak_memory(),
@@ -99,9 +99,8 @@ def interleaved_times(
     """Return the milliseconds of each task, `(repeats, tasks)`, measured in turns.
 
     Args:
-        tasks: Functions without arguments.
-        repeats: How often each is measured, after one call that is not.
-            Defaults to `200`.
+        tasks: Functions without arguments; each is called once before it is measured.
+        repeats: Number of measurements of each. Defaults to `200`.
     """
     _times(tasks)
     return np.array([_times(tasks) for _ in range(repeats)])
@@ -110,28 +109,24 @@ def interleaved_times(
 def interleaved_medians(
     tasks: Sequence[Callable[[], object]], *, repeats: int = 200
 ) -> list[float]:
-    """Return the median of what `interleaved_times` returns, for each task."""
+    """Return the median milliseconds of each task, see `interleaved_times`."""
     return np.median(interleaved_times(tasks, repeats=repeats), axis=0).tolist()
 
 
-def _together(runner, x):
+def _ensemble_tasks(runner, x):
     tasks = {
         "one by one": lambda: runner.predict(x, parallel=False, early_exit=False),
         "threads": lambda: runner.predict(x, early_exit=False),
     }
     if runner.manifest.early_exit:
-        n_asked = int(runner.predict_early(x)[1][0])
-        tasks[f"early exit after {n_asked}"] = lambda: runner.predict_early(x)
+        n_members = int(runner.predict_early(x)[1][0])
+        tasks[f"early exit after {n_members}"] = lambda: runner.predict_early(x)
     return tasks
-
-
-def _percentiles(times):
-    return [tuple(row) for row in np.percentile(times, PERCENTILES, axis=0).T.tolist()]
 
 
 def _throughput(runner, batch):
     task = [lambda: runner.predict(batch, early_exit=False)]
-    return 1000 * len(batch) / interleaved_medians(task, repeats=_TIMES)[0]
+    return 1000 * len(batch) / interleaved_medians(task, repeats=_BATCH_REPEATS)[0]
 
 
 def _times(tasks):

@@ -1,26 +1,37 @@
-"""How the members' probabilities become one prediction."""
+"""Combine the class probabilities of several members into one prediction."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+__all__ = ["RULES", "check_rule", "combine"]
+
 RULES = ("mean", "logit", "vote", "weights")
-#: In mean logits: the zeros of one 8-bit member shall not outvote all others.
-LEAST = 1e-3
+#: Lower bound in mean logits: one 8-bit member's zeros must not outvote all others.
+MIN_PROBABILITY = 1e-3
 
 
-def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
+def combine(
+    probabilities: Any,
+    *,
+    rule: str = "mean",
+    weights: Sequence[float] | np.ndarray | None = None,
+    xp: Any = np,
+) -> Any:
     """Combine the class probabilities of several members into one.
 
-    The same definition serves the device, with NumPy, and a Keras model, with
+    The same function serves the device, with NumPy, and Keras models, with
     `xp=keras.ops`.
 
     Args:
         probabilities: Array of shape `(members, samples, classes)`; each row sums
             to one.
         rule: `"mean"`, the mean probability; `"logit"`, the softmax of the mean
-            logarithm, of probabilities below 0.001 as of 0.001; `"vote"`, the share
-            of the members whose most probable class it is, where ties, and only
-            ties, go to the larger mean probability; or `"weights"`, the weighted
-            mean. Defaults to `"mean"`.
+            logarithm, with probabilities below 0.001 raised to it; `"vote"`, the share
+            of the members whose most probable class it is, with ties, and only ties,
+            resolved by the mean probability; or `"weights"`, the weighted mean.
+            Defaults to `"mean"`.
         weights: One non-negative weight a member, summing to one, for the rule
             `"weights"`. Defaults to `None`.
         xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
@@ -35,6 +46,8 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
     Example:
 
     ```python
+    from keras_micronets.edge import combine
+
     members = np.array([[[0.9, 0.1]], [[0.4, 0.6]]])
     combine(members)  # [[0.65, 0.35]]
     combine(members, rule="vote")  # a tie, won by the first class
@@ -47,20 +60,22 @@ def combine(probabilities, *, rule: str = "mean", weights=None, xp=np):
         return xp.tensordot(weights / weights.sum(), probabilities, axes=1)
     if rule == "logit":
         return _mean_logit(probabilities, xp)
-    # The plain ufunc is what takes least for a single sample.
+    # For a single sample, `np.sum` and `np.mean` take longer than the plain ufunc.
     total = np.add.reduce if xp is np else xp.sum
     mean = total(probabilities, axis=0) / probabilities.shape[0]
     return mean if rule == "mean" else _vote(probabilities, mean, xp)
 
 
-def check_rule(rule: str, weights, n_members: int) -> None:
+def check_rule(
+    rule: str, weights: Sequence[float] | np.ndarray | None, n_members: int
+) -> None:
     """Raise a `ValueError` unless rule and weights suit the number of members."""
     if rule not in RULES:
         raise ValueError(f"Expected a rule out of {RULES}. Received: rule={rule!r}.")
     if rule != "weights":
         if weights is not None:
             raise ValueError(
-                "Weights go with rule='weights' alone; leave them out. "
+                "Expected weights with rule='weights' only; omit them. "
                 f"Received: rule={rule!r}, weights={weights}."
             )
         return
@@ -69,13 +84,13 @@ def check_rule(rule: str, weights, n_members: int) -> None:
         (values >= 0).all() and abs(values.sum() - 1) < 1e-4
     ):
         raise ValueError(
-            f"Expected {n_members} weights, none negative, that sum to one. "
+            f"Expected {n_members} non-negative weights that sum to one. "
             f"Received: weights={weights}."
         )
 
 
 def _mean_logit(probabilities, xp):
-    logits = xp.mean(xp.log(xp.maximum(probabilities, LEAST)), axis=0)
+    logits = xp.mean(xp.log(xp.maximum(probabilities, MIN_PROBABILITY)), axis=0)
     geometric = xp.exp(logits)
     return geometric / xp.sum(geometric, axis=-1, keepdims=True)
 
@@ -85,6 +100,6 @@ def _vote(probabilities, mean, xp):
     choices = xp.expand_dims(xp.argmax(probabilities, axis=-1), -1)
     votes = xp.equal(choices, xp.arange(classes, dtype=choices.dtype))
     share = xp.mean(xp.where(votes, xp.ones_like(mean), xp.zeros_like(mean)), axis=0)
-    # Shares differ by 1/members or not at all: this settles ties and nothing else.
+    # Shares differ by at least 1/members or not at all, so this only resolves ties.
     tie_break = 0.5 / members
     return (share + tie_break * mean) / (1 + tie_break)

@@ -1,37 +1,41 @@
-"""Asking no more members than an answer takes."""
+"""Stop running members for a sample once its class is decided or sure enough."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .combine import LEAST, combine
+from .combine import MIN_PROBABILITY, combine
 
-#: A lead in float32 sums of a few members is worth no more than this.
+__all__ = ["EarlyExit", "combine_partial", "margin", "run_early_exit"]
+
+#: Relative error allowed for in float32 sums over a few members.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Say in which order members are asked, and when a sample needs no more of them.
+    """Define the order of the members, and when a sample needs no more of them.
 
-    A sample is done once the members that are left cannot change its class, and also
-    once the combination of those asked so far is sure enough: the margin, its largest
-    probability less the second largest, reaches the threshold.
+    A sample is done once the remaining members cannot change its class, or once the
+    combination of the members run so far is sure enough: the margin between its two
+    largest probabilities reaches the threshold.
 
     Args:
         threshold: Margin, from 0 to 1. `None`: no margin is enough, so that the class
             is always that of all members.
-        order: Places of all members in the manifest, the first one asked first.
-        tolerance: Share of samples whose class may be another than that of all
+        order: Indices of all members in the manifest, in the order they are run.
+        tolerance: Share of samples allowed to get another class than from all
             members, for which the threshold was chosen. Defaults to `0.0`.
-        saved: Share of the members' calls that it saved where it was chosen.
+        saved: Share of the members' calls saved on the data it was chosen on.
             Defaults to `0.0`.
-        samples: How many samples it was chosen on. Defaults to `0`.
+        samples: Number of samples it was chosen on. Defaults to `0`.
 
     Example:
 
     ```python
+    from keras_micronets.edge import EarlyExit
+
     EarlyExit(0.6, order=(2, 0, 1))
     ```
     """
@@ -42,7 +46,9 @@ class EarlyExit:
     saved: float = 0.0
     samples: int = 0
 
-    def check(self, n_members: int, n_classes: int, weights=None) -> None:
+    def check(
+        self, n_members: int, n_classes: int, weights: Sequence[float] | None = None
+    ) -> None:
         """Raise a `ValueError` unless it suits the members of a bundle."""
         if n_classes < 2:
             raise ValueError(
@@ -62,92 +68,101 @@ class EarlyExit:
             )
         if weights is not None and not weights[self.order[0]] > 0:
             raise ValueError(
-                "Expected an early exit that asks a member with a weight first. "
+                "Expected an early exit whose first member has a positive weight. "
                 f"Received: order={self.order}, weights={weights}."
             )
 
 
-def ask_in_turn(
-    ask: Callable[[int, np.ndarray], np.ndarray],
+def run_early_exit(
+    predict: Callable[[int, np.ndarray], np.ndarray],
     n_samples: int,
     early_exit: EarlyExit,
     *,
     rule: str = "mean",
-    weights=None,
+    weights: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ask one member after the other about the samples that are not done.
+    """Run one member after the other on the samples that are not done.
 
     Args:
-        ask: Function of a member's place and the samples' indices that returns class
-            probabilities of shape `(indices, classes)`.
-        n_samples: How many samples there are.
-        early_exit: In which order, and how sure is sure enough.
+        predict: Function of the index of a member and an array of sample indices. It
+            returns class probabilities of shape `(indices, classes)`.
+        n_samples: Number of samples.
+        early_exit: Order and threshold.
         rule, weights: As for `combine`.
 
     Returns:
         Class probabilities of shape `(samples, classes)`, for each sample the
-        combination of the members asked, and how many these are, `(samples,)`.
+        combination of the members that were run, and their number, `(samples,)`.
     """
-    left, said, asked = np.arange(n_samples), [], np.zeros(n_samples, int)
-    answers = None
-    for place in early_exit.order:
-        said.append(ask(place, left))
-        together, done = combine_asked(said, early_exit, rule=rule, weights=weights)
-        answers = together.copy() if answers is None else answers
-        answers[left] = together
-        asked[left] += 1
-        left, said = left[~done], [p[~done] for p in said]
+    left, outputs, counts = np.arange(n_samples), [], np.zeros(n_samples, int)
+    probabilities = np.empty(0)
+    for n_run, member in enumerate(early_exit.order):
+        outputs.append(predict(member, left))
+        together, done = combine_partial(
+            outputs, early_exit, rule=rule, weights=weights
+        )
+        if n_run == 0:
+            probabilities = together.copy()
+        probabilities[left] = together
+        counts[left] += 1
+        left, outputs = left[~done], [p[~done] for p in outputs]
         if not len(left):
             break
-    return answers, asked
+    return probabilities, counts
 
 
-def combine_asked(
-    said, early_exit: EarlyExit, *, rule: str = "mean", weights=None
+def combine_partial(
+    outputs: Sequence[np.ndarray],
+    early_exit: EarlyExit,
+    *,
+    rule: str = "mean",
+    weights: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Combine what the first members say, and tell which samples are done.
+    """Combine the outputs of the first members, and find the samples that are done.
 
     Args:
-        said: Class probabilities `(samples, classes)` of each member asked, in the
-            order asked.
-        early_exit, rule, weights: As for `ask_in_turn`.
+        outputs: Class probabilities `(samples, classes)` of each member that was run,
+            in the order of the early exit.
+        early_exit, rule, weights: As for `run_early_exit`.
 
     Returns:
-        Class probabilities of shape `(samples, classes)`, of the members asked alone
+        Class probabilities of shape `(samples, classes)`, of these members alone
         (their weights sum to one), and a boolean array of shape `(samples,)`.
     """
     order = [*early_exit.order]
-    asked, rest = order[: len(said)], order[len(said) :]
-    # In the order of the manifest: sums that tie are then the same as of all members.
-    places = np.argsort(asked)
-    said, asked = np.stack([said[place] for place in places]), sorted(asked)
+    members, remaining = order[: len(outputs)], order[len(outputs) :]
+    # In the order of the manifest, so that sums tie as those of all members do.
+    indices = np.argsort(members)
+    stacked, members = np.stack([outputs[i] for i in indices]), sorted(members)
     if weights is None:
-        shares, (scores, left) = None, _scores(said, rule, len(order))
+        shares, (scores, reach) = None, _scores(stacked, rule, len(order))
     else:
         weights = np.asarray(weights, "float64")
-        shares = weights[asked] / weights[asked].sum()
-        scores, left = np.tensordot(weights[asked], said, 1), weights[rest].sum()
-    together = combine(said, rule=rule, weights=shares)
-    done = margin(scores) > left * (1 + _ROUNDING)
+        shares = weights[members] / weights[members].sum()
+        scores = np.tensordot(weights[members], stacked, 1)
+        reach = weights[remaining].sum()
+    together = combine(stacked, rule=rule, weights=shares)
+    done = margin(scores) > reach * (1 + _ROUNDING)
     if early_exit.threshold is not None:
         done |= margin(together) >= early_exit.threshold
     return together, done
 
 
-def _scores(said, rule, n_members):
-    """Return sums that decide the class, and the most that others add to a margin."""
-    n_left = n_members - len(said)
+def _scores(outputs, rule, n_members):
+    """Return sums that decide the class, and the most the rest can add to a margin."""
+    n_left = n_members - len(outputs)
     if rule == "logit":
-        return np.log(np.maximum(said, LEAST)).sum(axis=0), -np.log(LEAST) * n_left
-    total = said.sum(axis=0)
+        logits = np.log(np.maximum(outputs, MIN_PROBABILITY))
+        return logits.sum(axis=0), -np.log(MIN_PROBABILITY) * n_left
+    total = outputs.sum(axis=0)
     if rule == "mean":
         return total, n_left
     tie_break = 0.5 / n_members
-    choices = said.argmax(axis=-1)[..., None] == np.arange(said.shape[-1])
+    choices = outputs.argmax(axis=-1)[..., None] == np.arange(outputs.shape[-1])
     return choices.sum(axis=0) + tie_break * total, (1 + tie_break) * n_left
 
 
 def margin(values: np.ndarray) -> np.ndarray:
-    """Return how far the largest value is above the second, over the last axis."""
-    two = np.partition(values, -2, axis=-1)[..., -2:]
-    return two[..., 1] - two[..., 0]
+    """Return the difference of the two largest values over the last axis."""
+    largest = np.partition(values, -2, axis=-1)[..., -2:]
+    return largest[..., 1] - largest[..., 0]

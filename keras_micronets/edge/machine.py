@@ -1,13 +1,21 @@
-"""What the device tells about itself: memory, temperature, throttling."""
+"""Read the memory, temperature and throttling of this device."""
 
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = [
+    "MachineState",
+    "parse_peak_memory",
+    "parse_temperature",
+    "parse_throttled",
+    "peak_memory",
+]
+
 _TEMPERATURE = Path("/sys/class/thermal/thermal_zone0/temp")
 _STATUS = Path("/proc/self/status")
-#: Bits of `vcgencmd get_throttled`; 16 places further up: has been so since the start.
+#: Bits of `vcgencmd get_throttled`; the same bits shifted by 16 mean "since the start".
 _FLAGS = {
     0: "under-voltage",
     1: "frequency capped",
@@ -18,16 +26,18 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class MachineState:
-    """Hold how hot a device is, and whether it slows down.
+    """Hold the temperature of a device and the reasons why it is slowed down.
 
     Args:
-        temperature: Degrees Celsius, or `None` where the device does not tell.
-        throttling: Names of what slows it down, none if nothing does, or `None`
-            where the device does not tell: only a Raspberry Pi does.
+        temperature: Degrees Celsius, or `None` where it is unknown.
+        throttling: Names of the reasons, empty for none, or `None` where they are
+            unknown: only a Raspberry Pi reports them.
 
     Example:
 
     ```python
+    from keras_micronets.edge.machine import MachineState
+
     print(MachineState.read())  # 48.3 °C, not throttled
     ```
     """
@@ -37,7 +47,7 @@ class MachineState:
 
     @classmethod
     def read(cls) -> "MachineState":
-        """Return the state of this device now."""
+        """Return the current state of this device."""
         return cls(
             parse_temperature(_text_of(_TEMPERATURE)),
             parse_throttled(_output_of("vcgencmd", "get_throttled")),
@@ -53,39 +63,41 @@ class MachineState:
 
 
 def parse_temperature(text: str) -> float | None:
-    """Return the degrees Celsius that a Linux thermal zone gives in thousandths."""
+    """Return degrees Celsius for the thousandths that a Linux thermal zone gives."""
     text = text.strip()
     return int(text) / 1000 if re.fullmatch(r"-?\d{1,9}", text, re.ASCII) else None
 
 
 def parse_throttled(text: str) -> tuple[str, ...] | None:
-    """Return what `vcgencmd get_throttled` says, in words.
+    """Return the names of the flags that `vcgencmd get_throttled` prints.
 
     Example:
 
     ```python
+    from keras_micronets.edge.machine import parse_throttled
+
     parse_throttled("throttled=0x20002")
     # ("frequency capped", "frequency capped earlier")
     ```
     """
-    found = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", text.strip())
-    if not found:
+    match = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", text.strip())
+    if not match:
         return None
-    bits = int(found[1], 16)
+    bits = int(match[1], 16)
     now = [name for bit, name in _FLAGS.items() if bits >> bit & 1]
     earlier = [f"{n} earlier" for bit, n in _FLAGS.items() if bits >> (bit + 16) & 1]
     return (*now, *earlier)
 
 
 def parse_peak_memory(text: str) -> int | None:
-    """Return the peak of resident bytes that a `/proc/.../status` tells."""
-    found = re.search(r"^VmHWM:\s+(\d{1,15}) kB$", text, re.MULTILINE | re.ASCII)
-    return int(found[1]) * 1024 if found else None
+    """Return the peak of resident bytes in the text of `/proc/.../status`."""
+    match = re.search(r"^VmHWM:\s+(\d{1,15}) kB$", text, re.MULTILINE | re.ASCII)
+    return int(match[1]) * 1024 if match else None
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes that this process held so far; on Linux, else `None`."""
-    # Not `resource.getrusage`, which begins with the peak of the process's parent.
+    """Return the largest number of bytes this process has held; `None` off Linux."""
+    # `resource.getrusage` would start with the peak of the parent process.
     return parse_peak_memory(_text_of(_STATUS))
 
 

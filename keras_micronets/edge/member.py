@@ -1,4 +1,4 @@
-"""Integer steps and real values, logits and probabilities."""
+"""Run one `.tflite` classifier with LiteRT, on real inputs and outputs."""
 
 import functools
 import os
@@ -7,83 +7,22 @@ import threading
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-
-def quantize(
-    x: np.ndarray, dtype: str, scale: float = 0.0, zero_point: int = 0
-) -> np.ndarray:
-    """Round real values to the integer steps of a tensor (half to even).
-
-    Args:
-        x: Real values of any shape.
-        dtype: Dtype of the tensor; a float dtype is a plain cast.
-        scale: Real value of one step. Defaults to `0.0`, not quantised.
-        zero_point: Step that stands for zero. Defaults to `0`.
-
-    Returns:
-        Array of the shape of `x` and of `dtype`, clipped to its range.
-    """
-    if not scale:
-        return x.astype(dtype)
-    # In place, and not by the slower `np.clip`: for a single image this counts.
-    steps = np.asarray(x / np.float32(scale))
-    np.rint(steps, out=steps)
-    steps += np.float32(zero_point)
-    low, high = _limits(dtype)
-    np.maximum(steps, low, out=steps)
-    np.minimum(steps, high, out=steps)
-    return steps.astype(dtype)
-
-
-@functools.cache
-def _limits(dtype):
-    return np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max)
-
-
-def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:
-    """Return the real values, `float32`, of a tensor's integer steps."""
-    values = raw.astype("float32")
-    if scale:
-        values -= zero_point
-        values *= np.float32(scale)
-    return values
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis."""
-    values = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
-    np.exp(values, out=values)
-    values /= np.add.reduce(values, axis=-1, keepdims=True)
-    return values
-
-
-def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
-    """Scale rows of rounded probabilities to sum to one.
-
-    Args:
-        outputs: Array of shape `(samples, classes)`.
-        scale: Step that they were rounded to; 0 for not at all.
-    """
-    # Only what rounding explains is put right: anything further from one is no
-    # row of probabilities, and whoever checks for that must still see it.
-    total = outputs.sum(axis=-1, keepdims=True)
-    rounded = (np.abs(total - 1) <= outputs.shape[-1] * scale) & (total > 0)
-    return outputs / np.where(rounded, total, np.float32(1))
+__all__ = ["Member", "load_interpreter"]
 
 
 class Member:
-    """Run one `.tflite` classifier and give class probabilities.
+    """Run one `.tflite` classifier and return class probabilities.
 
     Args:
         model: Path of a `.tflite` file, or the bytes of one. It has one input and
-            one output; their first dimension is the batch.
+            one output, whose first dimension is the batch.
         name: Name used in tables and messages. Defaults to the file's stem, or
             to `"member"` for bytes.
-        from_logits: Whether the model puts out logits, so that `predict` applies
-            a softmax. Defaults to `False`.
-        num_threads: Threads LiteRT may use for one inference. Defaults to `1`.
+        from_logits: Whether the model returns logits, so that `predict` applies a
+            softmax. Defaults to `False`.
+        num_threads: Number of threads for one inference. Defaults to `1`.
 
     Attributes:
-        name: The name.
         input_shape, output_shape: Shapes without the batch.
         input_dtype, output_dtype: NumPy dtype names, `"int8"` for example.
         input_quantization, output_quantization: `(scale, zero_point)`, and
@@ -96,6 +35,8 @@ class Member:
     Example:
 
     ```python
+    from keras_micronets.edge import Member
+
     member = Member("model.tflite", from_logits=True)
     probabilities = member.predict(np.zeros((1, *member.input_shape), "float32"))
     ```
@@ -108,7 +49,7 @@ class Member:
         name: str | None = None,
         from_logits: bool = False,
         num_threads: int = 1,
-    ):
+    ) -> None:
         self.name = name or _default_name(model)
         self.from_logits = from_logits
         interpreter = load_interpreter(model, self.name, num_threads)
@@ -124,13 +65,13 @@ class Member:
         name: str,
         from_logits: bool = False,
     ) -> "Member":
-        """Return a member that runs an interpreter that is loaded already.
+        """Return a member that runs a loaded interpreter.
 
         Args:
-            interpreter: LiteRT's interpreter, its tensors allocated.
+            interpreter: Interpreter of LiteRT with allocated tensors.
             n_bytes: Size of the model's file.
             name: Name used in tables and messages.
-            from_logits: Whether the model's output is logits. Defaults to `False`.
+            from_logits: Whether the model returns logits. Defaults to `False`.
 
         Raises:
             ValueError: If the model has several inputs or outputs.
@@ -142,8 +83,8 @@ class Member:
 
     def _describe(self, interpreter: Interpreter, n_bytes: int) -> None:
         inputs, outputs = interpreter.get_input_details, interpreter.get_output_details
-        self._input = _only(inputs(), "input", self.name)
-        self._output = _only(outputs(), "output", self.name)
+        self._input = _single(inputs(), "input", self.name)
+        self._output = _single(outputs(), "output", self.name)
         _check_batch(self._input, self.name)
         self._lock = threading.Lock()
         self._interpreter, self._file_bytes = interpreter, n_bytes
@@ -157,31 +98,31 @@ class Member:
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes at most: its file, and all its tensors beside it."""
+        """Upper bound of the bytes it needs, for its file and all its tensors."""
         return self._file_bytes + sum(
             int(np.prod(tensor["shape"])) * np.dtype(tensor["dtype"]).itemsize
             for tensor in self._interpreter.get_tensor_details()
         )
 
     def predict_raw(self, x: np.ndarray) -> np.ndarray:
-        """Return the model's output as it is, integer steps for an int8 model.
+        """Return the raw outputs of the model, integers for an int8 model.
 
         Args:
-            x: Inputs of shape `(samples, *input_shape)`, real values: they are
-                quantised here where the model takes integers.
+            x: Inputs of shape `(samples, *input_shape)`, as real values. They are
+                quantised here if the model takes integers.
 
         Returns:
             Array of shape `(samples, *output_shape)` and dtype `output_dtype`.
 
         Raises:
-            ValueError: If the shape of `x` is not the model's.
+            ValueError: If `x` has another shape.
         """
         x = np.asarray(x, "float32")
         if x.shape[1:] != self.input_shape or x.ndim == 0:
             raise ValueError(
-                f"Member {self.name!r} expects inputs of shape "
-                f"(samples, {', '.join(map(str, self.input_shape))}). "
-                f"Received: shape {x.shape}."
+                f"Expected inputs of shape "
+                f"(samples, {', '.join(map(str, self.input_shape))}) for the member "
+                f"{self.name!r}. Received: shape {x.shape}."
             )
         x = quantize(x, self.input_dtype, *self.input_quantization)
         if len(x) == self._batch:
@@ -198,16 +139,16 @@ class Member:
         """Return class probabilities.
 
         The probabilities of an int8 softmax are multiples of 1/256, so their sum
-        misses one by the rounding; such rows are scaled to sum to one.
+        differs from one by the rounding; such rows are scaled to sum to one.
 
         Args:
-            x: Inputs of shape `(samples, *input_shape)`, real values.
+            x: Inputs of shape `(samples, *input_shape)`, as real values.
 
         Returns:
             `float32` array of shape `(samples, classes)`.
 
         Raises:
-            ValueError: If the shape of `x` is not the model's.
+            ValueError: If `x` has another shape.
         """
         scale, zero_point = self.output_quantization
         outputs = dequantize(self.predict_raw(x), scale, zero_point)
@@ -215,7 +156,7 @@ class Member:
 
     def _invoke(self, rows):
         count = len(rows)
-        if count < self._batch:  # the file's batch is fixed: fill it up
+        if count < self._batch:  # the batch size of the model is fixed: fill it up
             rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch - count, 0)])
         self._interpreter.set_tensor(self._input["index"], rows)
         try:
@@ -245,7 +186,9 @@ def load_interpreter(
     value = model if isinstance(model, bytes) else os.fspath(model)
     shown = f"the bytes of {name!r}" if isinstance(model, bytes) else str(value)
     if isinstance(model, bytes) and model[4:8] != b"TFL3":
-        raise ValueError(f"Expected a .tflite model. Received: {shown}, no such file.")
+        raise ValueError(
+            f"Expected a .tflite model. Received: {shown}, which is not one."
+        )
     try:
         interpreter = Interpreter(**{source: value}, num_threads=num_threads)
         interpreter.allocate_tensors()
@@ -263,10 +206,10 @@ def _default_name(model):
     return os.path.splitext(os.path.basename(os.fspath(model)))[0]
 
 
-def _only(details, kind, name):
+def _single(details, end, name):
     if len(details) != 1:
         raise ValueError(
-            f"Expected a model with one {kind}. Received: {name!r}, with {len(details)}"
+            f"Expected a model with one {end}. Received: {name!r}, with {len(details)}"
             f": {[d['name'] for d in details]}."
         )
     return details[0]
@@ -275,7 +218,7 @@ def _only(details, kind, name):
 def _check_batch(detail, name):
     if not (len(detail["shape"]) and detail["shape"][0] > 0):
         raise ValueError(
-            "Expected a model whose input begins with the batch. "
+            "Expected a model whose first input dimension is the batch. "
             f"Received: {name!r}, with inputs of shape {tuple(detail['shape'])}."
         )
 
@@ -283,3 +226,63 @@ def _check_batch(detail, name):
 def _quantization(detail):
     scale, zero_point = detail["quantization"]
     return float(scale), int(zero_point)
+
+
+def quantize(
+    x: np.ndarray, dtype: str, scale: float = 0.0, zero_point: int = 0
+) -> np.ndarray:
+    """Round real values to the integers of a quantised tensor, half to even.
+
+    Args:
+        x: Real values of any shape.
+        dtype: Dtype of the tensor. Values are clipped to the range of an integer dtype
+            and cast to a float dtype.
+        scale: Real value of one step. Defaults to `0.0`, not quantised.
+        zero_point: Integer that represents zero. Defaults to `0`.
+    """
+    if not scale:
+        return x.astype(dtype)
+    # In place, and without the slower `np.clip`: this matters for a single image.
+    steps = np.asarray(x / np.float32(scale))
+    np.rint(steps, out=steps)
+    steps += np.float32(zero_point)
+    low, high = _limits(dtype)
+    np.maximum(steps, low, out=steps)
+    np.minimum(steps, high, out=steps)
+    return steps.astype(dtype)
+
+
+@functools.cache
+def _limits(dtype):
+    return np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max)
+
+
+def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.ndarray:
+    """Return the real values, `float32`, of the integers of a quantised tensor."""
+    values = raw.astype("float32")
+    if scale:
+        values -= zero_point
+        values *= np.float32(scale)
+    return values
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax over the last axis."""
+    values = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
+    np.exp(values, out=values)
+    values /= np.add.reduce(values, axis=-1, keepdims=True)
+    return values
+
+
+def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
+    """Scale rows of rounded probabilities to sum to one.
+
+    Args:
+        outputs: Array of shape `(samples, classes)`.
+        scale: Step that they were rounded to, or 0 if they were not rounded.
+    """
+    # Only errors that rounding explains are corrected: a row further from one is not
+    # a row of probabilities, and later checks must still see that.
+    total = outputs.sum(axis=-1, keepdims=True)
+    rounded = (np.abs(total - 1) <= outputs.shape[-1] * scale) & (total > 0)
+    return outputs / np.where(rounded, total, np.float32(1))

@@ -1,22 +1,28 @@
-"""What raw inputs go through before the members see them."""
+"""Check raw inputs, and scale them for the members."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+__all__ = ["Preprocessing", "check_finite", "check_samples"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Turn raw inputs into what the members take: `(x - mean) / scale`.
+    """Turn raw inputs into inputs of the members: `(x - mean) / scale`.
 
     Args:
         mean: A number, or one a channel (the last axis). Defaults to `0.0`.
-        scale: A number, or one a channel; never zero. Defaults to `1.0`.
+        scale: A number, or one a channel; not zero. Defaults to `1.0`.
 
     Example:
 
     ```python
+    from keras_micronets.edge import Preprocessing
+
     Preprocessing(mean=127.5, scale=127.5)(np.uint8([0, 255]))  # [-1., 1.]
     ```
     """
@@ -25,8 +31,8 @@ class Preprocessing:
     scale: float | tuple[float, ...] = 1.0
 
     @classmethod
-    def of(cls, value: "Preprocessing | dict | None") -> "Preprocessing":
-        """Return one that is given as it is, as its arguments, or not at all."""
+    def of(cls, value: "Preprocessing | Mapping[str, Any] | None") -> "Preprocessing":
+        """Return an instance as it is, or one made from its arguments or `None`."""
         return value if isinstance(value, cls) else cls(**(value or {}))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -43,26 +49,26 @@ class Preprocessing:
         fits = mean.shape in ((), channels) and scale.shape in ((), channels)
         if not (fits and np.isfinite([*mean.flat, *scale.flat]).all() and scale.all()):
             raise ValueError(
-                "Expected a mean and a scale of preprocessing that are finite numbers, "
-                f"or one a channel, for inputs of shape {input_shape}, and a scale "
+                "Expected preprocessing whose mean and scale are finite numbers, or "
+                f"one a channel, for inputs of shape {input_shape}, and a scale "
                 f"without zeros. Received: mean={self.mean}, scale={self.scale}."
             )
 
     @cached_property
     def _arrays(self):
-        with np.errstate(over="ignore"):  # infinity, which `check` refuses
+        with np.errstate(over="ignore"):  # gives infinity, which `check` rejects
             return np.asarray(self.mean, "float32"), np.asarray(self.scale, "float32")
 
 
-def check_samples(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return raw inputs as an array, if they are numbers of a shape.
+def check_samples(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return raw inputs as an array, if they are numbers of the right shape.
 
     Args:
         x: Raw inputs, `(samples, *shape)`.
-        shape: Shape of one.
+        shape: Shape of one sample.
 
     Raises:
-        ValueError: If they are something else.
+        ValueError: If they are not.
     """
     x = np.asarray(x)
     if x.ndim == 0 or x.shape[1:] != shape or x.dtype.kind not in "buif":
@@ -74,6 +80,6 @@ def check_samples(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_finite(x: np.ndarray) -> None:
-    """Raise a `ValueError` if raw inputs are NaN or infinite somewhere."""
+    """Raise a `ValueError` if raw inputs contain NaN or infinity."""
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise ValueError("Expected finite inputs. Received: NaN or infinity.")

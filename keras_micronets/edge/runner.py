@@ -1,4 +1,4 @@
-"""A bundle, run on the device."""
+"""Run the ensemble of a bundle on this device."""
 
 import os
 import threading
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -13,72 +14,77 @@ from .bundle.manifest import Manifest
 from .ensemble import Ensemble
 from .member import Member
 
+__all__ = ["EnsembleRunner"]
+
 
 class EnsembleRunner:
     """Run the ensemble of a bundle.
 
-    Every file is read once and checked against its hash before any model is loaded,
-    from the bytes that were checked. The members run side by side on threads. A runner
-    may be used by several threads at a time.
+    Each file is read once, and its bytes are checked against the manifest's hash before
+    a model is loaded from them. The members run in parallel on threads. Several threads
+    may use one runner.
 
     Args:
-        directory: The bundle, a folder or a `.zip`, as `write_bundle` left it.
-        num_threads: How many members run at a time. Defaults to `None`: all, or
-            as many as there are processors if these are fewer.
-        members: Places in the manifest of the members to run, each once. Defaults to
-            `None`: all, and only then is there an answer of the ensemble, `predict`.
-        memory_limit: Bytes that the models, and the arrays of one call, may take
-            together: many samples go through in pieces. Inputs and answers are not
-            counted, nor are Python, NumPy and LiteRT themselves, some 50 MB. `reload`
-            holds two bundles for a moment. Defaults to `None`, no limit.
-        warm_up: Whether to run an input of zeros once, so that the first answer takes
-            no longer than others. Defaults to `False`.
-        public_key: Path of an Ed25519 public key in PEM, or the bytes of one: a bundle
-            that its owner did not sign is refused before anything in it is read or
-            loaded, by `reload` as well. Defaults to `None`: signatures are not looked
-            at.
+        path: The bundle that `write_bundle` exported, a folder or a `.zip`.
+        members: Indices in the manifest of the members to run, each once. Defaults to
+            `None`, all; only then are the ensemble's own predictions available.
+        public_key: Path of an Ed25519 public key in PEM, or its bytes. The bundle, and
+            any later one that `reload` reads, is rejected unless the key's owner signed
+            it. Defaults to `None`: signatures are ignored.
+        num_threads: Number of members that run at a time. Defaults to `None`: all, or
+            the number of processors if that is smaller.
+        memory_limit: Bytes for the models and the arrays of one call together; many
+            samples are processed in parts. Inputs and outputs are not counted, nor are
+            Python, NumPy and LiteRT themselves, about 50 MB. `reload` briefly holds two
+            bundles. Defaults to `None`, no limit.
+        warm_up: Whether to run an input of zeros once, so that the first prediction
+            takes no longer than others. Defaults to `False`.
 
     Attributes:
         manifest: The `Manifest` of the bundle, with all members.
-        members: Tuple of `Member`, in the order asked for.
+        members: Tuple of `Member`, in the order requested.
         class_names: Tuple of names, or `None`.
 
     Raises:
-        ValueError: If the bundle is damaged, of another format, not signed as asked,
-            describes other models than it holds, or does not fit into the memory.
+        ValueError: If the bundle is damaged, has another format, is not signed as
+            required, contains models that its manifest does not describe, or does not
+            fit into the memory.
 
     Example:
 
     ```python
+    from keras_micronets.edge import EnsembleRunner
+
     with EnsembleRunner("bundle") as runner:
+        images = np.zeros((1, *runner.members[0].input_shape), "float32")
         probabilities = runner.predict(images)  # (samples, classes)
     ```
     """
 
     def __init__(
         self,
-        directory: str | os.PathLike,
+        path: str | os.PathLike,
         *,
-        num_threads: int | None = None,
         members: Sequence[int] | None = None,
+        public_key: str | os.PathLike | bytes | None = None,
+        num_threads: int | None = None,
         memory_limit: int | None = None,
         warm_up: bool = False,
-        public_key: str | os.PathLike | bytes | None = None,
-    ):
-        self._n_threads = num_threads or os.cpu_count() or 1
-        self._directory = directory
+    ) -> None:
+        self._num_threads = num_threads or os.cpu_count() or 1
+        self._path = path
         self._load = partial(
             Ensemble,
-            places=members,
-            memory_limit=memory_limit,
-            n_threads=self._n_threads,
+            indices=members,
             public_key=public_key,
+            num_threads=self._num_threads,
+            memory_limit=memory_limit,
         )
-        self._ensemble = self._load(directory)
+        self._ensemble = self._load(path)
         if warm_up:
             _warm_up(self._ensemble)
         self._reloading = threading.Lock()
-        self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="member")
+        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="member")
 
     @property
     def manifest(self) -> Manifest:
@@ -98,35 +104,35 @@ class EnsembleRunner:
         """Return the ensemble's class probabilities.
 
         Args:
-            x: Raw inputs of shape `(samples, *input_shape)`, integers or floats;
-                they go through the preprocessing of the manifest here.
-            parallel: Whether the members run on threads, or one after the other,
-                with the same result. Defaults to `True`.
-            early_exit: Whether members are asked one after the other, as the manifest
-                says, and only until the answer is sure enough. This saves work; for a
-                single input, members on several processors may be faster. Defaults to
-                `None`: if the manifest has an early exit.
+            x: Raw inputs of shape `(samples, *input_shape)`, integers or floats. The
+                preprocessing of the manifest is applied to them.
+            parallel: Whether the members run on threads or one after the other; the
+                result is the same. Defaults to `True`.
+            early_exit: Whether members run one after the other, in the order of the
+                manifest's early exit, until each sample is done. This saves work; for
+                a single input, threads on several processors may be faster. Defaults
+                to `None`: if the manifest has an early exit.
 
         Returns:
             `float32` array of shape `(samples, classes)`.
 
         Raises:
-            ValueError: If `x` has another shape, or values that are not finite, or
-                not all members are run here, or the manifest has no early exit.
+            ValueError: If `x` has another shape or non-finite values, only some
+                members are loaded, or an early exit is requested and there is none.
         """
         run = self._map if parallel else map
         return self._ensemble.predict(x, run, early_exit=early_exit)
 
     def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probabilities with early exit, and how many members they took.
+        """Return the probabilities with early exit, and the number of members run.
 
         Args:
             x: As for `predict`.
 
         Returns:
-            `float32` array of shape `(samples, classes)`, of each sample the
-            combination of the members that were asked, and an integer array of shape
-            `(samples,)`, how many these are.
+            `float32` array of shape `(samples, classes)`, for each sample the
+            combination of the members that were run, and an integer array of shape
+            `(samples,)`, their number.
 
         Raises:
             ValueError: As for `predict`.
@@ -148,69 +154,68 @@ class EnsembleRunner:
         return self._ensemble.predict_members(x, self._map if parallel else map)
 
     def preprocess(self, x: np.ndarray) -> np.ndarray:
-        """Return what the members take in, `float32`, for raw inputs `x`."""
+        """Return the inputs of the members, `float32`, for raw inputs `x`."""
         return self._ensemble.preprocess(x)
 
-    def reload(self, directory: str | os.PathLike | None = None) -> None:
-        """Put another bundle into service, without stopping.
+    def reload(self, path: str | os.PathLike | None = None) -> None:
+        """Replace the bundle without an interruption.
 
-        The new bundle is read, checked and run once beside the old one. Then they are
-        swapped: predictions under way finish on the old one, later ones take the new.
+        The new bundle is read, checked and run once before it replaces the old one.
+        Predictions in progress finish on the old one; later ones use the new one.
 
         Args:
-            directory: The new bundle. Defaults to `None`: what is now at the path of
-                the present one.
+            path: The new bundle. Defaults to `None`, the path of the current one.
 
         Raises:
-            ValueError: As for the constructor, or if inputs or classes are others than
-                before. The old bundle then stays in service.
+            ValueError: As for the constructor, or if the shape of inputs or outputs
+                differs. The old bundle then stays in use.
         """
         with self._reloading:
-            directory = self._directory if directory is None else directory
-            new = self._load(directory)
+            path = self._path if path is None else path
+            new = self._load(path)
             if new.shapes != self._ensemble.shapes:
                 raise ValueError(
                     "Expected a bundle with inputs and outputs of the same shapes as "
-                    f"before, {self._ensemble.shapes}; for others start another runner."
-                    f" Received: {directory}, with {new.shapes}."
+                    f"before, {self._ensemble.shapes}; for others create another "
+                    f"runner. Received: {path}, with {new.shapes}."
                 )
             _warm_up(new)
-            self._directory, self._ensemble = directory, new
+            self._path, self._ensemble = path, new
 
     def close(self) -> None:
-        """Stop the threads; the runner predicts no more."""
+        """Stop the threads; the runner cannot predict any more."""
         self._pool.shutdown()
 
     def __enter__(self) -> "EnsembleRunner":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
     def _map(self, function: Callable, members: Sequence) -> list:
-        """Return `[*map(function, members)]`, on the threads; this is one of them."""
-        helpers = min(self._n_threads, len(members)) - 1
-        if not helpers:
+        """Return `[*map(function, members)]`, run on this thread and on helpers."""
+        n_helpers = min(self._num_threads, len(members)) - 1
+        if not n_helpers:
             return [*map(function, members)]
-        answers, left = [None] * len(members), deque(enumerate(members))
+        results, left = [None] * len(members), deque(enumerate(members))
 
         def work():
             while left:
                 try:
-                    place, member = left.popleft()
+                    index, member = left.popleft()
                 except IndexError:  # another thread was faster
                     return
-                answers[place] = function(member)
+                results[index] = function(member)
 
-        futures = [self._pool.submit(work) for _ in range(helpers)]
+        futures = [self._pool.submit(work) for _ in range(n_helpers)]
         try:
             work()
         finally:
-            # A helper that has not begun has nothing left to do.
+            # A helper that has not started has nothing left to do.
             for future in futures:
                 if not future.cancel():
                     future.result()
-        return answers
+        return results
 
 
 def _warm_up(ensemble):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.edge.combine import check_rule
-from keras_micronets.edge.early_exit import EarlyExit, combine_asked, margin
+from keras_micronets.edge.early_exit import EarlyExit, combine_partial, margin
 from keras_micronets.selection.metrics import accuracy
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
@@ -96,7 +96,7 @@ def _stages(p, exact, rule, weights):
     """
     asked = p[list(exact.order)]
     stages = [
-        combine_asked(asked[: n + 1], exact, rule=rule, weights=weights)
+        combine_partial(asked[: n + 1], exact, rule=rule, weights=weights)
         for n in range(len(p))
     ]
     together, certain = (np.stack(parts) for parts in zip(*stages, strict=True))

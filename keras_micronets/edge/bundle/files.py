@@ -1,4 +1,4 @@
-"""The bytes of a bundle's files, from a folder or a `.zip`, neither of them trusted."""
+"""Read the files of an untrusted bundle, from a folder or a `.zip`."""
 
 import io
 import os
@@ -7,13 +7,16 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
+
+__all__ = ["BundleFiles", "is_inside"]
 
 MAX_FILES = 1_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_BYTES = 512 * 2**20
-#: No single read is larger: a zip's headers cannot ask for more memory than this.
+#: Largest single read, so that the headers of a zip cannot demand more memory.
 CHUNK = 2**20
-#: What `zipfile` raises for damage of one kind or another, besides `OSError`.
+#: Exceptions that `zipfile` raises for damaged files, besides `OSError`.
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -21,7 +24,7 @@ DAMAGE = (
     EOFError,
     ValueError,
     KeyError,
-    RuntimeError,  # an encrypted file; NotImplementedError is one as well
+    RuntimeError,  # for an encrypted file; its subclass NotImplementedError for others
     OverflowError,
 )
 
@@ -29,83 +32,85 @@ DAMAGE = (
 class BundleFiles:
     """Read the files of a bundle, within limits.
 
-    A zip is checked as a whole before anything in it is read. Nothing is extracted
-    to disk.
+    The table of contents of a zip is checked before any file in it is read. Nothing is
+    extracted to disk.
 
     Args:
-        bundle: A folder or a `.zip`.
+        path: A folder or a `.zip`.
 
     Raises:
-        ValueError: If it is neither, or a zip that no bundle is like.
+        ValueError: If it is neither, or a zip with invalid entries.
 
     Example:
 
     ```python
+    from keras_micronets.edge.bundle.files import BundleFiles
+
     with BundleFiles("bundle.zip") as files:
         text = files.read("requirements.txt").decode()
     ```
     """
 
-    def __init__(self, bundle: str | os.PathLike):
-        self.path = Path(bundle)
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
         self._left = MAX_BYTES
         self._file = self._archive = None
         if not os.path.isdir(self.path):
             self._open_zip()
 
-    def read(self, name: str, *, most: int = MAX_FILE_BYTES) -> bytes:
+    def read(self, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         """Return the bytes of a file.
 
         Args:
             name: Name relative to the bundle, with forward slashes.
-            most: How many bytes it may have. Defaults to 256 MiB.
+            max_bytes: Largest size allowed. Defaults to 256 MiB.
 
         Raises:
-            ValueError: If the name leaves the bundle, or the file is missing, no
-                plain file, damaged or too large.
+            ValueError: If the name points outside the bundle, or the file is missing,
+                not a regular file, damaged or too large.
         """
         if not is_inside(name) or self._crosses_link(name):
             raise ValueError(
-                f"Expected names of files inside the bundle {self.path}, and no links. "
-                f"Received: {name!r}."
+                f"Expected the name of a file inside the bundle {self.path}, not a "
+                f"link. Received: {name!r}."
             )
-        most = min(most, self._left)
+        max_bytes = min(max_bytes, self._left)
         try:
             file, size = self._open(name)
             with file:
-                data = _read(file, size, most)
+                data = _read(file, size, max_bytes)
         except (OSError, *DAMAGE) as error:
             raise ValueError(
-                "Expected a bundle with all its files; copy or export it anew. "
+                "Expected a bundle with all its files; copy or export it again. "
                 f"Received: {self.path}, with no readable {name!r} ({_reason(error)})."
             ) from None
         self._left -= len(data)
         return data
 
     def names(self) -> set[str]:
-        """Return the names of all files, also of those that no manifest lists."""
+        """Return the names of all files, including those not listed in the manifest."""
         if self._archive:
             return {i.filename for i in self._archive.infolist() if not i.is_dir()}
-        # A link to a folder counts: what is in there may be imported.
+        # A link to a folder counts as a file: Python might import modules through it.
         paths = self.path.rglob("*")
         files = (path for path in paths if path.is_symlink() or not path.is_dir())
         return {path.relative_to(self.path).as_posix() for path in files}
 
     def close(self) -> None:
-        """Close the zip, if it is one."""
+        """Close the file of a zip."""
         if self._file:
             self._file.close()
 
     def __enter__(self) -> "BundleFiles":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
     def _open_zip(self):
         try:
             if not os.path.isfile(self.path):
-                raise ValueError("no folder and no file")
+                raise ValueError("not a folder or file")
             self._file = _SmallReads(self.path)
             self._archive = zipfile.ZipFile(self._file)
             _check_entries(self._archive.infolist())
@@ -113,7 +118,7 @@ class BundleFiles:
             self.close()
             raise ValueError(
                 "Expected a bundle, a folder or a .zip with a manifest.json; copy or "
-                f"export it anew. Received: {self.path} ({_reason(error)})."
+                f"export it again. Received: {self.path} ({_reason(error)})."
             ) from None
 
     def _open(self, name):
@@ -121,20 +126,20 @@ class BundleFiles:
             return self._archive.open(name), self._archive.getinfo(name).file_size
         path = self.path / name
         status = path.lstat()
-        # Opening a pipe would wait for ever, and a device may have no end.
+        # Opening a pipe would block, and reading a device might never end.
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("no plain file")
+            raise ValueError("not a regular file")
         return open(path, "rb"), status.st_size
 
     def _crosses_link(self, name):
         parts = Path(name).parts
-        steps = (self.path.joinpath(*parts[: i + 1]) for i in range(len(parts)))
-        return not self._archive and any(map(os.path.islink, steps))
+        paths = (self.path.joinpath(*parts[: i + 1]) for i in range(len(parts)))
+        return not self._archive and any(map(os.path.islink, paths))
 
 
 def is_inside(name: str) -> bool:
-    """Return whether a name is that of a file inside a folder, on every system."""
-    # A colon begins a drive or a hidden stream on Windows.
+    """Return whether a file name stays inside its folder, on every system."""
+    # On Windows a colon starts a drive or an alternate data stream.
     return not ({*"\\:\0"} & {*name} or {"", ".", ".."} & {*name.split("/")})
 
 
@@ -150,34 +155,34 @@ def _check_entries(entries):
     if len(names) > MAX_FILES:
         raise ValueError(f"{len(names):,} files, more than {MAX_FILES:,}")
     if len(set(names)) != len(names):
-        raise ValueError("several files of one name")
+        raise ValueError("several files with the same name")
     for entry in entries:
-        if wrong := _wrong(entry):
-            raise ValueError(f"{entry.orig_filename!r}: {wrong}")
+        if problem := _problem(entry):
+            raise ValueError(f"{entry.orig_filename!r}: {problem}")
     if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise ValueError(f"over {MAX_BYTES:,} bytes together")
+        raise ValueError(f"over {MAX_BYTES:,} bytes in total")
 
 
-def _wrong(entry):
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    same = entry.filename == entry.orig_filename  # `zipfile` cuts names at a NUL
-    wrong = {
-        "no name inside the bundle": not (
-            same and is_inside(entry.filename.removesuffix("/"))
+def _problem(entry):
+    file_type = stat.S_IFMT(entry.external_attr >> 16)
+    is_same = entry.filename == entry.orig_filename  # `zipfile` cuts names at a NUL
+    problems = {
+        "outside the bundle": not (
+            is_same and is_inside(entry.filename.removesuffix("/"))
         ),
-        "no plain file": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "not a regular file": file_type not in (0, stat.S_IFREG, stat.S_IFDIR),
         "encrypted": entry.flag_bits & 1,
-        "compressed by something but deflate": entry.compress_type
+        "not compressed by deflate": entry.compress_type
         not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
         f"over {MAX_FILE_BYTES:,} bytes": entry.file_size > MAX_FILE_BYTES,
     }
-    return next((reason for reason, is_so in wrong.items() if is_so), None)
+    return next((problem for problem, holds in problems.items() if holds), None)
 
 
-def _read(file, size, most):
-    if size > most:
-        raise ValueError(f"{size:,} bytes, more than {most:,}")
-    # The size that is declared may be a lie: count as well.
+def _read(file, size, max_bytes):
+    if size > max_bytes:
+        raise ValueError(f"{size:,} bytes, more than {max_bytes:,}")
+    # The declared size may be false, so count the bytes as well.
     chunks, left = [], size
     while chunk := file.read(CHUNK):
         left -= len(chunk)
@@ -185,7 +190,7 @@ def _read(file, size, most):
             break
         chunks.append(chunk)
     if left:
-        raise ValueError(f"not the {size:,} bytes that are declared")
+        raise ValueError(f"a size other than the declared {size:,} bytes")
     return b"".join(chunks)
 
 

@@ -1,43 +1,49 @@
-"""From JSON values to dataclasses, with every type checked."""
+"""Turn JSON values into dataclasses, with every type checked."""
 
 import dataclasses
 import reprlib
 import types
 import typing
+from typing import Any
+
+__all__ = ["from_json"]
 
 MAX_DEPTH = 32
 
 
-def from_json(value, kind, where: str):
+def from_json(value: Any, annotation: Any, where: str) -> Any:
     """Return a JSON value as an instance of a type.
 
     Args:
-        value: What `json.loads` returned.
-        kind: `bool`, `int`, `float`, `str`, `tuple[kind, ...]`, `dict[str, kind]`, a
-            union of these, a dataclass with fields of these, or `typing.Any` for any
-            JSON value of at most 32 levels.
+        value: Return value of `json.loads`.
+        annotation: `bool`, `int`, `float`, `str`, `tuple[T, ...]`, `dict[str, T]`, a
+            union of these, a dataclass whose fields are of these types, or
+            `typing.Any` for any JSON value of at most 32 levels.
         where: Path of the value, for messages.
 
     Returns:
-        The value; lists are tuples and dicts are dataclasses where `kind` says so.
+        The value, with lists as tuples and dicts as dataclasses where `annotation`
+        requires them.
 
     Raises:
-        ValueError: If the value is something else; the message names it.
+        ValueError: If the value has another type; the message names the value.
 
     Example:
 
     ```python
+    from keras_micronets.edge.bundle.from_json import from_json
+
     from_json([1, 2], tuple[int, ...], "shape")  # (1, 2)
-    from_json([1, "2"], tuple[int, ...], "shape")  # ValueError: ... shape[1] ...
+    # `[1, "2"]` would raise a ValueError that names `shape[1]`.
     ```
     """
-    if kind is typing.Any:
+    if annotation is Any:
         _check_depth(value, where, MAX_DEPTH)
         return value
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(value, kind, where)
-    arguments = typing.get_args(kind)
-    match typing.get_origin(kind):
+    if dataclasses.is_dataclass(annotation):
+        return _dataclass(value, annotation, where)
+    arguments = typing.get_args(annotation)
+    match typing.get_origin(annotation):
         case types.UnionType:
             return _union(value, arguments, where)
         case origin if origin is tuple:
@@ -46,21 +52,21 @@ def from_json(value, kind, where: str):
         case origin if origin is dict:
             items = _expect(value, dict, where).items()
             return {k: from_json(v, arguments[1], f"{where}[{k!r}]") for k, v in items}
-    return _expect(value, kind, where)
+    return _expect(value, annotation, where)
 
 
-def _dataclass(value, kind, where):
+def _dataclass(value, annotation, where):
     _expect(value, dict, where)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(annotation)
     missing = [name for name in hints if name not in value]
     unknown = [name for name in value if name not in hints]
     if missing or unknown:
         raise ValueError(
-            f"Expected {where} to have {missing or [*hints]}, and nothing that is not "
-            f"of the format. Received: {reprlib.repr(unknown or [*value])}."
+            f"Expected {where} to have {missing or [*hints]}, and no keys outside of "
+            f"the format. Received: {reprlib.repr(unknown or [*value])}."
         )
-    fields = {n: from_json(value[n], k, f"{where}.{n}") for n, k in hints.items()}
-    return kind(**fields)
+    fields = {n: from_json(value[n], t, f"{where}.{n}") for n, t in hints.items()}
+    return annotation(**fields)
 
 
 def _check_depth(value, where, left):
@@ -74,21 +80,23 @@ def _check_depth(value, where, left):
             _check_depth(item, where, left - 1)
 
 
-def _union(value, kinds, where):
-    for kind in kinds[:-1]:
+def _union(value, annotations, where):
+    for annotation in annotations[:-1]:
         try:
-            return from_json(value, kind, where)
+            return from_json(value, annotation, where)
         except ValueError:
             continue
-    return from_json(value, kinds[-1], where)
+    return from_json(value, annotations[-1], where)
 
 
-def _expect(value, kind, where):
-    if kind is float and type(value) is int and abs(value) <= 2**53:
+def _expect(value, annotation, where):
+    if annotation is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
-    if type(value) is not kind and not (kind is types.NoneType and value is None):
+    if type(value) is not annotation and not (
+        annotation is types.NoneType and value is None
+    ):
         raise ValueError(
-            f"Expected {where} to be of type {kind.__name__}. Received: "
+            f"Expected {where} to be of type {annotation.__name__}. Received: "
             f"{reprlib.repr(value)}."
         )
     return value

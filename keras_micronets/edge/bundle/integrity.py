@@ -1,4 +1,4 @@
-"""Whether a bundle's files are the ones that were written."""
+"""Check that the files of a bundle are the exported ones."""
 
 import hashlib
 import os
@@ -8,6 +8,8 @@ from .files import BundleFiles
 from .manifest import Manifest
 from .signature import UNLISTED
 
+__all__ = ["read_verified", "sha256", "verify"]
+
 
 def sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
@@ -16,66 +18,63 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def verify(
-    directory: str | os.PathLike,
-    *,
-    public_key: str | os.PathLike | bytes | None = None,
+    path: str | os.PathLike, *, public_key: str | os.PathLike | bytes | None = None
 ) -> Manifest:
-    """Check that a bundle's files are those that were exported, and no others.
+    """Check that a bundle contains the exported files and no others.
 
-    Without a public key this finds damage and accidents: whoever can write a bundle
-    can write hashes that suit it.
+    Without a public key this detects damage and accidents, but not attacks: whoever
+    can modify a bundle can also compute matching hashes.
 
     Args:
-        directory: The bundle, a folder or a `.zip`.
-        public_key: Path of an Ed25519 public key in PEM, or the bytes of one: the
-            bundle must be signed by its owner, which is checked before anything
-            else. Defaults to `None`: signatures are not looked at.
+        path: The bundle, a folder or a `.zip`.
+        public_key: Path of an Ed25519 public key in PEM, or its bytes. The bundle must
+            be signed by the key's owner, which is checked first. Defaults to `None`:
+            signatures are ignored.
 
     Returns:
         The manifest.
 
     Raises:
-        ValueError: If the manifest is changed, of another format or not signed, or
-            a file is missing, changed, too large, outside the bundle or not
+        ValueError: If the manifest is modified, of another format or not signed, or
+            a file is missing, modified, too large, outside the bundle or not
             listed; the message names it.
 
     Example:
 
     ```python
-    print(verify("bundle.zip", public_key="public.pem").digest)
+    from keras_micronets.edge import verify
+
+    print(verify("bundle.zip").digest)
     ```
     """
-    with BundleFiles(directory) as files:
+    with BundleFiles(path) as files:
         manifest, _ = _read(files, public_key)
         extra = sorted(files.names() - {*manifest.files} - UNLISTED)
     if extra:
         raise ValueError(
-            "Expected no files but those that were exported: Python may import others "
-            f"when it runs the bundle; move them away. Received: {reprlib.repr(extra)} "
-            f"in {files.path}."
+            "Expected no files but those that were exported, since Python may import "
+            "others when it runs the bundle; move them away. Received: "
+            f"{reprlib.repr(extra)} in {files.path}."
         )
     return manifest
 
 
 def read_verified(
-    directory: str | os.PathLike,
-    *,
-    public_key: str | os.PathLike | bytes | None = None,
+    path: str | os.PathLike, *, public_key: str | os.PathLike | bytes | None = None
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """Check the files that a bundle's manifest lists, and return what was checked.
+    """Check the files that a bundle's manifest lists, and return the models.
 
     Args:
-        directory, public_key: As for `verify`.
+        path, public_key: As for `verify`.
 
     Returns:
-        The manifest, and the bytes of the members' files by name: the very bytes
-        whose hash was taken, so that nothing can change in between.
+        The manifest, and the bytes of the members' files by name. These are the bytes
+        that were hashed: the files cannot change between check and use.
 
     Raises:
-        ValueError: As for `verify`, but for files that are not listed: they are
-            not read.
+        ValueError: As for `verify`, except that unlisted files are not looked at.
     """
-    with BundleFiles(directory) as files:
+    with BundleFiles(path) as files:
         return _read(files, public_key)
 
 
@@ -96,6 +95,6 @@ def _check_hash(bundle, name, data, expected):
     if received != expected:
         raise ValueError(
             f"Expected the files that were exported; copy or export the bundle "
-            f"{bundle} anew. Received: a changed {name!r} with the SHA-256 "
+            f"{bundle} again. Received: a modified {name!r} with the SHA-256 "
             f"{received}, not {expected}."
         )

@@ -1,4 +1,4 @@
-"""What a model takes in or puts out."""
+"""Define the bundle's `manifest.json`, once for its writer and its readers."""
 
 import dataclasses
 import hashlib
@@ -18,23 +18,25 @@ from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
 from .signature import MANIFEST, read_manifest
 
+__all__ = ["Combination", "Manifest", "MemberEntry", "TensorSpec"]
+
+FORMAT_VERSION = 1
 MAX_VALUES = 2**28
 DTYPES = ("float16", "float32", "int8", "uint8", "int16", "int32", "int64")
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Say what a model takes in or puts out.
+    """Describe the input or the output of a model.
 
     Args:
         shape: Shape without the batch.
         dtype: NumPy dtype name.
-        scale: Real value of one integer step; `0.0` for a float tensor.
-            Defaults to `0.0`.
-        zero_point: Step that stands for zero. Defaults to `0`.
+        scale: Real value of one integer step. Defaults to `0.0`, for a float tensor.
+        zero_point: Integer that represents zero. Defaults to `0`.
 
     Raises:
-        ValueError: If no tensor of a small classifier is like this.
+        ValueError: If a value is outside the limits for small classifiers.
     """
 
     shape: tuple[int, ...]
@@ -42,10 +44,10 @@ class TensorSpec:
     scale: float = 0.0
     zero_point: int = 0
 
-    def __post_init__(self):
-        whole = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
+    def __post_init__(self) -> None:
+        is_small = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
         if not (
-            whole
+            is_small
             and math.prod(self.shape) <= MAX_VALUES
             and self.dtype in DTYPES
             and 0 <= self.scale < math.inf
@@ -60,11 +62,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Combination:
-    """Say how the members' probabilities become one, see `combine`.
+    """Define how the members' probabilities are combined, see `combine`.
 
     Args:
         rule: `"mean"`, `"logit"`, `"vote"` or `"weights"`. Defaults to `"mean"`.
-        weights: One a member, for `"weights"`. Defaults to `None`.
+        weights: One weight a member, for `"weights"`. Defaults to `None`.
     """
 
     rule: str = "mean"
@@ -76,15 +78,15 @@ class MemberEntry:
     """Describe one member of a bundle.
 
     Args:
-        name: Name of the member, unlike any other's.
+        name: Unique name of the member.
         file: Name of its `.tflite` file, relative to the bundle.
-        from_logits: Whether the model puts out logits.
-        input: What it takes in.
-        output: What it puts out.
+        from_logits: Whether the model returns logits.
+        input: Description of its input.
+        output: Description of its output.
         bytes: Size of the file in bytes.
         gzip_bytes: Size of the file in bytes, compressed by gzip.
-        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
-            Defaults to an empty dict.
+        metadata: Further facts (sparsity, epoch), as JSON values. Defaults to an empty
+            dict.
     """
 
     name: str
@@ -97,38 +99,35 @@ class MemberEntry:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-__all__ = ["Combination", "Manifest", "MemberEntry", "TensorSpec"]
-
-FORMAT_VERSION = 1
-
-
 @dataclass(frozen=True)
 class Manifest:
     """Describe a bundle: its files, its members and how to run them.
 
     Args:
-        members: At least one; all of one input and one output shape.
-        files: SHA-256 of every file of the bundle but the manifest, its checksum
+        members: One or more members, all with the same input and output shape.
+        files: SHA-256 of every file of the bundle except the manifest, its checksum
             and its signature, keyed by the file's name relative to the bundle, with
             forward slashes.
         class_names: One name a class. Defaults to `None`, no names.
-        preprocessing: What raw inputs go through. Defaults to nothing.
+        preprocessing: Preprocessing of raw inputs. Defaults to none.
         combination: How members are combined. Defaults to the mean.
-        accuracies: What was measured, as JSON values, with a sentence that says
-            how. Defaults to an empty dict.
-        early_exit: When a sample needs no more members. Defaults to `None`: all
-            members are asked.
+        accuracies: Measured accuracies, as JSON values, with a sentence about how they
+            were measured. Defaults to an empty dict.
         package_version: Version of the package that wrote the bundle.
             Defaults to `""`.
-        created_by: What wrote the bundle. Defaults to `""`.
+        created_by: Program that wrote the bundle. Defaults to `""`.
         format_version: Version of this format. Defaults to `FORMAT_VERSION`.
+        early_exit: When a sample needs no more members. Defaults to `None`: all
+            members are run.
 
     Raises:
-        ValueError: If the parts do not go together.
+        ValueError: If the values contradict each other.
 
     Example:
 
     ```python
+    from keras_micronets.edge import Manifest
+
     manifest = Manifest.read("bundle")
     print(manifest.members[0].name, manifest.accuracies)
     ```
@@ -145,7 +144,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     early_exit: EarlyExit | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_members(self)
         check_rule(self.combination.rule, self.combination.weights, len(self.members))
         _check_class_names(self)
@@ -157,10 +156,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Return the manifest that a JSON text holds.
+        """Return the manifest in a JSON text.
 
         Raises:
-            ValueError: If the text is no manifest of this format version.
+            ValueError: If the text is not a manifest of this format version.
         """
         try:
             value = json.loads(text)
@@ -171,23 +170,23 @@ class Manifest:
         version = value.get("format_version") if isinstance(value, dict) else None
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"Expected a manifest of format version {FORMAT_VERSION}; run a bundle "
-                "with the runner that came with it, or export it anew. "
+                f"Expected a manifest of format version {FORMAT_VERSION}; run the "
+                "bundle with the runner inside it, or export it again. "
                 f"Received: format_version={reprlib.repr(version)}."
             )
         return from_json(value, cls, "manifest")
 
     @property
     def digest(self) -> str:
-        """SHA-256 of `manifest.json`, and so of the whole bundle, in hexadecimal."""
+        """SHA-256 of `manifest.json`, in hexadecimal; it identifies the bundle."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Return the manifest as JSON text; NumPy values become plain ones.
+        """Return the manifest as JSON text, with NumPy values as plain ones.
 
         Raises:
             ValueError: If a number is not finite.
-            TypeError: If a free value has no JSON form.
+            TypeError: If a value in `metadata` or `accuracies` has no JSON form.
         """
         values = dataclasses.asdict(self)
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -195,21 +194,21 @@ class Manifest:
     @classmethod
     def read(
         cls,
-        directory: str | os.PathLike,
+        path: str | os.PathLike,
         *,
         public_key: str | os.PathLike | bytes | None = None,
     ) -> "Manifest":
-        """Return the manifest of a bundle. No other file is read but its checksum.
+        """Return the manifest of a bundle, without reading its other files.
 
         Args:
-            directory: The bundle, a folder or a `.zip`.
+            path: The bundle, a folder or a `.zip`.
             public_key: As for `verify`. Defaults to `None`.
 
         Raises:
-            ValueError: If the bundle has no manifest of this format version, or a
-                changed one, or with a public key none that its owner signed.
+            ValueError: If the bundle has no manifest of this format version, or it was
+                modified, or it is not signed by the owner of the public key.
         """
-        with BundleFiles(directory) as files:
+        with BundleFiles(path) as files:
             return cls.read_from(files, public_key=public_key)
 
     @classmethod
@@ -230,11 +229,11 @@ class Manifest:
 
 
 def _check_text(manifest, data):
-    """One manifest has one text: else it had several digests, and keys twice."""
+    """Accept one text only: others would have another digest, or a key twice."""
     if manifest.to_json().encode() != data:
         raise ValueError(
-            "Expected the text that `Manifest.to_json` gives. Received: other spaces, "
-            "numbers written otherwise, or a key twice."
+            "Expected the text that `Manifest.to_json` returns. Received: other "
+            "spaces, other forms of numbers, or a duplicate key."
         )
 
 
@@ -242,12 +241,12 @@ def _check_members(manifest):
     members = manifest.members
     names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"Expected members, each of its own name. Received: {names}.")
+        raise ValueError(f"Expected members with unique names. Received: {names}.")
     for end in ("input", "output"):
         shapes = {m.name: getattr(m, end).shape for m in members}
         if len(set(shapes.values())) != 1:
             raise ValueError(
-                f"Expected members of one {end} shape. Received: {shapes}."
+                f"Expected members with the same {end} shape. Received: {shapes}."
             )
     if len(members[0].output.shape) != 1:
         raise ValueError(
@@ -255,7 +254,7 @@ def _check_members(manifest):
             f"Received: shape (samples, *{members[0].output.shape})."
         )
     if len({m.file for m in members}) != len(members):
-        raise ValueError(f"Expected a file for each member. Received: {names}.")
+        raise ValueError(f"Expected one file for each member. Received: {names}.")
     if len(manifest.files) > MAX_FILES:
         raise ValueError(
             f"Expected at most {MAX_FILES:,} files. Received: {len(manifest.files):,}."
@@ -276,4 +275,4 @@ def _check_class_names(manifest):
 def _plain(value):
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    raise TypeError(f"Expected values that JSON can hold. Received: {value!r}.")
+    raise TypeError(f"Expected values that JSON can represent. Received: {value!r}.")

@@ -1,4 +1,8 @@
-"""The bytes of `manifest.json`, and the two small files that vouch for them."""
+"""Read the manifest's bytes, and check them against their checksum and signature.
+
+The manifest contains the SHA-256 of every other file, so its Ed25519 signature covers
+the whole bundle.
+"""
 
 import hashlib
 import os
@@ -6,62 +10,50 @@ from pathlib import Path
 
 from .files import BundleFiles
 
+__all__ = ["check_signature", "checksum", "read_manifest", "sign"]
+
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest.sha256"
 SIGNATURE = "manifest.sig"
-#: These no manifest lists: they are about the manifest, or are it.
+#: Files that the manifest does not list.
 UNLISTED = frozenset({MANIFEST, CHECKSUM, SIGNATURE})
+#: Prefix of the signed bytes, so that signatures made for other purposes do not count.
+PREFIX = b"keras_micronets bundle manifest, signature 1\0"
 MAX_BYTES = 2**20
+MAX_KEY_BYTES = 2**16
 _MAX_LINE = 2**10
 
 
 def read_manifest(
     files: BundleFiles, *, public_key: str | os.PathLike | bytes | None = None
 ) -> bytes:
-    """Return the bytes of a bundle's manifest, once they are known to be sound.
-
-    Nothing in them is interpreted before.
+    """Return the bytes of a bundle's manifest, checked before they are parsed.
 
     Args:
         files: The bundle.
-        public_key: As for `check_signature`. Defaults to `None`: the signature, if
-            there is one, is not looked at.
+        public_key: As for `check_signature`. Defaults to `None`: a signature is
+            ignored.
 
     Raises:
         ValueError: If the manifest or its checksum is missing, too large or
-            changed, or the signature is not by that key.
+            modified, or the signature is not by that key.
     """
-    data = files.read(MANIFEST, most=MAX_BYTES)
+    data = files.read(MANIFEST, max_bytes=MAX_BYTES)
     if public_key is not None:
-        check_signature(data, _signature(files), public_key=public_key)
-    received = files.read(CHECKSUM, most=_MAX_LINE)
+        check_signature(data, _read_signature(files), public_key=public_key)
+    received = files.read(CHECKSUM, max_bytes=_MAX_LINE)
     if received != checksum(data):
         raise ValueError(
             f"Expected the manifest that was exported; copy or export the bundle "
-            f"{files.path} anew. Received: a changed {MANIFEST!r}, whose SHA-256 is "
+            f"{files.path} again. Received: a modified {MANIFEST!r}, whose SHA-256 is "
             f"not the one in {CHECKSUM!r}."
         )
     return data
 
 
 def checksum(manifest: bytes) -> bytes:
-    """Return what `sha256sum manifest.json` prints for a manifest."""
+    """Return the line that `sha256sum manifest.json` prints for a manifest."""
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
-
-
-def _signature(files):
-    try:
-        return files.read(SIGNATURE, most=_MAX_LINE)
-    except ValueError as error:
-        raise ValueError(
-            "Expected a signed bundle, since a public key was given; export it with "
-            f"`signing_key=`. {error}"
-        ) from None
-
-
-#: What is signed begins with this: no signature made for something else counts.
-PREFIX = b"keras_micronets bundle manifest, signature 1\0"
-MAX_KEY_BYTES = 2**16
 
 
 def sign(manifest: bytes, *, signing_key: str | os.PathLike | bytes) -> bytes:
@@ -69,12 +61,11 @@ def sign(manifest: bytes, *, signing_key: str | os.PathLike | bytes) -> bytes:
 
     Args:
         manifest: The bytes of `manifest.json`.
-        signing_key: Path of an Ed25519 private key in PEM, not encrypted, or the
-            bytes of one. `openssl genpkey -algorithm ed25519 -out private.pem`
-            makes one.
+        signing_key: Path of an Ed25519 private key in PEM, not encrypted, or its
+            bytes. `openssl genpkey -algorithm ed25519 -out private.pem` makes one.
 
     Raises:
-        ValueError: If the key is something else, or `cryptography` is missing.
+        ValueError: If the key has another type, or `cryptography` is missing.
     """
     ed25519, load = _cryptography("Ed25519PrivateKey", "load_pem_private_key")
     key = _load(signing_key, ed25519, lambda pem: load(pem, None), "private")
@@ -84,17 +75,17 @@ def sign(manifest: bytes, *, signing_key: str | os.PathLike | bytes) -> bytes:
 def check_signature(
     manifest: bytes, signature: bytes, *, public_key: str | os.PathLike | bytes
 ) -> None:
-    """Raise a `ValueError` unless a key's owner signed a manifest.
+    """Raise a `ValueError` unless the owner of a key signed a manifest.
 
     Args:
         manifest: The bytes of `manifest.json`.
-        signature: What `sign` returned.
-        public_key: Path of an Ed25519 public key in PEM, or the bytes of one.
+        signature: The signature, as returned by `sign`.
+        public_key: Path of an Ed25519 public key in PEM, or its bytes.
             `openssl pkey -in private.pem -pubout -out public.pem` makes it.
 
     Raises:
-        ValueError: If the signature is another's or of another manifest, the key is
-            something else, or `cryptography` is missing.
+        ValueError: If the signature is by another key or of another manifest, the key
+            has another type, or `cryptography` is missing.
     """
     ed25519, load = _cryptography("Ed25519PublicKey", "load_pem_public_key")
     key = _load(public_key, ed25519, load, "public")
@@ -106,11 +97,21 @@ def check_signature(
         raise ValueError(
             "Expected a manifest signed by the owner of the public key; do not run "
             "this bundle unless you know why it is not. Received: a signature of "
-            f"{len(signature)} bytes that does not fit the manifest and the key."
+            f"{len(signature)} bytes that does not match the manifest and the key."
         ) from None
 
 
-def _cryptography(kind, loader):
+def _read_signature(files):
+    try:
+        return files.read(SIGNATURE, max_bytes=_MAX_LINE)
+    except ValueError as error:
+        raise ValueError(
+            "Expected a signed bundle, since a public key was given; export it with "
+            f"`signing_key=`. {error}"
+        ) from None
+
+
+def _cryptography(key_type, loader):
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -119,10 +120,10 @@ def _cryptography(kind, loader):
             "Expected the library cryptography, for signatures; run "
             f"`pip install cryptography`. Received: {error}."
         ) from None
-    return getattr(ed25519, kind), getattr(serialization, loader)
+    return getattr(ed25519, key_type), getattr(serialization, loader)
 
 
-def _load(key, kind, load, name):
+def _load(key, key_type, load, name):
     from cryptography.exceptions import UnsupportedAlgorithm
 
     source = "bytes" if isinstance(key, bytes) else os.fspath(key)
@@ -131,10 +132,10 @@ def _load(key, kind, load, name):
         received = type(loaded).__name__
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         loaded, received = None, error
-    if not isinstance(loaded, kind):
+    if not isinstance(loaded, key_type):
         raise ValueError(
             f"Expected an Ed25519 {name} key in PEM, not encrypted (`openssl pkey -in "
-            f"KEY -out PLAIN` takes a password off). Received: {source} ({received})."
+            f"KEY -out PLAIN` removes a password). Received: {source} ({received})."
         )
     return loaded
 

@@ -1,78 +1,73 @@
-"""Classify the samples of files, or of a stream, and print a line for each.
-
-On SIGHUP the bundle is read again, and answers from the next sample on.
-"""
+"""The command `predict`: classify samples on this device."""
 
 import argparse
 import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from ..combine import combine
 from ..inputs import SkippedSample
 from ..runner import EnsembleRunner
-from .reading import Answers, Reading, add_input_arguments, check_inputs
+from .reading import InputLoop, Predictions, add_input_arguments, check_inputs
 
-NAME = "predict"
-HELP = "classify images, arrays, sensor readings, or a stream"
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of this command."""
+    """Add the arguments of the command to a parser."""
     add_input_arguments(parser)
     parser.add_argument(
         "--members",
         action="store_true",
-        help="show, and save, what every member says as well",
+        help="show, and save, the prediction of every member as well",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a line a sample, and save the probabilities where asked.
-
-    Returns:
-        Exit code: `0`; `2` if some of the input was bad, said on stderr.
-    """
+    """Classify the inputs, print a line for each sample, and return the exit code."""
     check_inputs(arguments)
     hangup = threading.Event()
     with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
 
-        def answer(x):
+        def predict(x):
             if hangup.is_set():
                 hangup.clear()
-                _reload(runner, reading)
-            yield _answer(runner, x, arguments.members)
+                _reload(runner, loop)
+            yield _predict(runner, x, arguments.members)
 
-        reading = Reading(arguments, answer, lambda: runner.manifest)
-        with _hangups(lambda *_: hangup.set()):
-            return reading.run()
+        loop = InputLoop(arguments, predict, lambda: runner.manifest)
+        with _on_hangup(lambda *_: hangup.set()):
+            return loop.run()
 
 
-def _answer(runner, x, with_members):
+def _predict(runner: EnsembleRunner, x: np.ndarray, with_members: bool) -> Predictions:
     if not with_members:
-        return Answers(runner.predict(x))
-    said, how = runner.predict_members(x), runner.manifest.combination
+        return Predictions(runner.predict(x))
+    members, combination = runner.predict_members(x), runner.manifest.combination
     names = (member.name for member in runner.members)
-    together = combine(said, rule=how.rule, weights=how.weights)
-    return Answers(together, dict(zip(names, said, strict=True)))
+    together = combine(members, rule=combination.rule, weights=combination.weights)
+    return Predictions(together, dict(zip(names, members, strict=True)))
 
 
-def _reload(runner, reading):
+def _reload(runner, loop):
     try:
         runner.reload()
     except (ValueError, OSError) as error:
-        reading.say(SkippedSample(f"{error} The bundle of before stays in service."))
+        loop.report(SkippedSample(f"{error} The previous bundle stays in use."))
 
 
 @contextlib.contextmanager
-def _hangups(handler):
-    """Let SIGHUP call a function, unless there is none or it is ignored (nohup)."""
+def _on_hangup(handler: Callable) -> Iterator[None]:
+    """Call a function on SIGHUP, unless there is no such signal or it is ignored."""
     number = getattr(signal, "SIGHUP", None)
-    if number is None or signal.getsignal(number) == signal.SIG_IGN:
+    if number is None or signal.getsignal(number) == signal.SIG_IGN:  # as by nohup
         yield
         return
-    before = signal.signal(number, handler)
+    previous = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, previous)

@@ -1,12 +1,13 @@
-"""What `predict` and `ask` print and save."""
+"""Read inputs, print and save their predictions: shared by `predict` and `ask`."""
 
 import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +21,28 @@ from ..inputs import (
     read_stream,
 )
 
+__all__ = [
+    "InputLoop",
+    "Predictions",
+    "add_input_arguments",
+    "check_inputs",
+    "check_output",
+    "format_json",
+    "format_text",
+    "save",
+]
+
 
 @dataclass(frozen=True)
-class Answers:
-    """Hold what was said of some samples.
+class Predictions:
+    """Hold the predictions for some samples.
 
     Args:
         ensemble: Probabilities of the ensemble, of shape `(samples, classes)`.
-        members: Those of each member that is to be shown, by its name. Defaults to
+        members: Probabilities of each member to show, by its name. Defaults to none.
+        answered: Names of the members on other devices that answered. Defaults to
             none.
-        answered, missing: Names of the members that were asked elsewhere, and did
-            answer or did not. Default to none.
+        missing: Names of those that did not. Defaults to none.
     """
 
     ensemble: np.ndarray
@@ -40,90 +52,12 @@ class Answers:
 
     @property
     def saved(self) -> np.ndarray:
-        """What `--output` keeps: the members' probabilities, if these are shown."""
+        """The array that `--output` saves: of the members, if these are shown."""
         return np.stack([*self.members.values()]) if self.members else self.ensemble
 
 
-def as_text(index, source, row: int, answers: Answers, class_names) -> str:
-    """Return the line of a sample: its number, or the image's name, and its class.
-
-    Args:
-        index: Number of the sample, the row in what is saved.
-        source: Path of the file, or `"-"`.
-        row: Which of the samples of `answers` it is.
-        answers: What was said.
-        class_names: One a class, or `None`.
-    """
-    label = source if source != "-" and is_image(source) else index
-    said = [_choice(answers.ensemble[row], class_names)]
-    for name, probabilities in answers.members.items():
-        said.append(f"{name}: {_choice(probabilities[row], class_names)}")
-    if answers.answered:
-        without = f"; without {', '.join(answers.missing)}" if answers.missing else ""
-        said.append(f"({', '.join(answers.answered)}{without})")
-    return f"{label}: {'  '.join(said)}"
-
-
-def as_json(index, source, row: int, answers: Answers, class_names) -> str:
-    """Return the line of a sample as a JSON object; arguments as for `as_text`."""
-    file = None if source == "-" else str(source)
-    said = {"index": index, "file": file, **_named(answers.ensemble[row], class_names)}
-    if answers.members:
-        said["members"] = [
-            {"member": name, **_named(probabilities[row], class_names)}
-            for name, probabilities in answers.members.items()
-        ]
-    if answers.answered:
-        said |= {"answered": answers.answered, "missing": answers.missing}
-    return json.dumps(said)
-
-
-def check_output(path: str | None) -> None:
-    """Raise a `ValueError` if no file can be put at a path; `None` is no path."""
-    if path is None:
-        return
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
-        raise ValueError(
-            "Expected the path of a file, in a folder that exists, to save to. "
-            f"Received: {path}."
-        )
-
-
-def save(path: str, answers: list[np.ndarray]) -> None:
-    """Save probabilities as one `.npy` file, as a whole or not at all.
-
-    Args:
-        path: Where to; an older file is replaced.
-        answers: Arrays `(..., samples, classes)`.
-    """
-    target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            np.save(file, np.concatenate(answers, axis=-2))
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _choice(probabilities, class_names):
-    best = int(probabilities.argmax())
-    name = f" {class_names[best]}" if class_names else ""
-    return f"{best}{name} {probabilities[best]:.4f}"
-
-
-def _named(probabilities, class_names):
-    best = int(probabilities.argmax())
-    return {
-        "class": best,
-        "name": class_names[best] if class_names else None,
-        "probability": round(float(probabilities[best]), 6),
-    }
-
-
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what is read and how answers are given."""
+    """Add the arguments for inputs and outputs to a parser."""
     parser.add_argument(
         "inputs",
         metavar="INPUT",
@@ -148,44 +82,44 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class Reading:
-    """Read the sources one after the other, print the answers, and remember them.
+class InputLoop:
+    """Read the inputs of a command one by one; print and save their predictions.
 
     Args:
-        arguments: What the command was called with, see `add_input_arguments`.
-        answer: Function of samples `(samples, *input_shape)` that yields `Answers`,
-            of a few of them at a time.
-        manifest: Function that returns the `Manifest` of the bundle that answers.
+        arguments: Parsed arguments of the command, see `add_input_arguments`.
+        predict: Function that takes samples `(samples, *input_shape)` and yields
+            `Predictions`, each for a part of them.
+        manifest: Function that returns the `Manifest` of the current bundle.
 
     Attributes:
         has_failed: Whether some of the input was bad.
         is_whole: Whether each file was predicted to its end, or not at all.
-
-    Raises:
-        ValueError: If there is nowhere to save to, or a source is none.
     """
 
     def __init__(
         self,
         arguments: argparse.Namespace,
-        answer: Callable[[np.ndarray], Iterator[Answers]],
+        predict: Callable[[np.ndarray], Iterator[Predictions]],
         manifest: Callable[[], Manifest],
-    ):
-        self.arguments, self.answer, self.manifest = arguments, answer, manifest
+    ) -> None:
+        self.arguments, self.predict, self.manifest = arguments, predict, manifest
         self.count = 0
-        self.kept = []
+        self.kept: list[np.ndarray] = []
         self.has_failed = False
         self.is_whole = True
 
     def run(self) -> int:
-        """Read all sources; save what was said, unless it is of half a file.
+        """Read all inputs, and save the probabilities unless a file is incomplete.
 
         Returns:
-            Exit code: `0`; `2` if some of the input was bad, said on stderr.
+            Exit code: `0`, or `2` if some of the input was bad.
+
+        Raises:
+            ValueError: If an input or the path of the output is invalid.
         """
         sources = check_inputs(self.arguments)
-        if any(source != "-" and is_image(source) for source in sources):
-            check_images(self.manifest().members[0].input.shape)  # once, not for each
+        if any(_is_image_file(source) for source in sources):
+            check_images(self.manifest().members[0].input.shape)  # once for all files
         try:
             for source in sources:
                 self._read(source)
@@ -194,55 +128,55 @@ class Reading:
                 save(self.arguments.output, self.kept)
         return 2 if self.has_failed else 0
 
-    def say(self, problem: SkippedSample) -> None:
-        """Print what was left out, and remember it if it was an error."""
-        self.has_failed |= problem.is_error
-        kind = "error" if problem.is_error else "note"
-        print(f"{kind}: {problem.message}", file=sys.stderr, flush=True)
+    def report(self, skipped: SkippedSample) -> None:
+        """Print a note or an error to stderr, and remember an error."""
+        self.has_failed |= skipped.is_error
+        label = "error" if skipped.is_error else "note"
+        print(f"{label}: {skipped.message}", file=sys.stderr, flush=True)
 
     def _read(self, source):
-        before = self.count
+        count_before = self.count
         try:
             for item in self._samples(source):
                 if isinstance(item, SkippedSample):
-                    self.say(item)
+                    self.report(item)
                     continue
-                for answers in self.answer(item):
-                    self._print(answers, source)
+                for predictions in self.predict(item):
+                    self._print(predictions, source)
         except (KeyboardInterrupt, BrokenPipeError):
             self.is_whole &= source == "-"
             raise
         except (ValueError, OSError) as error:
             name = "standard input" if source == "-" else str(source)
-            self.say(
-                SkippedSample(f"{error}" if name in str(error) else f"{name}: {error}")
-            )
-            # Half a file would pass for the whole; a stream ends where it ends.
-            self.is_whole &= source == "-" or self.count == before
+            text = f"{error}" if name in str(error) else f"{name}: {error}"
+            self.report(SkippedSample(text))
+            # Half a file could be mistaken for the whole; a stream has no fixed length.
+            self.is_whole &= source == "-" or self.count == count_before
 
     def _samples(self, source):
-        how = {"hop": self.arguments.hop, "delimiter": self.arguments.delimiter}
+        arguments = self.arguments
+        options = {"hop": arguments.hop, "delimiter": arguments.delimiter}
         shape = self.manifest().members[0].input.shape
         if source == "-":
-            return read_stream(sys.stdin.buffer, shape, **how)
-        return read_file(source, shape, **how)
+            return read_stream(sys.stdin.buffer, shape, **options)
+        return read_file(source, shape, **options)
 
-    def _print(self, answers, source):
+    def _print(self, predictions, source):
         if self.arguments.output:
-            self.kept.append(answers.saved)
-        line = as_json if self.arguments.json else as_text
+            self.kept.append(predictions.saved)
+        format_line = format_json if self.arguments.json else format_text
         class_names = self.manifest().class_names
-        for row in range(len(answers.ensemble)):
-            print(line(self.count, source, row, answers, class_names))
+        for row in range(len(predictions.ensemble)):
+            print(format_line(self.count, source, row, predictions, class_names))
             self.count += 1
         sys.stdout.flush()
 
 
 def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
-    """Return what there is to read, with a folder's images: paths, and `"-"`.
+    """Return the inputs, each a path or `"-"`, with folders replaced by their images.
 
     Raises:
-        ValueError: If a folder has no images, or there is nowhere to save to.
+        ValueError: If a folder has no images, or the output cannot be saved.
     """
     check_output(arguments.output)
     return [
@@ -250,3 +184,94 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
         for path in arguments.inputs
         for source in (["-"] if path == "-" else list_files(path))
     ]
+
+
+def format_text(
+    index: int,
+    source: Path | str,
+    row: int,
+    predictions: Predictions,
+    class_names: Sequence[str] | None,
+) -> str:
+    """Return the line of text for a sample: its index or image name, and its class.
+
+    Args:
+        index: Index of the sample among all samples, its row in the saved array.
+        source: Path of the file, or `"-"`.
+        row: Row of the sample in `predictions`.
+        predictions: The predictions.
+        class_names: One name a class, or `None`.
+    """
+    label = source if _is_image_file(source) else index
+    parts = [_choice(predictions.ensemble[row], class_names)]
+    for name, probabilities in predictions.members.items():
+        parts.append(f"{name}: {_choice(probabilities[row], class_names)}")
+    if predictions.answered:
+        missing = ", ".join(predictions.missing)
+        without = f"; without {missing}" if missing else ""
+        parts.append(f"({', '.join(predictions.answered)}{without})")
+    return f"{label}: {'  '.join(parts)}"
+
+
+def format_json(
+    index: int,
+    source: Path | str,
+    row: int,
+    predictions: Predictions,
+    class_names: Sequence[str] | None,
+) -> str:
+    """Return the JSON object for a sample; arguments as for `format_text`."""
+    file = None if source == "-" else str(source)
+    values: dict[str, Any] = {"index": index, "file": file}
+    values |= _named(predictions.ensemble[row], class_names)
+    if predictions.members:
+        values["members"] = [
+            {"member": name, **_named(probabilities[row], class_names)}
+            for name, probabilities in predictions.members.items()
+        ]
+    if predictions.answered:
+        values |= {"answered": predictions.answered, "missing": predictions.missing}
+    return json.dumps(values)
+
+
+def check_output(path: str | None) -> None:
+    """Raise a `ValueError` if no file can be saved at a path; `None` is no path."""
+    if path is None:
+        return
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise ValueError(
+            "Expected the path of a file, in a folder that exists, to save to. "
+            f"Received: {path}."
+        )
+
+
+def save(path: str, arrays: Sequence[np.ndarray]) -> None:
+    """Save arrays `(..., samples, classes)` as one `.npy` file, atomically."""
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, np.concatenate(arrays, axis=-2))
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_image_file(source):
+    return isinstance(source, Path) and is_image(source)
+
+
+def _choice(probabilities, class_names):
+    best = int(probabilities.argmax())
+    name = f" {class_names[best]}" if class_names else ""
+    return f"{best}{name} {probabilities[best]:.4f}"
+
+
+def _named(probabilities, class_names):
+    best = int(probabilities.argmax())
+    return {
+        "class": best,
+        "name": class_names[best] if class_names else None,
+        "probability": round(float(probabilities[best]), 6),
+    }

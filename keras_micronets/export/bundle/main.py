@@ -24,4 +24,4 @@ if __name__ == "__main__":
     except ModuleNotFoundError as error:
         print(f"error: {error}. Run: {_how_to_install()}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(main(directory=BUNDLE))
+    sys.exit(main(path=BUNDLE))

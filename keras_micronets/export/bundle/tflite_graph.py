@@ -7,7 +7,7 @@ from functools import partial, reduce
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_micronets.edge.combine import LEAST
+from keras_micronets.edge.combine import MIN_PROBABILITY
 from keras_micronets.export.flatbuffer import pack
 
 #: The options of the operations that are added here; others have none.
@@ -280,7 +280,7 @@ def _weighted(graph, members, weights):
 
 
 def _mean_logit(graph, members):
-    least = graph.constant(np.float32(LEAST))
+    least = graph.constant(np.float32(MIN_PROBABILITY))
     logits = [graph.add("LOG", graph.add("MAXIMUM", p, least)) for p in members]
     return graph.add("SOFTMAX", _mean(graph, logits), beta=1.0)
 
