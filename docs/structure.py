@@ -34,6 +34,7 @@ LAYERS = (
     ("export",),
     ("layers", "learning_rates", "selection", "sparsity"),
     ("_backend", "_figures", "_keras_private", "_version", "edge", "schedules"),
+    ("_serialization",),
 )
 
 LIMITS = {

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 
 from keras_micronets import layers
-from keras_micronets.layers import ActivationQuantizer, QuantizationScheme
+from keras_micronets.layers import (
+    ActivationQuantizer,
+    QuantizationScheme,
+    QuantizerSpec,
+)
 from keras_micronets.layers.quantization import quantizers
 from keras_micronets.layers.quantizers.observers import MovingAverage, Percentile
+from keras_micronets.layers.quantizers.scheme import as_quantizer_spec
 
 SCHEME = QuantizationScheme(Percentile(99.0), kernel_bits=4, activation_bits=6)
 
@@ -99,3 +104,18 @@ def test_what_lies_outside_is_refused(arguments, received):
 def test_round_trip():
     config = keras.saving.serialize_keras_object(SCHEME)
     assert keras.saving.deserialize_keras_object(config) == SCHEME
+
+
+def test_a_specification_is_read_from_the_names_of_earlier_versions():
+    names = ["output", "kernel", "channels", "input_2", "depthwise", "input_0"]
+    spec = as_quantizer_spec(names)
+    assert spec == QuantizerSpec(True, True, (0, 2), output=True)
+    assert spec.names == ("kernel", "input_0", "input_2", "output")
+    assert as_quantizer_spec(keras.saving.serialize_keras_object(spec)) == spec
+    assert not as_quantizer_spec(None)
+
+
+def test_a_union_of_specifications_has_the_tensors_of_both():
+    first, second = QuantizerSpec(kernel=True, inputs=(1,)), QuantizerSpec(inputs=(0,))
+    assert first | second == QuantizerSpec(kernel=True, inputs=(0, 1))
+    assert first | first == first

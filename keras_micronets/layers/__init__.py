@@ -27,7 +27,7 @@ from keras_micronets.layers.quantization import (
 from keras_micronets.layers.quantizer_plot import plot_quantizers
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
 from keras_micronets.layers.quantizers.kernel import KernelQuantizer
-from keras_micronets.layers.quantizers.scheme import QuantizationScheme
+from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
 from keras_micronets.layers.reports import (
     QuantizationReport,
     QuantizedTensor,

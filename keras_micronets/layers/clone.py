@@ -71,7 +71,7 @@ def clone(model: keras.Model) -> keras.Model:
             target
         ):  # a subclassed model made it
             target.__class__ = type(source)
-            target.quantizers, target.scheme = (), source.scheme
+            target.scheme = source.scheme
             target.extend(source.quantizers)
     pairs = zip(plain_variables(copy), plain_variables(model), strict=True)
     for target, source in (*pairs, *_state_pairs(targets, sources)):

@@ -15,6 +15,7 @@ from keras_micronets.layers.micro.registry import (
     is_kernel_layer,
     plain_class,
 )
+from keras_micronets.layers.quantizers.scheme import QuantizerSpec
 
 # Those of which the converter makes integer operations, if what they read and put out
 # is quantised (read in files of TensorFlow 2.21).
@@ -185,14 +186,14 @@ class Placement:
     """Where a model's fake quantisers go.
 
     Attributes:
-        quantizers: Dictionary from layer to the names of its quantisers.
+        quantizers: Dictionary from layer to the `QuantizerSpec` of its quantisers.
         floating: Names of the operations that may stay in float, with their classes
             and the reasons. Arithmetic between rounded tensors does not.
         unfused: Names of the batch normalisations that an activation keeps apart from
             the kernel before them.
     """
 
-    quantizers: dict[keras.layers.Layer, tuple[str, ...]]
+    quantizers: dict[keras.layers.Layer, QuantizerSpec]
     floating: tuple[str, ...]
     unfused: tuple[str, ...] = ()
 
@@ -219,9 +220,8 @@ def place_quantizers(model: keras.Model, *, joins: bool = True) -> Placement:
     """
     placer = _Placer(joins)
     placer.place(model, is_raw=True)
-    return Placement(
-        dict(placer.quantizers), tuple(placer.floating), tuple(placer.unfused)
-    )
+    specs = {x: QuantizerSpec.from_names(n) for x, n in placer.quantizers.items()}
+    return Placement(specs, tuple(placer.floating), tuple(placer.unfused))
 
 
 class _Placer:

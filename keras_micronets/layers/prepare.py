@@ -14,7 +14,7 @@ from keras_micronets.layers.micro.registry import (
 )
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
-from keras_micronets.layers.quantizers.scheme import QuantizationScheme
+from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
 from keras_micronets.layers.quantizers.shared_range import join_all
 
 
@@ -84,7 +84,7 @@ def prepare(
         )
     layers = list(dict.fromkeys(_keras_private.flatten_layers(model)))
     kernel_layers = [layer for layer in layers if is_kernel_layer(layer)]
-    wanted = {layer: () for layer in kernel_layers if _is_plain(layer)}
+    wanted = {layer: QuantizerSpec() for layer in kernel_layers if _is_plain(layer)}
     if not wanted:
         raise ValueError(
             "Expected a model with layers to prune (Dense, EinsumDense, Conv1D/2D, "
@@ -99,12 +99,12 @@ def prepare(
         floating, unfused = placement.floating, placement.unfused
         # Where no graph says so, their statistics can be held all the same.
         norms = [x for x in layers if plain_class(x) is keras.layers.BatchNormalization]
-        wanted = {**dict.fromkeys(norms, ()), **wanted}
-    usable = {layer: names for layer, names in wanted.items() if _is_plain(layer)}
+        wanted = {**dict.fromkeys(norms, QuantizerSpec()), **wanted}
+    usable = {layer: spec for layer, spec in wanted.items() if _is_plain(layer)}
     scheme = quantize if isinstance(quantize, QuantizationScheme) else None
     _check_scheme(usable, scheme)
     prepared = [
-        layer for layer, names in usable.items() if _prepare(layer, names, scheme)
+        layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
     ]
     changed = quantize and prepare_operations(model)
     if prepared or changed:
@@ -120,12 +120,10 @@ def prepare(
 
 def _prepare(layer, quantizers, scheme):
     """Make one layer a twin; return whether anything changed."""
-    missing = set(quantizers) - set(getattr(layer, "quantizers", ()))
-    if is_micro_layer(layer) and not missing:
-        return False
     if not is_micro_layer(layer):
         layer.__class__ = MICRO_LAYERS[type(layer)]
-        layer.quantizers = ()
+    elif layer.quantizers | quantizers == layer.quantizers:
+        return False
     if scheme is not None:
         layer.scheme = scheme
     layer.extend(quantizers)
@@ -141,7 +139,7 @@ def _joins(scheme):
 def _check_scheme(layers, scheme):
     """Quantisers that are there were trained; they are not exchanged unasked."""
     for layer in layers:
-        if scheme and getattr(layer, "quantizers", ()) and layer.scheme != scheme:
+        if scheme and getattr(layer, "quantizers", None) and layer.scheme != scheme:
             raise ValueError(
                 f"Expected the scheme that the quantisers of {layer.name!r} already "
                 f"have: {layer.scheme}. Received: {scheme}. To begin anew, prepare "

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_micronets._serialization import serializable
+
 
 class State(keras.layers.Layer):
     """Base of the small nested layers that hold a twin's masks and quantisers.
@@ -24,7 +26,7 @@ class State(keras.layers.Layer):
         return input_shape
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class Mask(State):
     """Keep some weights of a kernel and hold the others at zero.
 

@@ -156,7 +156,7 @@ def _make(base):
 
 def _rectify(layer, inputs):
     grid = grid_of(inputs)
-    if grid is not None and "output" in layer.quantizers and grid.frozen is None:
+    if grid is not None and layer.quantizers.output and grid.frozen is None:
         inputs = mark(ops.relu(inputs), Rescaled(grid))
     return layer.activate(inputs, keras.activations.relu)
 

@@ -17,13 +17,6 @@ class MicroKernelLayer(MicroLayer):
     The forward pass computes with `fake_quant(mask * kernel)`. The raw kernel is
     what trains, and what is saved and loaded.
 
-    Args:
-        quantizers: Names of the tensors that have a fake quantiser: `"kernel"`
-            (every kernel of the layer), `"output"`, `"input_0"`, and
-            `"preactivation"` where the device computes the activation apart. With
-            `"channels"`, a Dense layer's kernel has a scale for each unit. Defaults
-            to `()`.
-
     While it does not train, a layer rounds its bias to the integers that the device
     adds, the step of which is that of the input times that of the kernel.
     """
@@ -38,8 +31,7 @@ class MicroKernelLayer(MicroLayer):
             if not hasattr(self, f"{name}_mask"):
                 mask = Mask(name=f"{name}_mask", dtype=self.dtype_policy)
                 setattr(self, f"{name}_mask", self.build_nested(mask, shape))
-            wanted = "kernel" in self.quantizers
-            if wanted and not hasattr(self, f"{name}_quantizer"):
+            if self.quantizers.kernel and not hasattr(self, f"{name}_quantizer"):
                 shape = self.to_device(name, ops.zeros(shape)).shape
                 quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
@@ -105,7 +97,7 @@ class MicroKernelLayer(MicroLayer):
         return self._sums_of(self.kernel_names[-1], grid_of(inputs))
 
     def _sums_of(self, name, grid):
-        if grid is None or "kernel" not in self.quantizers:
+        if grid is None or not self.quantizers.kernel:
             return None
         quantizer = getattr(self, f"{name}_quantizer")
 
@@ -144,20 +136,20 @@ def _micro_class(base):
 class MicroDense(MicroKernelLayer, keras.layers.Dense):
     """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
 
-    With `"channels"` among the quantisers each unit has a scale of its own, as
-    batch normalisation behind it wants. LiteRT's fully connected layer is denied
-    that by the converter: on the device it is a 1 x 1 convolution.
+    With `quantizers.per_unit` each unit has a scale, as batch normalisation after it
+    needs. The converter takes one scale for a fully connected operation, so the file
+    has a 1 x 1 convolution.
     """
 
     def quantization_axis(self, name):
-        return -1 if "channels" in self.quantizers else None
+        return -1 if self.quantizers.per_unit else None
 
     def to_device(self, name, kernel):
-        return kernel[None, None] if "channels" in self.quantizers else kernel
+        return kernel[None, None] if self.quantizers.per_unit else kernel
 
     def linear(self, inputs):
         grid = grid_of(inputs)
-        if "channels" in self.quantizers and grid is not None and grid.frozen:
+        if self.quantizers.per_unit and grid is not None and grid.frozen:
             return pointwise(inputs, self.device_kernel())
         return ops.matmul(inputs, self.effective_kernel())
 
@@ -231,9 +223,9 @@ class _Separable(MicroKernelLayer):
     kernel_names = ("depthwise_kernel", "pointwise_kernel")
 
     def build_state(self):
-        if "kernel" in self.quantizers and "depthwise" not in self.quantizers:
-            self.quantizers = (*self.quantizers, "depthwise")
         super().build_state()
+        if self.quantizers.kernel:
+            self.add_quantizer("depthwise")
 
     def quantization_axis(self, name):
         return -1
@@ -293,8 +285,8 @@ class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
 class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
     """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
 
-    LiteRT computes it as two convolutions. With `"kernel"` among the quantisers,
-    the tensor between them is quantised too.
+    LiteRT computes it as two convolutions. With `quantizers.kernel` the
+    tensor between them is quantised too.
     """
 
 

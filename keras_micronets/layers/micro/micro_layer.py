@@ -7,7 +7,11 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.litert.arithmetic import Products, rectified
 from keras_micronets.layers.litert.hard_swish import HardSwished
 from keras_micronets.layers.litert.provenance import grid_of, mark, sums_of
-from keras_micronets.layers.quantizers.scheme import QuantizationScheme
+from keras_micronets.layers.quantizers.scheme import (
+    QuantizationScheme,
+    QuantizerSpec,
+    as_quantizer_spec,
+)
 from keras_micronets.layers.quantizers.shared_range import join_read
 from keras_micronets.layers.state import State
 
@@ -30,22 +34,23 @@ class MicroLayer:
     """Mixin: a Keras layer whose inputs and outputs may pass fake quantisers.
 
     Args:
-        quantizers: Names of the tensors that have a fake quantiser: `"output"`,
-            `"input_0"`, `"input_1"`, ... for the tensors that the layer reads, and
-            `"gate"` for the sigmoid within a swish. Defaults to `()`.
+        quantizers: A `QuantizerSpec`, which says which tensors have a fake quantiser,
+            or its configuration as Keras saves it; `None` for no quantisers. Defaults
+            to `None`.
         scheme: A `QuantizationScheme`, or its configuration as Keras saves it; `None`
             for 8 bits and moving averages. Defaults to `None`.
     """
 
+    quantizers = QuantizerSpec()
     scheme = QuantizationScheme()
 
-    def __init__(self, *args, quantizers=(), scheme=None, **kwargs):
+    def __init__(self, *args, quantizers=None, scheme=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.quantizers = tuple(quantizers)
+        self.quantizers = as_quantizer_spec(quantizers)
         if scheme is not None:
             self.scheme = keras.saving.deserialize_keras_object(scheme)
         if self.built:  # Keras builds layers without weights in their constructor
-            self.extend(())
+            self.extend(QuantizerSpec())
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -57,19 +62,23 @@ class MicroLayer:
         join_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
         return super().symbolic_call(*args, **kwargs)
 
-    def extend(self, quantizers) -> None:
-        """Add quantisers, and whatever state is missing, to a built layer."""
-        self.quantizers = tuple(dict.fromkeys((*self.quantizers, *quantizers)))
+    def extend(self, quantizers: QuantizerSpec) -> None:
+        """Add quantisers, and all state that is missing, to a built layer."""
+        self.quantizers |= quantizers
         with _keras_private.unlocked(self):
             self.build_state()
 
     def build_state(self) -> None:
         """Add the nested layers that `quantizers` asks for and are not there yet."""
-        for name in self.quantizers:
-            of_tensor = name not in ("kernel", "channels")
-            if of_tensor and not hasattr(self, f"{name}_quantizer"):
-                quantizer = self.make_quantizer(name)
-                setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+        for name in self.quantizers.names:
+            if name != "kernel":
+                self.add_quantizer(name)
+
+    def add_quantizer(self, name: str) -> None:
+        """Add the quantiser of a tensor that is no kernel, unless it is there."""
+        if not hasattr(self, f"{name}_quantizer"):
+            quantizer = self.make_quantizer(name)
+            setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
 
     def states(self) -> dict:
         """Return the nested layers that hold masks and quantisers, by name."""
@@ -103,9 +112,9 @@ class MicroLayer:
 
     def activate(self, inputs, activation):
         """Apply an activation, then the quantiser of the output if there is one."""
-        if "output" in self.quantizers and activation is keras.activations.relu:
+        if self.quantizers.output and activation is keras.activations.relu:
             return self.output_quantizer(inputs, rectify=True)
-        if "gate" in self.quantizers:
+        if self.quantizers.gate:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
         if activation in FUSED_ACTIVATIONS:
@@ -137,7 +146,7 @@ class MicroLayer:
     def get_config(self):
         return {
             **super().get_config(),
-            "quantizers": list(self.quantizers),
+            "quantizers": keras.saving.serialize_keras_object(self.quantizers),
             "scheme": keras.saving.serialize_keras_object(self.scheme),
         }
 

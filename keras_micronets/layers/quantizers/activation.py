@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_micronets._backend import choose, read
+from keras_micronets._serialization import serializable
 from keras_micronets.layers.litert.arithmetic import integers_for
 from keras_micronets.layers.litert.provenance import mark, wide
 from keras_micronets.layers.quantizers.fake_quant import quantize_activation
@@ -20,7 +21,7 @@ SMALLEST_RANGE = 5e-3
 HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class ActivationQuantizer(Quantizer):
     """Round a tensor to the 8-bit integers that the device will compute with.
 

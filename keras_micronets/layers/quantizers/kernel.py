@@ -1,7 +1,7 @@
-import keras
 from keras import ops
 
 from keras_micronets._backend import choose, read
+from keras_micronets._serialization import serializable
 from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
 from keras_micronets.layers.quantizers.quantizer import Quantizer
 
@@ -9,7 +9,7 @@ from keras_micronets.layers.quantizers.quantizer import Quantizer
 SMALLEST_KERNEL_RANGE = 4e-3
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class KernelQuantizer(Quantizer):
     """Round a kernel to the integers that an exported file will hold.
 

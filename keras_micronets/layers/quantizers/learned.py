@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from keras_micronets._backend import choose, read
+from keras_micronets._serialization import serializable
 from keras_micronets.layers.quantizers.activation import (
     SMALLEST_RANGE,
     ActivationQuantizer,
@@ -121,7 +122,7 @@ class LearnsSteps:
         return ops.clip(value, -_FURTHEST, _FURTHEST)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
     """Round a tensor to integers whose step is trained with the weights.
 
@@ -207,7 +208,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
         return ops.cast(rounded, inputs.dtype)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
     """Round a kernel to integers whose step is trained with the weights.
 

@@ -1,12 +1,14 @@
 """How the ranges of fake quantisers are found: values that quantisers are given."""
 
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import keras
 from keras import ops
 
+from keras_micronets._serialization import Value, serializable
 
-class Observer:
+
+class Observer(Value):
     """Base class of the ways to find the range of an activation.
 
     A way has a `momentum`, the weight of the past in the moving average of what
@@ -29,17 +31,8 @@ class Observer:
         smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
         return ops.convert_to_tensor(smallest), ops.maximum(ops.max(inputs), 0.0)
 
-    def get_config(self) -> dict:
-        """Return the arguments that make an equal value."""
-        return asdict(self)
 
-    @classmethod
-    def from_config(cls, config: dict) -> "Observer":
-        """Make a value from what `get_config` returned."""
-        return cls(**config)
-
-
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 @dataclass(frozen=True)
 class MovingAverage(Observer):
     """The moving average of the batches' smallest and largest values.
@@ -62,7 +55,7 @@ class MovingAverage(Observer):
         _check_momentum(self.momentum)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 @dataclass(frozen=True)
 class Percentile(Observer):
     """The moving average of percentiles of the batches, which leave outliers out.
@@ -119,7 +112,7 @@ class Percentile(Observer):
         return lower, ops.maximum(found[1], 0.0)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable("LearnedStep")
 @dataclass(frozen=True)
 class LearnedStepSize(Observer):
     """Steps that are trained with the weights, of activations and of kernels.
@@ -135,10 +128,6 @@ class LearnedStepSize(Observer):
     """
 
     momentum = 1.0  # of the batches, the first alone counts
-
-
-# Its name in files of version 0.1.0.
-keras.saving.get_custom_objects()["keras_micronets>LearnedStep"] = LearnedStepSize
 
 
 def _check_momentum(momentum):

@@ -1,7 +1,10 @@
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import keras
 
+from keras_micronets._serialization import Value, serializable
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
 from keras_micronets.layers.quantizers.kernel import KernelQuantizer
 from keras_micronets.layers.quantizers.learned import (
@@ -16,9 +19,84 @@ from keras_micronets.layers.quantizers.observers import (
 )
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 @dataclass(frozen=True)
-class QuantizationScheme:
+class QuantizerSpec(Value):
+    """Specify which tensors of a layer have a fake quantiser.
+
+    Args:
+        kernel: Boolean, whether every kernel of the layer has one. Defaults to `False`.
+        per_unit: Boolean, whether the kernel of a Dense layer has a scale for each
+            unit, as batch normalisation after it needs. Defaults to `False`.
+        inputs: Tuple of integers, positions of the tensors that are rounded where the
+            layer reads them. Defaults to `()`.
+        preactivation: Boolean, whether the input of the layer's activation is rounded.
+            Needed where LiteRT computes the activation as another operation. Defaults
+            to `False`.
+        gate: Boolean, whether the sigmoid within a swish is rounded. Defaults to
+            `False`.
+        output: Boolean, whether the output is rounded. Defaults to `False`.
+    """
+
+    kernel: bool = False
+    per_unit: bool = False
+    inputs: tuple[int, ...] = ()
+    preactivation: bool = False
+    gate: bool = False
+    output: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "inputs", tuple(sorted(set(self.inputs))))
+
+    @classmethod
+    def from_names(cls, names: Iterable[str]) -> Self:
+        """Read a specification from a list of names, as earlier versions saved it."""
+        names = set(names)
+        inputs = [int(name[6:]) for name in names if name.startswith("input_")]
+        flags = names & {"kernel", "preactivation", "gate", "output"}
+        return cls(
+            inputs=tuple(inputs),
+            per_unit="channels" in names,
+            **dict.fromkeys(flags, True),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors, as `"kernel"`, `"input_0"` or `"output"`."""
+        inputs = (f"input_{position}" for position in self.inputs)
+        last = (x for x in ("preactivation", "gate", "output") if getattr(self, x))
+        return (*("kernel",) * self.kernel, *inputs, *last)
+
+    def __bool__(self):
+        return bool(self.names)
+
+    def __or__(self, other: "QuantizerSpec") -> "QuantizerSpec":
+        """Return the specification of the tensors in either."""
+        flags = {
+            name: value or getattr(other, name)
+            for name, value in vars(self).items()
+            if name != "inputs"
+        }
+        return QuantizerSpec(inputs=self.inputs + other.inputs, **flags)
+
+
+def as_quantizer_spec(value: Any) -> QuantizerSpec:
+    """Return the specification in a layer's argument or configuration.
+
+    Args:
+        value: A `QuantizerSpec`, its configuration as Keras saves it, a list of names
+            as earlier versions saved it, or `None` for no quantisers.
+    """
+    if isinstance(value, dict):
+        value = keras.saving.deserialize_keras_object(value)
+    if isinstance(value, QuantizerSpec):
+        return value
+    return QuantizerSpec.from_names(value or ())
+
+
+@serializable()
+@dataclass(frozen=True)
+class QuantizationScheme(Value):
     """What fake quantisers a model's layers get: their ranges and their widths.
 
     Args:
@@ -75,13 +153,8 @@ class QuantizationScheme:
     def _learns_steps(self):
         return isinstance(self.observer, LearnedStepSize)
 
-    def get_config(self) -> dict:
-        """Return the arguments that make an equal scheme."""
-        observer = keras.saving.serialize_keras_object(self.observer)
-        return {**vars(self), "observer": observer}
-
     @classmethod
-    def from_config(cls, config: dict) -> "QuantizationScheme":
+    def from_config(cls, config: dict) -> Self:
         """Make a scheme from what `get_config` returned."""
         return cls(**with_observer(config))
 

@@ -59,7 +59,7 @@ def join_read(layer: keras.layers.Layer, tensors: list) -> None:
     """
     pairs = list(enumerate(tensors))
     if isinstance(layer, keras.layers.Concatenate):
-        if "output" not in layer.quantizers:
+        if not layer.quantizers.output:
             join([one for i, tensor in pairs for one in _rounding(layer, i, tensor)])
         return
     for i, tensor in pairs:
@@ -94,7 +94,7 @@ def _of_tensor(tensor):
     operation, inputs = _keras_private.producer(tensor)
     if not _is_micro_operation(operation):
         return _of_readers(tensor)
-    if "output" in operation.quantizers:
+    if operation.quantizers.output:
         return [operation.output_quantizer, *_of_rectifiers(operation, inputs)]
     pairs = enumerate(inputs)
     return [one for i, read in pairs for one in _rounding(operation, i, read)]
@@ -110,8 +110,7 @@ def _of_rectifiers(layer, tensors):
         return []
     readers = (reader for reader, _ in _keras_private.readers(tensors[0]))
     alike = [layer, *(reader for reader in readers if limit_of(reader) == limit)]
-    has_one = [one for one in alike if "output" in getattr(one, "quantizers", ())]
-    return [one.output_quantizer for one in has_one]
+    return [one.output_quantizer for one in alike if hasattr(one, "output_quantizer")]
 
 
 def _of_readers(tensor):
