@@ -192,10 +192,10 @@ def test_active_before_any_batch_rounds_nothing(rectify):
 
 def test_an_export_without_any_data_is_refused():
     quantizer, (x,) = active(), batches(1)
-    quantizer.freeze()
+    quantizer.make_constant()
     with pytest.raises(ValueError, match="has seen no data"):
         quantizer(x)
-    quantizer.freeze(keep=False)
+    quantizer.make_constant(keep=False)
     np.testing.assert_array_equal(quantizer(x), x)
 
 
@@ -215,12 +215,12 @@ def test_frozen_state_is_the_present_one():
     x = batches(1)[0]
     quantizer(x, training=True)
     expected = ops.convert_to_numpy(quantizer(x))
-    quantizer.freeze()
+    quantizer.make_constant()
     quantizer.upper.assign(99.0)
     np.testing.assert_allclose(quantizer(x), expected, rtol=1e-6)
-    quantizer.freeze(keep=False)
+    quantizer.make_constant(keep=False)
     np.testing.assert_array_equal(quantizer(x), x)
-    quantizer.unfreeze()
+    quantizer.make_variable()
     assert np.abs(ops.convert_to_numpy(quantizer(x)) - expected).max() > 0
 
 

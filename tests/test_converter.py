@@ -35,7 +35,7 @@ def test_leaves_no_quantiser_frozen():
     model = residual()
     prepare(model, quantize=True)
     convert(model, quantization=None)
-    assert all(quantizer.frozen is None for quantizer in quantizers(model))
+    assert all(quantizer.constant is None for quantizer in quantizers(model))
 
 
 def test_is_quiet(capfd):

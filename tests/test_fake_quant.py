@@ -45,8 +45,8 @@ def test_gradients_of_what_is_rectified_at_once():
 def test_rectifies_while_inactive_and_while_frozen():
     x, made = ops.convert_to_tensor(values(3)), quantizer(upper=2.0)
     expected = made(x, rectify=True)
-    made.freeze()
+    made.make_constant()
     np.testing.assert_array_equal(made(x, rectify=True), expected)
-    made.unfreeze()
+    made.make_variable()
     made.active.assign(False)
     np.testing.assert_array_equal(made(x, rectify=True), ops.relu(x))

@@ -11,7 +11,7 @@ from model_cases import MODELS, SHAPE, images, labels, residual
 from keras_micronets import layers
 from keras_micronets.layers import (
     batches,
-    freeze_quantizers,
+    constant_quantizers,
     kernel_gradients,
     kernels,
     set_quantizers,
@@ -240,7 +240,7 @@ def test_frozen_quantisers_are_read_at_each_call():
     model = sparse(residual())
     expected = kernel_gradients(model, images(), labels())
     set_quantizers(model, True)
-    with freeze_quantizers(model, keep=False):
+    with constant_quantizers(model, keep=False):
         assert_close(kernel_gradients(model, images(), labels()), expected)
     quantised = kernel_gradients(model, images(), labels())
     assert any((a != b).any() for a, b in zip(expected, quantised, strict=True))

@@ -19,7 +19,7 @@ from micro_layer_cases import (
 from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export.converter import convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
-from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
+from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 from keras_micronets.layers.quantizers.kernel import SMALLEST_KERNEL_RANGE
 
 HOW = ("direct", "prepared")
@@ -248,7 +248,7 @@ def test_empty_kernels_convert(case, removed):
         kernel.set_mask(mask)
     member = Member(convert(model, quantization="int8"))
     x = inputs(model)
-    with freeze_quantizers(model):
+    with constant_quantizers(model):
         expected = predict(model, x)
     assert np.isfinite(expected).all()
     expected = quantize(expected, "int8", *member.output_quantization)

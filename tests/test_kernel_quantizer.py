@@ -117,10 +117,10 @@ def test_works_in_a_compiled_function():
 def test_frozen_state_is_the_present_one():
     quantizer, kernel = active(), kernel_of((4, 3))
     rounded = ops.convert_to_numpy(quantizer(kernel))
-    quantizer.freeze()
+    quantizer.make_constant()
     quantizer.active.assign(False)
     np.testing.assert_array_equal(quantizer(kernel), rounded)
-    quantizer.freeze(keep=False)
+    quantizer.make_constant(keep=False)
     np.testing.assert_array_equal(quantizer(kernel), kernel)
 
 

@@ -104,7 +104,7 @@ def test_kernels(axis, bits):
     rounded = ops.convert_to_numpy(quantizer(kernel))
     assert np.all(rounded[kernel == 0] == 0)
     assert 0 < np.abs(rounded).max() <= np.abs(kernel).max() * np.exp(0.1) * 1.001
-    quantizer.freeze()
+    quantizer.make_constant()
     np.testing.assert_allclose(quantizer(kernel), rounded, atol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_a_frozen_range_is_the_one_that_was_learned():
     quantizer(X, training=True)
     quantizer.step.assign(0.5)
     before = bounds(quantizer)
-    quantizer.freeze()
+    quantizer.make_constant()
     assert bounds(quantizer) == before
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from model_cases import images, outputs, residual
 
-from keras_micronets.layers import freeze_quantizers, quantized_share, set_quantizers
+from keras_micronets.layers import constant_quantizers, quantized_share, set_quantizers
 from keras_micronets.layers import prepare as prepare
 from keras_micronets.layers.quantization import quantizers
 
@@ -35,7 +35,7 @@ def test_each_once(model):
 
 def test_frozen_is_equal(model):
     expected = outputs(model)
-    with freeze_quantizers(model):
+    with constant_quantizers(model):
         np.testing.assert_array_equal(outputs(model), expected)
     np.testing.assert_array_equal(outputs(model), expected)
 
@@ -45,12 +45,12 @@ def test_frozen_off_is_the_plain_model(model):
     set_quantizers(model, False)
     expected = outputs(model)
     set_quantizers(model, True)
-    with freeze_quantizers(model, keep=False):
+    with constant_quantizers(model, keep=False):
         np.testing.assert_array_equal(outputs(model), expected)
     np.testing.assert_array_equal(outputs(model), quantised)
 
 
 def test_an_error_unfreezes(model):
-    with pytest.raises(RuntimeError), freeze_quantizers(model):
+    with pytest.raises(RuntimeError), constant_quantizers(model):
         raise RuntimeError
-    assert all(quantizer.frozen is None for quantizer in quantizers(model))
+    assert all(quantizer.constant is None for quantizer in quantizers(model))

@@ -12,7 +12,7 @@ from keras_micronets.layers import (
     ActivationQuantizer,
     QuantizationScheme,
     clone,
-    freeze_quantizers,
+    constant_quantizers,
     set_quantizers,
 )
 from keras_micronets.layers import prepare as prepare
@@ -287,7 +287,7 @@ def test_gradients_pass_within_the_range_of_all():
 def test_a_frozen_range_is_that_of_all():
     model = learned(JOINED["dense block"])
     before = ranges(model)
-    with freeze_quantizers(model):
+    with constant_quantizers(model):
         assert ranges(model) == before
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_micronets.export.flatbuffer import shorten_names
 from keras_micronets.export.model_graph import call_flat
-from keras_micronets.layers import freeze_quantizers
+from keras_micronets.layers import constant_quantizers
 
 QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)
 # Name of the operations in integers throughout, as TensorFlow calls them.
@@ -45,7 +45,7 @@ def convert(
     import tensorflow as tf
 
     learned = quantization == "int8" and samples is None
-    with freeze_quantizers(model, keep=learned), _quiet():
+    with constant_quantizers(model, keep=learned), _quiet():
         converter = tf.lite.TFLiteConverter.from_concrete_functions(
             [_trace(tf, model, batch_size)]
         )

@@ -10,7 +10,7 @@ from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
 from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.export.tflite_model import TensorInfo, TFLiteModel
-from keras_micronets.layers import freeze_quantizers, kernels, quantized_share
+from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 
 N_COMPARED = 64
 LEARNED, MEASURED = "learned", "representative data"
@@ -112,7 +112,7 @@ def _check_biases(flatbuffer, report, name):
 def _compare_outputs(model, file, inputs, *, learned) -> tuple[Parity, ...]:
     # Quantisers that stay on must not be frozen: they round as the device does only
     # where they are not being converted.
-    with nullcontext() if learned else freeze_quantizers(model, keep=False):
+    with nullcontext() if learned else constant_quantizers(model, keep=False):
         expected = [keras.ops.convert_to_numpy(y) for y in call_flat(model, inputs)]
     raw = file.run(inputs)
     return tuple(map(compare, output_names(model), file.outputs, raw, expected))

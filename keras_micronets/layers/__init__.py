@@ -19,8 +19,8 @@ from keras_micronets.layers.micro.kernel_layers import (
 )
 from keras_micronets.layers.prepare import PreparationReport, prepare
 from keras_micronets.layers.quantization import (
+    constant_quantizers,
     freeze,
-    freeze_quantizers,
     quantized_share,
     set_quantizers,
 )

@@ -32,7 +32,7 @@ def gradient_function(model: keras.Model) -> Callable:
     make = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     make = make[keras.backend.backend()]
     reference = weakref.ref(model)
-    if any(quantizer.frozen is not None for quantizer in quantizers(model)):
+    if any(quantizer.constant is not None for quantizer in quantizers(model)):
         return _settled(make(reference))
     loss = _keras_private.compiled_loss(model)
     variables = [id(variable) for variable in model.variables]

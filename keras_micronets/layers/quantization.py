@@ -7,7 +7,7 @@ from keras import ops
 from keras_micronets import _keras_private
 from keras_micronets.layers.micro.normalization import MicroBatchNormalization
 from keras_micronets.layers.quantizers.learned import LearnedKernelQuantizer
-from keras_micronets.layers.quantizers.quantizer import Quantizer
+from keras_micronets.layers.state import Quantizer
 
 
 def quantizers(model: keras.Model) -> list[Quantizer]:
@@ -42,7 +42,7 @@ def quantized_share(model: keras.Model) -> float:
 
 
 @contextmanager
-def freeze_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[None]:
+def constant_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[None]:
     """Make the quantisers constant for what is run or traced inside the block.
 
     Args:
@@ -52,12 +52,12 @@ def freeze_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[None
     """
     found = quantizers(model)
     for quantizer in found:
-        quantizer.freeze(keep=keep)
+        quantizer.make_constant(keep=keep)
     try:
         yield
     finally:
         for quantizer in found:
-            quantizer.unfreeze()
+            quantizer.make_variable()
 
 
 def freeze(
@@ -85,8 +85,8 @@ def freeze(
     changed = False
     for layer in _keras_private.flatten_layers(model):
         held = _wanted(layer, observers, statistics)
-        if held is not None and layer.held != held:
-            layer.held = held
+        if held is not None and layer.frozen != held:
+            layer.frozen = held
             changed = True
     if changed and getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)

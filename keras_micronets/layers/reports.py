@@ -7,7 +7,7 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.micro.micro_layer import MicroLayer
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
-from keras_micronets.layers.quantizers.quantizer import Quantizer
+from keras_micronets.layers.state import Quantizer
 
 
 @dataclass(frozen=True)

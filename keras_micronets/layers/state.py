@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_micronets._backend import read
 from keras_micronets._serialization import serializable
 
 
@@ -62,3 +63,41 @@ class Mask(State):
     def reset(self):
         """Keep every weight."""
         self.mask.assign(ops.ones(self.mask.shape, "bool"))
+
+
+class Quantizer(State):
+    """Base of the fake quantisers: a switch, and a frozen form for export.
+
+    While `frozen` is set, training leaves the range as it is (`layers.freeze`).
+    """
+
+    frozen = False
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.constant = None
+
+    def build(self, input_shape=None):
+        self.active = self.add_weight(
+            name="active", shape=(), dtype="bool", initializer="zeros", trainable=False
+        )
+
+    def reset(self):
+        self.active.assign(False)
+
+    def is_on(self):
+        """Return whether the quantiser rounds: a Boolean tensor, or a frozen state."""
+        return read(self.active) if self.constant is None else self.constant
+
+    def make_constant(self, *, keep: bool = True) -> None:
+        """Make the state a constant of the program traced next.
+
+        Args:
+            keep: Boolean, whether it is the present state; otherwise the quantiser
+                is off. Defaults to `True`.
+        """
+        self.constant = keep and bool(ops.convert_to_numpy(self.active))
+
+    def make_variable(self) -> None:
+        """Read the state from the variables again."""
+        self.constant = None

@@ -94,7 +94,7 @@ def as_on_device(layer, inputs, outputs, scale_and_offset):
         return floored(*vectors(), kernel.scale())
 
     after = kernel.scaled(factor)
-    if kernel.inputs.frozen:
+    if kernel.inputs.constant:
         outputs = _for_the_file(inputs, vectors(), factor(), after)
     else:
         outputs = _simulated(inputs, outputs, vectors(), factor(), after)

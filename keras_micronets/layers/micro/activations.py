@@ -29,7 +29,7 @@ class MicroConcatenate(MicroLayer, keras.layers.Concatenate):
     def call(self, inputs):
         rounded = [self.fake_quantize(f"input_{i}", x) for i, x in enumerate(inputs)]
         grid = _one_grid(rounded)
-        if grid is not None and grid.frozen:
+        if grid is not None and grid.constant:
             rounded = list(map(_rounded_once, inputs, rounded))
             return grid(super().call(rounded))
         outputs = mark(super().call(rounded), grid)
@@ -156,7 +156,7 @@ def _make(base):
 
 def _rectify(layer, inputs):
     grid = grid_of(inputs)
-    if grid is not None and layer.quantizers.output and grid.frozen is None:
+    if grid is not None and layer.quantizers.output and grid.constant is None:
         inputs = mark(ops.relu(inputs), Rescaled(grid))
     return layer.activate(inputs, keras.activations.relu)
 

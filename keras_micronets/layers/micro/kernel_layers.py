@@ -149,7 +149,7 @@ class MicroDense(MicroKernelLayer, keras.layers.Dense):
 
     def linear(self, inputs):
         grid = grid_of(inputs)
-        if self.quantizers.per_unit and grid is not None and grid.frozen:
+        if self.quantizers.per_unit and grid is not None and grid.constant:
             return pointwise(inputs, self.device_kernel())
         return ops.matmul(inputs, self.effective_kernel())
 

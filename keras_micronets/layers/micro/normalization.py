@@ -12,16 +12,16 @@ from keras_micronets.layers.micro.micro_layer import MicroLayer
 class MicroBatchNormalization(MicroLayer, keras.layers.BatchNormalization):
     """A `BatchNormalization` layer with fake quantisers, and statistics to hold.
 
-    While `held` is set, training computes with the moving statistics, as
+    While `frozen` is set, training computes with the moving statistics, as
     inference does, and leaves them; scale and offset are trained on. While it does
     not train, its offset is rounded to the integers that the device adds.
     """
 
-    held = False
+    frozen = False
 
     def call(self, inputs, training=None, mask=None):
         inputs = self.quantize_inputs(inputs)
-        outputs = super().call(inputs, training=training and not self.held, mask=mask)
+        outputs = super().call(inputs, training=training and not self.frozen, mask=mask)
         if not (training and self.trainable):
             outputs = as_on_device(self, inputs, outputs, _scale_and_offset)
         return self.fake_quantize("output", outputs)

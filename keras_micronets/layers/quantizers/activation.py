@@ -11,7 +11,7 @@ from keras_micronets.layers.quantizers.observers import (
     Observer,
     with_observer,
 )
-from keras_micronets.layers.quantizers.quantizer import Quantizer
+from keras_micronets.layers.state import Quantizer
 
 # A bias has the product of the scales of input and kernel, in 32 bits: at a product
 # of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
@@ -26,7 +26,7 @@ class ActivationQuantizer(Quantizer):
     """Round a tensor to the 8-bit integers that the device will compute with.
 
     While training, the range follows what `observer` measures of each batch, unless
-    `held` is set. A batch with values that are not finite leaves it as it is. Zero
+    `frozen` is set. A batch with values that are not finite leaves it as it is. Zero
     is always representable. With what a concatenation joins, it shares one range, the
     smallest that holds those of all (`SharedRange`). Gradients pass straight through
     inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
@@ -88,9 +88,9 @@ class ActivationQuantizer(Quantizer):
         if rectify and training and self.joint:  # its lower bound is not 0
             return self._rounded(ops.relu(inputs), training, rectify=False)
         rectified = ops.relu if rectify else _same
-        if self.frozen is not None:
+        if self.constant is not None:
             outputs = rectified(inputs)
-            return self._quantize_frozen(outputs) if self.frozen else outputs
+            return self._quantize_constant(outputs) if self.constant else outputs
         if training and self.learns:
             return self._learn(inputs, read(self.active), rectify)
         bounds = self.bounds()
@@ -102,8 +102,8 @@ class ActivationQuantizer(Quantizer):
 
         return choose(self.is_on(), on, lambda: rectified(inputs))
 
-    def _quantize_frozen(self, inputs):
-        lower, upper = self.frozen_bounds
+    def _quantize_constant(self, inputs):
+        lower, upper = self.constant_bounds
         if not lower < upper:
             raise ValueError(
                 "Expected quantisers whose ranges were learned. Received: "
@@ -116,18 +116,18 @@ class ActivationQuantizer(Quantizer):
     @property
     def learns(self):
         """Whether training moves the range."""
-        return self.fixed_range is None and not self.held
+        return self.fixed_range is None and not self.frozen
 
     def is_on(self):
         """Return whether the quantiser rounds; not before it has seen a batch."""
         on = super().is_on()
-        if self.frozen is not None:
+        if self.constant is not None:
             return on
         return ops.logical_and(on, ops.less(*self.bounds()))
 
     def bounds(self):
         """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
-        return self.live_bounds() if self.frozen is None else self.frozen_bounds
+        return self.live_bounds() if self.constant is None else self.constant_bounds
 
     def live_bounds(self):
         """Return the tensors `(lower, upper)` of the range, frozen or not."""
@@ -162,8 +162,8 @@ class ActivationQuantizer(Quantizer):
                 pixels; otherwise away from its integer 0, the middle of the range.
                 Defaults to `False`.
         """
-        if self.frozen is not None:
-            return self._quantize(inputs, *self.bounds()) if self.frozen else inputs
+        if self.constant is not None:
+            return self._quantize(inputs, *self.bounds()) if self.constant else inputs
 
         def on():
             middle = ops.negative(ops.multiply(self.scale(), self.zero_point()))
@@ -222,9 +222,9 @@ class ActivationQuantizer(Quantizer):
         upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
         return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
 
-    def freeze(self, *, keep=True):
-        super().freeze(keep=keep)
-        self.frozen_bounds = [
+    def make_constant(self, *, keep=True):
+        super().make_constant(keep=keep)
+        self.constant_bounds = [
             ops.convert_to_numpy(bound).item() for bound in self.live_bounds()
         ]
 

@@ -3,7 +3,7 @@ from keras import ops
 from keras_micronets._backend import choose, read
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
-from keras_micronets.layers.quantizers.quantizer import Quantizer
+from keras_micronets.layers.state import Quantizer
 
 # Why so large: see SMALLEST_RANGE of the activations.
 SMALLEST_KERNEL_RANGE = 4e-3
@@ -35,8 +35,8 @@ class KernelQuantizer(Quantizer):
         self.bits = bits
 
     def call(self, kernel):
-        if self.frozen is not None:
-            return self._quantize(kernel) if self.frozen else kernel
+        if self.constant is not None:
+            return self._quantize(kernel) if self.constant else kernel
         return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
 
     @property
@@ -56,7 +56,7 @@ class KernelQuantizer(Quantizer):
 
     def _as_in_file(self, kernel, limit):
         are_multiples = (2 ** (self.bits_in_file - 1) - 1) % self.largest == 0
-        if are_multiples or self.frozen:  # the converter rounds them itself
+        if are_multiples or self.constant:  # the converter rounds them itself
             return kernel
         return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits_in_file)
 

@@ -86,24 +86,24 @@ def tie(outputs, *variables):
 
 
 class LearnsSteps:
-    """Mixin of quantisers with trained variables, which `held` keeps as they are.
+    """Mixin of quantisers with trained variables, which `frozen` keeps as they are.
 
-    An optimizer moves variables even without gradients. While `held` is set, their
+    An optimizer moves variables even without gradients. While `frozen` is set, their
     constraint returns what they were; the step must be compiled anew for it.
     """
 
-    _is_held = False
+    _is_frozen = False
 
     @property
-    def held(self):
-        return self._is_held
+    def frozen(self):
+        return self._is_frozen
 
-    @held.setter
-    def held(self, value):
-        self._is_held = value
+    @frozen.setter
+    def frozen(self, value):
+        self._is_frozen = value
         if self.built:
             pins = {v.name: ops.convert_to_numpy(v) for v in self.trainable_variables}
-            self.pins = pins
+            self.frozen_values = pins
 
     def add_learned(self, name, shape=()):
         """Add a trained variable that begins at zero and stays within [-2, 2]."""
@@ -117,8 +117,8 @@ class LearnsSteps:
         )
 
     def _constrain(self, name, value):
-        if self.held:
-            return ops.convert_to_tensor(self.pins[name])
+        if self.frozen:
+            return ops.convert_to_tensor(self.frozen_values[name])
         return ops.clip(value, -_FURTHEST, _FURTHEST)
 
 
@@ -250,7 +250,7 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
             self.initial.assign(ops.convert_to_numpy(self._first_limit(kernel)))
 
     def call(self, kernel):
-        if self.frozen is not None:
+        if self.constant is not None:
             return super().call(kernel)
         return choose(
             read(self.active),
@@ -271,15 +271,15 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
     def _axis_of(self, kernel):
         return None if self.axis is None else self.axis % len(kernel.shape)
 
-    def freeze(self, *, keep=True):
-        super().freeze(keep=keep)
+    def make_constant(self, *, keep=True):
+        super().make_constant(keep=keep)
         limits = ops.multiply(self.initial, ops.exp(self.step))
-        self.frozen_limits = np.array(ops.convert_to_numpy(limits))
+        self.constant_limits = np.array(ops.convert_to_numpy(limits))
 
     def limit(self, kernel, factor=1.0):
-        if self.frozen and self.frozen_limits.all():  # the converter wants numbers
+        if self.constant and self.constant_limits.all():  # the converter wants numbers
             return ops.convert_to_tensor(
-                np.maximum(self.frozen_limits, SMALLEST_KERNEL_RANGE)
+                np.maximum(self.constant_limits, SMALLEST_KERNEL_RANGE)
             )
         log = scale_gradient(self.step, factor)
         initial = self._initial_limit(kernel)
