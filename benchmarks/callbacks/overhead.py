@@ -89,8 +89,8 @@ def table(results):
     lines = []
     if timed:
         lines += [
-            "| `fit`, batches of 128 | images | ms a step | of its plain `fit` "
-            "| by processor time |",
+            "| `fit`, batches of 128 | images | ms per step | relative to plain `fit` "
+            "| relative processor time |",
             "|---|---|---|---|---|",
         ]
         lines += [line for section in timed for line in _timed_lines(section)]

@@ -14,7 +14,7 @@ def table(results):
 
 
 def _budgets(rows):
-    yield "| network | asked | parameters kept | MACs kept | counts agree | seconds |"
+    yield "| network | budget | parameters kept | MACs kept | counts agree | seconds |"
     yield "|---|---|---|---|---|---|"
     for name, row in rows.items():
         asked = ", ".join(f"{kind} {share:.1%}" for kind, share in row["asked"].items())
@@ -29,13 +29,13 @@ def _budgets(rows):
 
 def _architectures(rows):
     yield (
-        "| network | channels that can go | MACs kept | parameters kept | counts agree "
-        "| difference to zeros | to the whole | int8 file runs | seconds |"
+        "| network | removable channels | MACs kept | parameters kept | counts agree "
+        "| difference to masked | difference to original | int8 file runs | seconds |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for name, row in rows.items():
         agree = row["params_agree"] and row["counts_agree"]
-        difference = "other means" if row["averages"] else f"{row['difference']:.0e}"
+        difference = "not comparable" if row["averages"] else f"{row['difference']:.0e}"
         cells = [
             name,
             f"{row['touched']:.1%}",
@@ -53,8 +53,8 @@ def _architectures(rows):
 def _graphs(rows):
     cut = [row for row in rows.values() if "refused" not in row]
     yield (
-        "| random graphs | cut | refused | predict otherwise than the whole | wrong "
-        "| largest difference to zeros | can go |"
+        "| random graphs | cut | rejected | changed predictions | wrong "
+        "| largest difference to masked | removable channels |"
     )
     yield "|---|---|---|---|---|---|---|"
     if cut:
@@ -75,7 +75,7 @@ def _latency(rows):
     yield "|---|---|---|---|---|---|---|"
     for name, row in rows.items():
         if "refused" in row:
-            yield f"| {name} | it can't be | | | | | |"
+            yield f"| {name} | not reachable | | | | | |"
             continue
         before, after = row["ms"]
         cells = [
@@ -85,6 +85,6 @@ def _latency(rows):
             f"{row['latency']:.1%}",
             f"{row['lowest']:.1%}, {row['highest']:.1%}",
             f"{row['latency'] / row['macs']:.2f}",
-            f"{before:.3g} > {after:.3g}",
+            f"{before:.3g} to {after:.3g}",
         ]
         yield f"| {' | '.join(cells)} |"

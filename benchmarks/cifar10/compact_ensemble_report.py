@@ -3,6 +3,7 @@
 import numpy as np
 
 from benchmarks.cifar10.compact_report import points
+from benchmarks.lib.results import row_label
 
 
 def table(results):
@@ -11,7 +12,7 @@ def table(results):
     for run in results["runs"]:
         rows.setdefault(run["row"], {})[run["seed"]] = run
     lines = [
-        "| row | seeds | MACs | bytes | accuracy | less baseline | each member | NLL |",
+        "| row | seeds | MACs | bytes | accuracy | minus baseline | one member | NLL |",
         "|---|---|---|---|---|---|---|---|",
     ]
     base = rows.get("baseline", {})
@@ -20,7 +21,7 @@ def table(results):
         less = [by_seed[s]["accuracy"] - base[s]["accuracy"] for s in common]
         runs = by_seed.values()
         cells = [
-            name,
+            row_label(name),
             str(len(by_seed)),
             f"{np.mean([run['macs'] for run in runs]):,.0f}",
             f"{np.mean([run['bytes'] for run in runs]):,.0f}",

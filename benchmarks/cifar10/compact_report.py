@@ -2,11 +2,13 @@
 
 import numpy as np
 
+from benchmarks.lib.results import row_label
+
 
 def table(results):
     """Return the results as a table for the documentation."""
     lines = [
-        "| row | seeds | MACs | parameters | accuracy | less uniform | NLL |",
+        "| row | seeds | MACs | parameters | accuracy | minus uniform | NLL |",
         "|---|---|---|---|---|---|---|",
     ]
     runs = results["runs"]
@@ -16,7 +18,9 @@ def table(results):
             if run["budget"] == budget:
                 rows.setdefault(run["row"], {})[run["seed"]] = run
         for name, by_seed in rows.items():
-            lines.append(_line(f"{name}, {budget}", by_seed, rows.get("uniform", {})))
+            lines.append(
+                _line(f"{row_label(name)}, {budget}", by_seed, rows.get("uniform", {}))
+            )
     return "\n".join(lines)
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import stats
 
+from benchmarks.lib.results import row_label
+
 SETTING = ("preset", "net", "label_noise", "split")
 
 
@@ -56,8 +58,8 @@ def _block(setting, rows):
     n_seeds = len({row["seed"] for row in rows})
     lines = [
         f"\n{net}, preset {preset}, label noise {noise:.0%}, {n_seeds} seeds, {split}",
-        f"{'':<33}{'accuracy':>15}{'less baseline':>17}{'NLL':>7}{'ECE':>7}"
-        f"{'member':>8}{'differ':>8}{'int8':>8}{'gzip':>10}{'cost':>7}{'s':>6}",
+        f"{'':<33}{'accuracy':>15}{'minus baseline':>17}{'NLL':>7}{'ECE':>7}"
+        f"{'member':>8}{'disagr.':>8}{'int8':>8}{'gzip':>10}{'cost':>7}{'s':>6}",
     ]
     return lines + [_line(name, named) for name in named]
 
@@ -73,7 +75,7 @@ def _line(name, named):
     int8 = f"{mean('accuracy', lambda r: r['int8']):.1%}" if rows[0]["int8"] else ""
     members = np.mean([np.mean(row["members"]) for row in rows])
     return (
-        f"{name:<33}{mean('accuracy'):>8.1%} ± {spread:<4.1%}"
+        f"{row_label(name):<33}{mean('accuracy'):>8.1%} ± {spread:<4.1%}"
         f"{100 * gain:>+8.1f} ± {100 * half:<6.1f}"
         f"{mean('nll'):>7.3f}{mean('ece'):>7.3f}"
         f"{members:>8.1%}{mean('disagreement'):>8.3f}"

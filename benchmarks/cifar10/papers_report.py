@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from benchmarks.lib.results import row_label
+
 SETTING = (
     "data",
     "net",
@@ -23,7 +25,7 @@ CONTROLS = {
     "the deep ensemble": ("controls", "deep ensemble"),
 }
 STRATEGIES = ("accuracy first, label vectors", "diversity first, label vectors")
-POOLS = {"copies": "independent copies", "chain": "a chain"}
+POOLS = {"copies": "independent copies", "chain": "sequential learners"}
 CLAIMED_POINTS, CLAIMED_SHRINKAGE = 7.0, 0.9
 
 
@@ -33,8 +35,8 @@ def table(results):
     for setting, chosen in by_setting(results["runs"]).items():
         lines += [
             f"\n{describe(setting)}, {count(chosen)} (mean ± standard deviation);",
-            "int8 but for the first row; sizes in per cent of the first row's file",
-            f"{'':<33}{'members':>8}{'accuracy':>15}{'NLL':>7}{'ECE':>7}{'differ':>8}"
+            "int8 except for the first row; sizes in per cent of the first row's file",
+            f"{'':<33}{'members':>8}{'accuracy':>15}{'NLL':>7}{'ECE':>7}{'disagr.':>8}"
             f"{'gzip':>11}{'raw %':>7}{'gzip %':>7}",
         ]
         pool = "controls"
@@ -183,6 +185,6 @@ def _line(name, rows, runs):
     differ = f"{mean('disagreement'):.3f}" if several else ""
     accuracy = f"{mean('accuracy'):.2%} ± {spread:.2%}"
     return (
-        f"{name:<33}{mean('members'):>8.1f}{accuracy:>15}{mean('nll'):>7.3f}"
+        f"{row_label(name):<33}{mean('members'):>8.1f}{accuracy:>15}{mean('nll'):>7.3f}"
         f"{mean('ece'):>7.3f}{differ:>8}{mean('gzip_bytes'):>11,.0f}{raw:>7.0%}{gzip:>7.0%}"
     )

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.lib.results import RESULTS_FOLDER
+from benchmarks.lib.results import RESULTS_FOLDER, row_label
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -294,7 +294,7 @@ def _line(name, rows):
     differ = mean("disagreement")
     shown = "" if np.isnan(differ) else f"{differ:.3f}"
     return (
-        f"{name:<36}{accuracy:>15}{mean('nll'):>8.3f}{mean('ece'):>8.3f}"
+        f"{row_label(name):<36}{accuracy:>15}{mean('nll'):>8.3f}{mean('ece'):>8.3f}"
         f"{shown:>10}{mean('gzip_bytes'):>11,.0f}"
     )
 

@@ -5,15 +5,15 @@ import numpy as np
 KINDS = {
     "float32": "float32",
     "float16": "float16",
-    "dynamic": "dynamic: int8 kernels, float computation",
-    "int16": "int16, int8 kernels, after training",
-    "int8 after training": "int8 after training",
-    "int8": "int8 while training",
-    "percentile": "int8 while training, percentiles",
-    "learned steps": "int8 while training, learned steps",
-    "4-bit kernels after training": "int8, 4-bit kernels, after training",
-    "4-bit kernels": "int8, 4-bit kernels, while training",
-    "4-bit kernels, learned steps": "int8, 4-bit kernels, learned steps",
+    "dynamic": "dynamic range: int8 kernels, float computation",
+    "int16": "int16 with int8 kernels, post-training",
+    "int8 after training": "int8, post-training",
+    "int8": "int8, QAT",
+    "percentile": "int8, QAT, percentiles",
+    "learned steps": "int8, QAT, learned step sizes",
+    "4-bit kernels after training": "int8, 4-bit kernels, post-training",
+    "4-bit kernels": "int8, 4-bit kernels, QAT",
+    "4-bit kernels, learned steps": "int8, 4-bit kernels, QAT, learned step sizes",
 }
 
 
@@ -38,9 +38,8 @@ def _rows(runs):
 
 def _sparsities(rows):
     yield (
-        "| weights left out | seeds | float32 | int8 after training "
-        "| int8 while training | less float32 | less after training "
-        "| its weights, after training |"
+        "| sparsity | seeds | float32 | int8, post-training | int8, QAT "
+        "| QAT minus float32 | QAT minus post-training | QAT weights, post-training |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for sparsity, kind in rows:
@@ -76,7 +75,7 @@ def _files(rows):
 def _neighbour(rows):
     yield (
         "| dense | accuracy | bytes | gzip bytes | operations | in float "
-        "| outputs equal to Keras's |"
+        "| outputs equal to Keras |"
     )
     yield "|---|---|---|---|---|---|---|"
     names = {"int8": "QuantizationAwareTraining", "tfmot": "tfmot, tf_keras"}
@@ -91,8 +90,8 @@ def _neighbour(rows):
 
 def _zeros(rows):
     yield (
-        "| weights left out | kernels' weights | masked | zero in the file "
-        "| kernels whose zeros are as rounded |"
+        "| sparsity | kernel weights | masked | zero in the file "
+        "| kernels with the expected zeros |"
     )
     yield "|---|---|---|---|---|"
     for (sparsity, kind), found in rows.items():

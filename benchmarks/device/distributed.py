@@ -143,7 +143,7 @@ def run(bundle: Path, folder: Path, rounds: int, requests: int) -> dict:
 def table(results: dict) -> str:
     """Return the medians over the rounds as a Markdown table."""
     lines = [
-        "| four ResNet-8, one input | p50, ms | p90, ms | p99, ms | a second |",
+        "| four ResNet-8, one input | p50, ms | p90, ms | p99, ms | requests/s |",
         "|---|---|---|---|---|",
     ]
     for name, rounds in results["rounds"].items():

@@ -29,16 +29,16 @@ def _start(found):
         f"| start to first answer, {found['members']} ResNet-8 | {seconds:.2f} s "
         f"| {BARS['seconds']} s |"
     )
-    yield f"| peak memory of that | {megabytes:.0f} MB | {BARS['megabytes']} MB |"
+    yield f"| peak memory | {megabytes:.0f} MB | {BARS['megabytes']} MB |"
 
 
 def _overhead(found):
     times = found["milliseconds"]
-    for name, shown in (("direct", "direct code"), ("bare", "LiteRT's calls alone")):
+    for name, shown in (("direct", "direct code"), ("bare", "LiteRT calls only")):
         more = ratio(times, "runner", name) - 1
         bar = f"{BARS['overhead']:.0%}" if name == "direct" else ""
         yield (
-            f"| one image, one member: the runner over {shown}, "
+            f"| one image, one member: the runner relative to {shown}, "
             f"{median(times[name]):.3f} ms | {more:+.1%} | {bar} |"
         )
 
@@ -47,7 +47,7 @@ def _threads(found):
     for name in ("one", "many"):
         times, n_samples = found[name]["milliseconds"], found[name]["samples"]
         yield (
-            f"| 4 members on 2 threads by 1 thread, {n_samples} at a time, "
+            f"| 4 members, 2 threads relative to 1, batch of {n_samples}, "
             f"{median(times['1 thread']):.2f} ms | "
             f"{ratio(times, '2 threads', '1 thread'):.2f} | {BARS['threads']} |"
         )
@@ -58,8 +58,8 @@ _LINES = {"start": _start, "overhead": _overhead, "threads": _threads}
 
 def _early_exit_lines(found):
     yield (
-        "| pool | members, at most | kept | tolerance | calls saved "
-        "| accuracy lost, points | most in a split |"
+        "| pool | max. members | kept | tolerance | calls saved "
+        "| accuracy lost, points | largest in a split |"
     )
     yield "|---|---|---|---|---|---|---|"
     for row in found["rows"]:

@@ -165,7 +165,7 @@ def table(results):
     """Return the results as a table for the documentation."""
     lines = [
         "| net | operations | in float | equal | within one step | largest | top 1 "
-        "| begins at |",
+        "| first difference |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name in (name for name in NETS if name in results):

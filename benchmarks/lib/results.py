@@ -8,6 +8,27 @@ RESULTS_FOLDER = Path(__file__).parent.parent / "results"
 DOCS_FOLDER = Path(__file__).parent.parent.parent / "docs"
 
 
+# Labels of rows whose names in the results files are not standard terms.
+LABELS = {
+    "a chain": "sequential learners",
+    "parent trained on": "parent trained longer",
+    "parent trained on, float32": "parent trained longer, float32",
+    "parent trained on, int8": "parent trained longer, int8",
+    "one a cluster: cluster, then int8": "one per cluster: cluster, then int8",
+    "one a cluster: int8, then cluster": "one per cluster: int8, then cluster",
+    "whole network, pressed": "whole network, regularised",
+    "uniform, pressed": "uniform, regularised",
+    "group norms, hardly pushed": "group norms, weakly regularised",
+    "found widths": "widths found by Taylor",
+    "baseline, pressed": "baseline, regularised",
+}
+
+
+def row_label(name: str) -> str:
+    """Return the label under which tables show a row of a results file."""
+    return LABELS.get(name, name)
+
+
 class ResultsFile:
     """Holds `{"preset": ..., "runs": [...]}`.
 

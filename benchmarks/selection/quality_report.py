@@ -124,7 +124,7 @@ def _differences(found, what):
         for method in found.methods
         if method != "top_k"
     }
-    return _by_members(f"{unit}, less top_k", cells)
+    return _by_members(f"{unit}, minus top_k", cells)
 
 
 def _by_members(title, cells):
@@ -159,7 +159,7 @@ def auto_against_the_best(found: Found) -> list[tuple]:
 
 def _auto(found):
     lines = [
-        "| pool | members | best in hindsight | auto's loss less its, thousandths |",
+        "| pool | members | best in hindsight | auto minus best, thousandths |",
         "|---|---|---|---|",
     ]
     for pool, n, best, mean, width in auto_against_the_best(found):
@@ -171,7 +171,7 @@ def _auto(found):
 
 def _optimism(found):
     lines = [
-        "| auto over 2 to 16 members | looked | nested resampling | is |",
+        "| auto over 2 to 16 members | cross-validated | nested resampling | true |",
         "|---|---|---|---|",
     ]
     for row in found.rows:

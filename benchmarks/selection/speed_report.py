@@ -23,7 +23,7 @@ def _methods(results):
 
 def _loops(results):
     lines = [
-        "| pairs of 200 learners | loop, s | ours, s | ratio |",
+        "| pairs of 200 learners | loop, s | this package, s | ratio |",
         "|---|---|---|---|",
     ]
     lines += [
@@ -36,7 +36,7 @@ def _loops(results):
 
 def _growth(results):
     lines = [
-        "| method | learners: fitted | must | samples: fitted | must |",
+        "| method | exponent in learners | expected | exponent in samples | expected |",
         "|---|---|---|---|---|",
     ]
     for name, (learners, samples) in results["must"].items():
