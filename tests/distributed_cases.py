@@ -33,7 +33,7 @@ class Client:
             name,
             topics or ["unused"],
             on_message=self._receive,
-            on_up=lambda: None,
+            on_connect=lambda: None,
         )
         self.connection.open()
 

@@ -115,7 +115,7 @@ def test_without_all_members(bundle, broker, prefix, alone):
         check(answer, alone, x)
         one.close()
         until(lambda: not gateway.nodes)
-        with pytest.raises(NoQuorumError, match="Expected answers of 2") as caught:
+        with pytest.raises(NoQuorumError, match="Expected responses of 2") as caught:
             gateway.predict(x, deadline=0.05)
         assert caught.value.missing == ("m0", "m1", "m2")
         future = gateway.submit(x, deadline=20)
@@ -275,7 +275,7 @@ def test_a_gateway_survives_garbage(bundle, broker, prefix, alone, rogue):
         rogue.answer(request, right)
         check(future.result(5), alone, x)
         until(lambda: gateway.statistics.get("duplicate"))
-        assert gateway.statistics["unasked"] == 6
+        assert gateway.statistics["unexpected"] == 6
         assert gateway.statistics["invalid"] == 12
         assert gateway.statistics["malformed"] == 2
         assert gateway.statistics["late"] == 1
@@ -322,7 +322,7 @@ def test_a_name_has_one_node(bundle, broker, prefix, alone):
         with Node(bundle, broker, name="one", prefix=prefix) as new:
             assert old.wait(10)
             assert failed == [old.failed]
-            assert "calls itself 'one'" in old.failed
+            assert "has the name 'one'" in old.failed
             old.close()
             check(gateway.predict(samples(1), deadline=20), alone, samples(1))
             assert not new.failed
@@ -395,7 +395,7 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
         assert node.process.wait(10) == 0
         assert "Lost" not in log.read_text()
         assert main([*arguments, "--deadline", "0.1"], path=bundle) == 2
-        assert "Expected answers of 2 members" in capsys.readouterr().err
+        assert "Expected responses of 2 members" in capsys.readouterr().err
     finally:
         node.stop()
 

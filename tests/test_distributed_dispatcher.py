@@ -14,7 +14,7 @@ from keras_micronets.edge.combine import combine
 from keras_micronets.edge.distributed.dispatcher import Dispatcher, OverloadedError
 from keras_micronets.edge.distributed.message import pack
 from keras_micronets.edge.distributed.protocol import NodeDescription, NodeResponse
-from keras_micronets.edge.distributed.request import NoQuorumError, Request, read_answer
+from keras_micronets.edge.distributed.request import NoQuorumError, Request, read_result
 from keras_micronets.edge.distributed.scheduler import PAUSE
 
 MEMBERS = ("a", "b", "c")
@@ -38,98 +38,102 @@ def describe(members, capacity=2, session="1", digest=DIGEST):
 def ready(nodes, **options):
     it = dispatcher(**options)
     for name, members in nodes.items():
-        it.announce(name, describe(members), 1e6, 0.0)
+        it.add_node(name, describe(members), 1e6, 0.0)
     return it
 
 
 def submit(it, now=0.0, seconds=1.0):
-    question = Request(b"x", SAMPLES, now, now + seconds)
-    it.submit(question, now)
-    return question
+    request = Request(b"x", SAMPLES, now, now + seconds)
+    it.submit(request, now)
+    return request
 
 
 def sends(it):
-    taken, it._assigner.sends = it._assigner.sends, []
+    taken, it._scheduler.outgoing = it._scheduler.outgoing, []
     return taken
 
 
 def asked(it):
-    return {(ask.node, "".join(ask.members)) for ask in sends(it)}
+    return {(assignment.node, "".join(assignment.members)) for assignment in sends(it)}
 
 
-def probabilities(ask):
-    value = 1 + np.array([[[ord(m) % 7, 1, 2, 3]] * SAMPLES for m in ask.members])
+def probabilities(assignment):
+    value = 1 + np.array(
+        [[[ord(m) % 7, 1, 2, 3]] * SAMPLES for m in assignment.members]
+    )
     return (value / value.sum(-1, keepdims=True)).astype("float32")
 
 
-def good(ask):
-    return NodeResponse(ask.id, ask.members, DIGEST, pack(probabilities(ask)))
+def good(assignment):
+    return NodeResponse(
+        assignment.id, assignment.members, DIGEST, pack(probabilities(assignment))
+    )
 
 
-def answer(it, ask, now=0.0, reply=None):
-    it.reply(ask.node, reply or good(ask), now)
+def answer(it, assignment, now=0.0, response=None):
+    it.receive(assignment.node, response or good(assignment), now)
 
 
-def garbage(ask):
-    return NodeResponse(ask.id, ask.members, DIGEST, b"garbage")
+def garbage(assignment):
+    return NodeResponse(assignment.id, assignment.members, DIGEST, b"garbage")
 
 
-def busy(ask):
-    return NodeResponse(ask.id, ask.members, DIGEST, error="busy")
+def busy(assignment):
+    return NodeResponse(assignment.id, assignment.members, DIGEST, error="busy")
 
 
 def test_one_answer_of_all():
     it = ready({"one": "ab", "two": "c"})
-    question = submit(it)
+    request = submit(it)
     first, second = sends(it)
     assert {(a.node, a.members) for a in (first, second)} == {
         ("one", ("a", "b")),
         ("two", ("c",)),
     }
     answer(it, first)
-    assert not it.over
+    assert not it.finished
     answer(it, second)
-    assert it.over == [question]
-    assert {m: node for m, (node, _) in question.answers.items()} == {
+    assert it.finished == [request]
+    assert {m: node for m, (node, _) in request.results.items()} == {
         "a": "one",
         "b": "one",
         "c": "two",
     }
-    np.testing.assert_array_equal(question.answers["b"][1], probabilities(first)[1])
+    np.testing.assert_array_equal(request.results["b"][1], probabilities(first)[1])
     answer(it, second)
     it.tick(5.0)
-    assert it.over == [question]
+    assert it.finished == [request]
     assert it.statistics["duplicate"] == 1
 
 
 def test_members_without_a_node_are_not_waited_for():
     it = ready({"one": "ab"})
-    question = submit(it)
+    request = submit(it)
     answer(it, *sends(it))
-    assert it.over == [question]
+    assert it.finished == [request]
 
 
 def test_quorum_is_waited_for():
     it = ready({"one": "a"})
-    question = submit(it)
+    request = submit(it)
     answer(it, *sends(it))
-    assert not it.over
-    it.announce("two", describe("b"), 1e6, 0.5)
+    assert not it.finished
+    it.add_node("two", describe("b"), 1e6, 0.5)
     answer(it, *sends(it), 0.6)
-    assert it.over == [question]
+    assert it.finished == [request]
 
 
 def test_deadline():
     it = ready({"one": "ab", "two": "c"})
-    question = submit(it, seconds=2.0)
+    request = submit(it, seconds=2.0)
     answer(it, sends(it)[0])
     for now in (1.0, 1.5, 1.75, 1.999):
         it.tick(now)
-        assert not it.over
+        assert not it.finished
     assert it.due() == 2.0
     it.tick(2.0)
-    assert it.over == [question]
-    assert [*question.answers] == ["a", "b"]
+    assert it.finished == [request]
+    assert [*request.results] == ["a", "b"]
 
 
 def test_replicas_take_turns_and_the_idle_one_is_asked():
@@ -137,27 +141,35 @@ def test_replicas_take_turns_and_the_idle_one_is_asked():
     nodes = []
     for _ in range(4):
         submit(it)
-        asks = sends(it)
-        nodes += [ask.node for ask in asks if ask.members == ("a",)]
-        for ask in asks:
-            answer(it, ask)
+        assignments = sends(it)
+        nodes += [
+            assignment.node
+            for assignment in assignments
+            if assignment.members == ("a",)
+        ]
+        for assignment in assignments:
+            answer(it, assignment)
     assert sorted(nodes) == ["one", "one", "two", "two"]
     submit(it)
-    busy_one = next(ask.node for ask in sends(it) if ask.members == ("a",))
+    busy_one = next(
+        assignment.node for assignment in sends(it) if assignment.members == ("a",)
+    )
     submit(it)
-    assert busy_one not in {ask.node for ask in sends(it) if ask.members == ("a",)}
+    assert busy_one not in {
+        assignment.node for assignment in sends(it) if assignment.members == ("a",)
+    }
 
 
 def test_back_pressure_and_free_slots():
     it = ready({"one": "abc"})
-    questions = [submit(it) for _ in range(4)]
+    requests = [submit(it) for _ in range(4)]
     first, second = sends(it)
     answer(it, first)
     (third,) = sends(it)
-    assert third.question is questions[2]
+    assert third.request is requests[2]
     it.tick(1.0)
-    assert it.over == questions
-    assert it.roster.get("one").asks == {}
+    assert it.finished == requests
+    assert it.registry.get("one").assignments == {}
     sends(it)
     submit(it, 1.0)
     assert len(sends(it)) == 1
@@ -168,14 +180,14 @@ def test_back_pressure_and_free_slots():
 def test_a_stopped_node_leaves_other_members_alone():
     it = ready({"stopped": "a", "two": "b", "three": "c"})
     for now in np.arange(0, 5, 0.05):
-        question = submit(it, now)
-        for ask in sends(it):
-            if ask.node != "stopped":
-                answer(it, ask, now)
+        request = submit(it, now)
+        for assignment in sends(it):
+            if assignment.node != "stopped":
+                answer(it, assignment, now)
         it.tick(now)
-        assert {*question.answers} == {"b", "c"}
+        assert {*request.results} == {"b", "c"}
     it.tick(10)
-    assert it.statistics["requests"] == len(it.over) == 100
+    assert it.statistics["requests"] == len(it.finished) == 100
 
 
 def test_too_many():
@@ -189,39 +201,39 @@ def test_too_many():
 
 
 @pytest.mark.parametrize(
-    "bad", [garbage, lambda ask: NodeResponse(ask.id, (), "", error="x")]
+    "bad", [garbage, lambda assignment: NodeResponse(assignment.id, (), "", error="x")]
 )
 def test_another_replica_after_a_bad_answer(bad):
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
-    asks = sends(it)
-    spoilt = asks[0]
-    answer(it, spoilt, 0.1, bad(spoilt))
+    assignments = sends(it)
+    invalid = assignments[0]
+    answer(it, invalid, 0.1, bad(invalid))
     (again,) = sends(it)
-    assert (again.members, again.node != spoilt.node) == (spoilt.members, True)
+    assert (again.members, again.node != invalid.node) == (invalid.members, True)
 
 
 def test_suspects_are_asked_last():
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
-    spoilt = sends(it)[0]
-    answer(it, spoilt, 0.1, garbage(spoilt))
+    invalid = sends(it)[0]
+    answer(it, invalid, 0.1, garbage(invalid))
     answer(it, *sends(it), 0.1)
     submit(it, 0.2)
-    assert spoilt.node not in {ask.node for ask in sends(it)}
+    assert invalid.node not in {assignment.node for assignment in sends(it)}
 
 
 def test_the_same_one_again_after_a_bad_answer_where_there_is_no_other():
     it = ready({"one": "abc"})
     submit(it)
-    (ask,) = sends(it)
-    answer(it, ask, 0.0, garbage(ask))
+    (assignment,) = sends(it)
+    answer(it, assignment, 0.0, garbage(assignment))
     assert not sends(it)
     it.tick(0.5)
     (again,) = sends(it)
-    assert again.id != ask.id
+    assert again.id != assignment.id
     answer(it, again, 0.6)
-    assert len(it.over) == 1
+    assert len(it.finished) == 1
 
 
 def test_busy_nodes_are_left_alone_for_a_moment():
@@ -233,12 +245,12 @@ def test_busy_nodes_are_left_alone_for_a_moment():
     assert not sends(it)
     it.tick(PAUSE)
     (again,) = sends(it)
-    assert again.question is first.question
+    assert again.request is first.request
 
 
 def test_another_replica_after_half_of_the_time():
     it = ready({"one": "abc", "two": "abc"})
-    question = submit(it)
+    request = submit(it)
     first, second = sends(it)
     answer(it, first)
     it.tick(0.49)
@@ -247,27 +259,27 @@ def test_another_replica_after_half_of_the_time():
     (hedge,) = sends(it)
     assert (hedge.members, hedge.node) == (second.members, first.node)
     answer(it, second, 0.6)
-    assert it.over == [question]
+    assert it.finished == [request]
     answer(it, hedge, 0.7)
-    assert it.over == [question]
+    assert it.finished == [request]
     assert it.statistics["late"] == 1
 
 
 def test_the_same_message_again_after_half_of_the_time():
     it = ready({"one": "abc"})
     submit(it)
-    (ask,) = sends(it)
+    (assignment,) = sends(it)
     it.tick(0.5)
     it.tick(0.75)
     it.tick(0.9)
-    assert sends(it) == [ask, ask]
+    assert sends(it) == [assignment, assignment]
 
 
 def test_a_lost_node_is_replaced():
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
     lost = sends(it)[0]
-    it.lose(lost.node, 0.1)
+    it.remove_node(lost.node, 0.1)
     (again,) = sends(it)
     assert (again.members, again.node != lost.node) == (lost.members, True)
     answer(it, lost, 0.2)
@@ -276,70 +288,70 @@ def test_a_lost_node_is_replaced():
 
 def test_a_lost_node_without_a_replica_ends_the_wait():
     it = ready({"one": "ab", "two": "c"})
-    question = submit(it)
+    request = submit(it)
     answer(it, sends(it)[0])
-    it.lose("two", 0.1)
-    assert it.over == [question]
+    it.remove_node("two", 0.1)
+    assert it.finished == [request]
 
 
 def test_a_node_that_was_away_is_sent_it_again():
     it = ready({"one": "abc"})
     submit(it)
-    (ask,) = sends(it)
-    it.announce("one", describe("abc"), 1e6, 0.1)
+    (assignment,) = sends(it)
+    it.add_node("one", describe("abc"), 1e6, 0.1)
     assert not sends(it)
-    it.announce("one", describe("abc", session="2"), 1e6, 0.2)
-    assert sends(it) == [ask]
+    it.add_node("one", describe("abc", session="2"), 1e6, 0.2)
+    assert sends(it) == [assignment]
     it.resume(0.3)
-    assert sends(it) == [ask]
-    it.announce("one", describe("ab", session="3"), 1e6, 0.4)
+    assert sends(it) == [assignment]
+    it.add_node("one", describe("ab", session="3"), 1e6, 0.4)
     assert asked(it) == {("one", "ab")}
 
 
 def test_nodes_of_other_bundles_are_not_asked():
     it = ready({"one": "abc"})
-    it.announce("two", describe("abc", digest="other"), 1e6, 0.0)
-    it.announce("one", describe("abc", digest="other"), 1e6, 0.0)
+    it.add_node("two", describe("abc", digest="other"), 1e6, 0.0)
+    it.add_node("one", describe("abc", digest="other"), 1e6, 0.0)
     submit(it)
     assert (sends(it), it.statistics["other_bundle"]) == ([], 2)
 
 
 def test_descriptions_expire():
     it = dispatcher()
-    it.announce("one", describe("abc"), 30, 0.0)
-    it.announce("one", describe("abc"), 30, 20.0)
+    it.add_node("one", describe("abc"), 30, 0.0)
+    it.add_node("one", describe("abc"), 30, 20.0)
     it.tick(49.0)
-    assert it.roster.members == {*"abc"}
+    assert it.registry.members == {*"abc"}
     assert it.due() == 50.0
     it.tick(50.0)
-    assert it.roster.members == set()
+    assert it.registry.members == set()
 
 
 def test_answers_of_others_are_dropped():
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
-    ask = sends(it)[0]
-    other = {"one": "two", "two": "one"}[ask.node]
-    it.reply(other, good(ask), 0.1)
-    it.reply("stranger", good(ask), 0.1)
-    it.reply("one", NodeResponse(bytes(16), ask.members, DIGEST, b""), 0.1)
-    assert not ask.question.answers
-    assert (it.statistics["unasked"], it.statistics["late"]) == (2, 1)
+    assignment = sends(it)[0]
+    other = {"one": "two", "two": "one"}[assignment.node]
+    it.receive(other, good(assignment), 0.1)
+    it.receive("stranger", good(assignment), 0.1)
+    it.receive("one", NodeResponse(bytes(16), assignment.members, DIGEST, b""), 0.1)
+    assert not assignment.request.results
+    assert (it.statistics["unexpected"], it.statistics["late"]) == (2, 1)
 
 
 NODES = ("one", "two", "three")
 EVENTS = st.one_of(
     st.tuples(st.just("submit"), st.floats(0.05, 2.0)),
     st.tuples(
-        st.just("announce"),
+        st.just("add_node"),
         st.sampled_from(NODES),
         st.sampled_from(["a", "ab", "bc", "abc"]),
         st.integers(1, 3),
         st.sampled_from("12"),
     ),
-    st.tuples(st.just("lose"), st.sampled_from(NODES)),
+    st.tuples(st.just("remove_node"), st.sampled_from(NODES)),
     st.tuples(
-        st.just("reply"),
+        st.just("receive"),
         st.integers(0, 30),
         st.sampled_from([good, good, good, garbage, busy]),
         st.sampled_from([None, "one"]),
@@ -354,7 +366,7 @@ class World:
 
     def __init__(self):
         self.it = dispatcher(max_pending=20)
-        self.now, self.questions, self.sent = 0.0, [], []
+        self.now, self.requests, self.sent = 0.0, [], []
 
     def play(self, event, *arguments):
         getattr(self, event)(*arguments)
@@ -362,24 +374,24 @@ class World:
         self.check()
 
     def submit(self, seconds):
-        question = Request(b"x", SAMPLES, self.now, self.now + seconds)
+        request = Request(b"x", SAMPLES, self.now, self.now + seconds)
         try:
-            self.it.submit(question, self.now)
+            self.it.submit(request, self.now)
         except OverloadedError:
-            assert len(self.questions) - len(self.it.over) == 20
+            assert len(self.requests) - len(self.it.finished) == 20
         else:
-            self.questions.append(question)
+            self.requests.append(request)
 
-    def announce(self, name, members, capacity, session):
-        self.it.announce(name, describe(members, capacity, session), 5, self.now)
+    def add_node(self, name, members, capacity, session):
+        self.it.add_node(name, describe(members, capacity, session), 5, self.now)
 
-    def lose(self, name):
-        self.it.lose(name, self.now)
+    def remove_node(self, name):
+        self.it.remove_node(name, self.now)
 
-    def reply(self, place, make, name):
+    def receive(self, index, make, name):
         if self.sent:
-            ask = self.sent[-1 - place % len(self.sent)]
-            self.it.reply(name or ask.node, make(ask), self.now)
+            assignment = self.sent[-1 - index % len(self.sent)]
+            self.it.receive(name or assignment.node, make(assignment), self.now)
 
     def resume(self):
         self.it.resume(self.now)
@@ -396,21 +408,21 @@ class World:
         self.now = end
 
     def check(self):
-        over = self.it.over
+        over = self.it.finished
         assert len({*map(id, over)}) == len(over)
-        for question in self.questions:
-            assert question.over == (question in over)
-            assert question.over or self.now < question.deadline
-            for member, (node, value) in question.answers.items():
+        for request in self.requests:
+            assert request.is_finished == (request in over)
+            assert request.is_finished or self.now < request.deadline
+            for member, (node, value) in request.results.items():
                 assert any(
-                    (ask.question, ask.node) == (question, node)
-                    and member in ask.members
-                    for ask in self.sent
+                    (assignment.request, assignment.node) == (request, node)
+                    and member in assignment.members
+                    for assignment in self.sent
                 )
                 assert value.shape == (SAMPLES, CLASSES)
-        for node in self.it.roster:
+        for node in self.it.registry:
             # Fewer slots than before may be taken already.
-            assert len(node.asks) <= 3
+            assert len(node.assignments) <= 3
 
 
 @settings(max_examples=200, deadline=None)
@@ -420,11 +432,11 @@ def test_every_request_is_over_once_and_by_its_deadline(events):
     for event in events:
         world.play(*event)
     world.play("pass", 10.0)
-    assert {*world.it.over} == {*world.questions}
-    assert all(node.asks == {} for node in world.it.roster)
-    assigner = world.it._assigner
-    left = [world.it._open, assigner.asks, assigner._timers]
-    assert not any([*left, *assigner._waiting.values()])
+    assert {*world.it.finished} == {*world.requests}
+    assert all(node.assignments == {} for node in world.it.registry)
+    scheduler = world.it._scheduler
+    left = [world.it._open, scheduler.assignments, scheduler._timers]
+    assert not any([*left, *scheduler._waiting.values()])
     assert world.it.due() == math.inf
 
 
@@ -438,36 +450,36 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
     weights = (0.5, 0.3, 0.2) if rule == "weights" else None
     random = np.random.default_rng(0)
     all_of_them = random.dirichlet(np.ones(CLASSES), (3, SAMPLES)).astype("float32")
-    for places in itertools.chain.from_iterable(
+    for indices in itertools.chain.from_iterable(
         itertools.combinations(range(3), n) for n in (1, 2, 3)
     ):
-        question = Request(b"", SAMPLES, 0.0, 1.0)
-        for i in reversed(places):
-            question.answers[MEMBERS[i]] = ("node", all_of_them[i])
-        made = read_answer(question, manifest(rule, weights), 1, 0.1)
-        some = weights and np.array([weights[i] for i in places])
+        request = Request(b"", SAMPLES, 0.0, 1.0)
+        for i in reversed(indices):
+            request.results[MEMBERS[i]] = ("node", all_of_them[i])
+        made = read_result(request, manifest(rule, weights), 1, 0.1)
+        some = weights and np.array([weights[i] for i in indices])
         expected = combine(
-            all_of_them[[*places]],
+            all_of_them[[*indices]],
             rule=rule,
             weights=None if weights is None else some / some.sum(),
         )
         np.testing.assert_array_equal(made.probabilities, expected)
         np.testing.assert_allclose(made.probabilities.sum(-1), 1, rtol=1e-5)
         assert {*made.members} | {*made.missing} == {*MEMBERS}
-        assert made.members == tuple(MEMBERS[i] for i in places)
+        assert made.members == tuple(MEMBERS[i] for i in indices)
 
 
 def test_members_without_weight_are_no_answer():
-    question = Request(b"", 1, 0.0, 1.0)
-    question.answers["a"] = ("node", np.full((1, 2), 0.5, "float32"))
+    request = Request(b"", 1, 0.0, 1.0)
+    request.results["a"] = ("node", np.full((1, 2), 0.5, "float32"))
     with pytest.raises(ValueError, match="weights"):
-        read_answer(question, manifest("weights", (0, 0.5, 0.5)), 1, 0.1)
+        read_result(request, manifest("weights", (0, 0.5, 0.5)), 1, 0.1)
 
 
 def test_fewer_than_the_quorum_are_no_answer():
-    question = Request(b"", 1, 0.0, 1.5)
-    question.answers["b"] = ("node", np.full((1, 2), 0.5, "float32"))
-    question.tried["c"].add("pi-1")
+    request = Request(b"", 1, 0.0, 1.5)
+    request.results["b"] = ("node", np.full((1, 2), 0.5, "float32"))
+    request.tried["c"].add("pi-1")
     with pytest.raises(NoQuorumError, match=r"2 members within 1.5 s.*pi-1") as caught:
-        read_answer(question, manifest("mean"), 2, 0.1)
+        read_result(request, manifest("mean"), 2, 0.1)
     assert (caught.value.members, caught.value.missing) == (("b",), ("a", "c"))

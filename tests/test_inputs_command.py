@@ -110,7 +110,7 @@ def test_a_bad_image_among_others(bundles, images, tmp_path, capsys):
 def test_a_model_of_no_images_says_so_once(images, tmp_path, capsys):
     bundle = write_bundle(tmp_path / "b", [BundleMember("m", tiny_tflite())])
     assert predict(bundle, *images[1]) == 2
-    assert capsys.readouterr().err.count("Expected a model of images") == 1
+    assert capsys.readouterr().err.count("Expected a model for images") == 1
 
 
 def test_a_large_file_is_predicted_in_pieces(bundles, tmp_path, capsys):
@@ -173,7 +173,7 @@ def test_a_table(bundles, tmp_path, capsys):
     assert captured.out.splitlines() == lines
     assert captured.err == (
         f"note: {tmp_path / 'x.csv'}, 1 rows at the end, too few for a window of 6: "
-        "left out.\n"
+        "skipped.\n"
     )
 
 
@@ -249,7 +249,7 @@ def test_arrays_in_a_stream(start, bundles, tmp_path):
     out, err = process.communicate(file.getvalue() + b"no array", timeout=20)
     assert [json.loads(line)["index"] for line in out.splitlines()] == [0, 1, 2, 3]
     assert json.loads(out.splitlines()[0])["file"] is None
-    assert b"error: standard input: no array: it begins with b'no array'" in err
+    assert b"error: standard input: not an array: it starts with b'no array'" in err
     assert process.returncode == 2
     np.testing.assert_array_equal(
         np.load(tmp_path / "out.npy"), expected(bundles[WINDOW], x)

@@ -117,7 +117,7 @@ def test_absent(tmp_path):
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 2), (8, 8, 4), (8, 8, 8, 3)])
 def test_a_model_of_no_images(tmp_path, shape):
     Image.fromarray(picture()).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="Expected a model of images"):
+    with pytest.raises(ValueError, match="Expected a model for images"):
         read_image(tmp_path / "x.png", shape)
 
 

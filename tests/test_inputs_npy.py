@@ -130,7 +130,7 @@ def test_samples_before_the_damage_are_handed_on():
     samples = read_arrays(stream(data), SHAPE)
     for _ in range(4):
         assert next(samples).shape == (1, *SHAPE)
-    with pytest.raises(ValueError, match="cut short: 47 bytes of 48"):
+    with pytest.raises(ValueError, match="incomplete: 47 bytes of 48"):
         next(samples)
 
 

@@ -127,8 +127,8 @@ def test_a_window_is_there_with_its_last_row():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((8, 8, 3), {}, "sensor windows"),
-        ((), {}, "sensor windows"),
+        ((8, 8, 3), {}, "model for tables"),
+        ((), {}, "model for tables"),
         ((4, 2), {"hop": 0}, "hop of at least one row"),
         ((4, 2), {"delimiter": ""}, "delimiter of one character"),
         ((4, 2), {"delimiter": "\n"}, "delimiter of one character"),

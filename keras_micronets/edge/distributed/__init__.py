@@ -1,5 +1,7 @@
-"""Members on many devices, joined by MQTT: nodes run members, a gateway asks them.
+"""Run members on many devices, connected by MQTT: a gateway sends requests to nodes.
 
-What a broker is for, the MQTT client, is in `connection.py` alone. `dispatcher.py`,
-`roster.py`, `question.py` and `inbox.py` decide; they know neither MQTT nor threads.
+Only `connection.py` uses the MQTT client. `dispatcher.py`, `scheduler.py`, `request.py`
+and `inbox.py` make the decisions, without MQTT and without threads of their own.
 """
+
+__all__: list[str] = []

@@ -1,36 +1,41 @@
-"""Which broker, and how to reach it."""
+"""Describe the broker and how to connect to it."""
 
 import os
 import ssl
 from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Broker"]
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Say where the broker is and who we are.
+    """Describe an MQTT broker, and the account and certificates to use with it.
 
-    With a `ca_file` or a `cert_file`, or where `tls` says so, the connection is TLS 1.2
-    or later, and the broker's certificate must be for the host's name.
+    With a `ca_file`, a `cert_file` or `tls=True` the connection uses TLS 1.2 or later,
+    and the broker's certificate must match the host's name.
 
     Args:
         host: Name or address. Defaults to `"localhost"`.
         port: Defaults to `None`: 8883 with TLS, 1883 without.
-        username: Defaults to `None`, nobody.
+        username: Defaults to `None`, an anonymous connection.
         password: Not shown by `repr`. Defaults to `None`.
         ca_file: Path of the PEM file of the authority that signed the broker's
-            certificate. Defaults to `None`: those that the system trusts.
-        cert_file: Path of our own certificate, PEM. Defaults to `None`.
+            certificate. Defaults to `None`: the authorities that the system trusts.
+        cert_file: Path of the client's certificate, PEM. Defaults to `None`.
         key_file: Path of its key. Defaults to `None`: in the same file.
         tls: Whether to use TLS without any of these files. Defaults to `False`.
-        keepalive: Seconds without a word after which the broker asks, and after
-            half as much again takes us for lost. Defaults to `30`.
+        keepalive: Seconds of silence after which the client pings the broker; after
+            one and a half times as long the broker takes it for lost. Defaults to `30`.
 
     Raises:
-        ValueError: If these do not go together.
+        ValueError: If a value is invalid, or contradicts another.
 
     Example:
 
     ```python
+    from keras_micronets.edge import Broker
+
     Broker("broker.local", username="gateway", password="...", ca_file="ca.pem")
     ```
     """
@@ -45,13 +50,12 @@ class Broker:
     tls: bool = False
     keepalive: int = 30
 
-    def __post_init__(self):
-        object.__setattr__(
-            self, "tls", bool(self.tls or self.ca_file or self.cert_file)
-        )
-        if self.port is None:
-            object.__setattr__(self, "port", 8883 if self.tls else 1883)
-        if not (self.host and 0 < self.port < 2**16 and 0 < self.keepalive < 2**16):
+    def __post_init__(self) -> None:
+        tls = bool(self.tls or self.ca_file or self.cert_file)
+        object.__setattr__(self, "tls", tls)
+        port = (8883 if tls else 1883) if self.port is None else self.port
+        object.__setattr__(self, "port", port)
+        if not (self.host and 0 < port < 2**16 and 0 < self.keepalive < 2**16):
             raise ValueError(
                 "Expected a host, a port from 1 to 65535 and a keepalive from 1 to "
                 f"65535 s. Received: {self}."
@@ -62,11 +66,11 @@ class Broker:
             raise ValueError("Expected a certificate with the key. Received: none.")
 
     @classmethod
-    def parse(cls, address: str, **options) -> "Broker":
+    def parse(cls, address: str, **options: Any) -> "Broker":
         """Return the broker at `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
 
         Raises:
-            ValueError: If the address is none of these.
+            ValueError: If the address has another form.
         """
         host, port = address, None
         if address.startswith("["):
@@ -79,10 +83,10 @@ class Broker:
         return cls(host, None if port is None else int(port), **options)
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return what TLS is to check, or `None` without TLS.
+        """Return the TLS settings, or `None` without TLS.
 
         Raises:
-            ValueError: If a file is missing or holds something else.
+            ValueError: If a file is missing or has another format.
         """
         if not self.tls:
             return None
@@ -91,14 +95,14 @@ class Broker:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self.cert_file:
                 context.load_cert_chain(self.cert_file, self.key_file)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             files = [self.ca_file, self.cert_file, self.key_file]
-            shown = ", ".join(str(file) for file in files if file)
+            names = ", ".join(str(file) for file in files if file)
             raise ValueError(
-                f"Expected PEM files of certificates and of a key. Received: {shown} "
+                f"Expected PEM files of certificates and of a key. Received: {names} "
                 f"({error})."
             ) from None
         return context
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.host}:{self.port}"

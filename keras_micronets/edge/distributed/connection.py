@@ -1,4 +1,4 @@
-"""The MQTT client: all that paho-mqtt is used for."""
+"""Connect to a broker with the MQTT client, paho-mqtt."""
 
 import logging
 import secrets
@@ -7,38 +7,42 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 from .broker import Broker
 from .message import MAX_PAYLOAD, Message
 
+__all__ = ["Connection"]
+
 log = logging.getLogger(__name__)
 
-#: Seconds for which the broker keeps what comes for us while we are away.
+#: Seconds for which the broker keeps messages for a client that is disconnected.
 SESSION_SECONDS = 60
-#: Seconds for the first connection.
-PATIENCE = 10.0
+#: Seconds to wait for the first connection, and for a confirmation.
+TIMEOUT = 10.0
 RECONNECT_SECONDS = (0.25, 4)
-#: The most messages on their way to the broker at a time.
+#: Largest number of messages that the broker has not acknowledged.
 IN_FLIGHT = 100
 
 
 class Connection:
     """Keep a connection to a broker, with MQTT 5 and quality of service 1.
 
-    The first connection succeeds or raises; later ones are tried again for ever, and
-    the session with its subscriptions lasts over a break of a minute.
+    The first connection succeeds or raises. A lost one is retried until it succeeds;
+    the broker keeps the session and its subscriptions for a minute.
 
     Args:
         broker: The broker.
-        name: Our name. The client id is that and something random: whoever knew it
-            could disconnect us.
-        topics: What to listen to.
-        will: What the broker says for us when we are lost. Defaults to `None`.
-        on_message: Called with every `Message`, in the client's thread.
-        on_up: Called at every connection, once what is said comes through.
+        name: Name of the node or gateway. The client id has a random suffix, since
+            everybody who knows it could disconnect the client.
+        topics: Topics to subscribe to.
+        will: Message that the broker publishes when the client is lost. Defaults to
+            `None`.
+        on_message: Function called with every `Message`, in the client's thread.
+        on_connect: Function called after every connection, once it can publish.
 
     Attributes:
-        up: Whether the connection stands.
+        is_up: Whether it is connected.
     """
 
     def __init__(
@@ -49,12 +53,12 @@ class Connection:
         *,
         will: Message | None = None,
         on_message: Callable[[Message], None],
-        on_up: Callable[[], None],
-    ):
-        self.up, self._failed = False, ""
+        on_connect: Callable[[], None],
+    ) -> None:
+        self.is_up, self._failed = False, ""
         self._name = name
         self._broker, self._topics = broker, topics
-        self._on_message, self._on_up = on_message, on_up
+        self._on_message, self._on_connect = on_message, on_connect
         self._settled, self._closing, self._refused = threading.Event(), False, ""
         self._mqtt = _import_paho()
         self._client = self._make_client(f"{name}-{secrets.token_hex(8)}")
@@ -65,7 +69,7 @@ class Connection:
         """Connect.
 
         Raises:
-            ConnectionError: If there is no broker, or it does not take us.
+            ConnectionError: If there is no broker, or it rejects the client.
         """
         connect = self._mqtt.Properties(self._mqtt.PacketTypes.CONNECT)
         connect.SessionExpiryInterval = SESSION_SECONDS
@@ -78,18 +82,22 @@ class Connection:
         except OSError as error:
             raise ConnectionError(_explain(broker, error)) from None
         self._client.loop_start()
-        if not self._settled.wait(PATIENCE):
-            self._failed = f"nothing in {PATIENCE:.0f} s"
+        if not self._settled.wait(TIMEOUT):
+            self._failed = f"nothing in {TIMEOUT:.0f} s"
         if self._failed:
             self.close()
             raise ConnectionError(
-                f"Expected an MQTT 5 broker at {broker} that lets us in; check user "
-                "name, password and certificates, and the broker's log and access "
-                f"rules. Received: {self._failed}."
+                f"Expected an MQTT 5 broker at {broker} that accepts this client; "
+                "check user name, password and certificates, and the broker's log and "
+                f"access rules. Received: {self._failed}."
             )
 
-    def publish(self, message: Message):
-        """Send a message; it is kept and sent later where the connection is broken."""
+    def publish(self, message: Message) -> Any:
+        """Publish a message, at once or after the next connection.
+
+        Returns:
+            The client's `MQTTMessageInfo`.
+        """
         properties = self._mqtt.Properties(self._mqtt.PacketTypes.PUBLISH)
         if message.correlation:
             properties.CorrelationData = message.correlation
@@ -101,31 +109,34 @@ class Connection:
             message.topic, message.payload, 1, message.retain, properties
         )
 
-    def confirm(self, published) -> None:
-        """Wait until the broker has taken a message.
+    def confirm(self, published: Any) -> None:
+        """Wait until the broker has accepted a message.
+
+        Args:
+            published: Return value of `publish`.
 
         Raises:
-            ConnectionError: If it does not; the connection is closed then.
+            ConnectionError: If it does not; the connection is then closed.
         """
-        published.wait_for_publish(PATIENCE)
+        published.wait_for_publish(TIMEOUT)
         if self._refused or not published.is_published():
             self.close()
             raise ConnectionError(
                 f"Expected the right to publish; see the access rules of {self._broker}"
-                f", by which a node or gateway may have to be called as its user. "
+                f", which may require that a node or gateway is named as its user. "
                 f"Received: {self._refused or 'nothing'}, as {self._name!r}."
             )
 
     def close(self, farewell: Message | None = None) -> None:
-        """Leave properly, with a last message: the broker says no will then."""
+        """Disconnect after a last message; the broker then publishes no will."""
         self._closing = True
-        if farewell is not None and self.up:
+        if farewell is not None and self.is_up:
             try:
                 self.publish(farewell).wait_for_publish(timeout=2)
             except RuntimeError as error:
-                log.warning("The broker could not be told: %s", error)
+                log.warning("The last message could not be sent: %s", error)
         leave = self._mqtt.Properties(self._mqtt.PacketTypes.DISCONNECT)
-        leave.SessionExpiryInterval = 0  # who leaves properly needs no session kept
+        leave.SessionExpiryInterval = 0  # the broker need not keep the session
         self._client.disconnect(properties=leave)
         self._client.loop_stop()
 
@@ -135,7 +146,7 @@ class Connection:
             client_id,
             protocol=self._mqtt.MQTTv5,
         )
-        client.suppress_exceptions = True  # one raised here would end the thread
+        client.suppress_exceptions = True  # an exception would end the client's thread
         client.max_inflight_messages_set(IN_FLIGHT)
         client.reconnect_delay_set(*RECONNECT_SECONDS)
         context = self._broker.ssl_context()
@@ -150,7 +161,7 @@ class Connection:
 
     def _connected(self, client, userdata, flags, reason, properties):
         if reason.is_failure:
-            self._turned_away(str(reason))
+            self._rejected(str(reason))
             return
         options = self._mqtt.SubscribeOptions(qos=1)
         client.subscribe([(topic, options) for topic in self._topics])
@@ -158,30 +169,30 @@ class Connection:
     def _subscribed(self, client, userdata, mid, reasons, properties):
         failures = [str(reason) for reason in reasons if reason.is_failure]
         if failures:
-            self._turned_away(f"{failures[0]}, for one of {[*self._topics]}")
+            self._rejected(f"{failures[0]}, for one of {[*self._topics]}")
             return
-        again = self._settled.is_set()
-        self.up = True
-        self._on_up()
+        is_reconnection = self._settled.is_set()
+        self.is_up = True
+        self._on_connect()
         self._settled.set()
-        if again:
+        if is_reconnection:
             log.warning("Connected to %s again.", self._broker)
 
-    def _turned_away(self, reason):
+    def _rejected(self, reason):
         if self._settled.is_set():
-            log.warning("The broker %s turns us away: %s.", self._broker, reason)
+            log.warning("The broker %s rejects the client: %s.", self._broker, reason)
         else:
             self._failed = reason
             self._settled.set()
 
     def _disconnected(self, client, userdata, flags, reason, properties):
-        was_up, self.up = self.up, False
+        was_up, self.is_up = self.is_up, False
         if self._closing:
             return
         if not self._settled.is_set():
-            self._turned_away(f"a closed connection ({reason})")
+            self._rejected(f"a closed connection ({reason})")
         elif was_up:
-            log.warning("Lost the broker %s (%s); trying again.", self._broker, reason)
+            log.warning("Lost the broker %s (%s); reconnecting.", self._broker, reason)
 
     def _received(self, client, userdata, message):
         try:
@@ -193,7 +204,7 @@ class Connection:
         if reason.is_failure and not self._refused:
             self._refused = str(reason)
             log.error(
-                "The broker %s refuses what we publish: %s. Check its access rules.",
+                "The broker %s rejects messages: %s. Check its access rules.",
                 self._broker,
                 reason,
             )
@@ -212,22 +223,22 @@ def _from_paho(message):
 
 
 def _send_at_once(client, userdata, sock):
-    # Else an answer waits 40 ms for the acknowledgement of what was sent before.
+    # With Nagle's algorithm a response waits 40 ms for the previous acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _explain(broker, error):
     expected, received = "an MQTT broker", f"{type(error).__name__}: {error}"
     if isinstance(error, ssl.SSLCertVerificationError):
-        expected = f"a certificate for {broker.host}, signed by whom we trust"
+        expected = f"a certificate for {broker.host} by a trusted authority"
         received = error.verify_message
     elif isinstance(error, ssl.SSLError) or (
         broker.tls and isinstance(error, ConnectionResetError)
     ):
-        expected = "a broker that speaks TLS on this port"
+        expected = "a broker with TLS on this port"
     return (
         f"Expected {expected} at {broker}; check host, port and certificates, and that "
-        f"the broker runs. Received: {received}."
+        f"the broker is running. Received: {received}."
     )
 
 
@@ -236,7 +247,7 @@ def _import_paho():
         from paho.mqtt import client, packettypes, properties, subscribeoptions
     except ImportError:
         raise ValueError(
-            "Expected paho-mqtt, to talk to a broker: pip install paho-mqtt"
+            "Expected paho-mqtt, to connect to a broker: pip install paho-mqtt"
         ) from None
     return SimpleNamespace(
         Client=client.Client,

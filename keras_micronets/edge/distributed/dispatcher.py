@@ -1,4 +1,4 @@
-"""Decide when a request is over."""
+"""Decide when a request is finished."""
 
 from collections import Counter
 from functools import partial
@@ -8,30 +8,33 @@ from .protocol import BUSY, NodeDescription, NodeResponse
 from .request import Assignment, Request
 from .scheduler import KnownNode, Scheduler
 
-#: Seconds that nodes have to describe themselves again after the broker was lost.
+__all__ = ["Dispatcher", "OverloadedError"]
+
+#: Seconds for nodes to describe themselves again after a lost connection.
 GRACE = 10.0
 
 
 class OverloadedError(RuntimeError):
-    """Say that a gateway has as many requests open as it takes."""
+    """Report that a gateway has as many open requests as it takes."""
 
 
 class Dispatcher:
-    """Hold the open requests of a gateway and decide what happens next.
+    """Keep the open requests of a gateway, and decide how each event changes them.
 
-    It knows neither MQTT nor threads nor the clock: every event is a method with the
-    time it happened at. `take` returns what is to be done then.
+    It uses neither MQTT nor threads nor a clock: every event is a method call with its
+    time. `take` then returns the messages to send and the finished requests.
 
     Args:
         members: Names of all members of the bundle, in its order.
-        digest: Identity of the bundle.
+        digest: Digest of the bundle.
         classes: Number of classes.
-        quorum: Members that must have answered.
-        max_pending: The most requests open at a time.
+        quorum: Number of members that must have answered.
+        max_pending: Largest number of open requests.
 
     Attributes:
-        roster: The nodes.
-        statistics: Counts of what happened.
+        registry: The known nodes.
+        finished: The finished requests that `take` has not returned.
+        statistics: Counts of events.
     """
 
     def __init__(
@@ -42,24 +45,24 @@ class Dispatcher:
         classes: int,
         quorum: int,
         max_pending: int,
-    ):
+    ) -> None:
         self.members, self.digest, self.classes = members, digest, classes
         self.quorum, self.max_pending = quorum, max_pending
-        self.over: list[Request] = []
-        self.statistics = Counter()
-        self._assigner = Scheduler(members, self.statistics)
-        self.roster = self._assigner.roster
+        self.finished: list[Request] = []
+        self.statistics: Counter[str] = Counter()
+        self._scheduler = Scheduler(members, self.statistics)
+        self.registry = self._scheduler.registry
         self._answered = LRUCache()
         self._open: dict[Request, None] = {}
 
     def take(self) -> tuple[list[Assignment], list[Request]]:
-        """Return what is to be sent and what is over; each is returned once."""
-        sends, self._assigner.sends = self._assigner.sends, []
-        over, self.over = self.over, []
-        return sends, over
+        """Return the assignments to send and the finished requests, each once."""
+        outgoing, self._scheduler.outgoing = self._scheduler.outgoing, []
+        finished, self.finished = self.finished, []
+        return outgoing, finished
 
-    def submit(self, question: Request, now: float) -> None:
-        """Take a request in.
+    def submit(self, request: Request, now: float) -> None:
+        """Add a request.
 
         Raises:
             OverloadedError: If too many are open.
@@ -68,121 +71,125 @@ class Dispatcher:
             self.statistics["rejected"] += 1
             raise OverloadedError(
                 f"Expected at most {self.max_pending} requests at a time; wait for "
-                "answers, or add nodes. Received: one more."
+                "results, or add nodes. Received: one more."
             )
         self.statistics["requests"] += 1
-        self._open[question] = None
-        self._assigner.at(question.deadline, partial(self._expire, question))
-        self._assigner.assign(question, now)
+        self._open[request] = None
+        self._scheduler.schedule(request.deadline, partial(self._expire, request))
+        self._scheduler.assign(request, now)
 
-    def announce(
+    def add_node(
         self, name: str, description: NodeDescription, lease: float, now: float
     ) -> None:
-        """Take in what a node says of itself, for so many seconds."""
+        """Add or update a node from its description, valid for `lease` seconds."""
         members = {*description.members} & {*self.members}
         if description.digest != self.digest or not members:
             self.statistics["other_bundle"] += 1
-            self.lose(name, now)
+            self.remove_node(name, now)
             return
-        node = self.roster.get(name)
+        node = self.registry.get(name)
         if node is not None and node.description == description:
             node.expires = now + lease
             return
-        asks = node.asks if node else {}
-        node = KnownNode(name, description, now + lease, asks)
-        self.roster.put(node)
-        self._assigner.ask_again(node, now)
-        self._assigner.fill(node, now)
+        assignments = node.assignments if node else {}
+        node = KnownNode(name, description, now + lease, assignments)
+        self.registry.put(node)
+        self._scheduler.resend_to(node, now)
+        self._scheduler.fill(node, now)
 
-    def lose(self, name: str, now: float) -> None:
-        """Strike a node off the list, and ask others for what it was asked."""
-        node = self.roster.get(name)
+    def remove_node(self, name: str, now: float) -> None:
+        """Remove a node, and give its assignments to others."""
+        node = self.registry.get(name)
         if node is None:
             return
-        self.roster.remove(name)
-        asks = [*node.asks.values()]
-        for ask in asks:
-            self._assigner.withdraw(ask)
-        for ask in asks:
-            self._assigner.assign(ask.question, now)
-        for question in [*self._open]:
-            self._settle(question)
+        self.registry.remove(name)
+        assignments = [*node.assignments.values()]
+        for assignment in assignments:
+            self._scheduler.withdraw(assignment)
+        for assignment in assignments:
+            self._scheduler.assign(assignment.request, now)
+        for request in [*self._open]:
+            self._finish_if_complete(request)
 
-    def reply(self, name: str, reply: NodeResponse, now: float) -> None:
-        """Take in what a node answers."""
-        ask = self._assigner.asks.get(reply.id)
-        if ask is None or ask.node != name:
-            again = ask is None and self._answered.get(reply.id) == name
-            kind = "duplicate" if again else "late" if ask is None else "unasked"
-            self.statistics[kind] += 1
+    def receive(self, name: str, response: NodeResponse, now: float) -> None:
+        """Handle the response of a node."""
+        assignment = self._scheduler.assignments.get(response.id)
+        if assignment is None or assignment.node != name:
+            self.statistics[self._classify(name, response, assignment)] += 1
             return
-        self._assigner.forget(ask)
-        if reply.error == BUSY:
+        self._scheduler.release(assignment)
+        if response.error == BUSY:
             self.statistics["busy"] += 1
-            self._assigner.refused(ask, now)
+            self._scheduler.handle_busy(assignment, now)
         else:
-            self._read(ask, reply, now)
-        self._assigner.fill(self.roster.get(name), now)
+            self._read(assignment, response, now)
+        self._scheduler.fill(self.registry.get(name), now)
 
     def resume(self, now: float) -> None:
-        """Send everything again: the connection was lost and is back."""
-        for node in self.roster:
+        """Repeat all assignments after a lost connection."""
+        for node in self.registry:
             node.expires = min(node.expires, now + GRACE)
-        self._assigner.repeat()
+        self._scheduler.resend_all()
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
-        self._assigner.tick(now)
-        for name in self.roster.expired(now):
-            self.lose(name, now)
+        """Do what is due: deadlines, hedges, expired nodes."""
+        self._scheduler.tick(now)
+        for name in self.registry.expired(now):
+            self.remove_node(name, now)
 
     def due(self) -> float:
-        """Return when `tick` is to be called next; infinity for never."""
-        return min([self._assigner.due(), *(node.expires for node in self.roster)])
+        """Return the time of the next `tick`, or infinity."""
+        return min([self._scheduler.due(), *(node.expires for node in self.registry)])
 
-    def drop_all(self) -> None:
-        """Give every request up: the gateway is closed."""
-        for question in [*self._open]:
-            self._finish(question)
+    def finish_all(self) -> None:
+        """Finish every open request, since the gateway closes."""
+        for request in [*self._open]:
+            self._finish(request)
 
-    def _read(self, ask, reply, now):
-        question = ask.question
-        shape = (question.samples, self.classes)
+    def _classify(self, name, response, assignment):
+        if assignment is not None:
+            return "unexpected"
+        return "duplicate" if self._answered.get(response.id) == name else "late"
+
+    def _read(self, assignment, response, now):
+        request = assignment.request
+        shape = (request.samples, self.classes)
         try:
-            answers = reply.probabilities(ask.members, self.digest, shape)
+            arrays = response.probabilities(assignment.members, self.digest, shape)
         except ValueError:
-            self.statistics["refused" if reply.error else "invalid"] += 1
-            self._assigner.spoilt(ask, now)
+            self.statistics["refused" if response.error else "invalid"] += 1
+            self._scheduler.handle_invalid(assignment, now)
             return
-        self._answered.put(ask.id, ask.node)
-        new = [m for m in ask.members if m not in question.answers]
-        if question.over or not new:
-            self.statistics["late" if question.over else "duplicate"] += 1
+        self._answered.put(assignment.id, assignment.node)
+        new = [m for m in assignment.members if m not in request.results]
+        if request.is_finished or not new:
+            self.statistics["late" if request.is_finished else "duplicate"] += 1
             return
         self.statistics["answers"] += 1
         for member in new:
-            probabilities = answers[ask.members.index(member)]
-            question.answers[member] = (ask.node, probabilities)
-        self._settle(question)
+            probabilities = arrays[assignment.members.index(member)]
+            request.results[member] = (assignment.node, probabilities)
+        self._finish_if_complete(request)
 
-    def _settle(self, question):
-        missing = self.roster.members - question.answers.keys()
+    def _finish_if_complete(self, request):
+        missing = self.registry.members - request.results.keys()
         missing &= {*self.members}
-        if len(question.answers) >= self.quorum and not missing:
-            self._finish(question)
+        if len(request.results) >= self.quorum and not missing:
+            self._finish(request)
 
-    def _expire(self, question, now):
-        self._finish(question)
-        nodes = [self.roster.get(ask.node) for ask in question.asks.values()]
-        for ask in [*question.asks.values()]:
-            self._assigner.forget(ask)
+    def _expire(self, request, now):
+        self._finish(request)
+        assignments = [*request.assignments.values()]
+        nodes = [self.registry.get(assignment.node) for assignment in assignments]
+        for assignment in assignments:
+            self._scheduler.release(assignment)
         for node in nodes:
-            self._assigner.fill(node, now)
+            self._scheduler.fill(node, now)
 
-    def _finish(self, question):
-        if question.over:
+    def _finish(self, request):
+        if request.is_finished:
             return
-        question.over, question.payload = True, b""
-        self._open.pop(question)
-        self._assigner.drop(question)
-        self.over.append(question)
+        request.is_finished, request.payload = True, b""
+        self._open.pop(request)
+        self._scheduler.drop(request)
+        self.finished.append(request)

@@ -1,4 +1,4 @@
-"""One door to an ensemble whose members run on many devices."""
+"""Predict with an ensemble whose members run on other devices."""
 
 import logging
 import math
@@ -7,7 +7,9 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
@@ -16,61 +18,65 @@ from ..preprocessing import check_finite, check_samples
 from .broker import Broker
 from .connection import Connection
 from .dispatcher import Dispatcher
-from .message import Topics, check_name, pack
-from .protocol import LONGEST, NodeDescription, NodeRequest, NodeResponse
-from .request import EnsembleResult, Request, read_answer
+from .message import Message, Topics, check_name, pack
+from .protocol import MAX_SECONDS, NodeDescription, NodeRequest, NodeResponse
+from .request import EnsembleResult, Request, read_result
+
+__all__ = ["Gateway"]
 
 log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Ask the members of a bundle on the nodes that serve them.
+    """Predict with the members of a bundle on the nodes that serve them.
 
-    It connects when it is made. The models stay on the nodes: only the manifest of
-    the bundle is read here, and only nodes with the very same bundle are asked.
+    The constructor connects. The models stay on the nodes: only the manifest of the
+    bundle is read here, and only nodes with the same bundle are used.
 
     Args:
-        bundle: The bundle, a folder or a `.zip`.
+        path: The bundle, a folder or a `.zip`.
         broker: The broker.
-        quorum: Members that must have answered. Defaults to `None`, a majority.
-        deadline: Seconds in which to answer. Defaults to `1.0`.
-        name: Name of the gateway; with access rules, the user name. Defaults to
-            `None`: the user name, or the host's with something random.
-        prefix: What the topics begin with. Defaults to `"micronets"`.
-        max_pending: The most requests open at a time. Defaults to `256`.
         public_key: As for `verify`. Defaults to `None`.
+        quorum: Number of members that must answer. Defaults to `None`, a majority.
+        deadline: Seconds for a prediction. Defaults to `1.0`.
+        name: Name of the gateway; with access rules, the user name. Defaults to
+            `None`: the user name, or the host's with a random suffix.
+        prefix: First part of the topics. Defaults to `"micronets"`.
+        max_pending: Largest number of open requests. Defaults to `256`.
 
     Attributes:
         name: The name.
         manifest: The `Manifest` of the bundle.
 
     Raises:
-        ValueError: If the bundle is none, or paho-mqtt is missing.
-        ConnectionError: If there is no broker, or it does not take us.
+        ValueError: If the bundle is damaged, or paho-mqtt is missing.
+        ConnectionError: If there is no broker, or it rejects the gateway.
 
     Example:
 
     ```python
+    from keras_micronets.edge import Broker, Gateway
+
     with Gateway("bundle", Broker("broker.local"), quorum=3) as gateway:
         gateway.wait(10)
-        answer = gateway.predict(images)
-        print(answer.probabilities, answer.members)
+        result = gateway.predict(x)
+        print(result.probabilities, result.members)
     ```
     """
 
     def __init__(
         self,
-        bundle: str | os.PathLike,
+        path: str | os.PathLike,
         broker: Broker,
         *,
+        public_key: str | os.PathLike | bytes | None = None,
         quorum: int | None = None,
         deadline: float = 1.0,
         name: str | None = None,
         prefix: str = "micronets",
         max_pending: int = 256,
-        public_key: str | os.PathLike | bytes | None = None,
-    ):
-        self.manifest = Manifest.read(bundle, public_key=public_key)
+    ) -> None:
+        self.manifest = Manifest.read(path, public_key=public_key)
         self.deadline = _check_deadline(deadline)
         default = broker.username or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.name = check_name(name or default, "a gateway's name")
@@ -83,7 +89,7 @@ class Gateway:
             self.name,
             [self._topics.node("+"), self._topics.answers(self.name, "+")],
             on_message=self._receive,
-            on_up=lambda: self._do(self._dispatcher.resume),
+            on_connect=lambda: self._do(self._dispatcher.resume),
         )
         self._connection.open()
         self._timer = threading.Thread(
@@ -93,7 +99,7 @@ class Gateway:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts of what was sent, answered and dropped."""
+        """Counts of messages sent, received and dropped."""
         with self._changed:
             return dict(self._dispatcher.statistics)
 
@@ -101,45 +107,42 @@ class Gateway:
     def nodes(self) -> dict[str, tuple[str, ...]]:
         """Names of the members served, by the name of the node."""
         with self._changed:
-            roster = self._dispatcher.roster
-            return {node.name: node.description.members for node in roster}
+            registry = self._dispatcher.registry
+            return {node.name: node.description.members for node in registry}
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every member has a node.
 
         Args:
-            timeout: The most seconds to wait. Defaults to `None`, for ever.
+            timeout: Largest number of seconds to wait. Defaults to `None`, no limit.
 
         Returns:
             Whether every member has one.
         """
-        wanted = {member.name for member in self.manifest.members}
+        needed = {member.name for member in self.manifest.members}
+        registry = self._dispatcher.registry
         with self._changed:
-            return (
-                self._changed.wait_for(
-                    lambda: self._closed or wanted <= self._dispatcher.roster.members,
-                    timeout,
-                )
-                and not self._closed
+            is_ready = self._changed.wait_for(
+                lambda: self._closed or needed <= registry.members, timeout
             )
+            return is_ready and not self._closed
 
     def predict(
         self, x: np.ndarray, *, deadline: float | None = None
     ) -> EnsembleResult:
-        """Return what the members say of some samples.
+        """Return the combined prediction of the members that answer in time.
 
         Args:
             x: Raw inputs of shape `(samples, *input_shape)`, integers or floats.
-            deadline: Seconds in which to answer. Defaults to `None`, the gateway's.
+            deadline: Seconds for the prediction. Defaults to `None`, the gateway's.
 
         Returns:
-            The answer: once all members that have a node have answered, if they
-            reach the quorum; at the deadline, of those that have.
+            The result, once all members that have a node have answered and these reach
+            the quorum, or at the deadline.
 
         Raises:
-            NoQuorumError: At the deadline, if too few have answered.
-            ValueError: If `x` has another shape, values that are not finite, or is
-                too large.
+            NoQuorumError: If too few have answered at the deadline.
+            ValueError: If `x` has another shape or non-finite values, or is too large.
             OverloadedError: If too many requests are open.
             ConnectionError: If the gateway is closed.
         """
@@ -148,49 +151,49 @@ class Gateway:
     def submit(
         self, x: np.ndarray, *, deadline: float | None = None
     ) -> "Future[EnsembleResult]":
-        """Send some samples and return the answer to come, see `predict`."""
+        """Send samples, and return the future of their result, see `predict`."""
         x = check_samples(x, self.manifest.members[0].input.shape)
         check_finite(x)
         seconds = self.deadline if deadline is None else _check_deadline(deadline)
-        future = Future()
+        future: Future[EnsembleResult] = Future()
         future.set_running_or_notify_cancel()
         now = time.monotonic()
-        question = Request(pack(x), len(x), now, now + seconds, future)
-        self._do(self._submit, question)
+        request = Request(pack(x), len(x), now, now + seconds, future)
+        self._do(self._submit, request)
         return future
 
     def close(self) -> None:
-        """Leave the broker; requests that are open raise a `ConnectionError`."""
+        """Disconnect; open requests raise a `ConnectionError`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._do(lambda now: self._dispatcher.drop_all())
+        self._do(lambda now: self._dispatcher.finish_all())
         self._timer.join()
         self._connection.close()
 
     def __enter__(self) -> "Gateway":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _submit(self, question, now):
+    def _submit(self, request, now):
         if self._closed:
             raise ConnectionError("The gateway is closed.")
-        self._dispatcher.submit(question, now)
+        self._dispatcher.submit(request, now)
 
-    def _do(self, action, *arguments):
-        """Tell the dispatcher what happened, then do what it decides."""
+    def _do(self, event: Callable[..., None], *arguments: Any) -> None:
+        """Pass an event to the dispatcher, then do what it decides."""
         dispatcher = self._dispatcher
         with self._changed:
-            action(*arguments, time.monotonic())
-            sends, over = dispatcher.take()
+            event(*arguments, time.monotonic())
+            outgoing, finished = dispatcher.take()
             if dispatcher.due() < self._next:
                 self._changed.notify_all()
-        for ask in sends:
-            self._send(ask)
-        for question in over:
-            self._resolve(question)
+        for assignment in outgoing:
+            self._send(assignment)
+        for request in finished:
+            self._resolve(request)
 
     def _keep_time(self):
         while not self._closed:
@@ -202,56 +205,57 @@ class Gateway:
                 self._next = math.inf
             self._do(self._dispatcher.tick)
 
-    def _send(self, ask):
-        payload = ask.question.payload
-        within = ask.question.deadline - time.monotonic()
-        # While the connection is broken nothing is sent: `resume` does, later.
-        if payload and within > 0 and self._connection.up:
-            request = NodeRequest(ask.id, self.name, ask.members, within, payload)
-            self._connection.publish(
-                request.to_message(self._topics.requests(ask.node))
+    def _send(self, assignment):
+        payload = assignment.request.payload
+        timeout = assignment.request.deadline - time.monotonic()
+        # Nothing is sent while the connection is lost: `resume` repeats it later.
+        if payload and timeout > 0 and self._connection.is_up:
+            request = NodeRequest(
+                assignment.id, self.name, assignment.members, timeout, payload
             )
+            topic = self._topics.requests(assignment.node)
+            self._connection.publish(request.to_message(topic))
 
-    def _receive(self, message):
-        """Take a message in, in the client's thread."""
-        where, _, node = message.topic.rpartition("/")
+    def _receive(self, message: Message) -> None:
+        """Handle a message, in the client's thread."""
+        folder, _, node = message.topic.rpartition("/")
         try:
             check_name(node)
-            if where == self._topics.answers(self.name, "+")[:-2]:
-                reply = NodeResponse.from_message(message)
-                self._do(self._dispatcher.reply, node, reply)
+            if folder == self._topics.answers(self.name, "+")[:-2]:
+                response = NodeResponse.from_message(message)
+                self._do(self._dispatcher.receive, node, response)
             elif not message.payload:
-                self._do(self._dispatcher.lose, node)
+                self._do(self._dispatcher.remove_node, node)
             else:
-                self._announced(node, message)
+                self._add_node(node, message)
         except ValueError as error:
             self._do(self._count, "malformed")
-            log.debug("Dropped what is no message of a node: %s", error)
+            log.debug("Dropped a message that no node sends: %s", error)
 
-    def _announced(self, node, message):
+    def _add_node(self, node, message):
         description = NodeDescription.from_message(message)
         if message.expires is None:
             raise ValueError("Expected a description that expires.")
-        self._do(self._dispatcher.announce, node, description, message.expires)
+        self._do(self._dispatcher.add_node, node, description, message.expires)
         with self._changed:
             self._changed.notify_all()
 
-    def _count(self, what, now):
-        self._dispatcher.statistics[what] += 1
+    def _count(self, key, now):
+        self._dispatcher.statistics[key] += 1
 
-    def _resolve(self, question):
-        future = question.context
+    def _resolve(self, request):
+        future = request.context
         try:
-            future.set_result(self._result(question))
+            future.set_result(self._result(request))
         except Exception as error:
             future.set_exception(error)
 
-    def _result(self, question):
+    def _result(self, request):
         quorum = self._dispatcher.quorum
-        if self._closed and len(question.answers) < quorum:
+        if self._closed and len(request.results) < quorum:
             raise ConnectionError("The gateway is closed.")
-        seconds = time.monotonic() - question.started
-        return read_answer(question, self.manifest, quorum, seconds)
+        seconds = time.monotonic() - request.started
+        return read_result(request, self.manifest, quorum, seconds)
 
 
 def _dispatcher(manifest, quorum, max_pending):
@@ -259,22 +263,21 @@ def _dispatcher(manifest, quorum, max_pending):
     quorum = len(members) // 2 + 1 if quorum is None else quorum
     if not 0 < quorum <= len(members):
         raise ValueError(
-            f"Expected a quorum from 1 to {len(members)}, the members. "
+            f"Expected a quorum from 1 to {len(members)}, the number of members. "
             f"Received: quorum={quorum}."
         )
-    classes = manifest.members[0].output.shape[0]
     return Dispatcher(
         members,
         digest=manifest.digest,
-        classes=classes,
+        classes=manifest.members[0].output.shape[0],
         quorum=quorum,
         max_pending=max_pending,
     )
 
 
 def _check_deadline(seconds):
-    if not 0 < seconds <= LONGEST:
+    if not 0 < seconds <= MAX_SECONDS:
         raise ValueError(
-            f"Expected a deadline of up to {LONGEST:.0f} s. Received: {seconds}."
+            f"Expected a deadline of up to {MAX_SECONDS:.0f} s. Received: {seconds}."
         )
     return seconds

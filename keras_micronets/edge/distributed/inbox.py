@@ -1,4 +1,4 @@
-"""What a node has to do, and what it has done."""
+"""Queue the requests of a node, and remember its responses."""
 
 import queue
 import threading
@@ -7,9 +7,11 @@ from enum import Enum
 from .message import MAX_PAYLOAD, LRUCache, Message
 from .protocol import NodeRequest
 
+__all__ = ["Inbox", "Verdict"]
+
 
 class Verdict(Enum):
-    """Say what becomes of a request."""
+    """Classify an incoming request; the values are keys of a node's statistics."""
 
     NEW = "new"
     AGAIN = "in progress"
@@ -17,53 +19,53 @@ class Verdict(Enum):
 
 
 class Inbox:
-    """Take requests in, within a number and a size, each once.
+    """Queue requests, each once, limited in number and total size.
 
     Args:
-        capacity: The most requests held at a time, the one in work among them.
+        capacity: Largest number of requests, including the one being served.
     """
 
-    def __init__(self, capacity: int):
+    def __init__(self, capacity: int) -> None:
         self._capacity, self._size = capacity, 0
-        self._held: dict[tuple[str, bytes], NodeRequest] = {}
+        self._pending: dict[tuple[str, bytes], NodeRequest] = {}
         self._done = LRUCache()
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def put(self, request: NodeRequest, now: float) -> Verdict | Message:
-        """Take a request in, or say why not.
+        """Queue a request if it is new and there is room.
 
         Returns:
-            What becomes of it; the answer, where it was given before.
+            The verdict, or the earlier response if the request was already served.
         """
         key = request.gateway, request.id
         with self._lock:
-            if key in self._held:
+            if key in self._pending:
                 return Verdict.AGAIN
-            if (answer := self._done.get(key)) is not None:
-                return answer
-            size = self._size + len(request.payload)
-            if self._held and (size > MAX_PAYLOAD or len(self._held) >= self._capacity):
+            if (response := self._done.get(key)) is not None:
+                return response
+            size, count = self._size + len(request.payload), len(self._pending)
+            if count and (size > MAX_PAYLOAD or count >= self._capacity):
                 return Verdict.BUSY
-            self._held[key], self._size = request, size
-        self._queue.put((request, now + request.within))
+            self._pending[key], self._size = request, size
+        self._queue.put((request, now + request.timeout))
         return Verdict.NEW
 
     def get(self, timeout: float) -> tuple[NodeRequest, float] | None:
-        """Return the next request and its deadline; `None` after so many seconds."""
+        """Return the next request and its deadline, or `None` after the timeout."""
         try:
             return self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
 
     def wake(self) -> None:
-        """Make a `get` return `None`."""
+        """Make a waiting `get` return `None`."""
         self._queue.put(None)
 
-    def done(self, request: NodeRequest, answer: Message | None) -> None:
-        """Let a request go, and remember its answer if there is one."""
+    def done(self, request: NodeRequest, response: Message | None) -> None:
+        """Remove a served request, and remember its response if there is one."""
         key = request.gateway, request.id
         with self._lock:
-            self._size -= len(self._held.pop(key).payload)
-            if answer is not None:
-                self._done.put(key, answer, len(answer.payload) + 256)
+            self._size -= len(self._pending.pop(key).payload)
+            if response is not None:
+                self._done.put(key, response, len(response.payload) + 256)

@@ -1,31 +1,35 @@
-"""An MQTT 5 message, as far as nodes and gateways use one."""
+"""Define the MQTT messages: their topics, their arrays, and how to detect repeats."""
 
 import io
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..inputs.npy import read_header
 
-#: The most bytes a payload may have.
+__all__ = ["LRUCache", "Message", "Topics", "check_name", "pack", "unpack"]
+
+#: Largest payload in bytes.
 MAX_PAYLOAD = 64 * 2**20
+MAX_HEADER = 512
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Message:
-    """Hold a message.
+    """Hold an MQTT 5 message, with the properties that nodes and gateways use.
 
     Args:
-        topic: Where it goes, or came from.
+        topic: Topic it is published to or was received from.
         payload: Its bytes. Defaults to none.
         correlation: MQTT's Correlation Data. Defaults to none.
-        expires: Seconds for which the broker keeps it. Defaults to `None`, for ever.
+        expires: Seconds for which the broker keeps it. Defaults to `None`, no limit.
         fields: MQTT's User Properties. Defaults to an empty dict.
-        retain: Whether the broker keeps it for those that come later.
-            Defaults to `False`.
+        retain: Whether the broker keeps it for later subscribers. Defaults to `False`.
     """
 
     topic: str
@@ -36,18 +40,15 @@ class Message:
     retain: bool = False
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def check_name(name: str, what: str = "a name") -> str:
-    """Return a name that may stand in a topic, and so in access rules.
+def check_name(name: Any, label: str = "a name") -> str:
+    """Return a name that is allowed in a topic, and so in access rules.
 
     Raises:
-        ValueError: If it has other characters than these.
+        ValueError: If it has other characters; `label` describes it in the message.
     """
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(
-            f"Expected {what} of at most 64 letters, digits, '.', '_' and '-', the "
+            f"Expected {label} of at most 64 letters, digits, '.', '_' and '-', the "
             f"first a letter or digit. Received: {name!r}."
         )
     return name
@@ -55,85 +56,89 @@ def check_name(name: str, what: str = "a name") -> str:
 
 @dataclass(frozen=True)
 class Topics:
-    """Name the topics.
+    """Build the names of the topics.
 
     Args:
-        prefix: What they all begin with, one or more names joined by `/`.
+        prefix: First part of all topics, one or more names joined by `/`.
             Defaults to `"micronets"`.
 
     Raises:
-        ValueError: If the prefix is none.
+        ValueError: If the prefix has other characters.
 
     Example:
 
     ```python
+    from keras_micronets.edge.distributed.message import Topics
+
     Topics().requests("node-1")  # "micronets/nodes/node-1/requests"
     ```
     """
 
     prefix: str = "micronets"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in self.prefix.split("/"):
             check_name(name, "a prefix of names joined by '/', each")
 
     def node(self, node: str) -> str:
-        """Return where a node describes itself; `"+"` stands for all nodes."""
+        """Return the topic of a node's description; `"+"` matches all nodes."""
         return f"{self.prefix}/nodes/{node}"
 
     def requests(self, node: str) -> str:
-        """Return where a node is sent requests."""
+        """Return the topic of the requests to a node."""
         return f"{self.prefix}/nodes/{node}/requests"
 
     def answers(self, gateway: str, node: str) -> str:
-        """Return where a node answers a gateway; `"+"` stands for all nodes."""
+        """Return the topic of a node's responses to a gateway; `"+"` matches all."""
         return f"{self.prefix}/gateways/{gateway}/answers/{node}"
 
 
 class LRUCache:
-    """Remember the newest values, within a number and a size.
+    """Keep the most recently used values, limited in number and total size.
 
     Args:
-        count: The most values kept. Defaults to `1024`.
-        size: The most bytes kept, as `put` is told. Defaults to 16 MiB.
+        count: Largest number of values. Defaults to `1024`.
+        size: Largest number of bytes, as passed to `put`. Defaults to 16 MiB.
 
     Example:
 
     ```python
-    recent = Recent(count=1)
-    recent.put("a", 1)
-    recent.put("b", 2)
-    recent.get("a")  # None
+    from keras_micronets.edge.distributed.message import LRUCache
+
+    cache = LRUCache(count=1)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    cache.get("a")  # None
     ```
     """
 
-    def __init__(self, *, count: int = 1024, size: int = 2**24):
-        self._count, self._size, self._held = count, size, 0
-        self._values = OrderedDict()
+    def __init__(self, *, count: int = 1024, size: int = 2**24) -> None:
+        self._count, self._size, self._total = count, size, 0
+        self._values: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._values)
 
-    def get(self, key):
-        """Return a value, or `None` where it is forgotten."""
-        return self._values.get(key, (None, 0))[0]
+    def get(self, key: Any) -> Any:
+        """Return a value, or `None` if it is not in the cache."""
+        if key not in self._values:
+            return None
+        self._values.move_to_end(key)
+        return self._values[key][0]
 
-    def put(self, key, value, size: int = 0) -> None:
-        """Remember a value of so many bytes; the oldest ones are forgotten."""
-        self._held += size - self._values.pop(key, (None, 0))[1]
+    def put(self, key: Any, value: Any, size: int = 0) -> None:
+        """Add a value of `size` bytes, and remove the least recently used ones."""
+        self._total += size - self._values.pop(key, (None, 0))[1]
         self._values[key] = (value, size)
-        while len(self._values) > self._count or self._held > self._size:
-            self._held -= self._values.popitem(last=False)[1][1]
-
-
-MAX_HEADER = 512
+        while len(self._values) > self._count or self._total > self._size:
+            self._total -= self._values.popitem(last=False)[1][1]
 
 
 def pack(array: np.ndarray) -> bytes:
     """Return an array of numbers as the bytes of a `.npy` file.
 
     Raises:
-        ValueError: If it holds no numbers, or more than `MAX_PAYLOAD` bytes.
+        ValueError: If it contains no numbers, or more than `MAX_PAYLOAD` bytes.
     """
     if array.dtype.kind not in "buif" or array.nbytes > MAX_PAYLOAD - MAX_HEADER:
         raise ValueError(
@@ -147,18 +152,18 @@ def pack(array: np.ndarray) -> bytes:
 
 
 def unpack(data: bytes) -> np.ndarray:
-    """Return the array that the bytes of a `.npy` file hold; it cannot be written to.
+    """Return the array in the bytes of a `.npy` file from the network, read-only.
 
-    Nothing is unpickled, and no memory is taken for what the header only claims.
+    Nothing is unpickled, and no memory is allocated for values that are not there.
 
     Raises:
-        ValueError: If the bytes are anything but one array of numbers.
+        ValueError: If the bytes are not exactly one array of numbers.
     """
     if len(data) > MAX_PAYLOAD:
         raise ValueError(f"Expected at most {MAX_PAYLOAD:,} bytes. Received: more.")
     file = io.BytesIO(data)
     try:
-        header = read_header(file, most=MAX_HEADER)
+        header = read_header(file, max_bytes=MAX_HEADER)
     except ValueError as error:
         raise ValueError(f"Expected a .npy array. Received: {error}") from None
     size = len(data) - file.tell()

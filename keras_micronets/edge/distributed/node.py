@@ -1,4 +1,4 @@
-"""A device that runs members for others."""
+"""Serve members of a bundle to gateways."""
 
 import itertools
 import logging
@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,43 +21,47 @@ from .inbox import Inbox, Verdict
 from .message import Message, Topics, check_name, pack, unpack
 from .protocol import BUSY, NodeDescription, NodeRequest, NodeResponse
 
+__all__ = ["Node", "predict"]
+
 log = logging.getLogger(__name__)
 
-#: A description lasts for so many times the keepalive; it is repeated at each.
+#: A description is repeated at each keepalive, and valid for this number of them.
 LEASES = 3
 
 
 class Node:
-    """Serve members of a bundle to gateways, by way of a broker.
+    """Serve members of a bundle to gateways through a broker.
 
-    It connects when it is made, and runs on threads of its own until it is closed.
+    The constructor connects; the node then runs on its own threads until it is closed.
 
     Args:
-        bundle: The bundle, a folder or a `.zip`.
+        path: The bundle, a folder or a `.zip`.
         broker: The broker.
-        members: Places in the manifest of the members to serve. Defaults to `None`,
+        members: Indices in the manifest of the members to serve. Defaults to `None`,
             all.
-        name: Name of the node, of which there is one; with access rules, the user
-            name. Defaults to `None`: the user name, or the host's.
-        capacity: Requests it takes at a time; more are answered "busy".
-            Defaults to `8`.
-        prefix: What the topics begin with. Defaults to `"micronets"`.
         public_key: As for `EnsembleRunner`. Defaults to `None`.
-        on_failed: Called with a sentence if the node serves no more, another having
-            taken its name. Defaults to `None`.
+        name: Unique name of the node; with access rules, the user name. Defaults to
+            `None`: the user name, or the host's.
+        capacity: Number of requests it takes at a time; more get the response "busy".
+            Defaults to `8`.
+        prefix: First part of the topics. Defaults to `"micronets"`.
+        on_failed: Function called with a message if the node stops because another
+            node uses its name. Defaults to `None`.
 
     Attributes:
         name: The name.
-        statistics: Counts of what happened to requests.
-        failed: Why the node serves no more, or `""`.
+        statistics: Counts of requests by how they ended.
+        failed: Why the node has stopped, or `""`.
 
     Raises:
         ValueError: If the bundle is damaged, or paho-mqtt is missing.
-        ConnectionError: If there is no broker, or it does not take us.
+        ConnectionError: If there is no broker, or it rejects the node.
 
     Example:
 
     ```python
+    from keras_micronets.edge import Broker, Node
+
     with Node("bundle", Broker("broker.local"), members=[0]) as node:
         node.wait()
     ```
@@ -64,19 +69,20 @@ class Node:
 
     def __init__(
         self,
-        bundle: str | os.PathLike,
+        path: str | os.PathLike,
         broker: Broker,
         *,
         members: Sequence[int] | None = None,
+        public_key: str | os.PathLike | bytes | None = None,
         name: str | None = None,
         capacity: int = 8,
         prefix: str = "micronets",
-        public_key: str | os.PathLike | bytes | None = None,
         on_failed: Callable[[str], None] | None = None,
-    ):
+    ) -> None:
         default = broker.username or socket.gethostname()
         self.name = check_name(name or default, "a node's name")
-        self.statistics, self.failed = Counter(), ""
+        self.statistics: Counter[str] = Counter()
+        self.failed = ""
         self._token, self._sessions = os.urandom(8).hex(), itertools.count()
         self._capacity = capacity
         self._topics = Topics(prefix)
@@ -85,11 +91,7 @@ class Node:
         self._inbox = Inbox(capacity)
         self._stopping, self._on_failed = threading.Event(), on_failed
         self._load = partial(
-            EnsembleRunner,
-            bundle,
-            members=members,
-            public_key=public_key,
-            warm_up=True,
+            EnsembleRunner, path, members=members, public_key=public_key, warm_up=True
         )
         self._runner = self._load()
         self._running = threading.Lock()
@@ -100,7 +102,7 @@ class Node:
             [self._topics.requests(self.name), self._topic],
             will=Message(self._topic, retain=True),
             on_message=self._receive,
-            on_up=self._back,
+            on_connect=self._connected,
         )
         self._connection.open()
         self._connection.confirm(self._announced)
@@ -117,10 +119,10 @@ class Node:
         return self._stopping.wait(timeout)
 
     def reload(self) -> None:
-        """Serve the bundle as it is on the disk now; requests go on meanwhile.
+        """Read the bundle again and serve it; requests are served meanwhile.
 
         Raises:
-            ValueError: If it is damaged; the old one is served on.
+            ValueError: If it is damaged. The old bundle then stays in use.
         """
         runner = self._load()
         with self._running:
@@ -130,7 +132,7 @@ class Node:
         self._announce()
 
     def close(self) -> None:
-        """Take the node off the list and stop."""
+        """Tell the gateways that the node leaves, and stop."""
         self._stopping.set()
         self._inbox.wake()
         self._worker.join()
@@ -141,7 +143,7 @@ class Node:
     def __enter__(self) -> "Node":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.close()
 
     def _describe(self):
@@ -150,7 +152,7 @@ class Node:
         session = f"{self._token}-{next(self._sessions)}"
         return NodeDescription(digest, members, self._capacity, session)
 
-    def _back(self):
+    def _connected(self):
         self._description = self._describe()
         self._announce()
 
@@ -158,28 +160,16 @@ class Node:
         message = self._description.to_message(self._topic, self._lease)
         self._announced = self._connection.publish(message)
 
-    def _heard_of_itself(self, message):
-        """See that what is said of this node is what it says."""
-        if message.retain or self._stopping.is_set():
-            return
-        if not message.payload:  # the will of an earlier process
-            self._announce()
-        elif self._token not in NodeDescription.from_message(message).session:
-            self.failed = f"another node calls itself {self.name!r}"
-            self._stopping.set()
-            if self._on_failed is not None:
-                self._on_failed(self.failed)
-
     def _receive(self, message):
-        """Take a message in, in the client's thread."""
+        """Handle a message, in the client's thread."""
         try:
             if message.topic == self._topic:
-                self._heard_of_itself(message)
+                self._check_own_topic(message)
                 return
             request = NodeRequest.from_message(message)
         except ValueError as error:
             self.statistics["malformed"] += 1
-            log.debug("Dropped a message that is none for a node: %s", error)
+            log.debug("Dropped a message that is not a request: %s", error)
             return
         verdict = self._inbox.put(request, time.monotonic())
         if isinstance(verdict, Message):
@@ -188,58 +178,79 @@ class Node:
             return
         self.statistics[verdict.value] += 1
         if verdict is Verdict.BUSY:
-            self._connection.publish(self._refusal(request, BUSY))
+            self._connection.publish(self._error(request, BUSY))
+
+    def _check_own_topic(self, message):
+        """Detect descriptions of this node that it has not published."""
+        if message.retain or self._stopping.is_set():
+            return
+        if not message.payload:  # the will of an earlier process
+            self._announce()
+        elif self._token not in NodeDescription.from_message(message).session:
+            self.failed = f"another node has the name {self.name!r}"
+            self._stopping.set()
+            if self._on_failed is not None:
+                self._on_failed(self.failed)
 
     def _work(self):
-        renewal = self._lease / LEASES
-        renew = time.monotonic() + renewal
+        interval = self._lease / LEASES
+        renewal = time.monotonic() + interval
         while not self._stopping.is_set():
-            item = self._inbox.get(max(0.0, renew - time.monotonic()))
+            item = self._inbox.get(max(0.0, renewal - time.monotonic()))
             if item is not None:
                 self._serve(*item)
-            if time.monotonic() >= renew:
-                renew = time.monotonic() + renewal
-                if self._connection.up:
+            if time.monotonic() >= renewal:
+                renewal = time.monotonic() + interval
+                if self._connection.is_up:
                     self._announce()
 
     def _serve(self, request, deadline):
-        answer = None
+        response = None
         try:
             if time.monotonic() < deadline:
-                answer = self._answer(request)
+                response = self._predict(request)
             else:
                 self.statistics["expired"] += 1
         except Exception as error:  # a bad request must not stop the node
             self.statistics["failed"] += 1
-            answer = self._refusal(request, f"{type(error).__name__}: {error}")
-        self._inbox.done(request, answer)
-        if answer is not None:
-            self._connection.publish(answer)
+            response = self._error(request, f"{type(error).__name__}: {error}")
+        self._inbox.done(request, response)
+        if response is not None:
+            self._connection.publish(response)
 
-    def _answer(self, request):
+    def _predict(self, request):
         x = unpack(request.payload)
         with self._running:
             probabilities = predict(self._runner, request.members, x)
             digest = self._runner.manifest.digest
         self.statistics["answered"] += 1
-        reply = NodeResponse(request.id, request.members, digest, pack(probabilities))
-        return self._message(request, reply)
+        payload = pack(probabilities)
+        return self._message(
+            request, NodeResponse(request.id, request.members, digest, payload)
+        )
 
-    def _refusal(self, request, error):
+    def _error(self, request, error):
         digest = self._description.digest
-        reply = NodeResponse(request.id, request.members, digest, error=error)
-        return self._message(request, reply)
+        return self._message(
+            request, NodeResponse(request.id, request.members, digest, error=error)
+        )
 
-    def _message(self, request, reply):
+    def _message(self, request, response):
         topic = self._topics.answers(request.gateway, self.name)
-        return reply.to_message(topic, math.ceil(request.within))
+        return response.to_message(topic, math.ceil(request.timeout))
 
 
 def predict(runner: EnsembleRunner, names: Sequence[str], x: np.ndarray) -> np.ndarray:
     """Return the probabilities of some members, `(members, samples, classes)`.
 
+    Args:
+        runner: The bundle.
+        names: Names of the members.
+        x: Raw inputs.
+
     Raises:
-        ValueError: If the runner has no such member, or `x` does not suit it.
+        ValueError: If a member is unknown, or `x` has another shape or non-finite
+            values.
     """
     members = {member.name: member for member in runner.members}
     if not {*names} <= {*members}:

@@ -1,7 +1,7 @@
-"""One request in a gateway, and what nodes were asked because of it."""
+"""Keep the state of a gateway's request, and combine its result."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,22 +10,26 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..combine import combine
 
+__all__ = ["Assignment", "EnsembleResult", "NoQuorumError", "Request", "read_result"]
+
 
 class Request:
-    """Keep what is known of one request.
+    """Keep the state of one request from submission to result.
 
     Args:
         payload: The inputs, as they are sent.
-        samples: How many they are.
-        started, deadline: Seconds of the gateway's clock.
-        context: What the gateway wants back with the result. Defaults to `None`.
+        samples: Number of samples.
+        started: Time of the submission in seconds, by the gateway's clock.
+        deadline: Time at which the result is due, by the same clock.
+        context: Value that the gateway gets back with the result. Defaults to `None`.
 
     Attributes:
-        answers: `(node, probabilities)` by member, the latter of shape
+        results: `(node, probabilities)` by member, the latter of shape
             `(samples, classes)`.
-        asks: The `Ask`s that no node has answered yet, by id.
-        tried: Names of the nodes asked, by member.
-        over: Whether the result is out; the rest is for the nodes' slots.
+        assignments: The unanswered `Assignment`s, by id.
+        tried: Names of the nodes that were asked, by member.
+        is_finished: Whether the result is out. Assignments may remain open, since they
+            still occupy the nodes.
     """
 
     def __init__(
@@ -35,57 +39,60 @@ class Request:
         started: float,
         deadline: float,
         context: Any = None,
-    ):
+    ) -> None:
         self.payload, self.samples = payload, samples
         self.started, self.deadline = started, deadline
         self.context = context
-        self.answers: dict[str, tuple[str, np.ndarray]] = {}
-        self.asks: dict[bytes, Assignment] = {}
+        self.results: dict[str, tuple[str, np.ndarray]] = {}
+        self.assignments: dict[bytes, Assignment] = {}
         self.tried: dict[str, set[str]] = defaultdict(set)
-        self.over = False
+        self.is_finished = False
 
-    def wants(self, member: str) -> bool:
-        """Return whether nobody has answered for a member, or is about to."""
+    def needs(self, member: str) -> bool:
+        """Return whether a member has no result, and none is expected in time."""
         return not (
-            self.over
-            or member in self.answers
-            or any(a.trusted and member in a.members for a in self.asks.values())
+            self.is_finished
+            or member in self.results
+            or any(
+                assignment.is_trusted and member in assignment.members
+                for assignment in self.assignments.values()
+            )
         )
 
 
 @dataclass(eq=False)
 class Assignment:
-    """Ask one node for some members of a question.
+    """Assign some members of a request to one node.
 
     Args:
-        id: Identity of this message and of its repetitions.
-        question: The question.
+        id: Identifier of the message; the same when it is repeated.
+        request: The request.
         node: Name of the node.
         members: Names of the members.
-        sent: How often it was sent by the clock. Defaults to `0`.
-        trusted: Whether an answer is still expected in time; where not, others
-            are asked. Defaults to `True`.
+        n_sent: Number of times it was sent because of the time. Defaults to `0`.
+        is_trusted: Whether a response is still expected in time. If not, other nodes
+            are asked as well. Defaults to `True`.
     """
 
     id: bytes
-    question: Request
+    request: Request
     node: str
     members: tuple[str, ...]
-    sent: int = 0
-    trusted: bool = True
+    n_sent: int = 0
+    is_trusted: bool = True
 
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """Hold what the members that answered say together.
+    """Hold the combined prediction of the members that answered.
 
     Args:
-        probabilities: `float32` array of shape `(samples, classes)`: the `combine`
-            of the members named here, and of no others.
+        probabilities: `float32` array of shape `(samples, classes)`: the members named
+            here, and no others, combined as the bundle defines.
         members: Names of the members that answered, in the bundle's order.
         nodes: Name of the node that answered, by member.
         missing: Names of the members that did not answer.
-        seconds: Time from the request to the answer.
+        seconds: Time from the request to the result.
     """
 
     probabilities: np.ndarray
@@ -96,67 +103,71 @@ class EnsembleResult:
 
 
 class NoQuorumError(TimeoutError):
-    """Say that too few members answered before the deadline.
+    """Report that too few members answered before the deadline.
 
     Attributes:
         members: Names of the members that answered.
         missing: Names of those that did not.
     """
 
-    def __init__(self, message: str, members=(), missing=()):
+    def __init__(
+        self, message: str, members: Sequence[str] = (), missing: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.members, self.missing = tuple(members), tuple(missing)
 
 
-def read_answer(
-    question: Request, manifest: Manifest, quorum: int, seconds: float
+def read_result(
+    request: Request, manifest: Manifest, quorum: int, seconds: float
 ) -> EnsembleResult:
-    """Return the answer to a question that is over.
+    """Return the result of a finished request.
 
     Args:
-        question: The question, with what members answered.
-        manifest: That of the bundle. Its weights are scaled to sum to one over the
+        request: The request, with the results of its members.
+        manifest: Manifest of the bundle. Its weights are scaled to sum to one over the
             members that answered.
-        quorum: How many must have answered.
-        seconds: How long it took.
+        quorum: Number of members that must have answered.
+        seconds: Time that the request took.
 
     Raises:
-        NoQuorumError: If fewer answered.
-        ValueError: If those that answered have no weight.
+        NoQuorumError: If fewer members answered.
+        ValueError: If the weights of those that answered are zero.
     """
-    names, answers = [m.name for m in manifest.members], question.answers
-    if len(answers) < quorum:
-        raise _no_quorum(question, names, quorum)
-    there = tuple(name for name in names if name in answers)
-    how = manifest.combination
-    probabilities = np.stack([answers[name][1] for name in there])
-    weights = _weights(names, how.weights, there)
+    names, results = [m.name for m in manifest.members], request.results
+    if len(results) < quorum:
+        raise _no_quorum(request, names, quorum)
+    answered = tuple(name for name in names if name in results)
+    combination = manifest.combination
+    probabilities = np.stack([results[name][1] for name in answered])
+    weights = _weights(names, combination.weights, answered)
     return EnsembleResult(
-        combine(probabilities, rule=how.rule, weights=weights),
-        there,
-        {name: answers[name][0] for name in there},
-        tuple(name for name in names if name not in answers),
+        combine(probabilities, rule=combination.rule, weights=weights),
+        answered,
+        {name: results[name][0] for name in answered},
+        tuple(name for name in names if name not in results),
         seconds,
     )
 
 
-def _weights(names, weights, there):
+def _weights(names, weights, answered):
     if weights is None:
         return None
-    chosen = [w for name, w in zip(names, weights, strict=True) if name in there]
+    chosen = [w for name, w in zip(names, weights, strict=True) if name in answered]
     if not sum(chosen):
-        raise ValueError(f"Expected members with weights. Received: {there}.")
+        raise ValueError(
+            f"Expected members with positive weights. Received: {answered}."
+        )
     return tuple(weight / sum(chosen) for weight in chosen)
 
 
-def _no_quorum(question, names, quorum):
-    there = [name for name in names if name in question.answers]
-    asked = {n: sorted(question.tried[n]) for n in names if n not in there}
-    seconds = question.deadline - question.started
+def _no_quorum(request, names, quorum):
+    answered = [name for name in names if name in request.results]
+    tried = {n: sorted(request.tried[n]) for n in names if n not in answered}
+    seconds = request.deadline - request.started
     return NoQuorumError(
-        f"Expected answers of {quorum} members within {seconds:g} s; check that nodes "
-        f"with this very bundle run, or allow more time. Received: those of {there}; "
-        f"none of these, with the nodes that were asked: {asked}.",
-        there,
-        asked,
+        f"Expected responses of {quorum} members within {seconds:g} s; check that "
+        "nodes with the same bundle are running, or extend the deadline. Received: "
+        f"those of {answered}; the others, with the nodes that were asked: {tried}.",
+        answered,
+        tuple(tried),
     )

@@ -1,276 +1,296 @@
-"""The nodes that a gateway knows."""
+"""Know the nodes, and decide which of them runs which members of a request."""
 
 import heapq
 import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from .protocol import NodeDescription
 from .request import Assignment, Request
 
+__all__ = ["KnownNode", "Registry", "Scheduler"]
+
+#: Seconds without assignments for a node that responded that it is busy.
+PAUSE = 0.05
+#: Seconds for which other nodes are preferred to one with an invalid response.
+SUSPICION = 10.0
+#: How often one assignment is sent because of the time.
+MAX_SENT = 3
+
 
 @dataclass(eq=False)
 class KnownNode:
-    """Keep what a gateway knows of one node.
+    """Keep the state of one node.
 
     Args:
         name: Its name.
-        description: What it says of itself.
-        expires: When it is forgotten unless it describes itself again.
-        asks: What it was asked and has not answered, by id; each takes a slot.
-        paused: Until when it is left alone, having said that it is busy.
-        suspect: Until when others are preferred, its answer having been invalid.
-        turn: When it was asked last, as a count.
+        description: Its latest description.
+        expires: Time at which it is removed unless it describes itself again.
+        assignments: The assignments it has not answered, by id; each takes a slot.
+        paused: Time until which it gets no assignments, since it was busy.
+        suspect: Time until which others are preferred, since its response was invalid.
+        turn: Count at which it was last chosen.
     """
 
     name: str
     description: NodeDescription
     expires: float
-    asks: dict[bytes, Assignment] = field(default_factory=dict)
+    assignments: dict[bytes, Assignment] = field(default_factory=dict)
     paused: float = 0.0
     suspect: float = 0.0
     turn: int = 0
 
     def has_room(self, now: float) -> bool:
-        """Return whether it may be asked one thing more."""
-        return self.paused <= now and len(self.asks) < self.description.capacity
+        """Return whether it can take another assignment."""
+        return self.paused <= now and len(self.assignments) < self.description.capacity
 
 
 class Registry:
-    """Know the nodes, and choose among them.
+    """Keep the known nodes, and choose among them.
 
     Attributes:
         members: Names of the members that some node serves.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._nodes: dict[str, KnownNode] = {}
         self._turns = itertools.count(1)
         self.members: frozenset[str] = frozenset()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[KnownNode]:
         return iter([*self._nodes.values()])
 
     def get(self, name: str) -> KnownNode | None:
-        """Return a node, or `None` if it is not known."""
+        """Return a node, or `None` if it is unknown."""
         return self._nodes.get(name)
 
     def put(self, node: KnownNode) -> None:
-        """Take a node in, in place of one of the same name."""
+        """Add a node, or replace the one of the same name."""
         self._nodes[node.name] = node
-        self._count()
+        self._update_members()
 
     def remove(self, name: str) -> None:
-        """Forget a node."""
+        """Remove a node if it is known."""
         self._nodes.pop(name, None)
-        self._count()
+        self._update_members()
 
-    def serving(self, member: str, but: Collection[str] = ()) -> list[KnownNode]:
-        """Return the nodes that serve a member, without some."""
+    def serving(self, member: str, excluded: Collection[str] = ()) -> list[KnownNode]:
+        """Return the nodes that serve a member, except those excluded by name."""
         return [
             node
             for node in self._nodes.values()
-            if member in node.description.members and node.name not in but
+            if member in node.description.members and node.name not in excluded
         ]
 
     def choose(
-        self, member: str, chosen: Collection[str], but: Collection[str], now: float
+        self,
+        member: str,
+        chosen: Collection[str],
+        excluded: Collection[str],
+        now: float,
     ) -> KnownNode | None:
-        """Return the node to ask for a member, if one can take it.
+        """Return the node for a member, or `None` if none has room.
+
+        The node with the fewest open assignments is chosen, the least recently chosen
+        of several, and one with a recent invalid response only if there is no other.
 
         Args:
             member: Name of the member.
-            chosen: Names of nodes that are to be asked for other members of the
-                same request: this takes no further slot of theirs.
-            but: Names of nodes not to ask.
+            chosen: Names of the nodes chosen for other members of the same request:
+                they need no further slot.
+            excluded: Names of nodes that are not chosen.
             now: The time.
-
-        Returns:
-            The one with the fewest requests in flight, by turns; `None` if none
-            has room.
         """
-        able = [
+        candidates = [
             node
-            for node in self.serving(member, but)
+            for node in self.serving(member, excluded)
             if node.name in chosen or node.has_room(now)
         ]
 
         def rank(node):
-            load = len(node.asks) + (node.name in chosen)
+            load = len(node.assignments) + (node.name in chosen)
             return node.suspect > now, load, node.turn
 
-        node = min(able, key=rank, default=None)
+        node = min(candidates, key=rank, default=None)
         if node is not None:
             node.turn = next(self._turns)
         return node
 
-    def expired(self, now: float) -> Iterable[str]:
-        """Return the names of the nodes that have not described themselves lately."""
+    def expired(self, now: float) -> list[str]:
+        """Return the names of the nodes whose description has expired."""
         return [node.name for node in self if node.expires <= now]
 
-    def _count(self):
+    def _update_members(self):
         served = (node.description.members for node in self._nodes.values())
         self.members = frozenset(itertools.chain.from_iterable(served))
 
 
-#: Seconds for which a node that said that it is busy is left alone.
-PAUSE = 0.05
-#: Seconds for which a node that answered nonsense is asked only if no other can be.
-SUSPICION = 10.0
-#: How often a node is sent the same by the clock alone.
-MAX_SENT = 3
-
-
 class Scheduler:
-    """Give the members of questions to nodes, within the nodes' capacities.
+    """Assign the members of requests to nodes, within the nodes' capacities.
 
     Args:
         members: Names of all members of the bundle, in its order.
-        statistics: Where to count what is sent.
+        statistics: Counter of the assignments sent.
 
     Attributes:
-        roster: The nodes.
-        sends: List of `Ask`s to send, to be emptied by the caller.
-        asks: The `Ask`s that no node has answered yet, by id.
+        registry: The nodes.
+        outgoing: List of `Assignment`s to send, which the caller empties.
+        assignments: The unanswered `Assignment`s, by id.
     """
 
-    def __init__(self, members: tuple[str, ...], statistics: Counter):
+    def __init__(self, members: tuple[str, ...], statistics: Counter[str]) -> None:
         self.members, self.statistics = members, statistics
-        self.roster, self.sends = Registry(), []
-        self.asks: dict[bytes, Assignment] = {}
+        self.registry = Registry()
+        self.outgoing: list[Assignment] = []
+        self.assignments: dict[bytes, Assignment] = {}
         self._waiting: dict[str, dict[Request, None]] = {m: {} for m in members}
-        self._timers = []
+        self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
 
-    def assign(self, question: Request, now: float) -> None:
-        """Ask nodes for what a question wants; what none can take now waits."""
-        if now >= question.deadline:
+    def assign(self, request: Request, now: float) -> None:
+        """Choose nodes for the members that a request needs; without a node they wait.
+
+        Members that go to the same node share an assignment.
+        """
+        if now >= request.deadline:
             return
-        chosen = {}
+        chosen: dict[str, list[str]] = {}
         for member in self.members:
-            if not question.wants(member):
+            if not request.needs(member):
                 continue
-            node = self.roster.choose(member, chosen, question.tried[member], now)
+            tried = request.tried[member]
+            node = self.registry.choose(member, chosen, tried, now)
             if node is None:
-                self._waiting[member][question] = None
+                self._waiting[member][request] = None
             else:
-                self._waiting[member].pop(question, None)
+                self._waiting[member].pop(request, None)
                 chosen.setdefault(node.name, []).append(member)
         for name, members in chosen.items():
-            self._ask(question, name, tuple(members), now)
+            self._create(request, name, tuple(members), now)
 
-    def fill(self, node: KnownNode, now: float) -> None:
-        """Give a node that has room what waits for it."""
-        if self.roster.get(node.name) is not node:
+    def fill(self, node: KnownNode | None, now: float) -> None:
+        """Give a node with free slots the members that wait for one."""
+        if node is None or self.registry.get(node.name) is not node:
             return
         for member in node.description.members:
-            for question in [*self._waiting.get(member, ())]:
+            for request in [*self._waiting.get(member, ())]:
                 if not node.has_room(now):
                     return
-                self.assign(question, now)
+                self.assign(request, now)
 
-    def refused(self, ask: Assignment, now: float) -> None:
-        """Leave a busy node alone for a moment, and ask others meanwhile."""
-        self._untry(ask)
-        node = self.roster.get(ask.node)
-        node.paused = now + PAUSE
-        self.at(node.paused, partial(self.fill, node))
-        self.assign(ask.question, now)
-
-    def spoilt(self, ask: Assignment, now: float) -> None:
-        """Ask another node after an invalid answer, or the same one in a while."""
-        question = ask.question
-        self.roster.get(ask.node).suspect = now + SUSPICION
-        self.assign(question, now)
-        if any(self._stranded(question, member) for member in ask.members):
-            self.at((now + question.deadline) / 2, partial(self._once_more, ask))
-
-    def ask_again(self, node: KnownNode, now: float) -> None:
-        """Repeat to a node that was away what it had been asked."""
-        for ask in [*node.asks.values()]:
-            if {*ask.members} <= {*node.description.members}:
-                if not ask.question.over:
-                    self.sends.append(ask)
-            else:
-                self.withdraw(ask)
-                self.assign(ask.question, now)
-
-    def repeat(self) -> None:
-        """Send everything again that is not answered."""
-        self.sends += [ask for ask in self.asks.values() if not ask.question.over]
-
-    def drop(self, question: Request) -> None:
-        """Let a question that is over wait no more; nodes may still be at it."""
-        for waiting in self._waiting.values():
-            waiting.pop(question, None)
-
-    def forget(self, ask: Assignment) -> None:
-        """Free the slot of an ask."""
-        del self.asks[ask.id], ask.question.asks[ask.id]
-        node = self.roster.get(ask.node)
+    def handle_busy(self, assignment: Assignment, now: float) -> None:
+        """Pause a busy node for a moment, and ask others meanwhile."""
+        self._untry(assignment)
+        node = self.registry.get(assignment.node)
         if node is not None:
-            node.asks.pop(ask.id, None)
+            node.paused = now + PAUSE
+            self.schedule(node.paused, partial(self.fill, node))
+        self.assign(assignment.request, now)
 
-    def withdraw(self, ask: Assignment) -> None:
-        """Free the slot of an ask that the node cannot answer any more."""
-        self.forget(ask)
-        self._untry(ask)
+    def handle_invalid(self, assignment: Assignment, now: float) -> None:
+        """Ask another node after an invalid response, or the same one later."""
+        request = assignment.request
+        node = self.registry.get(assignment.node)
+        if node is not None:
+            node.suspect = now + SUSPICION
+        self.assign(request, now)
+        if any(self._has_no_other(request, member) for member in assignment.members):
+            halfway = (now + request.deadline) / 2
+            self.schedule(halfway, partial(self._try_again, assignment))
 
-    def at(self, when: float, what: Callable[[float], None]) -> None:
-        """Have something done at a time."""
-        heapq.heappush(self._timers, (when, next(self._order), what))
+    def resend_to(self, node: KnownNode, now: float) -> None:
+        """Repeat the assignments of a node that was away, if it still serves them."""
+        for assignment in [*node.assignments.values()]:
+            if {*assignment.members} <= {*node.description.members}:
+                if not assignment.request.is_finished:
+                    self.outgoing.append(assignment)
+            else:
+                self.withdraw(assignment)
+                self.assign(assignment.request, now)
+
+    def resend_all(self) -> None:
+        """Repeat all unanswered assignments."""
+        self.outgoing += [
+            assignment
+            for assignment in self.assignments.values()
+            if not assignment.request.is_finished
+        ]
+
+    def drop(self, request: Request) -> None:
+        """Stop waiting for nodes for a finished request; assignments stay open."""
+        for waiting in self._waiting.values():
+            waiting.pop(request, None)
+
+    def release(self, assignment: Assignment) -> None:
+        """Free the slot of an assignment."""
+        del self.assignments[assignment.id]
+        del assignment.request.assignments[assignment.id]
+        node = self.registry.get(assignment.node)
+        if node is not None:
+            node.assignments.pop(assignment.id, None)
+
+    def withdraw(self, assignment: Assignment) -> None:
+        """Free the slot of an assignment that the node cannot answer any more."""
+        self.release(assignment)
+        self._untry(assignment)
+
+    def schedule(self, when: float, action: Callable[[float], None]) -> None:
+        """Call a function with the time once `tick` reaches it."""
+        heapq.heappush(self._timers, (when, next(self._order), action))
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Run the scheduled functions that are due."""
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2](now)
 
     def due(self) -> float:
-        """Return when `tick` is to be called next; infinity for never."""
+        """Return the time of the next scheduled function, or infinity."""
         return self._timers[0][0] if self._timers else math.inf
 
-    def _ask(self, question, name, members, now):
-        ask = Assignment(os.urandom(16), question, name, members)
-        for table in (self.asks, question.asks, self.roster.get(name).asks):
-            table[ask.id] = ask
+    def _create(self, request, name, members, now):
+        assignment = Assignment(os.urandom(16), request, name, members)
+        node = self.registry.get(name)
+        for table in (self.assignments, request.assignments, node.assignments):
+            table[assignment.id] = assignment
         for member in members:
-            question.tried[member].add(name)
-        self._send(ask, now)
+            request.tried[member].add(name)
+        self._send(assignment, now)
 
-    def _send(self, ask, now):
-        self.sends.append(ask)
-        self.statistics["sent_again" if ask.sent else "sent"] += 1
-        ask.sent += 1
-        self.at((now + ask.question.deadline) / 2, partial(self._doubt, ask))
+    def _send(self, assignment, now):
+        self.outgoing.append(assignment)
+        self.statistics["sent_again" if assignment.n_sent else "sent"] += 1
+        assignment.n_sent += 1
+        halfway = (now + assignment.request.deadline) / 2
+        self.schedule(halfway, partial(self._hedge, assignment))
 
-    def _untry(self, ask):
-        for member in ask.members:
-            ask.question.tried[member].discard(ask.node)
+    def _untry(self, assignment):
+        for member in assignment.members:
+            assignment.request.tried[member].discard(assignment.node)
 
-    def _doubt(self, ask, now):
-        """Ask others, half of the time being gone; the same where there is none."""
-        question = ask.question
-        if ask.id not in self.asks or question.over:
+    def _hedge(self, assignment, now):
+        """Ask other nodes after half of the time, or the same one if it is alone."""
+        request = assignment.request
+        if assignment.id not in self.assignments or request.is_finished:
             return
-        ask.trusted = False
-        self.assign(question, now)
-        if any(self._stranded(question, member) for member in ask.members):
-            ask.trusted = True
-            for member in ask.members:
-                self._waiting[member].pop(question, None)
-            if ask.sent < MAX_SENT:
-                self._send(ask, now)
+        assignment.is_trusted = False
+        self.assign(request, now)
+        if any(self._has_no_other(request, member) for member in assignment.members):
+            assignment.is_trusted = True
+            for member in assignment.members:
+                self._waiting[member].pop(request, None)
+            if assignment.n_sent < MAX_SENT:
+                self._send(assignment, now)
 
-    def _stranded(self, question, member):
-        tried = question.tried[member]
-        return question.wants(member) and not self.roster.serving(member, tried)
+    def _has_no_other(self, request, member):
+        tried = request.tried[member]
+        return request.needs(member) and not self.registry.serving(member, tried)
 
-    def _once_more(self, ask, now):
-        for member in ask.members:
-            if self._stranded(ask.question, member):
-                ask.question.tried[member].clear()
-        self.assign(ask.question, now)
+    def _try_again(self, assignment, now):
+        for member in assignment.members:
+            if self._has_no_other(assignment.request, member):
+                assignment.request.tried[member].clear()
+        self.assign(assignment.request, now)

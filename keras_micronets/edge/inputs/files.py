@@ -1,9 +1,10 @@
-"""Which files there are, and how each is read."""
+"""Find the input files, and read each file or stream by its format."""
 
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,16 @@ from .images import SUFFIXES, read_image
 from .npy import MAGIC, SkippedSample, read_arrays, read_npy
 from .tables import read_lines, read_table
 
+__all__ = ["is_image", "list_files", "read_file", "read_stream"]
+
 TABLES = (".csv", ".tsv", ".txt")
 
 
 def list_files(path: str | os.PathLike) -> list[Path]:
-    """Return the images in a folder, by name, or the path alone if it is none.
+    """Return the images in a folder, sorted by name, or the path of a file alone.
 
     Raises:
-        ValueError: If a folder holds no images.
+        ValueError: If a folder contains no images.
     """
     path = Path(path)
     if not path.is_dir():
@@ -38,19 +41,19 @@ def is_image(path: Path) -> bool:
 
 
 def read_file(
-    path: Path, input_shape: tuple[int, ...], **options
+    path: Path, input_shape: tuple[int, ...], **options: Any
 ) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the samples of a file piece by piece.
+    """Yield the samples of a file in parts.
 
     Args:
         path: Path of an image, of a table (`.csv`, `.tsv`, `.txt`), or else of a
             `.npy` file.
         input_shape: Shape of a sample.
-        **options: As for `read_table`.
+        **options: Options of `read_table`.
 
     Yields:
-        Arrays `(samples, *input_shape)`, and a `Problem` for what is left out though
-        nothing is wrong.
+        Arrays `(samples, *input_shape)`, and a `SkippedSample` for rows at the end of
+        a table that do not fill a window.
 
     Raises:
         ValueError: If the file is damaged or does not suit the model.
@@ -64,6 +67,28 @@ def read_file(
         yield from read_npy(path, input_shape)
 
 
+def read_stream(
+    file: io.BufferedReader, input_shape: tuple[int, ...], **options: Any
+) -> Iterator[np.ndarray | SkippedSample]:
+    """Yield the samples of a stream, each as soon as it is complete.
+
+    Args:
+        file: The stream: `.npy` arrays one after the other, or lines as in
+            `read_table`. The first byte decides, as no text starts like an array.
+        input_shape: Shape of a sample.
+        **options: Options of `read_table`.
+
+    Yields:
+        Arrays `(1, *input_shape)`, and a `SkippedSample` in place of a bad one.
+
+    Raises:
+        ValueError: As `read_arrays` and `read_table` do.
+    """
+    if file.peek(1)[:1] == MAGIC[:1]:
+        return read_arrays(file, input_shape)
+    return read_table(read_lines(file), input_shape, **options)
+
+
 def _read_table_file(path, input_shape, options):
     with open(path, "rb") as file:
         for item in read_table(read_lines(file), input_shape, **options):
@@ -73,25 +98,3 @@ def _read_table_file(path, input_shape, options):
                 raise ValueError(f"{path}, {item.message}")
             else:
                 yield SkippedSample(f"{path}, {item.message}", is_error=False)
-
-
-def read_stream(
-    file: io.BufferedReader, input_shape: tuple[int, ...], **options
-) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the samples of a stream, of arrays or of rows of text.
-
-    Args:
-        file: The stream: `.npy` arrays one after the other, or lines as in
-            `read_table`. Its first byte tells which, as no text begins like an array.
-        input_shape: Shape of a sample.
-        **options: As for `read_table`.
-
-    Yields:
-        Arrays `(1, *input_shape)`, and a `Problem` in the place of what is bad.
-
-    Raises:
-        ValueError: As `read_arrays` and `read_table` do.
-    """
-    if file.peek(1)[:1] == MAGIC[:1]:
-        return read_arrays(file, input_shape)
-    return read_table(read_lines(file), input_shape, **options)

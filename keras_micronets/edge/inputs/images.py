@@ -1,15 +1,18 @@
-"""Samples out of image files."""
+"""Read image files as samples."""
 
 import os
 import warnings
+from typing import Any
 
 import numpy as np
+
+__all__ = ["check_images", "read_image"]
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm"),
 )
-#: Pillow's names for these; others, as PostScript, would start other programs.
+#: Pillow's names of these formats; others, such as PostScript, start other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MODES = {(): "L", (1,): "L", (3,): "RGB"}
 
@@ -17,15 +20,15 @@ MODES = {(): "L", (1,): "L", (3,): "RGB"}
 def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndarray:
     """Return an image file as one sample.
 
-    The image is turned upright (EXIF), converted to grey or to RGB as the model has
-    one channel or three, without its transparency, and resized to the model's input
-    by Pillow's bilinear filter. Nothing is cropped, so that the proportions may
-    change, as in `keras.utils.image_dataset_from_directory`; unlike there, what gets
-    smaller is averaged, not sampled.
+    The image is turned upright (EXIF), converted to grey or RGB as the model has one
+    channel or three, without its transparency, and resized to the model's input
+    with Pillow's bilinear filter. It is not cropped, so the proportions may change, as
+    in `keras.utils.image_dataset_from_directory`; unlike there, a larger image is
+    averaged, not sampled.
 
     Args:
-        path: Path of an image of 8 bits a channel, in one of `FORMATS`. Of several
-            frames the first one counts.
+        path: Path of an image of 8 bits a channel, in one of `FORMATS`. Only the first
+            of several frames is read.
         input_shape: `(height, width, channels)`, or `(height, width)` for grey.
 
     Returns:
@@ -33,11 +36,13 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
 
     Raises:
         ValueError: If Pillow is not installed, the model takes no images, or the file
-            is no whole image, or one of absurd size.
+            is not a complete image, or too large.
 
     Example:
 
     ```python
+    from keras_micronets.edge.inputs import read_image
+
     read_image("dog.jpg", (32, 32, 3))  # (1, 32, 32, 3)
     ```
     """
@@ -52,22 +57,22 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
                 upright = ops.exif_transpose(image).convert(MODES[input_shape[2:]])
         resized = upright.resize((width, height), image_module.Resampling.BILINEAR)
         return np.asarray(resized, "uint8").reshape(1, *input_shape)
-    except Exception as error:  # damage makes Pillow's decoders raise whatever
+    except Exception as error:  # Pillow's decoders raise many types for damage
         raise ValueError(
             f"Expected an image. Received: {path} ({_reason(error)})."
         ) from None
 
 
-def check_images(input_shape: tuple[int, ...]) -> tuple:
-    """Return Pillow's modules `Image` and `ImageOps`, to read images for a model.
+def check_images(input_shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return Pillow's modules `Image` and `ImageOps`, if the model takes images.
 
     Raises:
         ValueError: If Pillow is not installed, or the model takes no images.
     """
     if len(input_shape) not in (2, 3) or input_shape[2:] not in MODES:
         raise ValueError(
-            "Expected a model of images, of input shape (height, width, 1 or 3), to "
-            f"read images for. Received: input shape {tuple(input_shape)}."
+            "Expected a model for images, with input shape (height, width, 1 or 3). "
+            f"Received: input shape {tuple(input_shape)}."
         )
     try:
         from PIL import Image, ImageOps

@@ -1,4 +1,4 @@
-"""Samples out of `.npy` files, and out of a stream of them."""
+"""Read the samples of `.npy` files, and of streams of arrays."""
 
 import io
 import math
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+__all__ = ["Header", "SkippedSample", "read_arrays", "read_header", "read_npy"]
+
 
 @dataclass(frozen=True)
 class SkippedSample:
-    """Say what was left out of an input, while the reading goes on.
+    """Report input that was skipped.
 
-    The readers yield it among the samples, in the place of what is missing.
+    The readers yield it among the samples, in place of the missing ones.
 
     Args:
-        message: What was expected and what came.
-        is_error: Whether something was wrong, or it is just to be known.
-            Defaults to `True`.
+        message: What was expected and received.
+        is_error: Whether it is an error, or only a note. Defaults to `True`.
     """
 
     message: str
@@ -30,9 +31,9 @@ class SkippedSample:
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000
-#: Samples, and values, that are handed on at a time.
+#: Largest number of samples, and of values, in a part of a file.
 PIECE_SAMPLES, PIECE_VALUES = 256, 2**20
-#: What NumPy raises for a damaged header.
+#: Exceptions that NumPy raises for a damaged header.
 DAMAGE = (
     ValueError,
     TypeError,
@@ -49,7 +50,7 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the values of an array of numbers."""
+    """Hold the header of an array of numbers."""
 
     shape: tuple[int, ...]
     is_fortran: bool
@@ -64,7 +65,7 @@ class Header:
 def read_npy(
     path: str | os.PathLike, input_shape: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    """Yield the samples of a file piece by piece; the file is mapped, not loaded.
+    """Yield the samples of a file in parts; the file is mapped, not loaded.
 
     Args:
         path: Path of a `.npy` file, of samples `(samples, *input_shape)` or of one
@@ -75,7 +76,7 @@ def read_npy(
         Arrays `(samples, *input_shape)` of at most `PIECE_SAMPLES` samples.
 
     Raises:
-        ValueError: If the file is no array of numbers of that shape, or cut short.
+        ValueError: If the file is not an array of numbers of that shape, or incomplete.
         OSError: If it cannot be read.
     """
     try:
@@ -94,19 +95,19 @@ def read_npy(
 def read_arrays(
     file: io.BufferedReader, input_shape: tuple[int, ...]
 ) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the samples of arrays that follow one another, each once it is complete.
+    """Yield the samples of consecutive arrays, each as soon as it is complete.
 
     Args:
-        file: Where the arrays come from, as `np.save` writes them.
+        file: Stream of arrays, as `np.save` writes them.
         input_shape: Shape of a sample.
 
     Yields:
-        Arrays `(1, *input_shape)`; a `Problem` for a sample with values that are not
-        finite.
+        Arrays `(1, *input_shape)`, and a `SkippedSample` for a sample with non-finite
+        values.
 
     Raises:
-        ValueError: If an array is none of numbers, of another shape, in Fortran's
-            order, or cut short: nobody knows then where the next one begins.
+        ValueError: If an array does not contain numbers, has another shape or Fortran
+            order, or is incomplete: the start of the next one is then unknown.
     """
     number = 0
     while file.peek(1):
@@ -114,8 +115,8 @@ def read_arrays(
         count = _count(header.shape, input_shape)
         if header.is_fortran and count * math.prod(input_shape) > 1:
             raise ValueError(
-                "Expected arrays in C's order, whose samples come one after the other; "
-                "save `np.ascontiguousarray(x)`. Received: Fortran's order."
+                "Expected arrays in C order; save `np.ascontiguousarray(x)`. "
+                "Received: Fortran order."
             )
         size = math.prod(input_shape) * header.dtype.itemsize
         for _ in range(count):
@@ -124,26 +125,26 @@ def read_arrays(
             number += 1
 
 
-def read_header(file: io.BufferedIOBase, *, most: int = MAX_HEADER) -> Header:
-    """Read the header of an array; the values come next.
+def read_header(file: io.BufferedIOBase, *, max_bytes: int = MAX_HEADER) -> Header:
+    """Read the header of an array, up to the first value.
 
     Args:
-        file: Where it comes from.
-        most: How many bytes it may have. Defaults to `MAX_HEADER`.
+        file: The file or stream.
+        max_bytes: Largest size of the header. Defaults to `MAX_HEADER`.
 
     Raises:
-        ValueError: If it is none, is longer, or that of an array of anything but real
+        ValueError: If it is damaged or larger, or the array does not contain real
             numbers.
     """
-    begin = _exactly(file, 8)
-    if begin[:6] != MAGIC:
-        raise ValueError(f"no array: it begins with {begin!r}")
-    length = _exactly(file, 2 if begin[6] == 1 else 4)
+    start = _exactly(file, 8)
+    if start[:6] != MAGIC:
+        raise ValueError(f"not an array: it starts with {start!r}")
+    length = _exactly(file, 2 if start[6] == 1 else 4)
     size = int.from_bytes(length, "little")
-    if size > most:
+    if size > max_bytes:
         raise ValueError(f"a header of {size:,} bytes")
     parse = np.lib.format.read_array_header_1_0
-    if begin[6] != 1:
+    if start[6] != 1:
         parse = np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
@@ -151,8 +152,8 @@ def read_header(file: io.BufferedIOBase, *, most: int = MAX_HEADER) -> Header:
             header = Header(*parse(io.BytesIO(length + _exactly(file, size))))
     except DAMAGE as error:
         raise ValueError(f"a damaged header: {str(error)[:200]}") from None
-    whole = all(type(n) is int and n >= 0 for n in header.shape)  # True is an int, too
-    if header.dtype.kind not in "buif" or not whole:
+    is_valid = all(type(n) is int and n >= 0 for n in header.shape)  # `True` is an int
+    if header.dtype.kind not in "buif" or not is_valid:
         raise ValueError(f"an array of {header.dtype}, shape {header.shape}")
     return header
 
@@ -163,8 +164,8 @@ def _map(path):
         start, end = file.tell(), os.fstat(file.fileno()).st_size
         if end - start < header.n_bytes:
             raise ValueError(
-                f"cut short: {end - start:,} bytes of {header.n_bytes:,}, for an array "
-                f"of shape {header.shape}"
+                f"incomplete: {end - start:,} bytes of {header.n_bytes:,}, for an "
+                f"array of shape {header.shape}"
             )
         if not header.n_bytes:
             return np.empty(header.shape, header.dtype)
@@ -195,5 +196,5 @@ def _finite(sample, number):
 def _exactly(file, size):
     data = file.read(size)
     if len(data) < size:
-        raise ValueError(f"cut short: {len(data):,} bytes of {size:,}")
+        raise ValueError(f"incomplete: {len(data):,} bytes of {size:,}")
     return data

@@ -1,19 +1,21 @@
-"""Windows of sensor readings out of rows of comma-separated numbers."""
+"""Read windows of sensor readings from rows of comma-separated numbers."""
 
 import csv
 import reprlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from .npy import SkippedSample
 
+__all__ = ["read_lines", "read_rows", "read_table"]
+
 MAX_LINE = 2**20
 
 
 def read_lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines of a file of text, each as soon as it is there."""
+    """Yield the lines of a text file, each as soon as it is complete."""
     for line in iter(lambda: file.readline(MAX_LINE), b""):
         yield line.decode("utf-8", "replace").removeprefix("\ufeff")
 
@@ -25,34 +27,37 @@ def read_table(
     hop: int | None = None,
     delimiter: str = ",",
 ) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the samples of a table, each as soon as its last row is there.
+    """Yield the samples of a table, each as soon as its last row is complete.
 
-    Rows are time steps and columns channels: an input of shape `(steps, channels)`,
-    possibly with further sizes of 1, is a window of `steps` rows. For an input of
+    Rows are time steps and columns are channels: an input of shape `(steps, channels)`,
+    possibly with further dimensions of 1, is a window of `steps` rows. For an input of
     shape `(n,)` the first row decides: with `n` columns each row is a sample; with
-    one, `n` rows are a window. A first line without any number is a header, and left
-    out; so are empty lines.
+    one, `n` rows are a window. A first line without numbers is a header and skipped,
+    as are empty lines.
 
     Args:
         lines: The lines of the table.
         input_shape: Shape of a sample.
-        hop: Rows from the start of a window to that of the next. Defaults to `None`,
-            the rows of a window: no overlap.
+        hop: Number of rows between the starts of two windows. Defaults to `None`, the
+            rows of a window, so that windows do not overlap.
         delimiter: Character between columns. Defaults to `","`.
 
     Yields:
-        `float32` arrays `(1, *input_shape)`. A `Problem` in the place of a bad row,
-        after which the next window begins anew, for none may span a gap; and one, no
-        error, for a rest of rows at the end too few for a window.
+        `float32` arrays `(1, *input_shape)`, and a `SkippedSample` in place of a bad
+        row and for rows at the end that do not fill a window. No window spans a bad
+        row.
 
     Raises:
-        ValueError: If no table holds such samples, or `hop` or `delimiter` is none.
+        ValueError: If a table cannot hold such samples, or `hop` or `delimiter` is
+            invalid.
 
     Example:
 
     ```python
+    from keras_micronets.edge.inputs import read_lines, read_table
+
     with open("accelerometer.csv", "rb") as file:
-        for window in read_table(read_lines(file), (128, 3), hop=64): ...
+        windows = [*read_table(read_lines(file), (128, 3), hop=64)]
     ```
     """
     steps = _steps_by_width(tuple(input_shape))
@@ -66,11 +71,11 @@ def read_table(
 def read_rows(
     lines: Iterable[str], widths: set[int], *, delimiter: str = ","
 ) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the rows of a table as `float32` arrays, and a `Problem` for a bad one.
+    """Yield the rows of a table as `float32` arrays, or a `SkippedSample`.
 
     Args:
         lines: The lines of the table.
-        widths: Numbers of columns that it may have; the first row decides.
+        widths: Allowed numbers of columns; the first row decides.
         delimiter: Character between columns. Defaults to `","`.
     """
     is_first = True
@@ -92,37 +97,37 @@ def read_rows(
 
 
 def _windows(rows, steps, hop):
-    kept, fresh, skipped = [], 0, 0
+    kept: list[Any] = []
+    size = n_new = n_skip = 0
     for row in rows:
         if isinstance(row, SkippedSample):
-            kept, fresh, skipped = [], 0, 0
+            kept, n_new, n_skip = [], 0, 0
             yield row
-        elif skipped:
-            skipped -= 1
+        elif n_skip:
+            n_skip -= 1
         else:
             kept.append(row)
-            fresh += 1
+            n_new += 1
             size = steps[len(row)]
             if len(kept) == size:
                 yield np.stack(kept)
                 step = hop or size
-                kept, fresh, skipped = kept[step:], 0, max(0, step - size)
-    if fresh:
-        message = f"{fresh} rows at the end, too few for a window of {size}: left out."
+                kept, n_new, n_skip = kept[step:], 0, max(0, step - size)
+    if n_new:
+        message = f"{n_new} rows at the end, too few for a window of {size}: skipped."
         yield SkippedSample(message, is_error=False)
 
 
 def _steps_by_width(shape):
-    """Return how many rows a sample has, by the number of columns."""
+    """Return the number of rows of a sample by the number of columns."""
     sizes = shape if len(shape) < 3 else tuple(n for n in shape if n > 1)
     if len(sizes) == 2:
         return {sizes[1]: sizes[0]}
     if len(sizes) == 1:
         return {1: sizes[0], sizes[0]: 1}
     raise ValueError(
-        "Expected a model of sensor windows, of input shape (steps, channels) or "
-        f"(features,), to read a table for. Received: input shape {shape}; it takes "
-        "images or .npy files."
+        "Expected a model for tables, with input shape (steps, channels) or "
+        f"(features,); use images or .npy files. Received: input shape {shape}."
     )
 
 
@@ -138,7 +143,7 @@ def _as_row(values, cells, widths):
     if len(cells) not in widths:
         wanted = " or ".join(map(str, sorted(widths)))
         raise ValueError(f"Expected {wanted} columns. Received: {len(cells)}.")
-    with np.errstate(over="ignore"):  # infinity, which is refused
+    with np.errstate(over="ignore"):  # gives infinity, which is rejected
         row = np.array(values, "float32")  # None becomes NaN
     if not np.isfinite(row).all():
         cell = cells[int(np.isfinite(row).argmin())]
