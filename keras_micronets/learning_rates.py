@@ -1,44 +1,39 @@
-"""Learning rates as functions of progress, from 0 at a cycle's start to 1 at its end.
+"""Learning rates as functions of progress, from 0 at the start of a cycle to 1.
 
-Any callable from progress to a positive number is one; these have a configuration.
+Where a learning rate is expected, three things are accepted: a positive float; any
+callable from progress to a positive float, such as the classes of this module; and a
+`keras.optimizers.schedules.LearningRateSchedule`, which is called with the number of
+steps since the start of the cycle.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
-from keras_micronets.schedules import Schedule
+from keras_micronets._serialization import Configurable, serializable
+
+__all__ = [
+    "Cosine",
+    "LearningRate",
+    "OneCycle",
+    "PiecewiseConstant",
+    "as_learning_rate",
+]
 
 
-class LearningRate(Schedule):
+class LearningRate(Configurable):
     """Base class of the learning rates: a pure callable with a configuration."""
 
     def __call__(self, progress: float) -> float:
-        """Return the learning rate at a moment of the cycle."""
+        """Return the learning rate at a progress in [0, 1] of the cycle."""
         raise NotImplementedError
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
-class Steady(LearningRate):
-    """One learning rate throughout.
-
-    Args:
-        rate: Positive float.
-
-    Raises:
-        ValueError: If it is not positive.
-    """
-
-    def __init__(self, rate: float):
-        self.rate = _check_rate(rate, "rate")
-
-    def __call__(self, progress):
-        return self.rate
-
-
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class Cosine(LearningRate):
-    """A fall along half a cosine, flat at both ends.
+    """Decrease the learning rate along half a cosine, flat at both ends.
 
     Args:
         peak: Positive float, the rate at the start.
@@ -63,19 +58,21 @@ class Cosine(LearningRate):
         self.peak = _check_rate(peak, "peak")
         self.end = _check_share(end, "end")
 
-    def __call__(self, progress):
+    def __call__(self, progress: float) -> float:
         left = 0.5 * (1.0 + math.cos(math.pi * progress))
         return self.peak * (self.end + (1.0 - self.end) * left)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class OneCycle(LearningRate):
-    """A short climb to the peak, then a long fall, both along half a cosine.
+    """Increase the learning rate to a peak quickly, then decrease it slowly.
+
+    Both parts follow half a cosine.
 
     Args:
         peak: Positive float, the highest rate.
-        climb: Float in (0, 1), the share of the cycle in which it is reached.
-            Defaults to `0.1`.
+        climb: Float in (0, 1), the share of the cycle before the peak. Defaults to
+            `0.1`.
         start: Float in [0, 1], the share of the peak at the start. Defaults to
             `0.01`.
         end: Float in [0, 1], the share of the peak at the end. Defaults to
@@ -106,7 +103,7 @@ class OneCycle(LearningRate):
                 f"Received: climb={climb}."
             )
 
-    def __call__(self, progress):
+    def __call__(self, progress: float) -> float:
         if progress < self.climb:
             return self._between(self.start, progress / self.climb)
         return self._between(self.end, (1.0 - progress) / (1.0 - self.climb))
@@ -116,38 +113,72 @@ class OneCycle(LearningRate):
         return self.peak * (low + (1.0 - low) * risen)
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
-class Steps(LearningRate):
-    """Learning rates that follow each other, each for an equal share of the cycle.
+@serializable("Steady", "Steps")
+class PiecewiseConstant(LearningRate):
+    """Apply several learning rates in turn, each for an equal share of the cycle.
 
     Args:
         rates: Sequence of positive floats.
 
     Raises:
-        ValueError: If there is none, or one is not positive.
+        ValueError: If it is empty, or a rate is not positive.
 
     Example:
 
     ```python
-    rate = keras_micronets.learning_rates.Steps([0.01, 0.001])
+    rate = keras_micronets.learning_rates.PiecewiseConstant([0.01, 0.001])
     rate(0.0), rate(0.49), rate(0.5), rate(1.0)  # 0.01, 0.01, 0.001, 0.001
     ```
     """
 
-    def __init__(self, rates):
+    def __init__(self, rates: Sequence[float]):
         self.rates = [_check_rate(rate, "rates") for rate in rates]
         if not self.rates:
             raise ValueError("Expected at least one rate. Received: rates=[].")
 
-    def __call__(self, progress):
+    def __call__(self, progress: float) -> float:
         index = int(progress * len(self.rates))
         return self.rates[min(index, len(self.rates) - 1)]
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "PiecewiseConstant":
+        # Version 0.1.0 saved a single learning rate as `Steady(rate)`.
+        return cls([config["rate"]] if "rate" in config else config["rates"])
+
+
+def as_learning_rate(
+    rate: Any, total_steps: int | None
+) -> Callable[[float], float] | None:
+    """Return a learning rate as a callable from progress; `None` stays `None`.
+
+    Args:
+        rate: A positive float, a callable from progress to a rate, a
+            `keras.optimizers.schedules.LearningRateSchedule`, or `None`.
+        total_steps: Integer, the steps between progress 0 and 1, which Keras's
+            schedules need; `None` if they are not known.
+
+    Raises:
+        ValueError: If the rate is none of these, or a Keras schedule is given and
+            the steps are not known.
+    """
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        if total_steps is None:
+            raise ValueError(
+                "Expected to know the steps of the run, which a Keras learning rate "
+                "schedule counts. Pass `steps_per_epoch` to `fit`, or use "
+                f"keras_micronets.learning_rates. Received: {rate!r}."
+            )
+        return lambda progress: rate(round(progress * total_steps))
+    if rate is None or callable(rate):
+        return rate
+    _check_rate(rate, "learning_rate")
+    return lambda progress: rate
+
 
 def _check_rate(value, name):
-    if not value > 0:
+    if isinstance(value, (str, bool)) or not value > 0:
         raise ValueError(
-            f"Expected a positive learning rate. Received: {name}={value}."
+            f"Expected a positive learning rate. Received: {name}={value!r}."
         )
     return value
 

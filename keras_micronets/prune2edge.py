@@ -1,7 +1,8 @@
-"""What one `fit` cannot do: learners that differ in batch size and loss."""
+"""Train the learners of Prune2Edge, which differ in batch size and loss."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,15 +14,17 @@ from keras_micronets.learners import LearnerPool
 from keras_micronets.learners.outputs import settle_from_logits
 from keras_micronets.schedules import Constant
 
+__all__ = ["Prune2EdgeSettings", "draw_prune2edge", "train_prune2edge"]
+
 
 @dataclass(frozen=True)
 class Prune2EdgeSettings:
-    """The hyper-parameters that one learner of Prune2Edge is drawn with.
+    """The hyper-parameters of one learner of Prune2Edge.
 
     Attributes:
         sparsity: Share of each kernel that is removed.
         frequency: Batches between the updates of the masks.
-        batch_size: Samples a batch.
+        batch_size: Samples in a batch.
         loss: Name of a Keras loss between probabilities.
     """
 
@@ -44,13 +47,14 @@ def draw_prune2edge(
         "mean_absolute_error",
     ),
 ) -> Prune2EdgeSettings:
-    """Draw the settings of one learner of Prune2Edge.
+    """Sample the hyper-parameters of one learner of Prune2Edge.
 
     Args:
-        index: Integer, the learner; the same index and seed draw the same.
+        index: Integer, the number of the learner. The result depends on the arguments
+            only.
         seed: Integer. Defaults to `0`.
-        sparsity: Pair of floats, the ends of a uniform draw, rounded to two
-            decimals. Defaults to `(0.2, 0.55)`.
+        sparsity: Pair of floats, the range of a uniform distribution; the sparsity is
+            rounded to two decimals. Defaults to `(0.2, 0.55)`.
         frequencies: Integers. Defaults to `(50, 75, 100)`.
         batch_sizes: Integers. Defaults to `(16, 32, 64)`.
         losses: Names of losses. Defaults to cross-entropy, mean squared and mean
@@ -74,48 +78,48 @@ def train_prune2edge(
     n_learners: int = 20,
     epochs: int = 2,
     learning_rate: float = 1e-5,
-    chain: bool = False,
+    sequential: bool = False,
     from_logits: bool | None = None,
     run: str = "prune2edge",
     seed: int = 0,
     verbose: int | str = "auto",
-    **ranges,
+    **ranges: Any,
 ) -> None:
-    """Fill a pool with the learners of Prune2Edge, one fit each.
+    """Add the learners of Prune2Edge to a pool, each trained by its own `fit`.
 
-    Each learner is a copy of the parent, pruned by magnitude to a sparsity drawn at
-    random, and tuned with a batch size, a loss and a frequency drawn likewise. The
-    parent stays as it is. A run that was interrupted goes on: learners that the pool
-    has already are not trained again.
+    Each learner is a copy of the parent, pruned by magnitude to a random sparsity and
+    trained with a random batch size, loss and frequency. The parent does not change.
+    An interrupted run resumes: learners that are already in the pool are not trained
+    again.
 
     Args:
         parent: A built classifier.
         pool: A `LearnerPool`.
         x: Array of inputs.
         y: Integer labels `(samples,)`, or one-hot rows.
-        n_learners: Integer. Defaults to `20`; the authors draw 500.
-        epochs: Integer, of each fit. Defaults to `2`.
-        learning_rate: Positive float, of Adam. Defaults to `1e-5`.
-        chain: Boolean, whether each learner goes on from the one before. The authors'
-            code does so in fact: it wraps one set of layers again and again. Defaults
-            to `False`, independent copies, as the paper says.
-        from_logits: Boolean, whether the parent puts out logits. `None` to settle it
-            as `LearnerPool.add` does. Defaults to `None`.
-        run: String that names the run within the pool. Defaults to `"prune2edge"`.
-        seed: Integer that the settings and the order of the batches are drawn by;
-            Keras's global seeds are set to it. Defaults to `0`.
+        n_learners: Integer. Defaults to `20`; the authors train 500.
+        epochs: Integer, epochs of each fit. Defaults to `2`.
+        learning_rate: Positive float, for Adam. Defaults to `1e-5`.
+        sequential: Boolean, whether each learner starts from the previous one, as in
+            the authors' code, which wraps the same layers repeatedly. Defaults to
+            `False`: independent copies of the parent, as in the paper.
+        from_logits: Boolean, whether the parent returns logits. `None` to infer it as
+            `LearnerPool.add` does. Defaults to `None`.
+        run: String, the name of the run within the pool. Defaults to `"prune2edge"`.
+        seed: Integer, for the hyper-parameters and the order of the batches; sets
+            Keras's global seeds. Defaults to `0`.
         verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
             `"auto"`.
-        **ranges: The ranges of `draw_prune2edge`.
+        **ranges: The ranges of `draw_prune2edge`, to change them.
 
     Raises:
-        ValueError: If nothing tells whether the parent puts out logits.
+        ValueError: If `from_logits` cannot be inferred.
 
     Example:
 
     ```python
     pool = keras_micronets.LearnerPool("pool")
-    keras_micronets.train_prune2edge(parent, pool, x_train, y_train, n_learners=20)
+    keras_micronets.train_prune2edge(model, pool, x_train, y_train, n_learners=2)
     ```
 
     Reference: Alhalabi, Gaber and Basurra 2020, "Prune2Edge: A Multi-Phase Pruning
@@ -127,8 +131,8 @@ def train_prune2edge(
     if from_logits is None:
         raise ValueError(
             "Expected a parent that is compiled with a loss that has `from_logits`, or "
-            f"ends in a softmax. Received: {parent.name!r}, which tells neither. Pass "
-            "`from_logits=`."
+            f"that ends in a softmax. Received: {parent.name!r}, which has neither. "
+            "Pass `from_logits=`."
         )
     targets = _one_hot(y, parent.output_shape[-1])
     bar = keras.utils.Progbar(
@@ -138,10 +142,10 @@ def train_prune2edge(
     for index in range(n_learners):
         name = f"{run}-{index:04d}"
         if name in pool:
-            before = pool[name].load() if chain else parent
+            before = pool[name].load() if sequential else parent
         else:
             settings = draw_prune2edge(index, seed, **ranges)
-            model = layers.clone(before if chain else parent)
+            model = layers.clone(before if sequential else parent)
             keras.utils.set_random_seed(seed * 100_003 + index)
             _tune(model, settings, x, targets, from_logits, epochs, learning_rate)
             pool.add(
@@ -160,7 +164,7 @@ def train_prune2edge(
 
 def _tune(model, settings, x, targets, from_logits, epochs, learning_rate):
     layers.prepare(model)
-    for kernel in layers.kernels(model):  # a chain draws its masks anew
+    for kernel in layers.kernels(model):  # of the previous learner
         kernel.set_mask(np.ones(kernel.mask.shape, bool))
     loss = keras.losses.get(settings.loss)
     model.compile(
@@ -179,7 +183,7 @@ def _tune(model, settings, x, targets, from_logits, epochs, learning_rate):
 
 
 class _OnProbabilities(keras.losses.Loss):
-    """A loss between probabilities, for a model that puts out logits."""
+    """Apply a loss between probabilities to a model that returns logits."""
 
     def __init__(self, loss):
         super().__init__()

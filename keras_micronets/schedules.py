@@ -1,71 +1,77 @@
-"""Sparsity as a function of progress, from 0 at a run's start to 1 at its end.
+"""Sparsity as a function of progress, from 0 at the start of a run to 1 at its end.
 
-A schedule is any callable from progress to a sparsity in [0, 1). These classes
-can be saved with a configuration; `as_schedule` also takes a `PruningSchedule` of
-tensorflow-model-optimization as it is.
+A schedule is any callable from progress to a sparsity in [0, 1). These classes have a
+configuration; `as_schedule` also accepts a `PruningSchedule` of
+tensorflow-model-optimization.
 """
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
-import keras
+from keras_micronets._serialization import Configurable, serializable
+
+__all__ = [
+    "Constant",
+    "PolynomialDecay",
+    "Schedule",
+    "TfmotSchedule",
+    "as_schedule",
+    "check_sparsity",
+]
 
 
-class Schedule:
+class Schedule(Configurable):
     """Base class of the schedules: a pure callable with a configuration."""
 
+    renamed = {"begin": "start"}
+
     def __call__(self, progress: float) -> float:
-        """Return the sparsity at a moment of the run."""
+        """Return the sparsity at a progress in [0, 1]."""
         raise NotImplementedError
 
-    def get_config(self) -> dict:
-        """Return the arguments that make an equal schedule."""
-        return dict(vars(self))
 
-    @classmethod
-    def from_config(cls, config: dict) -> "Schedule":
-        """Make a schedule from what `get_config` returned."""
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
-
-
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class Constant(Schedule):
-    """One sparsity from a given moment on, none before.
+    """Apply one sparsity from a given progress on, and none before.
 
     Args:
         sparsity: Float in [0, 1).
-        begin: Float in [0, 1], the progress from which it holds. Defaults to `0.0`.
+        start: Float in [0, 1], the progress from which it applies. Defaults to
+            `0.0`.
 
     Raises:
         ValueError: If an argument lies outside its range.
+
+    Example:
+
+    ```python
+    schedule = keras_micronets.schedules.Constant(0.5, start=0.25)
+    schedule(0.0), schedule(0.25)  # 0.0, 0.5
+    ```
     """
 
-    def __init__(self, sparsity: float, *, begin: float = 0.0):
+    def __init__(self, sparsity: float, *, start: float = 0.0):
         self.sparsity = check_sparsity(sparsity, "sparsity")
-        self.begin = _check_progress(begin, "begin")
+        self.start = _check_progress(start, "start")
 
-    def __call__(self, progress):
-        return self.sparsity if progress >= self.begin else 0.0
+    def __call__(self, progress: float) -> float:
+        return self.sparsity if progress >= self.start else 0.0
 
 
-@keras.saving.register_keras_serializable(package="keras_micronets")
+@serializable()
 class PolynomialDecay(Schedule):
-    """A ramp from one sparsity to another, steep first and flat at its end.
+    """Increase the sparsity from one value to another, fast at first, then slowly.
 
-    The density left to remove decays with a power of the remaining time (Zhu and
-    Gupta 2017, "To prune, or not to prune").
+    The density left to remove decays with a power of the remaining time.
 
     Args:
-        initial_sparsity: Float in [0, 1), the sparsity up to `begin`.
+        initial_sparsity: Float in [0, 1), the sparsity up to `start`.
         final_sparsity: Float in [0, 1), the sparsity from `end` on.
-        begin: Float in [0, 1], progress at which the ramp begins. Defaults to
-            `0.0`.
-        end: Float in [0, 1], progress at which it ends; what is left of the run
-            lets the weights settle. Defaults to `0.75`.
+        start: Float in [0, 1], the progress at which the sparsity begins to change.
+            Defaults to `0.0`.
+        end: Float in [0, 1], the progress at which it is final; the weights adapt in
+            the rest of the run. Defaults to `0.75`.
         power: Positive float; 1 is a straight line. Defaults to `3.0`.
 
     Raises:
@@ -77,6 +83,9 @@ class PolynomialDecay(Schedule):
     schedule = keras_micronets.schedules.PolynomialDecay(0.0, 0.8)
     schedule(0.0), schedule(0.75), schedule(1.0)  # 0.0, 0.8, 0.8
     ```
+
+    Reference: Zhu and Gupta 2017, "To prune, or not to prune: exploring the
+    efficacy of pruning for model compression".
     """
 
     def __init__(
@@ -84,41 +93,40 @@ class PolynomialDecay(Schedule):
         initial_sparsity: float,
         final_sparsity: float,
         *,
-        begin: float = 0.0,
+        start: float = 0.0,
         end: float = 0.75,
         power: float = 3.0,
     ):
         self.initial_sparsity = check_sparsity(initial_sparsity, "initial_sparsity")
         self.final_sparsity = check_sparsity(final_sparsity, "final_sparsity")
-        self.begin = _check_progress(begin, "begin")
+        self.start = _check_progress(start, "start")
         self.end = _check_progress(end, "end")
         self.power = power
-        if not begin < end:
+        if not start < end:
             raise ValueError(
-                "Expected a ramp that begins before it ends. "
-                f"Received: begin={begin}, end={end}."
+                f"Expected `start` < `end`. Received: start={start}, end={end}."
             )
         if not power > 0:
             raise ValueError(f"Expected a positive power. Received: power={power}.")
 
-    def __call__(self, progress):
-        done = (progress - self.begin) / (self.end - self.begin)
+    def __call__(self, progress: float) -> float:
+        done = (progress - self.start) / (self.end - self.start)
         left = (1.0 - min(max(done, 0.0), 1.0)) ** self.power
         change = self.initial_sparsity - self.final_sparsity
         return self.final_sparsity + change * left
 
 
 class TfmotSchedule:
-    """Adapt a `tfmot.sparsity.keras.PruningSchedule` to progress.
+    """Call a `tfmot.sparsity.keras.PruningSchedule` with progress instead of steps.
 
-    The tfmot schedule counts optimizer steps: it is asked at `progress * steps`.
+    The tfmot schedule counts optimizer steps: it is called with `progress * steps`.
 
     Args:
         schedule: A `PruningSchedule` of tensorflow-model-optimization.
         total_steps: Integer, the steps of the whole run.
     """
 
-    def __init__(self, schedule, total_steps: int):
+    def __init__(self, schedule: Any, total_steps: int):
         self.schedule = schedule
         self.total_steps = total_steps
         end = getattr(schedule, "end_step", -1)
@@ -130,21 +138,21 @@ class TfmotSchedule:
             )
 
     def __call__(self, progress: float) -> float:
-        """Return the sparsity the schedule answers with at this moment."""
-        return float(self._ask(progress)[1])
+        """Return the sparsity of the tfmot schedule at this progress."""
+        return float(self._call(progress)[1])
 
     def is_due(self, progress: float) -> bool:
-        """Return whether the schedule wants an update at this step."""
-        return bool(self._ask(progress)[0])
+        """Return whether the tfmot schedule updates the masks at this step."""
+        return bool(self._call(progress)[0])
 
-    def _ask(self, progress):
+    def _call(self, progress):
         return self.schedule(round(progress * self.total_steps))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"tfmot {self.schedule.get_config()}"
 
 
-def as_schedule(schedule, total_steps: int | None) -> Callable[[float], float]:
+def as_schedule(schedule: Any, total_steps: int | None) -> Callable[[float], float]:
     """Return a callable from progress to sparsity, checked over the whole run.
 
     Args:
@@ -155,7 +163,7 @@ def as_schedule(schedule, total_steps: int | None) -> Callable[[float], float]:
 
     Raises:
         TypeError: If it is not callable.
-        ValueError: If it leaves [0, 1) anywhere on a grid of 101 moments.
+        ValueError: If its value leaves [0, 1) at any whole per cent of the run.
     """
     if not callable(schedule):
         raise TypeError(
@@ -165,14 +173,15 @@ def as_schedule(schedule, total_steps: int | None) -> Callable[[float], float]:
     if _is_tfmot(schedule):
         if total_steps is None:
             raise ValueError(
-                "A tfmot schedule counts steps, and the steps of this run are not "
-                "known. Pass `steps_per_epoch` to `fit`, or use a schedule of "
+                "Expected to know the steps of the run, which a tfmot schedule counts. "
+                "Pass `steps_per_epoch` to `fit`, or use a schedule of "
                 f"keras_micronets.schedules. Received: {schedule!r}."
             )
         schedule = TfmotSchedule(schedule, total_steps)
     for percent in range(101):
-        moment = f"{schedule!r} at {percent} % of the run"
-        check_sparsity(schedule(percent / 100), moment)
+        sparsity = schedule(percent / 100)
+        if not 0.0 <= sparsity < 1.0:
+            check_sparsity(sparsity, f"{schedule!r} at {percent} % of the run")
     return schedule
 
 
@@ -194,7 +203,7 @@ def check_sparsity(value: float, name: str) -> float:
 def _check_progress(value, name):
     if not 0.0 <= value <= 1.0:
         raise ValueError(
-            "Expected a moment of the run in [0, 1], as a fraction of it. "
+            f"Expected `{name}` in [0, 1], a fraction of the run. "
             f"Received: {name}={value}."
         )
     return value

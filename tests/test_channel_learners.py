@@ -6,9 +6,7 @@ import pytest
 from channel_cases import MODELS, made
 
 import keras_micronets as kmn
-from keras_micronets.callbacks import Cycle, LearnerCycles
-from keras_micronets.callbacks.cycles import masks as draws
-from keras_micronets.learning_rates import Steady
+from keras_micronets.callbacks import Cycle, LearnerCycles, masks
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +16,9 @@ def trained(tmp_path_factory):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     pool = kmn.LearnerPool(tmp_path_factory.mktemp("compact") / "pool")
-    draw = draws.Channels(macs=0.5, tilt=1.0, round_to=2, min_channels=2)
-    cycle = Cycle(start="parent", draw=draw, learning_rate=Steady(1e-3), compact=True)
-    cycles = LearnerCycles(pool, 3, cycle, explore=0.25)
+    sampler = masks.Channels(macs=0.5, noise=1.0, round_to=2, min_channels=2)
+    cycle = Cycle(initial="parent", mask=sampler, learning_rate=1e-3, compact=True)
+    cycles = LearnerCycles(pool, 3, cycle, warmup=0.25)
     model.fit(*data(), epochs=4, verbose=0, callbacks=[cycles])
     return pool, model
 
@@ -72,6 +70,6 @@ def test_learned_ranges_do_not_survive_the_cut():
         Cycle(compact=True, quantize=0.5)
 
 
-def test_a_tilt_is_no_less_than_none():
+def test_a_noise_is_no_less_than_none():
     with pytest.raises(ValueError, match="0 or more"):
-        draws.Channels(macs=0.5, tilt=-1.0)
+        masks.Channels(macs=0.5, noise=-1.0)

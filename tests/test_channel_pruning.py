@@ -165,7 +165,7 @@ def test_with_quantization():
         ({"macs": 0.001}, "lower `min_channels`"),
         (
             {"data": None, "importance": importance.Taylor()},
-            "on which the importance takes",
+            "on which the importance",
         ),
         ({"start": 0.7}, "`start` < `end`"),
         ({"end": 1.5}, "`start` < `end`"),

@@ -93,7 +93,7 @@ def test_float_operations_were_announced(case, tmp_path):
 def said_by_the_callback(model):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        QuantizationAwareTraining().set_model(model)
+        QuantizationAwareTraining().prepare(model)
     return [str(w.message) for w in said if w.category is UserWarning]
 
 

@@ -15,8 +15,8 @@ from tiny_keras import (
 
 from keras_micronets import LearnerPool, layers
 from keras_micronets.callbacks import Cycle, LearnerCycles, WeightPruning
-from keras_micronets.callbacks.cycles import masks as draws
-from keras_micronets.learning_rates import Cosine, OneCycle, Steady
+from keras_micronets.callbacks import masks as samplers
+from keras_micronets.learning_rates import Cosine, OneCycle
 from keras_micronets.schedules import Constant
 
 
@@ -41,7 +41,7 @@ def kernel_of(learner):
 
 def test_each_cycle_ends_with_a_learner(pool):
     model = compiled(dense_model())
-    history = fit(model, LearnerCycles(pool, 3, explore=0.25), epochs=8)
+    history = fit(model, LearnerCycles(pool, 3, warmup=0.25), epochs=8)
     assert [learner.name for learner in pool] == [
         f"run-000-cycle-00{i}" for i in range(3)
     ]
@@ -60,7 +60,7 @@ def test_epochs_that_do_not_divide_train_the_parent(pool):
 def test_learning_rate_is_steered_batch_by_batch(pool):
     rates = Rates()
     cycle = Cycle(learning_rate=Cosine(0.1))
-    cycles = LearnerCycles(pool, 2, cycle, explore=1 / 3, explore_rate=Steady(0.5))
+    cycles = LearnerCycles(pool, 2, cycle, warmup=1 / 3, warmup_learning_rate=0.5)
     fit(compiled(dense_model()), cycles, rates, epochs=6)
     expected = [0.5] * 20 + [Cosine(0.1)(i / 20) for i in range(20)] * 2
     np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
@@ -93,10 +93,10 @@ def test_from_the_parent_each_cycle_begins_with_its_weights(pool):
     watch.on_epoch_begin = lambda epoch, logs=None: begun.append(
         [w.copy() for w in watch.model.get_weights()]
     )
-    cycle = Cycle(start="parent", learning_rate=Steady(0.05))
+    cycle = Cycle(initial="parent", learning_rate=0.05)
     fit(
         compiled(dense_model()),
-        LearnerCycles(pool, 3, cycle, explore=0.25),
+        LearnerCycles(pool, 3, cycle, warmup=0.25),
         watch,
         epochs=8,
     )
@@ -154,8 +154,8 @@ def test_averages_of_the_weights_begin_at_the_weights(pool):
 
 
 def test_magnitude_draws_a_sparsity_for_each_learner(pool):
-    draw = draws.Magnitude((0.2, 0.55))
-    cycle = Cycle(start="parent", draw=draw)
+    sampler = samplers.Magnitude((0.2, 0.55))
+    cycle = Cycle(initial="parent", mask=sampler)
     fit(compiled(dense_model(width=64)), LearnerCycles(pool, 4, cycle), epochs=4)
     found = [learner.sparsity for learner in pool]
     assert all(0.19 < value < 0.56 for value in found)
@@ -166,21 +166,21 @@ def test_magnitude_keeps_the_largest_weights_of_the_parent():
     model = compiled(dense_model())
     layers.prepare(model)
     weights = [kernel.weights.copy() for kernel in layers.kernels(model)]
-    draws.Magnitude(0.5)(model, 0, 0)
+    samplers.Magnitude(0.5)(model, 0, 0)
     for kernel, before in zip(layers.kernels(model), weights, strict=True):
         kept, gone = np.abs(before[kernel.mask]), np.abs(before[~kernel.mask])
         assert kept.min() >= gone.max()
         assert gone.size == before.size // 2
 
 
-def test_tilt_makes_learners_differ_and_keeps_the_count():
+def test_noise_makes_learners_differ_and_keeps_the_count():
     model = compiled(dense_model(width=64))
     layers.prepare(model)
     values = model.get_weights()
     drawn = []
     for index in range(2):
         model.set_weights(values)
-        draws.Magnitude(0.5, tilt=1.0)(model, index, 0)
+        samplers.Magnitude(0.5, noise=1.0)(model, index, 0)
         drawn.append(masks(model)["hidden"])
     assert (drawn[0] != drawn[1]).any()
     assert drawn[0].sum() == drawn[1].sum() == drawn[0].size // 2
@@ -188,7 +188,7 @@ def test_tilt_makes_learners_differ_and_keeps_the_count():
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_random_halves_complement_each_other(pool, n):
-    cycles = LearnerCycles.prune_and_tune(pool, n, learning_rate=0.01, explore=0.2)
+    cycles = LearnerCycles.prune_and_tune(pool, n, learning_rate=0.01, warmup=0.2)
     fit(compiled(dense_model()), cycles, epochs=5)
     found = [kernel_of(learner).mask for learner in pool]
     for first, second in zip(found[::2], found[1::2], strict=True):
@@ -207,10 +207,12 @@ def test_snapshots_stay_dense_and_plain(pool):
     assert type(model.layers[0]) is keras.layers.Dense
 
 
-@pytest.mark.parametrize("chain", [False, True])
-def test_prune2edge_starts_at_the_parent_or_in_a_chain(pool, chain):
-    cycles = LearnerCycles.prune2edge(pool, 3, chain=chain, learning_rate=1e-3)
-    assert cycles.cycle.start == ("previous" if chain else "parent")
+@pytest.mark.parametrize("sequential", [False, True])
+def test_prune2edge_starts_at_the_parent_or_in_a_chain(pool, sequential):
+    cycles = LearnerCycles.prune2edge(
+        pool, 3, sequential=sequential, learning_rate=1e-3
+    )
+    assert cycles.cycle.initial == ("previous" if sequential else "parent")
     model = compiled(dense_model())
     fit(model, cycles, epochs=3)
     assert len(pool) == 3
@@ -220,7 +222,7 @@ def test_prune2edge_starts_at_the_parent_or_in_a_chain(pool, chain):
 def test_free_tickets_keep_their_sparsity_and_move_most_connections(pool):
     x, y = data(40)
     cycles = LearnerCycles.free_tickets(
-        pool, 2, gradient_data=(x, y), sparsity=0.5, frequency=5, learning_rate=0.1
+        pool, 2, data=(x, y), sparsity=0.5, frequency=5, learning_rate=0.1
     )
     model = compiled(dense_model(width=64), keras.optimizers.SGD(0.1, momentum=0.9))
     fit(model, cycles, epochs=6)
@@ -231,7 +233,7 @@ def test_free_tickets_keep_their_sparsity_and_move_most_connections(pool):
 
 
 def test_a_callback_may_sparsify_during_the_run(pool):
-    cycles = LearnerCycles(pool, 2, during=WeightPruning(Constant(0.5)))
+    cycles = LearnerCycles(pool, 2, callbacks=[WeightPruning(Constant(0.5))])
     history = fit(compiled(dense_model()), cycles, epochs=4)
     assert history.history["sparsity"] == pytest.approx([0.5] * 4, abs=0.01)
     assert [round(learner.sparsity, 2) for learner in pool] == [0.5, 0.5]
@@ -240,8 +242,8 @@ def test_a_callback_may_sparsify_during_the_run(pool):
 def test_quantisers_are_switched_on_within_each_cycle(pool):
     shares = []
     watch = Watch(on_batch=lambda m, step: shares.append(layers.quantized_share(m)))
-    cycle = Cycle(start="parent", quantize=0.5)
-    cycles = LearnerCycles(pool, 2, cycle, explore=1 / 3)
+    cycle = Cycle(initial="parent", quantize=0.5)
+    cycles = LearnerCycles(pool, 2, cycle, warmup=1 / 3)
     fit(compiled(dense_model()), cycles, watch, epochs=6)
     assert shares[:20] == [0.0] * 20
     assert shares[20:40] == shares[40:] == [0.0] * 9 + [1.0] * 11
@@ -250,7 +252,7 @@ def test_quantisers_are_switched_on_within_each_cycle(pool):
 
 def test_logs_carry_sparsity_and_disagreement(pool):
     x, y = data(60, seed=1)
-    cycle = Cycle(start="parent", draw=draws.RandomHalves())
+    cycle = Cycle(initial="parent", mask=samplers.RandomHalves())
     cycles = LearnerCycles(pool, 3, cycle, validation_data=(x, y))
     history = fit(compiled(dense_model()), cycles, epochs=6).history
     assert len(history["sparsity"]) == 6
@@ -265,13 +267,13 @@ def test_logs_carry_sparsity_and_disagreement(pool):
 def test_resumes_in_the_cycle_it_was_in(pool, tmp_path):
     def run(pool, backup, *extra):
         cycle = Cycle(
-            start="parent",
-            draw=draws.Magnitude(0.5, tilt=1.0),
+            initial="parent",
+            mask=samplers.Magnitude(0.5, noise=1.0),
             learning_rate=OneCycle(0.01),
         )
         fit(
             compiled(dense_model()),
-            LearnerCycles(pool, 3, cycle, explore=0.25, seed=3),
+            LearnerCycles(pool, 3, cycle, warmup=0.25, seed=3),
             keras.callbacks.BackupAndRestore(backup),
             *extra,
             epochs=8,
@@ -292,7 +294,7 @@ def test_resumes_in_the_cycle_it_was_in(pool, tmp_path):
 
 
 def test_a_second_fit_is_another_run(pool):
-    cycles = LearnerCycles(pool, 2, Cycle(start="parent"))
+    cycles = LearnerCycles(pool, 2, Cycle(initial="parent"))
     model = compiled(dense_model())
     fit(model, cycles, epochs=2)
     fit(model, cycles, epochs=2)
@@ -307,13 +309,13 @@ def test_refuses_a_learning_rate_schedule(pool):
     fit(model, LearnerCycles(pool, 2))  # steers none
 
 
-@pytest.mark.parametrize("options", [{"explore": 1.0}, {"explore": 0.9}])
+@pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": 0.9}])
 def test_refuses_a_run_without_room_for_the_learners(pool, options):
     with pytest.raises(ValueError, match="Received"):
         fit(compiled(dense_model()), LearnerCycles(pool, 3, **options))
 
 
-@pytest.mark.parametrize("values", [{"start": "twin"}, {"quantize": 1.0}])
+@pytest.mark.parametrize("values", [{"initial": "other"}, {"quantize": 1.0}])
 def test_a_cycle_refuses_wrong_values(values):
     with pytest.raises(ValueError, match="Received"):
         Cycle(**values)

@@ -1,13 +1,17 @@
 import keras
 import pytest
 
-from keras_micronets.learning_rates import Cosine, OneCycle, Steady, Steps
+from keras_micronets.learning_rates import (
+    Cosine,
+    OneCycle,
+    PiecewiseConstant,
+    as_learning_rate,
+)
 
 RATES = [
-    Steady(0.1),
     Cosine(0.1, end=0.2),
     OneCycle(0.1, climb=0.25, start=0.5, end=0.0),
-    Steps([0.01, 0.001]),
+    PiecewiseConstant([0.01, 0.001]),
 ]
 
 
@@ -19,8 +23,8 @@ def test_survives_a_round_trip(rate):
     assert repr(again) == repr(rate)
 
 
-def test_steady_never_changes():
-    assert {Steady(0.3)(i / 10) for i in range(11)} == {0.3}
+def test_a_number_never_changes():
+    assert {as_learning_rate(0.3, None)(i / 10) for i in range(11)} == {0.3}
 
 
 def test_cosine_falls_from_the_peak_to_its_end():
@@ -43,21 +47,21 @@ def test_one_cycle_climbs_then_falls():
 
 
 def test_steps_share_the_cycle():
-    rate = Steps([3.0, 2.0, 1.0])
+    rate = PiecewiseConstant([3.0, 2.0, 1.0])
     assert [rate(p) for p in (0.0, 0.32, 0.34, 0.67, 1.0)] == [3.0, 3.0, 2.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Steady(0.0),
+        lambda: as_learning_rate(0.0, None),
         lambda: Cosine(-1.0),
         lambda: Cosine(1.0, end=1.5),
         lambda: OneCycle(1.0, climb=0.0),
         lambda: OneCycle(1.0, climb=1.0),
         lambda: OneCycle(1.0, start=2.0),
-        lambda: Steps([]),
-        lambda: Steps([0.1, 0.0]),
+        lambda: PiecewiseConstant([]),
+        lambda: PiecewiseConstant([0.1, 0.0]),
     ],
 )
 def test_refuses_what_is_no_rate(make):

@@ -21,11 +21,11 @@ moments = st.floats(0.0, 1.0)
 
 @st.composite
 def ramps(draw):
-    begin, end = sorted(draw(st.lists(moments, min_size=2, max_size=2, unique=True)))
+    start, end = sorted(draw(st.lists(moments, min_size=2, max_size=2, unique=True)))
     return PolynomialDecay(
         draw(sparsities),
         draw(sparsities),
-        begin=begin,
+        start=start,
         end=end,
         power=draw(st.floats(0.1, 10.0)),
     )
@@ -42,7 +42,7 @@ def tfmot():
 
 
 def test_constant_holds_from_its_beginning():
-    schedule = Constant(0.5, begin=0.25)
+    schedule = Constant(0.5, start=0.25)
     assert [schedule(p) for p in (0.0, 0.24, 0.25, 1.0)] == [0.0, 0.0, 0.5, 0.5]
 
 
@@ -54,7 +54,7 @@ def test_polynomial_decay_is_steep_first():
 
 
 def test_polynomial_decay_is_a_straight_line_at_power_one():
-    schedule = PolynomialDecay(0.2, 0.6, begin=0.5, end=1.0, power=1.0)
+    schedule = PolynomialDecay(0.2, 0.6, start=0.5, end=1.0, power=1.0)
     values = [schedule(p) for p in (0.0, 0.5, 0.75, 1.0)]
     assert values == pytest.approx([0.2, 0.2, 0.4, 0.6])
 
@@ -78,7 +78,7 @@ def test_a_growing_ramp_never_falls(schedule, earlier, later):
 
 
 @settings(deadline=None)
-@given(st.one_of(ramps(), st.builds(Constant, sparsities, begin=moments)))
+@given(st.one_of(ramps(), st.builds(Constant, sparsities, start=moments)))
 def test_a_configuration_makes_an_equal_schedule(schedule):
     again = type(schedule).from_config(schedule.get_config())
     assert again.get_config() == schedule.get_config()
@@ -101,12 +101,12 @@ def test_keras_saves_schedules():
         (lambda: Constant(1.0), "sparsity=1.0"),
         (lambda: Constant(-0.1), "sparsity=-0.1"),
         (lambda: Constant(float("nan")), "sparsity=nan"),
-        (lambda: Constant(0.5, begin=1.5), "begin=1.5"),
+        (lambda: Constant(0.5, start=1.5), "start=1.5"),
         (lambda: PolynomialDecay(80, 0.9), "initial_sparsity=80"),
         (lambda: PolynomialDecay(0.0, 1.0), "final_sparsity=1.0"),
-        (lambda: PolynomialDecay(0.0, 0.8, begin=-1), "begin=-1"),
+        (lambda: PolynomialDecay(0.0, 0.8, start=-1), "start=-1"),
         (lambda: PolynomialDecay(0.0, 0.8, end=2), "end=2"),
-        (lambda: PolynomialDecay(0.0, 0.8, begin=0.5, end=0.5), "end=0.5"),
+        (lambda: PolynomialDecay(0.0, 0.8, start=0.5, end=0.5), "end=0.5"),
         (lambda: PolynomialDecay(0.0, 0.8, power=0), "power=0"),
     ],
 )

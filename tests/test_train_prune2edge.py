@@ -48,8 +48,8 @@ def test_each_learner_is_pruned_as_drawn_and_the_parent_stays(pool, activation):
 @pytest.mark.slow
 def test_carries_on_where_it_was_cut_off(pool, tmp_path):
     whole = LearnerPool(tmp_path / "whole")
-    for chain in (False, True):
-        options = {"chain": chain, "run": f"chain-{chain}"}
+    for sequential in (False, True):
+        options = {"sequential": sequential, "run": f"sequential-{sequential}"}
         run(dense_model(), pool, 1, **options)
         run(dense_model(), pool, 3, **options)
         run(dense_model(), whole, 3, **options)
@@ -62,10 +62,10 @@ def test_carries_on_where_it_was_cut_off(pool, tmp_path):
 
 @pytest.mark.slow
 def test_in_a_chain_each_learner_goes_on_from_the_one_before(pool):
-    run(dense_model(), pool, 2, chain=False, run="apart", learning_rate=1e-9)
-    run(dense_model(), pool, 2, chain=True, run="chain", learning_rate=1e-9)
+    run(dense_model(), pool, 2, sequential=False, run="apart", learning_rate=1e-9)
+    run(dense_model(), pool, 2, sequential=True, run="sequential", learning_rate=1e-9)
     first, second = (
-        layers.kernels(pool[f"chain-000{i}"].load())[0].mask for i in range(2)
+        layers.kernels(pool[f"sequential-000{i}"].load())[0].mask for i in range(2)
     )
     # At almost no learning rate, what the first lost is zero when the second is drawn.
     smaller, larger = sorted((first, second), key=np.sum)

@@ -387,11 +387,11 @@ def test_a_tfmot_schedule_needs_the_steps(tfmot):
             "allocation='all'",
         ),
         (
-            WeightPruning(Constant(0.5), criterion="size"),
+            WeightPruning(Constant(0.5), importance="size"),
             ValueError,
-            "criterion='size'",
+            "importance='size'",
         ),
-        (WeightPruning(Constant(0.5), criterion="taylor"), ValueError, "data=None"),
+        (WeightPruning(Constant(0.5), importance="taylor"), ValueError, "data=None"),
         (WeightPruning(Constant(0.5), pattern="2:4"), ValueError, "pattern='2:4'"),
         (WeightPruning(Constant(0.5), scope=Scope("hed")), ValueError, "'hed'"),
         (WeightPruning(Constant(0.5), frequency=0), ValueError, "frequency=0"),
@@ -418,7 +418,7 @@ def test_a_model_with_nothing_to_prune_is_refused():
 def test_a_model_that_is_not_built_is_refused():
     model = compiled(keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(ValueError, match="Expected a built model"):
-        WeightPruning(Constant(0.5)).set_model(model)
+        WeightPruning(Constant(0.5)).prepare(model)
 
 
 def test_pruning_in_a_loop_of_ones_own():
@@ -455,7 +455,7 @@ UNITS = {
 
 
 @pytest.mark.parametrize(
-    ("pattern", "criterion"),
+    ("pattern", "importance"),
     [
         (Unstructured(), "movement"),
         (NofM(2, 4), "magnitude"),
@@ -465,7 +465,7 @@ UNITS = {
     ],
     ids=str,
 )
-def test_the_schedule_is_met_at_every_update(pattern, criterion):
+def test_the_schedule_is_met_at_every_update(pattern, importance):
     model = compiled(dense_model())
     seen = []
 
@@ -478,7 +478,7 @@ def test_the_schedule_is_met_at_every_update(pattern, criterion):
         for count, size, unit in sizes:
             assert abs(count - RAMP(step / 20) * size) <= (unit + 1) / 2
 
-    pruning = WeightPruning(RAMP, pattern=pattern, criterion=criterion, data=data())
+    pruning = WeightPruning(RAMP, pattern=pattern, importance=importance, data=data())
     fit(model, pruning, Watch(on_batch=check), epochs=2)
     assert len(seen) == 20
     assert_zeros_where_masked(model)
@@ -563,7 +563,7 @@ def test_what_changes_the_loss_least_goes():
     layers.prepare(model)
     gradients = layers.kernel_gradients(model, *data())
     weights = [kernel.weights for kernel in layers.kernels(model)]
-    prune(model, 0.5, criterion="taylor", gradients=gradients)
+    prune(model, 0.5, importance="taylor", gradients=gradients)
     for before, slope, mask in zip(
         weights, gradients, masks(model).values(), strict=True
     ):
@@ -580,10 +580,10 @@ def test_gradients_reach_the_kernels_of_a_scope():
         return gradients
 
     slope.needs_gradients = True
-    prune(model, 0.5, criterion=slope, scope=Scope("head"), gradients=gradients)
+    prune(model, 0.5, importance=slope, scope=Scope("head"), gradients=gradients)
     np.testing.assert_array_equal(masks(model)["head"], gradients[1] >= 24)
     with pytest.raises(ValueError, match="Expected `gradients`"):
-        prune(model, 0.6, criterion=slope)
+        prune(model, 0.6, importance=slope)
 
 
 def test_movement_sums_over_calls():
@@ -593,8 +593,8 @@ def test_movement_sums_over_calls():
     rng = np.random.default_rng(0)
     first, second = ([rng.normal(size=w.shape) for w in weights] for _ in range(2))
     movement = Movement()
-    prune(model, 0.0, criterion=movement, gradients=first)
-    prune(model, 0.5, criterion=movement, gradients=second)
+    prune(model, 0.0, importance=movement, gradients=first)
+    prune(model, 0.5, importance=movement, gradients=second)
     for index, mask in enumerate(masks(model).values()):
         scores = -weights[index] * (first[index] + second[index])
         assert scores[~mask].max() <= scores[mask].min()
@@ -612,17 +612,17 @@ def test_gradients_are_taken_at_updates_only(monkeypatch):
     x, y = data(60)
     batches = [(x[:20], y[:20]), (x[20:], y[20:])]
     pruning = WeightPruning(
-        Constant(0.5), criterion="taylor", data=batches, frequency=5
+        Constant(0.5), importance="taylor", data=batches, frequency=5
     )
     fit(compiled(dense_model()), pruning, epochs=2)
     assert taken == [20, 40, 20, 40, 20]
 
 
-def test_a_criterion_and_an_allocation_of_ones_own():
+def test_an_importance_and_an_allocation_of_ones_own():
     model = compiled(dense_model())
     pruning = WeightPruning(
         Constant(0.5),
-        criterion=lambda weights, gradients: weights,
+        importance=lambda weights, gradients: weights,
         allocation=lambda scores, sparsity: [64, 0],
     )
     layers.prepare(model)
@@ -639,7 +639,7 @@ def test_a_criterion_and_an_allocation_of_ones_own():
 def test_random_masks_depend_on_the_seed():
     def draw(seed):
         model = compiled(dense_model())
-        pruning = WeightPruning(Constant(0.5), criterion="random", seed=seed)
+        pruning = WeightPruning(Constant(0.5), importance="random", seed=seed)
         fit(model, pruning, epochs=1)
         return masks(model)["hidden"]
 

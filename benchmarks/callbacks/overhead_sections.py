@@ -186,7 +186,7 @@ def _alternate(variants, samples, steps, size):
 def _prepared_weights(variant):
     """Return the weights before the first step, masks and quantisers among them."""
     for callback in variant.callbacks():
-        callback.set_model(variant.model)
+        getattr(callback, "prepare", callback.set_model)(variant.model)
     return variant.model.get_weights()
 
 

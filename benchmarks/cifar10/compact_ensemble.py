@@ -28,8 +28,7 @@ from benchmarks.cifar10.compact_ensemble_report import table
 from benchmarks.lib import data, nets
 from benchmarks.lib.results import RESULTS_FOLDER, ResultsFile, parser
 from keras_micronets import channels
-from keras_micronets.callbacks import ChannelPruning, Cycle, LearnerCycles
-from keras_micronets.callbacks.cycles import masks as draws
+from keras_micronets.callbacks import ChannelPruning, Cycle, LearnerCycles, masks
 from keras_micronets.edge.member import Member
 from keras_micronets.learning_rates import Cosine
 
@@ -92,16 +91,16 @@ def learners(experiment, width):
     """The learners of one fit, cut from a parent."""
     model = experiment.new(width)
     share = quarter(experiment, model)
-    draw = draws.Channels(macs=share, tilt=0.3, **compact.WIDTHS)
+    mask = masks.Channels(macs=share, noise=0.3, **compact.WIDTHS)
     peak = experiment.preset.peak
-    cycle = Cycle(start="parent", draw=draw, learning_rate=Cosine(peak), compact=True)
+    cycle = Cycle(initial="parent", mask=mask, learning_rate=Cosine(peak), compact=True)
     with tempfile.TemporaryDirectory() as folder:
         pool = kmn.LearnerPool(Path(folder) / "pool")
         cycles = LearnerCycles(
             *(pool, N_LEARNERS, cycle),
-            explore=0.5,
-            explore_rate=Cosine(peak),
-            during=ChannelPruning(macs=2 * share, end=0.4, **compact.WIDTHS),
+            warmup=0.5,
+            warmup_learning_rate=Cosine(peak),
+            callbacks=[ChannelPruning(macs=2 * share, end=0.4, **compact.WIDTHS)],
             seed=experiment.seed,
         )
         experiment.fit_cycles(model, cycles)

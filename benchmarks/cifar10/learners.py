@@ -23,8 +23,7 @@ from benchmarks.cifar10.learners_report import draw, table
 from benchmarks.lib import data, nets
 from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER
 from keras_micronets import layers, selection
-from keras_micronets.callbacks import Cycle, LearnerCycles
-from keras_micronets.callbacks.cycles import masks as draws
+from keras_micronets.callbacks import Cycle, LearnerCycles, masks
 from keras_micronets.learning_rates import Cosine
 from keras_micronets.schedules import PolynomialDecay
 
@@ -187,7 +186,9 @@ def one_wide_sparse(run, pool, sparsity, width=2.0):
     pruning = kmn.callbacks.WeightPruning(
         PolynomialDecay(0.0, sparsity, end=0.48), allocation="global"
     )
-    return run.single(pool, run.new(width), run.preset.epochs, run.seed, during=pruning)
+    return run.single(
+        pool, run.new(width), run.preset.epochs, run.seed, callbacks=[pruning]
+    )
 
 
 def deep_ensemble(run, pool, width=1.0):
@@ -218,7 +219,7 @@ def free_tickets(run, pool):
     cycles = LearnerCycles.free_tickets(
         pool,
         N_MEMBERS,
-        gradient_data=run.train,
+        data=run.train,
         learning_rate=run.preset.peak,
         frequency=100,
         seed=run.seed,
@@ -229,20 +230,20 @@ def free_tickets(run, pool):
 def prune_and_tune(run, pool):
     model, before = run.from_parent()
     cycles = LearnerCycles.prune_and_tune(
-        pool, N_MEMBERS, learning_rate=run.preset.peak, explore=0.0, seed=run.seed
+        pool, N_MEMBERS, learning_rate=run.preset.peak, warmup=0.0, seed=run.seed
     )
     return before + run.fit(model, run.preset.epochs // 2, [cycles], run.seed + 70)
 
 
 def ours(run, pool, longer=1.0):
     """Snapshots at a moderate learning rate, after one long fall."""
-    cycles = _ours(pool, run, peak=run.preset.peak / 2, explore=0.5)
+    cycles = _ours(pool, run, peak=run.preset.peak / 2, warmup=0.5)
     return run.fit(run.new(), round(longer * run.preset.epochs), [cycles], run.seed)
 
 
 def ours_wide(run, pool, longer=1.0):
     """Likewise for a net twice as wide; its control is the wide baseline."""
-    cycles = _ours(pool, run, peak=run.preset.peak / 3, explore=0.6)
+    cycles = _ours(pool, run, peak=run.preset.peak / 3, warmup=0.6)
     epochs = round(longer * run.preset.epochs)
     return run.fit(run.new(2.0), epochs, [cycles], run.seed)
 
@@ -253,28 +254,28 @@ def ours_wide_sparse(run, pool, sparsity, width=2.0):
     The sparsities are such that four int8 members, after gzip, weigh less than the
     baseline in float32; but for 80 %, which shows what that costs.
     """
-    explore = 0.6
+    warmup = 0.6
     pruning = kmn.callbacks.WeightPruning(
-        PolynomialDecay(0.0, sparsity, end=0.8 * explore), allocation="global"
+        PolynomialDecay(0.0, sparsity, end=0.8 * warmup), allocation="global"
     )
     cycles = _ours(
         pool,
         run,
         peak=run.preset.peak / 3,
-        explore=explore,
-        draw=draws.Regrow(0.2, first=True),
-        during=pruning,
+        warmup=warmup,
+        mask=masks.Regrow(0.2, on_first_cycle=True),
+        callbacks=[pruning],
     )
     return run.fit(run.new(width), run.preset.epochs, [cycles], run.seed)
 
 
-def _ours(pool, run, *, peak, explore, draw=None, **options):
+def _ours(pool, run, *, peak, warmup, mask=None, **options):
     return LearnerCycles(
         pool,
         N_MEMBERS,
-        Cycle(draw=draw, learning_rate=Cosine(peak)),
-        explore=explore,
-        explore_rate=Cosine(run.preset.peak),
+        Cycle(mask=mask, learning_rate=Cosine(peak)),
+        warmup=warmup,
+        warmup_learning_rate=Cosine(run.preset.peak),
         seed=run.seed,
         **options,
     )

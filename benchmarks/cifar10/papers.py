@@ -223,7 +223,7 @@ def draw(setting, parent, pool, train):
         n_learners=setting.learners,
         epochs=LEARNER_EPOCHS,
         learning_rate=setting.learner_rate,
-        chain=pool.path.name == "chain",
+        sequential=pool.path.name == "chain",
         seed=setting.seed,
         verbose=0,
     )

@@ -54,8 +54,7 @@ from benchmarks.cifar10.pipeline import mean_disagreement
 from benchmarks.lib import data as cifar10
 from benchmarks.lib import nets
 from keras_micronets import layers, selection
-from keras_micronets.callbacks import Cycle, LearnerCycles
-from keras_micronets.callbacks.cycles import masks as draws
+from keras_micronets.callbacks import Cycle, LearnerCycles, masks
 from keras_micronets.learning_rates import Cosine
 from keras_micronets.schedules import PolynomialDecay
 
@@ -165,10 +164,14 @@ def cifar_cycles(data, preset, seed):
     sparse_at = 0.8 * explored(preset, epochs_each)
     make = partial(
         LearnerCycles,
-        cycle=Cycle(draw=draws.Regrow(0.3, first=True), learning_rate=Cosine(PEAK / 2)),
-        during=kmn.callbacks.WeightPruning(
-            PolynomialDecay(0.0, 0.6, end=sparse_at), allocation="global"
+        cycle=Cycle(
+            mask=masks.Regrow(0.3, on_first_cycle=True), learning_rate=Cosine(PEAK / 2)
         ),
+        callbacks=[
+            kmn.callbacks.WeightPruning(
+                PolynomialDecay(0.0, 0.6, end=sparse_at), allocation="global"
+            )
+        ],
     )
     return from_one_fit(make, epochs_each, data, preset, seed)
 
@@ -192,8 +195,8 @@ def from_one_fit(make, epochs_each, data, preset, seed):
         cycles = make(
             pool,
             n_learners=preset.cycles,
-            explore=explored(preset, epochs_each),
-            explore_rate=Cosine(PEAK),
+            warmup=explored(preset, epochs_each),
+            warmup_learning_rate=Cosine(PEAK),
             seed=seed,
         )
         epochs = preset.parent_epochs + preset.cycles * epochs_each

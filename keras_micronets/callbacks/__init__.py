@@ -1,6 +1,7 @@
 """Callbacks of `model.fit` that prune, quantise and collect learners."""
 
 from keras_micronets.callbacks.channel_pruning import ChannelPruning
+from keras_micronets.callbacks.cycles import masks
 from keras_micronets.callbacks.cycles.cycle import Cycle
 from keras_micronets.callbacks.cycles.learner_cycles import LearnerCycles
 from keras_micronets.callbacks.dynamic_sparse_training import (
@@ -13,3 +14,17 @@ from keras_micronets.callbacks.quantization_aware_training import (
     QuantizationAwareTraining,
 )
 from keras_micronets.callbacks.weight_pruning import WeightPruning, prune
+
+__all__ = [
+    "ChannelPruning",
+    "Cycle",
+    "DynamicSparseTraining",
+    "LearnerCheckpoint",
+    "LearnerCycles",
+    "QuantizationAwareTraining",
+    "WeightPruning",
+    "drop_and_regrow",
+    "masks",
+    "prune",
+    "sparsify_at_random",
+]

@@ -1,52 +1,97 @@
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_micronets import layers
+from keras_micronets._serialization import Configurable
+
+__all__ = [
+    "ProgressCallback",
+    "Scope",
+    "SparsityCallback",
+    "check_fraction",
+    "check_frequency",
+    "select_kernels",
+]
+
+Scope = Callable[[keras.Model], list[layers.Kernel]]
 
 
-class ProgressCallback(keras.callbacks.Callback):
-    """Base of the callbacks that act at moments of a run.
+class ProgressCallback(Configurable, keras.callbacks.Callback):
+    """Base class of the callbacks that act at a progress of the run.
 
     Calls `on_progress(step, progress)` when an epoch begins and after each batch
-    (each `steps_per_execution` batches). `step` counts the run's batches from its
-    very first epoch, `initial_epoch` included, and `progress` runs from 0 to 1.
-    Where Keras does not know the number of batches, it is called once an epoch,
-    with the progress that the epoch will end with.
+    (each `steps_per_execution` batches). `step` counts the batches of the run from its
+    first epoch, `initial_epoch` included, and `progress` increases from 0 to 1. If
+    Keras does not know the number of batches, it is called once per epoch, with the
+    progress at the end of that epoch.
     """
 
+    params: dict[str, Any]
+    _model: Any
+
+    def prepare(self, model: keras.Model) -> None:
+        """Check the arguments and prepare the model, in place, when `fit` begins.
+
+        `fit` does this itself. Call it where the prepared model is needed before.
+        """
+
     def on_progress(self, step: int, progress: float) -> None:
-        """Act on a moment of the run."""
+        """Act at a progress of the run."""
         raise NotImplementedError
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # Before `fit` compiles its step and other callbacks restore weights. But
+        # `predict` and `evaluate` call this too: only `fit` gives a new history.
+        history = getattr(model, "history", None)
+        self._is_prepared = history is not None and not hasattr(history, "epoch")
+        if self._is_prepared:
+            self.prepare(model)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if not self._is_prepared:  # `fit` was given a `History` or `CallbackList`
+            self.prepare(self.model)
+            if getattr(self.model, "compiled", False):
+                self.model.make_train_function()
+            self._is_prepared = True
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Number of batches of an epoch; `None` if it is not known."""
+        return self.params["steps"]
 
     @property
     def total_steps(self) -> int:
         """Number of batches of the whole run; of epochs if they are not known."""
-        return self.params["epochs"] * (self.params["steps"] or 1)
+        return self.params["epochs"] * (self.steps_per_epoch or 1)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
-        known = self.params["steps"] is not None
-        self._report(epoch * self.params["steps"] if known else epoch + 1)
+        steps = self.steps_per_epoch
+        self._report(epoch + 1 if steps is None else epoch * steps)
 
-    def on_train_batch_end(self, batch, logs=None):
-        steps = self.params["steps"]
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        steps = self.steps_per_epoch
         if steps is not None:
             # With several steps an execution, the last may count beyond the epoch.
             self._report(self._epoch * steps + min(batch + 1, steps))
-
-    def ends_epoch(self, step: int) -> bool:
-        """Return whether an epoch ends with this step."""
-        return step % (self.params["steps"] or 1) == 0
 
     def _report(self, step):
         self.on_progress(step, min(1.0, step / self.total_steps))
 
 
 class SparsityCallback(ProgressCallback):
-    """Base of the callbacks that change masks at some steps of a run.
+    """Base class of the callbacks that change masks at some steps of a run.
 
     Subclasses have the attributes `scope`, `data` and `seed`.
     """
+
+    scope: Scope | None
+    data: Any
+    seed: int
 
     def check(self) -> None:
         """Raise a `ValueError` or `TypeError` if an argument is unusable."""
@@ -62,46 +107,65 @@ class SparsityCallback(ProgressCallback):
 
     @property
     def is_first(self) -> bool:
-        """Whether `fit` has begun, or gone on, with this step."""
+        """Whether this is the first step since `fit` began or resumed."""
         return self._last_step is None
 
-    def set_model(self, model):
-        super().set_model(model)
+    def prepare(self, model: keras.Model) -> None:
         self.check()
         layers.prepare(model).warn()
-        chosen_kernels(model, self.scope)
+        select_kernels(model, self.scope)
 
-    def on_train_begin(self, logs=None):
-        self._batches = self._last_step = None
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self._batches: Iterator | None = None
+        self._last_step: int | None = None
 
-    def on_progress(self, step, progress):
-        since = step if self.is_first else self._last_step + 1
-        if any(self.is_due(moment) for moment in range(since, step + 1)):
+    def on_progress(self, step: int, progress: float) -> None:
+        since = step if self._last_step is None else self._last_step + 1
+        if any(self.is_due(due) for due in range(since, step + 1)):
             self.update(step, progress)
         self._last_step = step
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         model = self.model
         layers.write_zeros(model)
         if logs is not None:
             logs["sparsity"] = layers.sparsity(model)
 
-    def on_train_end(self, logs=None):
-        # Averaged weights, which Keras writes before this hook, know no mask.
+    def on_train_end(self, logs: dict | None = None) -> None:
+        # Keras writes averaged weights before this hook, without the masks.
         layers.write_zeros(self.model)
 
     def gradients(self, n_before: int) -> list[np.ndarray]:
         """Return the gradients of all kernels on the next batch of `data`.
 
         Args:
-            n_before: Integer, the batches that a run has used before this `fit`
-                takes its first: one that resumes goes on behind them.
+            n_before: Integer, the number of batches that the run used before this
+                `fit`; a run that resumes continues after them.
         """
         if self._batches is None:
             self._batches = layers.batches(self.data, seed=self.seed, start=n_before)
         return layers.kernel_gradients(self.model, *next(self._batches))
 
 
-def chosen_kernels(model: keras.Model, scope) -> list[layers.Kernel]:
-    """Return the kernels of a prepared model that a scope chooses; `None` for all."""
+def select_kernels(model: keras.Model, scope: Scope | None) -> Sequence[layers.Kernel]:
+    """Return the kernels of a prepared model that a scope selects; `None` for all."""
     return layers.kernels(model) if scope is None else scope(model)
+
+
+def check_frequency(frequency: int | None) -> None:
+    """Raise a `ValueError` unless a frequency is `None` or at least one batch."""
+    if frequency is not None and frequency < 1:
+        raise ValueError(
+            "Expected `frequency` to be 1 or more batches, or `None`. "
+            f"Received: frequency={frequency}."
+        )
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise a `ValueError` unless a start lies in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(
+            f"Expected `{name}` in [0, 1), a fraction of the run. "
+            f"Received: {name}={value}."
+        )

@@ -1,74 +1,86 @@
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.base import ProgressCallback
+from keras_micronets._serialization import serializable
+from keras_micronets.callbacks.base import ProgressCallback, Scope, check_frequency
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
 from keras_micronets.channels.planner import Planner
 from keras_micronets.schedules import PolynomialDecay
 
+__all__ = ["ChannelPruning"]
 
+
+@serializable()
 class ChannelPruning(ProgressCallback):
-    """Train a network into a smaller one, to a budget that is set beforehand.
+    """Prune whole channels during training, to a budget of parameters or MACs.
 
-    At first all channels learn. From `start` on, a few at a time are left out, those
-    of the lowest importance for their cost, until `end`, when the budget is met. Until
-    then a channel that is left out keeps its weights, and returns if its importance
-    exceeds another's. From `end` on the choice stands, and the rest of the run
-    trains what is left. `compact_` is then the small network: a plain Keras model, in
-    the shape it will have on the device.
+    Up to `start` all channels are trained. From `start` to `end` more and more
+    channels are masked, those with the lowest importance for their cost, until the
+    budget is met. Until then a masked channel keeps its weights, and returns if its
+    importance exceeds that of another. From `end` on the selection is final, and the
+    rest of the run trains the kept channels. `compact_` is then the small network: a
+    plain Keras model without the masked channels.
 
-    A channel is left out by masks on all kernels that read it, so that at each moment
-    the model predicts what the small network would. At the end of each epoch,
-    `logs["params"]` and `logs["macs"]` are the shares that are left; list this callback
-    before the loggers that shall show them. Masks of other callbacks would be
-    overwritten: let them prune the small network's weights in a second `fit`.
+    A channel is masked in all kernels that read it, so that the model always predicts
+    what the small network would. At the end of each epoch, `logs["params"]` and
+    `logs["macs"]` are the shares that are left; list this callback before the loggers
+    that record them. It overwrites the masks of other callbacks: prune the weights of
+    the small network in a second `fit`.
 
-    Utilities are the callback's own and begin anew when a run resumes; masks come
-    with the model.
+    When a run resumes, masks are restored with the model, and the average of the
+    importance starts again.
 
     Args:
-        params: Float in (0, 1], the share of parameters that may be kept. `None` for
-            any. Defaults to `None`.
+        params: Float in (0, 1], the share of parameters to keep at most. `None` for
+            no limit. Defaults to `None`.
         macs: The same for multiply-accumulates; see `channels.plan`.
+        round_to, min_channels: As for `channels.plan`.
+        decay: Float in [0, 1), the weight of the past in the moving average of the
+            importance. Defaults to `0.9`.
+        scope: `layers.Scope`, or any function from a model to kernels: only channels
+            made by these kernels are pruned. `None` for all. Defaults to `None`.
         importance: One of `channels.importance`, or a function with their signature.
             `None` for `GroupNorm(strength=0.005)`. Defaults to `None`.
-        data: What gradients are taken on, a batch an update, round after round: a tuple
-            of arrays `(x, y)`, or batches as they are (see `layers.batches`). Needed by
-            importance that have `needs_gradients`, as `Taylor`. Defaults to `None`.
-        start: Float, the progress in [0, 1] up to which all channels learn. Defaults
-            to `0.1`.
-        end: Float, the progress from which the choice stands. Defaults to `0.6`.
-        decay: Float in [0, 1), how much of the importance before an update still counts
-            at it. Defaults to `0.9`.
-        frequency: Integer, batches between updates. `None` for two hundred updates a
-            run. Defaults to `None`.
-        allocation, round_to, min_channels, scope: As for `channels.plan`.
+        data: Data to compute gradients on, as for `WeightPruning`. Required by an
+            importance with `needs_gradients`, such as `Taylor`. Defaults to `None`.
+        allocation: As for `channels.plan`. `None` for `"global"`. Defaults to `None`.
+        frequency: Integer, batches between updates. `None` for two hundred updates
+            per run. Defaults to `None`.
+        start: Float in [0, 1], the progress up to which all channels are trained.
+            Defaults to `0.1`.
+        end: Float in [0, 1], the progress from which the selection is final. Defaults
+            to `0.6`.
         seed: Integer, for the order of `data`. Defaults to `0`.
 
     Attributes:
         compact_: The small network, after `fit`.
-        plan_: The `channels.Plan` that it was made by.
+        plan_: The `channels.Plan` that it follows.
 
     Raises:
-        ValueError: When `fit` begins, if an argument is none of these, a budget can't
-            be met, or the model has no graph or nothing to cut.
+        ValueError: When `fit` begins, if an argument is none of these, a budget cannot
+            be met, or the model has no graph or no channel to prune.
 
     Example:
 
     ```python
-    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5)
-    model.fit(x, y, epochs=20, callbacks=[pruning])
+    pruning = keras_micronets.callbacks.ChannelPruning(
+        macs=0.8, round_to=1, min_channels=1
+    )
+    model.fit(x, y, epochs=2, callbacks=[pruning])
     pruning.compact_.save("small.keras")
     ```
 
     Reference: Shen et al., GLOBECOM 2020, and Qi et al., EURASIP Journal on Advances in
-    Signal Processing 2021:31, have training that ends at a rate set beforehand; how
-    they choose is not known to us. Utilities with decay, and channels that come back,
-    are those of the same authors' "Dynamic channel propagation" (arXiv:2007.01486),
-    where the budget is a share of all channels, and gradients are those of the
-    training's own batches.
+    Signal Processing 2021:31, train towards a rate that is set in advance; we do not
+    know how they select channels. Importance with decay, and channels that return,
+    are from the same authors' "Dynamic channel propagation" (arXiv:2007.01486), where
+    the budget is a share of all channels and gradients are those of the training
+    batches.
     """
 
     def __init__(
@@ -76,39 +88,42 @@ class ChannelPruning(ProgressCallback):
         *,
         params: float | None = None,
         macs: float | None = None,
-        importance=None,
-        data=None,
-        start: float = 0.1,
-        end: float = 0.6,
-        decay: float = 0.9,
-        frequency: int | None = None,
-        allocation: str = "global",
         round_to: int = 8,
         min_channels: int = 8,
-        scope=None,
+        decay: float = 0.9,
+        scope: Scope | None = None,
+        importance: Any = None,
+        data: Any = None,
+        allocation: str | None = None,
+        frequency: int | None = None,
+        start: float = 0.1,
+        end: float = 0.6,
         seed: int = 0,
     ):
         super().__init__()
         self.budgets = {"params": params, "macs": macs}
-        self.importance = importance
-        self.data = data
-        self.start = start
-        self.end = end
-        self.decay = decay
-        self.frequency = frequency
-        self.allocation = allocation
         self.round_to = round_to
         self.min_channels = min_channels
+        self.decay = decay
         self.scope = scope
+        self.importance = importance
+        self.data = data
+        self.allocation = allocation
+        self.frequency = frequency
+        self.start = start
+        self.end = end
         self.seed = seed
 
-    def set_model(self, model):
-        super().set_model(model)
+    def argument(self, name: str) -> Any:
+        # Keras keeps the parameters of the run in the attribute `params`.
+        return self.budgets[name] if name in self.budgets else super().argument(name)
+
+    def prepare(self, model: keras.Model) -> None:
         self._check()
         layers.prepare(model).warn()
         self._planner = Planner(
             model,
-            allocation=self.allocation,
+            allocation=self.allocation or "global",
             round_to=self.round_to,
             min_channels=self.min_channels,
             scope=self.scope,
@@ -116,64 +131,65 @@ class ChannelPruning(ProgressCallback):
         )
         self._planner.limits(**self.budgets)
 
-    def on_train_begin(self, logs=None):
-        self._batches = self._scores = self._last_step = None
-        self._is_settled = False
-        self._importance = self._chosen_importance()
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self._batches = self._averages = self._last_step = None
+        self._is_final = False
+        self._importance = self._importance_function()
 
-    def on_progress(self, step, progress):
-        if self._last_step is None:  # by now a run that resumes has its masks back
+    def on_progress(self, step: int, progress: float) -> None:
+        if self._last_step is None:  # by now the masks of a resumed run are restored
             self.plan_ = masked_plan(self.model, self._planner.graph)
         since = step if self._last_step is None else self._last_step + 1
         self._last_step = step
-        due = any(moment % self._frequency == 0 for moment in range(since, step + 1))
+        is_due = any(due % self._frequency == 0 for due in range(since, step + 1))
         if progress >= self.end:
-            self._settle(step, progress)
-        elif due:
+            self._finish(step, progress)
+        elif is_due:
             self._update(step, progress)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             for kind in self.budgets:
                 before, after = getattr(self.plan_, kind)
                 logs[kind] = after / before
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         model = self.model
         layers.write_zeros(model)
         self.compact_ = cut_by_graph(model, self._planner.graph, self.plan_)
 
-    def _settle(self, step, progress):
-        """Make the last choice, which one that resumes behind it has made before."""
-        if not self._is_settled:
+    def _finish(self, step, progress):
+        """Update once more, unless a run that resumes after `end` has done so."""
+        if not self._is_final:
             if not self._planner.meets(self.plan_, **self.budgets):
                 self._update(step, progress)
-            self._is_settled = True
+            self._is_final = True
 
     @property
     def _frequency(self):
         return self.frequency or max(1, self.total_steps // 200)
 
     def _update(self, step, progress):
-        """Weigh the channels, and leave out as many as there should be by now."""
+        """Update the importance of the channels, and mask as many as are due."""
         model, graph = self.model, self._planner.graph
-        self._observe(model, graph, step // self._frequency)
+        self._measure(model, graph, step // self._frequency)
         if hasattr(self._importance, "regularize"):
-            self._importance.regularize(graph, self._scores)
+            self._importance.regularize(graph, self._averages)
         if progress > self.start:
             now = {
                 kind: share if share is None else self._share(share, progress)
                 for kind, share in self.budgets.items()
             }
-            self.plan_ = self._planner.plan(self._scores, **now)
+            self.plan_ = self._planner.plan(self._averages, **now)
             mask_channels(model, graph, self.plan_)
 
     def _share(self, kept, progress):
-        ramp = PolynomialDecay(0.0, 1.0 - kept, begin=self.start, end=self.end)
+        ramp = PolynomialDecay(0.0, 1.0 - kept, start=self.start, end=self.end)
         return 1.0 - ramp(progress)
 
-    def _observe(self, model, graph, n_before):
-        """Add what the channels are worth now to what they were before."""
+    def _measure(self, model, graph, n_before):
+        """Update the moving average of the importance."""
         gradients = None
         if getattr(self._importance, "needs_gradients", False):
             if self._batches is None:
@@ -181,38 +197,34 @@ class ChannelPruning(ProgressCallback):
                     self.data, seed=self.seed, start=n_before
                 )
             gradients = layers.kernel_gradients(model, *next(self._batches))
-        found = [
-            own / max(float(np.mean(own)), 1e-12)
-            for own in self._importance(model, graph, gradients)
+        scores = [
+            score / max(float(np.mean(score)), 1e-12)
+            for score in self._importance(model, graph, gradients)
         ]
-        if self._scores is not None:
-            found = [
+        if self._averages is not None:
+            scores = [
                 self.decay * before + (1 - self.decay) * now
-                for before, now in zip(self._scores, found, strict=True)
+                for before, now in zip(self._averages, scores, strict=True)
             ]
-        self._scores = found
+        self._averages = scores
 
-    def _chosen_importance(self):
+    def _importance_function(self):
         return GroupNorm(strength=0.005) if self.importance is None else self.importance
 
     def _check(self):
         if not 0.0 <= self.start < self.end <= 1.0:
             raise ValueError(
-                "Expected 0 <= `start` < `end` <= 1, as shares of the run. Received: "
-                f"start={self.start}, end={self.end}."
+                "Expected 0 <= `start` < `end` <= 1, as fractions of the run. "
+                f"Received: start={self.start}, end={self.end}."
             )
         if not 0.0 <= self.decay < 1.0:
             raise ValueError(
                 f"Expected `decay` in [0, 1). Received: decay={self.decay}."
             )
-        if self.frequency is not None and self.frequency < 1:
-            raise ValueError(
-                "Expected `frequency` to be 1 or more batches, or `None`. "
-                f"Received: frequency={self.frequency}."
-            )
-        importance = self._chosen_importance()
+        check_frequency(self.frequency)
+        importance = self._importance_function()
         if getattr(importance, "needs_gradients", False) and self.data is None:
             raise ValueError(
-                "Expected `data`, as a tuple `(x, y)`, on which the importance takes "
-                f"gradients. Received: data=None, importance={importance!r}."
+                "Expected `data`, as a tuple `(x, y)`, on which the importance "
+                f"computes gradients. Received: data=None, importance={importance!r}."
             )

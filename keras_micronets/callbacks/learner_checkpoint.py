@@ -1,29 +1,36 @@
+import os
+from typing import Any
+
 import keras
 
+from keras_micronets._serialization import Configurable, serializable
+from keras_micronets.callbacks.base import check_fraction
 from keras_micronets.learners import LearnerPool
 
+__all__ = ["LearnerCheckpoint"]
 
-class LearnerCheckpoint(keras.callbacks.Callback):
-    """Put the model into a pool of learners every few epochs.
 
-    List it after the callbacks that prune and quantise. A run that resumes, with
-    Keras's `BackupAndRestore`, carries on with the learners it had: none is added
-    twice.
+@serializable()
+class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
+    """Add the model to a pool of learners every few epochs.
+
+    List it after the callbacks that prune and quantise. A run that resumes with
+    Keras's `BackupAndRestore` adds no learner twice.
 
     Args:
-        pool: A `LearnerPool`.
+        pool: A `LearnerPool`, or the path of one.
         every: Integer, epochs between learners. Defaults to `1`.
-        start: Float in [0, 1), the progress before which none is taken. Defaults
-            to `0.0`.
-        run: String that names the run within the pool; name it where a run that
-            was killed in its first epoch shall find itself again. `None` for the
-            next free number, or, where `fit` resumes at a later epoch, the pool's
-            last run. Defaults to `None`.
-        seed: Integer that the run was seeded with, for the record. Defaults to
-            `None`.
-        from_logits: Boolean, whether the model puts out logits. `None` to settle
-            it as `LearnerPool.add` does. Defaults to `None`.
-        verbose: Integer, 1 to print a line a learner. Defaults to `0`.
+        start: Float in [0, 1), the progress before which no learner is added.
+            Defaults to `0.0`.
+        run: String, the name of the run within the pool. Set it if a run that is
+            killed in its first epoch has to find its learners when it restarts.
+            `None` for the next free number, or for the last run of the pool if `fit`
+            resumes at a later epoch. Defaults to `None`.
+        seed: Integer, the seed of the run, saved with each learner. Defaults to
+            `None`, unknown.
+        from_logits: Boolean, whether the model returns logits. `None` to infer it as
+            `LearnerPool.add` does. Defaults to `None`.
+        verbose: Integer, 1 to print a line for each learner. Defaults to `0`.
 
     Raises:
         ValueError: When `fit` begins, if `every` or `start` is out of its range.
@@ -32,15 +39,18 @@ class LearnerCheckpoint(keras.callbacks.Callback):
 
     ```python
     pool = keras_micronets.LearnerPool("pool")
-    checkpoint = keras_micronets.callbacks.LearnerCheckpoint(pool, every=5)
-    model.fit(x, y, epochs=60, callbacks=[checkpoint])
-    len(pool)  # 12
+    checkpoint = keras_micronets.callbacks.LearnerCheckpoint(pool, every=2)
+    model.fit(x, y, epochs=6, callbacks=[checkpoint])
+    len(pool)  # 3
     ```
     """
 
+    params: dict[str, Any]
+    _model: Any
+
     def __init__(
         self,
-        pool: LearnerPool,
+        pool: LearnerPool | str | os.PathLike,
         every: int = 1,
         *,
         start: float = 0.0,
@@ -50,7 +60,7 @@ class LearnerCheckpoint(keras.callbacks.Callback):
         verbose: int = 0,
     ):
         super().__init__()
-        self.pool = pool
+        self.pool = pool if isinstance(pool, LearnerPool) else LearnerPool(pool)
         self.every = every
         self.start = start
         self.run = run
@@ -58,23 +68,22 @@ class LearnerCheckpoint(keras.callbacks.Callback):
         self.from_logits = from_logits
         self.verbose = verbose
 
-    def on_train_begin(self, logs=None):
+    def argument(self, name: str) -> Any:
+        return str(self.pool.path) if name == "pool" else super().argument(name)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
         if self.every < 1:
             raise ValueError(
                 f"Expected `every` to be 1 or more epochs. Received: {self.every}."
             )
-        if not 0.0 <= self.start < 1.0:
-            raise ValueError(
-                "Expected `start` in [0, 1), a fraction of the run. "
-                f"Received: start={self.start}."
-            )
+        check_fraction("start", self.start)
         self._run = self.run
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._run is None:
             self._run = self.pool.last_run() if epoch else self.pool.next_run()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         done = epoch + 1
         if done % self.every or done / self.params["epochs"] < self.start:
             return

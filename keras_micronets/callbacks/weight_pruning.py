@@ -1,60 +1,72 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_micronets import layers
-from keras_micronets.callbacks.base import SparsityCallback, chosen_kernels
+from keras_micronets._serialization import serializable
+from keras_micronets.callbacks.base import (
+    Scope,
+    SparsityCallback,
+    check_frequency,
+    select_kernels,
+)
 from keras_micronets.schedules import as_schedule, check_sparsity
 from keras_micronets.sparsity import (
+    Pattern,
     Unstructured,
     as_allocation,
-    as_criterion,
+    as_importance,
     needs_gradients,
 )
 
+__all__ = ["WeightPruning", "prune"]
 
+
+@serializable()
 class WeightPruning(SparsityCallback):
     """Remove weights of a model while it trains.
 
-    The layers that have kernels are prepared in place when `fit` begins. From
-    then on their masks follow the schedule; the forward pass is sparse at every
-    moment, and so is every file that is saved. Sparsity never falls: in a second
-    `fit`, or one that resumes, the larger of the schedule and what is there holds.
-    At the end of each epoch, `logs["sparsity"]` is the share removed of the whole
-    model; list this callback before the loggers that shall show it. To treat layers
-    differently, give `fit` one of these for each `scope`.
+    When `fit` begins, the layers that have kernels are prepared in place. From then on
+    their masks follow the schedule; the forward pass and every saved file are sparse.
+    Sparsity never decreases: if the model is already sparser than the schedule, as in
+    a second `fit` or a run that resumes, it stays so. At the end of each epoch,
+    `logs["sparsity"]` is the share of removed weights of the whole model; list this
+    callback before the loggers that record it. To treat layers differently, give `fit`
+    one `WeightPruning` for each `scope`.
 
     Args:
         schedule: Sparsity as a function of progress in [0, 1]: one of
             `keras_micronets.schedules`, any callable, or a
-            `tfmot.sparsity.keras.PruningSchedule` as it is.
-        pattern: What is removed at a time: `sparsity.Unstructured()`,
-            `sparsity.NofM(2, 4)`, `sparsity.Block(4)` or `sparsity.Channels()`; the
-            sparsity is met within half a block or channel a kernel. `None` for single
-            weights. Defaults to `None`.
-        criterion: What goes first: weights of the smallest `"magnitude"`; `"random"`
-            ones; those that change the loss least (`"taylor"`) or that training
-            makes smaller (`"movement"`), which need `data`; or a function
-            `(weights, gradients) -> scores`. Defaults to `"magnitude"`.
-        allocation: `"uniform"` removes the same share of each kernel, `"global"`
-            the lowest scores of all kernels together, `"erk"` fewer of small
-            kernels (Erdos-Renyi-Kernel); or a function with the signature of those
-            in `keras_micronets.sparsity`. Defaults to `"uniform"`.
-        scope: `layers.Scope`, or any function from a model to kernel handles;
-            `None` for all kernels. Defaults to `None`.
-        data: What criteria take gradients on, a batch an update, round after round:
-            a tuple of arrays `(x, y)` or batches as they are, as a dataset (see
+            `tfmot.sparsity.keras.PruningSchedule`.
+        pattern: The groups of weights that are removed together:
+            `sparsity.Unstructured()`, `sparsity.NofM(2, 4)`, `sparsity.Block(4)` or
+            `sparsity.Channels()`; the sparsity of each kernel is met within half a
+            block or channel. `None` for single weights. Defaults to `None`.
+        scope: `layers.Scope`, or any function from a model to kernels; `None` for all
+            kernels. Defaults to `None`.
+        importance: Which weights are removed first: those of smallest `"magnitude"`,
+            `"random"` ones, those that change the loss least (`"taylor"`) or whose
+            magnitude training decreases (`"movement"`), which both need `data`; or a
+            function `(weights, gradients) -> scores`. `None` for `"magnitude"`.
+            Defaults to `None`.
+        data: Data to compute gradients on, a batch per update, repeatedly: a tuple of
+            arrays `(x, y)` or an iterable of batches such as a dataset (see
             `layers.batches`). Defaults to `None`.
-        frequency: Integer, batches between updates; an epoch's last batch always
-            has one. `None` for a hundred updates a run. A tfmot schedule brings its
-            own. Defaults to `None`.
-        seed: Integer, for what is random. Defaults to `0`.
+        allocation: How the sparsity is divided: `"uniform"` removes the same share of
+            each kernel, `"global"` the lowest scores of all kernels together, `"erk"`
+            a smaller share of small kernels (Erdos-Renyi-Kernel); or a function as in
+            `keras_micronets.sparsity`. `None` for `"uniform"`. Defaults to `None`.
+        frequency: Integer, batches between updates; there is always one after the
+            last batch of an epoch. `None` for a hundred updates per run. A tfmot
+            schedule has its own. Defaults to `None`.
+        seed: Integer, for random importance and the order of `data`. Defaults to `0`.
 
     Raises:
         TypeError: When `fit` begins, if the schedule is not callable.
-        ValueError: When `fit` begins, if the schedule leaves [0, 1), another argument
-            is none of these, or the model is not built or has nothing to prune.
+        ValueError: When `fit` begins, if the schedule leaves [0, 1), an argument is
+            none of these, or the model is not built or has nothing to prune.
 
     Example:
 
@@ -62,7 +74,7 @@ class WeightPruning(SparsityCallback):
     pruning = keras_micronets.callbacks.WeightPruning(
         keras_micronets.schedules.PolynomialDecay(0.0, 0.8)
     )
-    model.fit(x, y, epochs=20, callbacks=[pruning])
+    model.fit(x, y, epochs=2, callbacks=[pruning])
     ```
 
     Reference: Zhu and Gupta 2017, "To prune, or not to prune: exploring the
@@ -71,102 +83,97 @@ class WeightPruning(SparsityCallback):
 
     def __init__(
         self,
-        schedule,
+        schedule: Any,
         *,
-        pattern=None,
-        criterion="magnitude",
-        allocation="uniform",
-        scope=None,
-        data=None,
+        pattern: Pattern | None = None,
+        scope: Scope | None = None,
+        importance: str | Callable | None = None,
+        data: Any = None,
+        allocation: str | Callable | None = None,
         frequency: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
         self.schedule = schedule
         self.pattern = pattern
-        self.criterion = criterion
-        self.allocation = allocation
         self.scope = scope
+        self.importance = importance
         self.data = data
+        self.allocation = allocation
         self.frequency = frequency
         self.seed = seed
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        known = self.params["steps"] is not None
+        known = self.steps_per_epoch is not None
         self._schedule = as_schedule(self.schedule, self.total_steps if known else None)
-        self._criterion = as_criterion(self.criterion, seed=self.seed)
+        self._importance = as_importance(self.importance, seed=self.seed)
 
-    def is_due(self, step):
+    def is_due(self, step: int) -> bool:
         if hasattr(self._schedule, "is_due"):
             return self._schedule.is_due(step / self.total_steps)
-        return step % self._frequency == 0 or self.ends_epoch(step)
+        ends_epoch = step % (self.steps_per_epoch or 1) == 0
+        return ends_epoch or step % self._frequency == 0
 
-    def update(self, step, progress):
+    def update(self, step: int, progress: float) -> None:
         gradients = None
-        if needs_gradients(self._criterion):
+        if needs_gradients(self._importance):
             gradients = self.gradients(step // self._frequency)
         prune(
             self.model,
             self._schedule(progress),
             pattern=self.pattern,
-            criterion=self._criterion,
-            allocation=self.allocation,
             scope=self.scope,
+            importance=self._importance,
             gradients=gradients,
+            allocation=self.allocation,
         )
 
     @property
     def _frequency(self):
         return self.frequency or max(1, self.total_steps // 100)
 
-    def check(self):
-        as_allocation(self.allocation)
-        needs_data = needs_gradients(as_criterion(self.criterion))
+    def check(self) -> None:
+        as_allocation(self.allocation or "uniform")
+        needs_data = needs_gradients(as_importance(self.importance))
         if needs_data and self.data is None:
             raise ValueError(
-                "Expected `data`, as a tuple `(x, y)`, on which the criterion takes "
-                f"gradients. Received: data=None, criterion={self.criterion!r}."
+                "Expected `data`, as a tuple `(x, y)`, on which the importance "
+                "computes gradients. Received: data=None, "
+                f"importance={self.importance!r}."
             )
         if self.pattern is not None and not hasattr(self.pattern, "mask"):
             raise ValueError(
                 "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
                 f"Received: pattern={self.pattern!r}."
             )
-        if self.frequency is not None and self.frequency < 1:
-            raise ValueError(
-                "Expected `frequency` to be 1 or more batches, or `None`. "
-                f"Received: frequency={self.frequency}."
-            )
+        check_frequency(self.frequency)
 
 
 def prune(
     model: keras.Model,
     sparsity: float,
     *,
-    pattern=None,
-    criterion="magnitude",
-    allocation="uniform",
-    scope=None,
+    pattern: Pattern | None = None,
+    scope: Scope | None = None,
+    importance: str | Callable | None = None,
     gradients: Sequence[np.ndarray] | None = None,
+    allocation: str | Callable | None = None,
     seed: int = 0,
 ) -> None:
-    """Remove weights of a prepared model, now.
+    """Remove weights of a prepared model once, in a custom training loop.
 
-    What `WeightPruning` does at each update, for training loops of one's own.
+    This is one update of `WeightPruning`, which describes the other arguments.
 
     Args:
         model: A model that `layers.prepare` was called on.
-        sparsity: Float in [0, 1), the share to remove; kernels that are sparser
-            already stay so.
-        pattern: As for `WeightPruning`. Defaults to `None`.
-        criterion: As for `WeightPruning`. Hand the same `sparsity.Movement()` to each
-            call: it holds the sums. Defaults to `"magnitude"`.
-        allocation: As for `WeightPruning`. Defaults to `"uniform"`.
-        scope: As for `WeightPruning`. Defaults to `None`.
-        gradients: Arrays, one a kernel of `layers.kernels(model)`, as
-            `layers.kernel_gradients` gives them. Defaults to `None`.
-        seed: Integer, for the criterion `"random"`. Defaults to `0`.
+        sparsity: Float in [0, 1), the share to remove; kernels that are already
+            sparser stay so.
+        pattern, scope, importance, allocation: As for `WeightPruning`. Pass the same
+            `sparsity.Movement()` to each call: it keeps the sums.
+        gradients: Arrays, one for each kernel of `layers.kernels(model)`, as
+            `layers.kernel_gradients` returns them. Defaults to `None`.
+        seed: Integer, for random importance. Defaults to `0`.
 
     Raises:
         ValueError: If an argument is none of these, or gradients are missing.
@@ -176,45 +183,48 @@ def prune(
     ```python
     keras_micronets.layers.prepare(model)
     gradients = keras_micronets.layers.kernel_gradients(model, x, y)
-    prune(model, 0.5, criterion="taylor", gradients=gradients)
+    keras_micronets.callbacks.prune(
+        model, 0.5, importance="taylor", gradients=gradients
+    )
     ```
     """
     check_sparsity(sparsity, "sparsity")
     pattern = Unstructured() if pattern is None else pattern
-    allocate = as_allocation(allocation)
-    chosen = chosen_kernels(model, scope)
-    scores = _scores(model, chosen, as_criterion(criterion, seed=seed), gradients)
+    allocate = as_allocation(allocation or "uniform")
+    selected = select_kernels(model, scope)
+    function = as_importance(importance, seed=seed)
+    scores: Any = _scores(model, selected, function, gradients)
     if getattr(allocate, "needs_scores", True):
         scores = list(scores)
         counts = allocate([pattern.pooled(score) for score in scores], sparsity)
     else:
-        counts = allocate([_stand_in(kernel) for kernel in chosen], sparsity)
-    for kernel, score, count in zip(chosen, scores, counts, strict=True):
+        counts = allocate([_stand_in(kernel) for kernel in selected], sparsity)
+    for kernel, score, count in zip(selected, scores, counts, strict=True):
         if count > np.count_nonzero(score == -np.inf):
             kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
         else:
             kernel.write_zeros()  # momenta move weights that are masked
 
 
-def _scores(model, chosen, criterion, gradients):
+def _scores(model, selected, importance, gradients) -> Iterator[np.ndarray]:
     """Yield the scores of each kernel in the canonical layout, one after the other."""
     by_kernel = {}
-    if needs_gradients(criterion):
+    if needs_gradients(importance):
         if gradients is None:
             raise ValueError(
-                "Expected `gradients`, which the criterion needs, as "
-                "`layers.kernel_gradients(model, x, y)` gives them. Received: None."
+                "Expected `gradients`, which the importance needs, as returned by "
+                "`layers.kernel_gradients(model, x, y)`. Received: None."
             )
         by_kernel = dict(zip(layers.kernels(model), gradients, strict=True))
-    for kernel in chosen:
-        score = criterion
-        if hasattr(criterion, "for_kernel"):
-            score = criterion.for_kernel(kernel)
+    for kernel in selected:
+        score = importance
+        if hasattr(importance, "for_kernel"):
+            score = importance.for_kernel(kernel)
         values = score(kernel.weights, by_kernel.get(kernel))
         values = np.where(kernel.mask, values, np.float32(-np.inf))
         yield kernel.layout.canonical(values)
 
 
 def _stand_in(kernel):
-    """An array of the kernel's canonical shape that takes no memory."""
+    """Return an array of the kernel's canonical shape that takes no memory."""
     return np.broadcast_to(np.float32(0), kernel.layout.shape)

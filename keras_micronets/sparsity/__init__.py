@@ -1,8 +1,4 @@
-"""Which weights to remove: arrays in, masks out. No model, no layer.
-
-Patterns take kernels in the canonical layout, whose last two axes are the inputs and
-the outputs. Each has `mask(scores, n_removed)`, and `pooled(scores)` for allocations.
-"""
+"""Choose the weights to remove: arrays in, masks out, without models or layers."""
 
 from keras_micronets.sparsity.allocation import (
     ALLOCATIONS,
@@ -12,9 +8,10 @@ from keras_micronets.sparsity.allocation import (
     uniform,
 )
 from keras_micronets.sparsity.importance import (
+    IMPORTANCE,
     Movement,
     Random,
-    as_criterion,
+    as_importance,
     magnitude,
     needs_gradients,
     taylor,
@@ -25,4 +22,36 @@ from keras_micronets.sparsity.masks import (
     keep_largest,
     random_halves,
 )
-from keras_micronets.sparsity.patterns import Block, Channels, NofM, Unstructured
+from keras_micronets.sparsity.patterns import (
+    Block,
+    Channels,
+    NofM,
+    Pattern,
+    Units,
+    Unstructured,
+)
+
+__all__ = [
+    "ALLOCATIONS",
+    "IMPORTANCE",
+    "Block",
+    "Channels",
+    "Movement",
+    "NofM",
+    "Pattern",
+    "Random",
+    "Units",
+    "Unstructured",
+    "as_allocation",
+    "as_importance",
+    "complement",
+    "drop_and_grow",
+    "erdos_renyi_kernel",
+    "global_ranking",
+    "keep_largest",
+    "magnitude",
+    "needs_gradients",
+    "random_halves",
+    "taylor",
+    "uniform",
+]

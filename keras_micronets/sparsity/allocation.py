@@ -1,57 +1,71 @@
-"""How many entries each kernel loses.
+"""Decide how many entries to remove from each kernel.
 
-All functions share one signature, so that one of your own drops in:
-`(scores, sparsity) -> counts`, where `scores` are arrays, one a kernel, `sparsity` is
-a float in [0, 1) and `counts` are integers, one a kernel. Entries that are removed
-already score `-inf` and are among those counted. One that reads nothing but the
-shapes says so by an attribute `needs_scores = False`, and is spared the scores.
+All functions have the signature `(scores, sparsity) -> counts`, and so has any function
+given in their place: `scores` are arrays, one for each kernel, `sparsity` is a float in
+[0, 1) and `counts` are integers, one for each kernel. Entries that are already removed
+have the score `-inf` and are included in the count. A function that reads only the
+shapes has an attribute `needs_scores = False`: its caller need not compute scores.
 """
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from keras_micronets._serialization import serializable
 
+__all__ = [
+    "ALLOCATIONS",
+    "as_allocation",
+    "erdos_renyi_kernel",
+    "global_ranking",
+    "uniform",
+]
+
+
+@serializable()
 def uniform(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
-    """Return how many entries to remove from each array: the same share of each.
+    """Remove the same share of each array.
 
-    Every array keeps at least one entry, so that no layer is cut off.
+    Every array keeps at least one entry, so that no layer is disconnected.
 
     Args:
-        scores: Arrays of scores, one a kernel.
+        scores: Arrays of scores, one for each kernel.
         sparsity: Float in [0, 1).
 
     Returns:
-        A list of integers, each within an entry of its share.
+        A list of integers, the entries to remove from each array.
 
     Example:
 
     ```python
-    uniform([np.ones(10), np.ones((4, 5))], 0.5)  # [5, 10]
+    keras_micronets.sparsity.uniform([np.ones(10), np.ones((4, 5))], 0.5)  # [5, 10]
     ```
     """
     return [min(round(sparsity * s.size), s.size - 1) for s in scores]
 
 
+@serializable()
 def global_ranking(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
-    """Return how many entries to remove from each array: the lowest of all.
+    """Remove the lowest scores of all arrays together.
 
-    Scores are compared across arrays. Every array keeps its highest entry, so
-    that no layer is cut off; with many small arrays the total may therefore fall
-    short of the share asked for, by one entry an array at most.
+    Every array keeps its highest entry, so that no layer is disconnected; with many
+    small arrays the total may therefore be lower than requested, by at most one entry
+    for each array.
 
     Args:
-        scores: Arrays of scores, one a kernel.
-        sparsity: Float in [0, 1).
+        scores: Arrays of scores, one for each kernel.
+        sparsity: Float in [0, 1), of all arrays together.
 
     Returns:
-        A list of integers.
+        A list of integers, the entries to remove from each array.
 
     Example:
 
     ```python
-    global_ranking([np.array([0.1, 0.2]), np.full(6, 5.0)], 0.125)  # [1, 0]
+    scores = [np.array([0.1, 0.2]), np.full(6, 5.0)]
+    keras_micronets.sparsity.global_ranking(scores, 0.125)  # [1, 0]
     ```
     """
     together = np.concatenate([score.ravel() for score in scores])
@@ -69,24 +83,26 @@ def global_ranking(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
     return counts
 
 
+@serializable()
 def erdos_renyi_kernel(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
-    """Return how many entries to remove from each array: fewer of small arrays.
+    """Remove a smaller share of small arrays (Erdos-Renyi-Kernel, "ERK").
 
-    The share that an array keeps is proportional to the sum of its dimensions over
-    their product; where that would be more than all, it keeps all, and the others
-    share what remains. Only the shapes count. Every array keeps at least one entry.
+    The density of an array is proportional to the sum of its dimensions divided by
+    their product. Arrays whose density would exceed 1 stay dense, and the others
+    share the rest. Only the shapes matter. Every array keeps at least one entry.
 
     Args:
-        scores: Arrays of scores, one a kernel.
+        scores: Arrays of scores, one for each kernel.
         sparsity: Float in [0, 1), of all arrays together.
 
     Returns:
-        A list of integers.
+        A list of integers, the entries to remove from each array.
 
     Example:
 
     ```python
-    erdos_renyi_kernel([np.ones((8, 8)), np.ones((64, 64))], 0.8)  # [0, 3328]
+    scores = [np.ones((8, 8)), np.ones((64, 64))]
+    keras_micronets.sparsity.erdos_renyi_kernel(scores, 0.8)  # [0, 3328]
     ```
 
     Reference: Evci et al. 2020, "Rigging the lottery: making all tickets winners",
@@ -114,17 +130,17 @@ def _capped_densities(sizes, ratios, n_kept):
     return np.ones(sizes.shape)
 
 
-uniform.needs_scores = False
-erdos_renyi_kernel.needs_scores = False
+for _function in (uniform, erdos_renyi_kernel):
+    _function.needs_scores = False  # noqa: B010: not declared by functions
 
-ALLOCATIONS = {
+ALLOCATIONS: dict[str, Callable] = {
     "uniform": uniform,
     "global": global_ranking,
     "erk": erdos_renyi_kernel,
 }
 
 
-def as_allocation(allocation) -> Callable:
+def as_allocation(allocation: Any) -> Callable:
     """Return an allocation as a function.
 
     Args:

@@ -1,16 +1,31 @@
-"""How much each weight matters: functions `(weights, gradients) -> scores`.
+"""Score the importance of weights: functions `(weights, gradients) -> scores`.
 
-The lowest scores are removed first. A criterion that needs gradients says so by an
-attribute `needs_gradients = True`; others are given `None`. One that remembers, as
-`Movement`, has a method `for_kernel(key)` that returns the function for one kernel.
+The weights with the lowest scores are removed first. A function that needs gradients
+has an attribute `needs_gradients = True`; others receive `None`. An importance with a
+state for each kernel, such as `Movement`, has a method `for_kernel(key)` that returns
+the function for one kernel.
 """
 
 from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
+from keras_micronets._serialization import Configurable, serializable
 
+__all__ = [
+    "IMPORTANCE",
+    "Movement",
+    "Random",
+    "as_importance",
+    "magnitude",
+    "needs_gradients",
+    "taylor",
+]
+
+
+@serializable()
 def magnitude(weights: np.ndarray, gradients: np.ndarray | None = None) -> np.ndarray:
     """Score weights by their magnitude.
 
@@ -24,6 +39,7 @@ def magnitude(weights: np.ndarray, gradients: np.ndarray | None = None) -> np.nd
     return np.abs(weights)
 
 
+@serializable()
 def taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     """Score weights by how much the loss would change without them, to first order.
 
@@ -40,24 +56,25 @@ def taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.abs(weights * gradients)
 
 
-taylor.needs_gradients = True
+taylor.needs_gradients = True  # noqa: B010: functions declare no attributes
 
 
-class Movement:
+@serializable()
+class Movement(Configurable):
     """Score weights by how far training moves them away from zero.
 
     The score is the sum of `-weight * gradient` over all calls: high where descent
-    makes a weight larger in magnitude, low where it shrinks it. It keeps one array of
-    the kernel's size for each kernel. The sums live in this object only: they begin
-    anew where it is made anew, as in a run that resumes.
+    increases the magnitude of a weight, low where descent decreases it. The sums are
+    kept in this object, one array for each kernel, and are not saved: they start at
+    zero when a run resumes.
 
-    Unlike in the paper, the sums grow at the moments of pruning only, not at each
-    step of the training, and the optimizer trains weights only.
+    Unlike in the paper, sums are updated when masks are, not at each training step,
+    and the optimizer trains weights only.
 
     Example:
 
     ```python
-    movement = Movement()
+    movement = keras_micronets.sparsity.Movement()
     movement(np.array([1.0, -1.0]), np.array([0.5, 0.5]))  # [-0.5, 0.5]
     movement(np.array([1.0, -1.0]), np.array([0.5, 0.5]))  # [-1.0, 1.0]
     ```
@@ -67,11 +84,11 @@ class Movement:
 
     needs_gradients = True
 
-    def __init__(self):
-        self._sums = {}
+    def __init__(self) -> None:
+        self._sums: dict[Hashable, np.ndarray] = {}
 
     def for_kernel(self, kernel: Hashable) -> Callable:
-        """Return the criterion that adds to the sums of one kernel."""
+        """Return the importance function that adds to the sums of one kernel."""
         return partial(self, kernel=kernel)
 
     def __call__(
@@ -96,39 +113,35 @@ class Movement:
         return total
 
 
-class Random:
+@serializable()
+class Random(Configurable):
     """Score weights at random.
 
     Args:
-        seed: Integer, or whatever `numpy.random.default_rng` takes. Defaults to `0`.
+        seed: Integer or sequence of integers, as for `numpy.random.default_rng`.
+            Defaults to `0`.
 
     Example:
 
     ```python
-    Random(seed=1)(np.ones((2, 3)))  # six numbers in [0, 1)
+    keras_micronets.sparsity.Random(seed=1)(np.ones((2, 3)))  # numbers in [0, 1)
     ```
     """
 
     needs_gradients = False
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: Any = 0):
         self.seed = seed
         self._rng = np.random.default_rng(seed)
 
-    def __call__(self, weights: np.ndarray, gradients=None) -> np.ndarray:
-        """Return numbers in [0, 1), others at each call.
-
-        Args:
-            weights: Array, only its shape counts.
-            gradients: Ignored.
-
-        Returns:
-            Float array of the same shape.
-        """
+    def __call__(
+        self, weights: np.ndarray, gradients: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return numbers in [0, 1) of the shape of `weights`, new ones at each call."""
         return self._rng.random(weights.shape, np.float32)
 
 
-_CRITERIA = {
+IMPORTANCE: dict[str, Callable[[int], Callable]] = {
     "magnitude": lambda seed: magnitude,
     "random": Random,
     "taylor": lambda seed: taylor,
@@ -136,26 +149,28 @@ _CRITERIA = {
 }
 
 
-def as_criterion(criterion, *, seed: int = 0) -> Callable:
-    """Return a criterion as a function, made anew where a name is given.
+def as_importance(importance: Any, *, seed: int = 0) -> Callable:
+    """Return an importance as a function; a name makes a new one.
 
     Args:
-        criterion: `"magnitude"`, `"random"`, `"taylor"`, `"movement"` or a function.
+        importance: `"magnitude"`, `"random"`, `"taylor"`, `"movement"` or a function;
+            `None` for `"magnitude"`.
         seed: Integer, for `"random"`. Defaults to `0`.
 
     Raises:
         ValueError: If it is none of these.
     """
-    if callable(criterion):
-        return criterion
-    if criterion not in _CRITERIA:
+    if callable(importance):
+        return importance
+    name = "magnitude" if importance is None else importance
+    if name not in IMPORTANCE:
         raise ValueError(
-            f"Expected `criterion` to be one of {tuple(_CRITERIA)} or a function "
-            f"`(weights, gradients) -> scores`. Received: criterion={criterion!r}."
+            f"Expected `importance` to be one of {tuple(IMPORTANCE)} or a function "
+            f"`(weights, gradients) -> scores`. Received: importance={importance!r}."
         )
-    return _CRITERIA[criterion](seed)
+    return IMPORTANCE[name](seed)
 
 
-def needs_gradients(criterion: Callable) -> bool:
-    """Return whether a criterion is to be given gradients."""
-    return getattr(criterion, "needs_gradients", False)
+def needs_gradients(importance: Callable) -> bool:
+    """Return whether an importance function needs gradients."""
+    return getattr(importance, "needs_gradients", False)

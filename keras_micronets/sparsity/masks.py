@@ -1,4 +1,10 @@
+"""Make boolean masks: `True` where an entry is kept."""
+
+from typing import Any
+
 import numpy as np
+
+__all__ = ["complement", "drop_and_grow", "keep_largest", "random_halves"]
 
 
 def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
@@ -6,9 +12,9 @@ def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
 
     Args:
         scores: Float array of any shape.
-        n_removed: Integer, how many entries to remove; that many are, ties or not.
-            Of equal scores the first in memory order go first, `nan` last of all,
-            so that masks of growing `n_removed` are nested.
+        n_removed: Integer, the exact number of entries to remove. Among equal scores
+            the first in memory order are removed first, and `nan` last of all, so
+            that masks of increasing `n_removed` are nested.
 
     Returns:
         Boolean array of the shape of `scores`, `True` where an entry is kept.
@@ -16,7 +22,8 @@ def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
     Example:
 
     ```python
-    keep_largest(np.array([3.0, 1.0, 2.0]), 1)  # [True, False, True]
+    keras_micronets.sparsity.keep_largest(np.array([3.0, 1.0, 2.0]), 1)
+    # [True, False, True]
     ```
     """
     if n_removed <= 0:
@@ -35,7 +42,7 @@ def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
 
 
 def _nth_lowest(flat, n):
-    """Weights removed before score -inf: that many ties would slow the partition."""
+    # Removed weights score -inf. So many ties would slow the partition down.
     others = flat[flat != -np.inf]
     n_others = n - (flat.size - others.size)
     if n_others <= 0:
@@ -45,38 +52,33 @@ def _nth_lowest(flat, n):
 
 
 def complement(mask: np.ndarray) -> np.ndarray:
-    """Return the mask that keeps what another one removes.
-
-    Args:
-        mask: Boolean array.
-
-    Returns:
-        Boolean array of the same shape; the two never overlap.
-    """
+    """Return the mask that keeps exactly the entries that another mask removes."""
     return ~np.asarray(mask, bool)
 
 
 def random_halves(
-    shape: tuple[int, ...], rng: np.random.Generator, *, pattern=None
+    shape: tuple[int, ...], rng: np.random.Generator, *, pattern: Any = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a random mask of half the entries, and its complement.
 
     Args:
-        shape: Tuple of integers; with a pattern, of a kernel in the canonical layout.
-        rng: Generator that the entries are drawn with.
-        pattern: Pattern that the first mask follows; `None` for single entries.
-            The complement of blocks is blocks, of channels channels, and of N:M with
-            M = 2 N the same N:M if the inputs are a multiple of M. Defaults to `None`.
+        shape: Tuple of integers; with a pattern, the shape of a kernel in the
+            canonical layout.
+        rng: Generator of the random numbers.
+        pattern: Pattern of the first mask; `None` for single entries. The complement
+            has the same pattern, for N:M if M = 2 N and the inputs are a multiple of
+            M. Defaults to `None`.
 
     Returns:
-        Two boolean arrays that never overlap and leave nothing out. Of an odd number
-        of entries the first keeps one more; with a pattern they differ by a unit at
-        most.
+        Two boolean arrays, each the complement of the other. For an odd number of
+        entries the first keeps one more; with a pattern they differ by at most a
+        unit.
 
     Example:
 
     ```python
-    mask, other = random_halves((4, 6), np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    mask, other = keras_micronets.sparsity.random_halves((4, 6), rng)
     ```
 
     Reference: Whitaker and Whitley 2022, "Prune and tune ensembles: low-cost
@@ -91,18 +93,18 @@ def random_halves(
 def drop_and_grow(
     mask: np.ndarray, weights: np.ndarray, *, growth_scores: np.ndarray, n_moved: int
 ) -> np.ndarray:
-    """Move connections: drop the smallest weights, grow as many elsewhere.
+    """Drop the smallest weights and grow the same number of others.
 
-    What is dropped does not grow back at once: only what was removed before can
-    grow. The number that is kept stays as it is.
+    Only weights that `mask` removes can grow, so no dropped weight grows back in the
+    same call.
 
     Args:
         mask: Boolean array, `True` where a weight is kept now.
         weights: Float array of the same shape.
-        growth_scores: Float array of the same shape, read where `mask` removes:
-            the highest grow, `nan` last.
-        n_moved: Integer, how many to drop and to grow; fewer where fewer are
-            kept or removed.
+        growth_scores: Float array of the same shape: the removed weights with the
+            highest scores grow, `nan` last.
+        n_moved: Integer, how many to drop and to grow; limited by the numbers of kept
+            and of removed weights.
 
     Returns:
         Boolean array, the new mask.
@@ -110,9 +112,8 @@ def drop_and_grow(
     Example:
 
     ```python
-    mask = np.array([True, True, False, False])
-    drop_and_grow(
-        mask,
+    keras_micronets.sparsity.drop_and_grow(
+        np.array([True, True, False, False]),
         np.array([0.1, 2.0, 0.0, 0.0]),
         growth_scores=np.array([0.0, 0.0, 0.3, 0.4]),
         n_moved=1,

@@ -1,54 +1,75 @@
+"""Patterns: the groups of weights that are removed together.
+
+Patterns read kernels in the canonical layout, whose last two axes are the inputs and
+the outputs.
+"""
+
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
+from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.sparsity.masks import keep_largest
 
+__all__ = ["Block", "Channels", "NofM", "Pattern", "Units", "Unstructured"]
 
-@dataclass(frozen=True)
-class Unstructured:
-    """Remove single weights, wherever they lie.
 
-    Example:
-
-    ```python
-    Unstructured().mask(np.array([[3.0, 1.0], [2.0, 4.0]]), 2)
-    # [[True, False], [False, True]]
-    ```
-    """
+class Pattern(Configurable):
+    """Base class of the patterns."""
 
     def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
-        """Return the mask that removes the lowest scores, exactly so many.
+        """Return the mask that removes a number of weights.
 
         Args:
-            scores: Float array; `-inf` where a weight is removed already.
-            n_removed: Integer, how many weights the mask removes.
+            scores: Float array of shape `(..., inputs, outputs)`; `-inf` where a
+                weight is already removed.
+            n_removed: Integer, how many weights the mask removes, including those.
+                Patterns of units remove the number that is nearest to it.
 
         Returns:
             Boolean array of the same shape, `True` where a weight is kept.
         """
-        return keep_largest(scores, n_removed)
+        raise NotImplementedError
 
     def pooled(self, scores: np.ndarray) -> np.ndarray:
         """Return the scores by which an allocation compares kernels."""
         return scores
 
 
+@serializable()
 @dataclass(frozen=True)
-class NofM:
-    """Keep at most N of each M weights that follow each other along the input.
+class Unstructured(Pattern):
+    """Remove single weights, in any position.
 
-    The mask follows the count asked for. First go the weights outside the best N of
-    each M, the lowest first; once they are gone, at a sparsity of (M - N) / M, each M
-    weights keep N. Beyond that the lowest of the rest go, and the rule still holds.
-    Where the input is no multiple of M, its last few weights count as one more M
-    padded with zeros. A kernel of single inputs, as a depthwise one, has nothing to
-    choose among and is pruned unstructured.
+    Example:
 
-    The rule needs every kernel to lose its (M - N) / M: combine it with the uniform
-    allocation. Zeros that lie otherwise before (from unstructured pruning) stay,
-    and may push the sparsity at which the rule holds beyond (M - N) / M.
+    ```python
+    pattern = keras_micronets.sparsity.Unstructured()
+    pattern.mask(np.array([[3.0, 1.0], [2.0, 4.0]]), 2)
+    # [[True, False], [False, True]]
+    ```
+    """
+
+    def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
+        return keep_largest(scores, n_removed)
+
+
+@serializable()
+@dataclass(frozen=True)
+class NofM(Pattern):
+    """Keep at most N of every M consecutive weights along the input.
+
+    The mask removes exactly the requested number of weights. First it removes weights
+    outside the best N of their M, the lowest scores first; from a sparsity of
+    (M - N) / M on, every M weights keep at most N. If the number of inputs is not a
+    multiple of M, the last weights count as M padded with zeros. A kernel with a
+    single input, such as a depthwise one, is pruned unstructured.
+
+    Every kernel has to lose (M - N) / M of its weights: combine this pattern with the
+    uniform allocation. Zeros from earlier unstructured pruning stay, and may raise
+    the sparsity from which the rule holds.
 
     Args:
         n: Integer, how many weights to keep.
@@ -60,7 +81,8 @@ class NofM:
     Example:
 
     ```python
-    NofM(2, 4).mask(np.array([[1.0], [4.0], [3.0], [2.0]]), 2)
+    pattern = keras_micronets.sparsity.NofM(2, 4)
+    pattern.mask(np.array([[1.0], [4.0], [3.0], [2.0]]), 2)
     # [[False], [True], [True], [False]]
     ```
 
@@ -70,7 +92,7 @@ class NofM:
     n: int
     m: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
             raise ValueError(
                 "Expected to keep n of m weights with 0 < n < m, as NofM(2, 4). "
@@ -78,16 +100,6 @@ class NofM:
             )
 
     def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
-        """Return the mask that removes exactly so many weights.
-
-        Args:
-            scores: Float array of shape `(..., inputs, outputs)`; `-inf` where a
-                weight is removed already.
-            n_removed: Integer, how many weights the mask removes.
-
-        Returns:
-            Boolean array of the same shape, `True` where a weight is kept.
-        """
         outside = _ranks(scores, self.m) >= self.n
         first = outside | np.isneginf(scores)
         if n_removed <= np.count_nonzero(first):
@@ -95,10 +107,6 @@ class NofM:
         else:
             candidates = np.where(first, np.float32(-np.inf), scores)
         return keep_largest(candidates, n_removed)
-
-    def pooled(self, scores: np.ndarray) -> np.ndarray:
-        """Return the scores by which an allocation compares kernels."""
-        return scores
 
 
 def _ranks(scores, m):
@@ -118,13 +126,17 @@ def _ranks(scores, m):
     return ranks[..., :n_inputs, :]
 
 
-class Units:
-    """Base of the patterns whose units of several weights stay or go as one."""
+class Units(Pattern):
+    """Base class of the patterns that remove units of several weights.
+
+    The number of removed weights is met within half a unit. At least one unit stays,
+    unless all weights are to be removed.
+    """
 
     def units(
         self, scores: np.ndarray, alive: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean score of each unit, and how many weights are left of it."""
+        """Return the mean score of each unit, and how many of its weights are left."""
         raise NotImplementedError
 
     def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -132,60 +144,28 @@ class Units:
         raise NotImplementedError
 
     def mask(self, scores: np.ndarray, n_removed: int) -> np.ndarray:
-        """Return the mask that removes so many weights, within half a unit.
-
-        One unit always stays, unless `n_removed` is all weights.
-
-        Args:
-            scores: Float array of shape `(..., inputs, outputs)`; `-inf` where a
-                weight is removed already.
-            n_removed: Integer, how many weights the mask removes.
-
-        Returns:
-            Boolean array of the same shape, `True` where a weight is kept.
-        """
         alive = ~np.isneginf(scores)
         means, live = self.units(scores, alive)
         n_dead = scores.size - np.count_nonzero(alive)
-        kept = keep_best_units(means, live, n_dead=n_dead, n_removed=n_removed)
+        kept = _best_units(means, live, n_dead=n_dead, n_removed=n_removed)
         return self.spread(kept, scores.shape) & alive
 
     def pooled(self, scores: np.ndarray) -> np.ndarray:
-        """Return the units' means, by which an allocation compares kernels."""
         alive = ~np.isneginf(scores)
         means, _ = self.units(scores, alive)
         return np.where(alive, self.spread(means, scores.shape), np.float32(-np.inf))
 
 
-def mean_of_live(sums: np.ndarray, live: np.ndarray, size) -> np.ndarray:
-    """Return the mean score of each unit, `-inf` where nothing of it is left.
+def _mean_of_live(sums, live, size):
+    """Return the mean score of each unit, `-inf` where no weight of it is left.
 
-    Args:
-        sums: Float array, the sum of the scores that are left, one a unit.
-        live: Integer array of the same shape, how many weights are left.
-        size: Integer or array that broadcasts, how many weights a unit has; those
-            that are removed already count as zeros.
+    Removed weights count as zeros: `size` is the number of weights of a whole unit.
     """
     return np.where(live > 0, sums / np.float32(size), np.float32(-np.inf))
 
 
-def keep_best_units(
-    scores: np.ndarray, live: np.ndarray, *, n_dead: int, n_removed: int
-) -> np.ndarray:
-    """Return which units to keep so that so many weights are removed, nearly.
-
-    The units with the lowest scores go, as many as come nearest to the number of
-    weights asked for. One unit stays unless all weights shall go.
-
-    Args:
-        scores: Float array, one a unit.
-        live: Integer array of the same shape, how many weights of a unit are left.
-        n_dead: Integer, how many weights are removed already.
-        n_removed: Integer, how many weights shall be removed, those included.
-
-    Returns:
-        Boolean array of the shape of `scores`, `True` where a unit is kept.
-    """
+def _best_units(scores, live, *, n_dead, n_removed):
+    """Return which units to keep so that about `n_removed` weights are removed."""
     order = np.argsort(scores, axis=None)
     costs = live.ravel()[order]
     after = n_dead + np.cumsum(costs)
@@ -197,17 +177,18 @@ def keep_best_units(
     return mask.reshape(scores.shape)
 
 
+@serializable()
 @dataclass(frozen=True)
 class Block(Units):
-    """Remove blocks of weights that follow each other along the input.
+    """Remove blocks of consecutive weights along the input.
 
-    LiteRT runs fully connected layers with such blocks sparse: of 4 in float, of 16
-    in int8. Blocks are compared by the mean score of their weights. Where the
-    input is no multiple of the size, the last block of each output is shorter. Zeros
-    that lie otherwise before (from unstructured pruning) stay.
+    LiteRT has sparse fully connected kernels for such blocks: of 4 weights in float,
+    of 16 in int8. Blocks are compared by the mean score of their weights. If the
+    number of inputs is not a multiple of the size, the last block of each output is
+    shorter. Zeros from earlier pruning stay.
 
     Args:
-        size: Integer, weights a block.
+        size: Integer, weights in a block.
 
     Raises:
         ValueError: If the size is not positive.
@@ -215,54 +196,59 @@ class Block(Units):
     Example:
 
     ```python
-    Block(2).mask(np.array([[1.0], [4.0], [3.0], [3.0]]), 2)
+    pattern = keras_micronets.sparsity.Block(2)
+    pattern.mask(np.array([[1.0], [4.0], [3.0], [3.0]]), 2)
     # [[False], [False], [True], [True]]
     ```
     """
 
     size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(
                 "Expected blocks of 1 or more weights, as Block(4). "
                 f"Received: size={self.size}."
             )
 
-    def units(self, scores, alive):
+    def units(
+        self, scores: np.ndarray, alive: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         n_inputs = scores.shape[-2]
         starts = np.arange(0, n_inputs, self.size)
         lengths = np.minimum(self.size, n_inputs - starts)[:, None]
         live = np.add.reduceat(alive, starts, axis=-2, dtype=np.int32)
         scores = np.where(alive, scores, np.float32(0))
         sums = np.add.reduceat(scores, starts, axis=-2)
-        return mean_of_live(sums, live, lengths), live
+        return _mean_of_live(sums, live, lengths), live
 
-    def spread(self, values, shape):
+    def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.repeat(values, self.size, axis=-2)[..., : shape[-2], :]
 
 
+@serializable()
 @dataclass(frozen=True)
 class Channels(Units):
     """Remove whole outputs of a kernel: filters of a convolution, units of a Dense.
 
-    Channels are compared by the mean score of their weights. Leave out the last
-    layer (`layers.Scope(last=False)`), whose outputs are the classes. The layers keep
-    their shapes: what is removed is zeros. Zeros that lie otherwise before stay.
+    Channels are compared by the mean score of their weights. Exclude the last layer
+    (`layers.Scope(last=False)`), whose outputs are the classes. Layers keep their
+    shapes: removed channels are zeros. Zeros from earlier pruning stay.
 
     Example:
 
     ```python
-    Channels().mask(np.array([[1.0, 3.0], [4.0, 3.0]]), 2)
+    pattern = keras_micronets.sparsity.Channels()
+    pattern.mask(np.array([[1.0, 3.0], [4.0, 3.0]]), 2)
     # [[False, True], [False, True]]
     ```
     """
 
-    def units(self, scores, alive):
+    def units(self, scores: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, Any]:
         axes = tuple(range(scores.ndim - 1))
         live = np.count_nonzero(alive, axis=axes)
         sums = np.sum(scores, axis=axes, where=alive)
-        return mean_of_live(sums, live, scores.size // scores.shape[-1]), live
+        return _mean_of_live(sums, live, scores.size // scores.shape[-1]), live
 
-    def spread(self, values, shape):
+    def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(values, shape)

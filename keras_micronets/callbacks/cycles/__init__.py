@@ -1,1 +1,3 @@
-"""Many learners out of one `fit`, a training cycle each."""
+"""Train many learners in one `fit`, one per training cycle."""
+
+__all__ = []

@@ -2,60 +2,69 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.export.atomic import write_atomically
+from keras_micronets.learning_rates import as_learning_rate
 
-STARTS = ("parent", "previous")
+__all__ = ["Cycle", "Parent"]
+
+INITIAL = ("parent", "previous")
 
 
-@dataclass(frozen=True)
-class Cycle:
-    """What one cycle of training is: the four values in which the methods differ.
+@serializable()
+@dataclass(frozen=True, repr=False)
+class Cycle(Configurable):
+    """Describe one training cycle of `LearnerCycles`.
 
     Args:
-        start: `"parent"` when each cycle begins with the weights, statistics and
-            masks that the model had when the first one began; `"previous"` when it
-            goes on from the learner before. Defaults to `"previous"`.
-        draw: How the cycle's mask is drawn: one of
-            `keras_micronets.callbacks.masks`, or any function `draw(model, index,
-            seed)` that sets masks. `None` to leave the masks as they are. Defaults
-            to `None`.
-        learning_rate: The learning rate as a function of the cycle's progress in
-            [0, 1], as `keras_micronets.learning_rates` has them. `None` to leave it
-            to the optimizer. Defaults to `None`.
-        quantize: Float in [0, 1), the cycle's progress at which its fake quantisers
-            are switched on. `None` for no quantisers. Defaults to `None`.
-        compact: Boolean, whether learners are kept without the channels that no kernel
-            reads, as `draws.Channels` leaves them. They are plain Keras models, whose
-            ranges are measured when they become int8 files. Defaults to `False`.
+        initial: `"parent"` to start each cycle with the weights, statistics and masks
+            that the model had when the first cycle began; `"previous"` to continue
+            from the previous learner. Defaults to `"previous"`.
+        mask: How the masks of the cycle are set: one of
+            `keras_micronets.callbacks.masks`, or any function `mask(model, index,
+            seed)` that sets masks. `None` to leave the masks unchanged. Defaults to
+            `None`.
+        learning_rate: Positive float; a function of the progress of the cycle in
+            [0, 1], such as those of `keras_micronets.learning_rates`; or a Keras
+            `LearningRateSchedule`, which is called with the step within the cycle.
+            `None` for the learning rate of the optimizer. Defaults to `None`.
+        quantize: Float in [0, 1), the progress of the cycle at which its fake
+            quantisers are switched on. `None` for no quantisers. Defaults to `None`.
+        compact: Boolean, whether learners are saved without the channels that no
+            kernel reads, as `masks.Channels` leaves them. They are plain Keras models,
+            whose ranges are calibrated when they are converted to int8. Defaults to
+            `False`.
 
     Raises:
-        ValueError: If `start` or `quantize` is none of these, or learners shall be
-            compact and have learned ranges.
+        ValueError: If an argument is none of these, or `compact` is combined with
+            `quantize`.
 
     Example:
 
     ```python
-    Cycle(start="parent", learning_rate=keras_micronets.learning_rates.Cosine(1e-3))
+    keras_micronets.callbacks.Cycle(initial="parent", learning_rate=1e-3)
     ```
     """
 
-    start: str = "previous"
-    draw: Callable | None = None
-    learning_rate: Callable[[float], float] | None = None
+    initial: str = "previous"
+    mask: Callable[[keras.Model, int, int], None] | None = None
+    learning_rate: Any = None
     quantize: float | None = None
     compact: bool = False
 
-    def __post_init__(self):
-        if self.start not in STARTS:
+    def __post_init__(self) -> None:
+        if self.initial not in INITIAL:
             raise ValueError(
-                f"Expected `start` to be one of {STARTS}. "
-                f"Received: start={self.start!r}."
+                f"Expected `initial` to be one of {INITIAL}. "
+                f"Received: initial={self.initial!r}."
             )
+        as_learning_rate(self.learning_rate, total_steps=1)
         if self.quantize is not None and not 0.0 <= self.quantize < 1.0:
             raise ValueError(
                 "Expected `quantize` in [0, 1), a share of the cycle, or `None`. "
@@ -63,34 +72,34 @@ class Cycle:
             )
         if self.compact and self.quantize is not None:
             raise ValueError(
-                "Expected `quantize=None` with `compact=True`: what is cut has no "
-                "quantisers. Received: both. Quantise the pool: "
+                "Expected `quantize=None` with `compact=True`: compact learners have "
+                "no quantisers. Received: both. Quantise the pool instead: "
                 "`pool.quantize(representative_data)`."
             )
 
 
 class Parent:
-    """The weights that the cycles of a run begin with, kept in a file.
+    """Save and restore the weights with which the cycles of a run begin.
 
-    Masks and the ranges of quantisers are among them; the states of random number
-    generators are not, so that no two cycles see the same noise.
+    Masks and the ranges of quantisers are included; the states of random number
+    generators are not, so that no two cycles use the same noise.
 
     Args:
-        path: The file, an `.npz`.
+        path: The `.npz` file that keeps the weights.
     """
 
     def __init__(self, path: Path):
         self.path = path
 
     def save(self, model: keras.Model) -> None:
-        """Keep the weights that a model has now."""
+        """Save the current weights of a model."""
         buffer = io.BytesIO()
         np.savez(buffer, *(ops.convert_to_numpy(weight) for weight in model.weights))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, buffer.getvalue())
 
     def restore(self, model: keras.Model) -> None:
-        """Give a model the weights that were kept."""
+        """Assign the saved weights to a model."""
         with np.load(self.path, allow_pickle=False) as arrays:
             for weight, array in zip(model.weights, arrays.values(), strict=True):
                 weight.assign(array)

@@ -1,12 +1,21 @@
+from typing import TYPE_CHECKING, Any, Self
+
 from keras_micronets import learning_rates
-from keras_micronets.callbacks.cycles import masks as draws
+from keras_micronets.callbacks.cycles import masks
 from keras_micronets.callbacks.cycles.cycle import Cycle
 from keras_micronets.callbacks.dynamic_sparse_training import DynamicSparseTraining
 from keras_micronets.learners import LearnerPool
 
+__all__ = ["PublishedCycles"]
+
 
 class PublishedCycles:
-    """The published ways to many learners from one run, as constructors."""
+    """Constructors of `LearnerCycles` for published methods."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, pool: Any, n_learners: int, cycle: Cycle, **options: Any):
+            """Make `LearnerCycles`."""
 
     @classmethod
     def prune2edge(
@@ -16,27 +25,27 @@ class PublishedCycles:
         *,
         sparsity: tuple[float, float] = (0.2, 0.55),
         learning_rate: float = 1e-5,
-        chain: bool = False,
-        **options,
-    ) -> "PublishedCycles":
-        """Return the cycles of Prune2Edge: the parent pruned anew for each learner.
+        sequential: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Return the cycles of Prune2Edge: pruned copies of one parent.
 
-        Each learner is the parent with its smallest weights removed, to a sparsity
-        drawn at random, tuned at a small learning rate; 2 epochs a learner are the
-        published number. Learners of equal sparsity have the same mask. Batch size and
-        loss, which the papers also draw, are fixed within one `fit`:
+        Each learner is the parent without its smallest weights, to a random sparsity,
+        trained at a small learning rate; the published number of epochs per learner
+        is 2. Learners of equal sparsity have the same mask. The papers also sample the
+        batch size and the loss, which are fixed within one `fit`:
         `keras_micronets.train_prune2edge` runs several.
 
         Args:
             pool: A `LearnerPool`.
-            n_learners: Integer. Defaults to `20`; the authors draw 500.
+            n_learners: Integer. Defaults to `20`; the authors train 500.
             sparsity: Pair of floats, the range of the sparsity. Defaults to
                 `(0.2, 0.55)`.
-            learning_rate: Positive float. Defaults to `1e-5`, which is the authors'
-                for Adam; SGD wants more.
-            chain: Boolean, whether each learner goes on from the one before, as the
-                authors' code in fact does: it wraps one set of layers again and
-                again. Defaults to `False`, independent clones, as the paper says.
+            learning_rate: Positive float. Defaults to `1e-5`, the authors' value for
+                Adam; SGD needs more.
+            sequential: Boolean, whether each learner starts from the previous one, as
+                in the authors' code, which wraps the same layers repeatedly. Defaults
+                to `False`: independent copies of the parent, as in the paper.
             **options: Further arguments of `LearnerCycles`.
 
         Reference: Alhalabi, Gaber and Basurra 2020, "Prune2Edge: A Multi-Phase
@@ -44,9 +53,9 @@ class PublishedCycles:
         authors' code for FedNets.
         """
         cycle = Cycle(
-            start="previous" if chain else "parent",
-            draw=draws.Magnitude(sparsity),
-            learning_rate=learning_rates.Steady(learning_rate),
+            initial="previous" if sequential else "parent",
+            mask=masks.Magnitude(sparsity),
+            learning_rate=learning_rate,
         )
         return cls(pool, n_learners, cycle, **options)
 
@@ -57,8 +66,8 @@ class PublishedCycles:
         n_learners: int = 5,
         *,
         learning_rate: float = 0.2,
-        **options,
-    ) -> "PublishedCycles":
+        **options: Any,
+    ) -> Self:
         """Return the cycles of snapshot ensembles: restarts of a cosine.
 
         Args:
@@ -79,60 +88,55 @@ class PublishedCycles:
         pool: LearnerPool,
         n_learners: int = 3,
         *,
-        gradient_data,
+        data: Any,
         sparsity: float = 0.8,
         learning_rate: float = 0.1,
         frequency: int = 1000,
         regrow: float = 0.8,
         seed: int = 0,
-        **options,
-    ) -> "PublishedCycles":
+        **options: Any,
+    ) -> Self:
         """Return the cycles of FreeTickets (EDST): dynamic sparse training throughout.
 
-        A third of the run explores with RigL (give `explore=` for another share); each
-        cycle then refines at a tenth and, in its second half, a hundredth of the
-        learning rate; between learners most weights are dropped and others grown.
+        The warm-up is a third of the run, with RigL (set `warmup=` for another share).
+        Each cycle then trains at a tenth and, in its second half, a hundredth of the
+        learning rate. Between learners most weights are dropped and others grown.
 
         Args:
             pool: A `LearnerPool`.
             n_learners: Integer. Defaults to `3`.
-            gradient_data: Training data that growth measures gradients on, as
-                `DynamicSparseTraining` takes it.
-            sparsity: Float in [0, 1), of the whole model, layers as Erdos-Renyi-
-                Kernel has them. Defaults to `0.8`.
-            learning_rate: Positive float, while exploring; the default is for SGD.
+            data: Training data to compute the gradients of growth on, as for
+                `DynamicSparseTraining`.
+            sparsity: Float in [0, 1), of the whole model, divided by
+                Erdos-Renyi-Kernel. Defaults to `0.8`.
+            learning_rate: Positive float, of the warm-up; the default is for SGD.
                 Defaults to `0.1`.
             frequency: Integer, batches between the updates of the mask. Defaults to
                 `1000`.
-            regrow: Float in [0, 1], the share moved between learners. Defaults to
-                `0.8`.
+            regrow: Float in [0, 1], the share of weights moved between learners.
+                Defaults to `0.8`.
             seed: Integer. Defaults to `0`.
             **options: Further arguments of `LearnerCycles`.
 
         Reference: Liu et al. 2022, "Deep Ensembling with No Overhead for either
         Training or Testing: The All-Round Blessings of Dynamic Sparsity". The share
-        moved falls along a cosine here; the authors' code keeps it at one half.
+        that moves decreases along a cosine here; the authors' code keeps one half.
         """
+        rates = [learning_rate / 10, learning_rate / 100]
         cycle = Cycle(
-            draw=draws.Regrow(regrow, data=gradient_data),
-            learning_rate=learning_rates.Steps(
-                [learning_rate / 10, learning_rate / 100]
-            ),
+            mask=masks.Regrow(regrow, data=data),
+            learning_rate=learning_rates.PiecewiseConstant(rates),
         )
-        during = DynamicSparseTraining(
+        training = DynamicSparseTraining(
             sparsity,
-            data=gradient_data,
             drop_fraction=0.5,
+            data=data,
             frequency=frequency,
             end=1.0,
             seed=seed,
         )
-        options = {
-            "explore": 1 / 3,
-            "explore_rate": learning_rates.Steady(learning_rate),
-            **options,
-        }
-        return cls(pool, n_learners, cycle, during=during, seed=seed, **options)
+        options = {"warmup": 1 / 3, "warmup_learning_rate": learning_rate, **options}
+        return cls(pool, n_learners, cycle, callbacks=[training], seed=seed, **options)
 
     @classmethod
     def prune_and_tune(
@@ -141,21 +145,21 @@ class PublishedCycles:
         n_learners: int = 6,
         *,
         learning_rate: float = 0.1,
-        explore: float = 0.7,
-        **options,
-    ) -> "PublishedCycles":
+        warmup: float = 0.7,
+        **options: Any,
+    ) -> Self:
         """Return the cycles of Prune and Tune: random halves of one parent.
 
-        Learners come in pairs: a random half of the parent's weights, then the other
-        half, each tuned with one cycle of the learning rate. The last layer is
-        kept whole.
+        Learners come in pairs: a random half of the weights of the parent, and the
+        other half, each trained with one cycle of the learning rate. The last layer
+        stays dense.
 
         Args:
             pool: A `LearnerPool`.
             n_learners: Integer. Defaults to `6`.
             learning_rate: Positive float, the peak; the default is for SGD. Defaults
                 to `0.1`.
-            explore: Float in [0, 1), the share of the run that trains the parent.
+            warmup: Float in [0, 1), the share of the run that trains the parent.
                 Defaults to `0.7`.
             **options: Further arguments of `LearnerCycles`.
 
@@ -163,8 +167,8 @@ class PublishedCycles:
         Ensemble Learning With Sparse Independent Subnetworks".
         """
         cycle = Cycle(
-            start="parent",
-            draw=draws.RandomHalves(),
+            initial="parent",
+            mask=masks.RandomHalves(),
             learning_rate=learning_rates.OneCycle(learning_rate),
         )
-        return cls(pool, n_learners, cycle, explore=explore, **options)
+        return cls(pool, n_learners, cycle, warmup=warmup, **options)

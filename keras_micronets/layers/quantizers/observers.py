@@ -5,10 +5,10 @@ from dataclasses import KW_ONLY, dataclass
 import keras
 from keras import ops
 
-from keras_micronets._serialization import Value, serializable
+from keras_micronets._serialization import Configurable, serializable
 
 
-class Observer(Value):
+class Observer(Configurable):
     """Base class of the ways to find the range of an activation.
 
     A way has a `momentum`, the weight of the past in the moving average of what

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import keras
 
-from keras_micronets._serialization import Value, serializable
+from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
 from keras_micronets.layers.quantizers.kernel import KernelQuantizer
 from keras_micronets.layers.quantizers.learned import (
@@ -21,7 +21,7 @@ from keras_micronets.layers.quantizers.observers import (
 
 @serializable()
 @dataclass(frozen=True)
-class QuantizerSpec(Value):
+class QuantizerSpec(Configurable):
     """Specify which tensors of a layer have a fake quantiser.
 
     Args:
@@ -96,7 +96,7 @@ def as_quantizer_spec(value: Any) -> QuantizerSpec:
 
 @serializable()
 @dataclass(frozen=True)
-class QuantizationScheme(Value):
+class QuantizationScheme(Configurable):
     """What fake quantisers a model's layers get: their ranges and their widths.
 
     Args:

@@ -4,7 +4,7 @@ import pytest
 from keras_micronets.sparsity import (
     Movement,
     Random,
-    as_criterion,
+    as_importance,
     magnitude,
     needs_gradients,
     taylor,
@@ -43,19 +43,19 @@ def test_random_scores_depend_on_the_seed_only():
     assert (scores != first(WEIGHTS)).any()
 
 
-def test_names_and_functions_are_criteria():
-    assert as_criterion("magnitude") is magnitude
-    assert as_criterion(taylor) is taylor
+def test_names_and_functions_are_importance():
+    assert as_importance("magnitude") is magnitude
+    assert as_importance(taylor) is taylor
     np.testing.assert_array_equal(
-        as_criterion("random", seed=5)(WEIGHTS), Random(5)(WEIGHTS)
+        as_importance("random", seed=5)(WEIGHTS), Random(5)(WEIGHTS)
     )
-    assert as_criterion("movement") is not as_criterion("movement")
-    with pytest.raises(ValueError, match="criterion='size'"):
-        as_criterion("size")
+    assert as_importance("movement") is not as_importance("movement")
+    with pytest.raises(ValueError, match="importance='size'"):
+        as_importance("size")
 
 
-def test_criteria_say_whether_they_need_gradients():
+def test_importance_says_whether_it_needs_gradients():
     named = ("magnitude", "random", "taylor", "movement")
-    needs = [needs_gradients(as_criterion(name)) for name in named]
+    needs = [needs_gradients(as_importance(name)) for name in named]
     assert needs == [False, False, True, True]
     assert not needs_gradients(lambda weights, gradients: weights)
