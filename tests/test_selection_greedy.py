@@ -8,7 +8,7 @@ from selection_cases import pool, pools
 
 from keras_micronets.selection import backward_elimination, greedy, reduced_error
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.ordering.by_loss import mean_of
+from keras_micronets.selection.ordering.by_loss import running_mean
 from keras_micronets.selection.ordering.method import lowest
 
 
@@ -125,7 +125,7 @@ def test_losses_with_and_without_each(loss, case, added):
     found = Candidates(p, y)
     q = p[found.order].tolist()
     added = [i % len(q) for i in added]
-    mean, members = mean_of(found, loss), [q[i] for i in added]
+    mean, members = running_mean(found, loss), [q[i] for i in added]
     for place in added:
         mean.add(place)
     with_each = [LOSSES[loss]([*members, one], y) for one in q]

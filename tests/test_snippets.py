@@ -45,7 +45,7 @@ SLOW = {
     "callbacks.learner_cycles.LearnerCycles",
     "callbacks.quantization_aware_training.QuantizationAwareTraining",
     "docs/index.md",
-    "selection.choosing.auto.auto",
+    "selection.methods.auto",
     "several_fits.prune2edge",
 }
 

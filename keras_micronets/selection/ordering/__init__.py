@@ -1,7 +1,32 @@
-"""Ways to choose learners one after the other, and the controls they have to beat.
+"""Selection methods that order the learners and keep the first ones."""
 
-`greedy`, `reduced_error` and `backward_elimination` look at the mean probability of the
-members; `complementariness`, `margin_distance`, `orientation_ordering`, `epic`, `mdep`,
-`drep` and `kappa_pruning` at the classes that learners predict. `top_k` and `random_k`
-are the controls.
-"""
+from keras_micronets.selection.ordering.by_loss import (
+    backward_elimination,
+    greedy,
+    reduced_error,
+)
+from keras_micronets.selection.ordering.by_votes import (
+    complementariness,
+    drep,
+    epic,
+    kappa_pruning,
+    margin_distance,
+    mdep,
+    orientation_ordering,
+)
+from keras_micronets.selection.ordering.method import random_k, top_k
+
+__all__ = [
+    "backward_elimination",
+    "complementariness",
+    "drep",
+    "epic",
+    "greedy",
+    "kappa_pruning",
+    "margin_distance",
+    "mdep",
+    "orientation_ordering",
+    "random_k",
+    "reduced_error",
+    "top_k",
+]

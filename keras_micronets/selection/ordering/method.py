@@ -1,6 +1,11 @@
-"""Which of several numbers are the lowest, whatever rounding makes of equal ones."""
+"""The decorator that turns an order of learners into a selection method."""
 
-from typing import Any
+import inspect
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
+from itertools import islice
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -8,87 +13,172 @@ from sklearn.utils import check_random_state
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
 
+__all__ = ["lowest", "ordering_method", "random_k", "rank", "top_k"]
+
+Options = ParamSpec("Options")
+
 # Sums of the same terms in another order differ by less, losses that matter by more.
 _ROUNDING = 1e-12
 
+_ARGS = """
+    probabilities: Array of shape `(learners, samples, classes)`: what the learners
+        predict on samples that they were not trained on.
+    y: Labels, sparse or one-hot; see `as_labels`.
+    n_members: Integer, the number of learners to keep. Defaults to `4`."""
+_RANDOM_STATE = """
+    random_state: Ignored: the method is deterministic. Defaults to `None`."""
+_RETURNS = """Returns:
+    A `Selection`. Ties between learners go to the more accurate one, so the order of
+    the pool does not matter."""
+_RAISES = """Raises:
+    TypeError: If an integer is expected and something else is given.
+    ValueError: If there are fewer learners than `n_members`, an option is out of
+        range or unknown, or the data is invalid."""
+_EXAMPLE = """Example:
+
+```python
+{name}(probabilities, y, n_members=4).indices
+```"""
+
+
+class SelectionMethod(Protocol[Options]):
+    """The signature of the selection methods that `ordering_method` makes."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        probabilities: Any,
+        y: Any,
+        n_members: int = 4,
+        *args: Options.args,
+        **kwargs: Options.kwargs,
+    ) -> Selection: ...
+
+
+_COMMON = [*inspect.signature(SelectionMethod.__call__).parameters.values()][1:4]
+
+
+def ordering_method(
+    *, label: str | None = None, weighted: bool = False
+) -> Callable[
+    [Callable[Concatenate[Candidates, Options], Iterable[int]]],
+    SelectionMethod[Options],
+]:
+    """Make a selection method of a function that orders candidates.
+
+    The function takes `Candidates`, which are checked and sorted by accuracy, and
+    options, and returns indices of candidates, the best first. The method takes
+    probabilities, labels and `n_members` in place of the candidates and keeps the first
+    `n_members` indices. Its docstring is that of the function, which documents its own
+    options under `Args`, with the common sections added.
+
+    Args:
+        label: String, the `method` of the selection; options in braces are replaced by
+            their values. Defaults to `None`, the name of the function.
+        weighted: Boolean. Whether the function repeats indices and all of them count:
+            the weight of a member is its share. Defaults to `False`, equal weights.
+
+    Returns:
+        The decorator.
+
+    Example:
+
+    ```python
+    @ordering_method()
+    def by_loss(candidates, *, random_state=None):
+        \"\"\"Keep the learners of lowest loss.\"\"\"
+        return rank(-candidates.losses)
+
+    by_loss(probabilities, y, n_members=2).indices
+    ```
+    """
+
+    def decorate(
+        order: Callable[Concatenate[Candidates, Options], Iterable[int]],
+    ) -> SelectionMethod[Options]:
+        signature = inspect.signature(order)
+
+        @wraps(order)
+        def method(
+            probabilities: Any, y: Any, n_members: int = 4, **options: Any
+        ) -> Selection:
+            candidates = Candidates(probabilities, y, n_members)
+            bound = signature.bind(candidates, **options)
+            bound.apply_defaults()
+            indices = order(*bound.args, **bound.kwargs)
+            if weighted:
+                kept, counts = np.unique([*indices], return_counts=True)
+            else:
+                kept, counts = [*islice(indices, candidates.n_members)], None
+            name = (label or order.__name__).format(**bound.arguments)
+            return candidates.select(kept, weights=counts, method=name)
+
+        options = [*signature.parameters.values()][1:]
+        method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*_COMMON, *options], return_annotation=Selection
+        )
+        method.__doc__ = _complete(order.__name__, inspect.getdoc(order) or "")
+        return method  # type: ignore[return-value]
+
+    return decorate
+
+
+def rank(scores: np.ndarray) -> np.ndarray:
+    """Return the indices of scores, the highest first; ties go to the lower index."""
+    return np.argsort(-np.asarray(scores), kind="stable")
+
 
 def lowest(values: np.ndarray) -> np.ndarray:
-    """Say which values are the lowest; those that differ by rounding alone are equal.
+    """Return which values are the lowest, up to rounding.
 
     Args:
         values: Float array of shape `(candidates,)`, of the order of one.
 
     Returns:
-        Boolean array of the same shape; its `argmax()` is the first that is lowest.
+        Boolean array of the same shape; its `argmax()` is the first lowest value.
     """
     return values <= values.min() + _ROUNDING
 
 
+def _complete(name: str, doc: str) -> str:
+    """Add the sections that all methods share to a docstring, in Keras's order."""
+    sections = re.split(r"\n\n(?=(?:Args|Example|Reference):)", doc)
+    text, *own = sections
+    titled = {section.partition(":")[0]: section for section in own}
+    options = titled.get("Args", "").removeprefix("Args:\n")
+    args = f"Args:{_ARGS}\n{options}".rstrip()
+    if "random_state:" not in options:
+        args += _RANDOM_STATE
+    example = titled.get("Example", _EXAMPLE.format(name=name))
+    parts = [text, args, _RETURNS, _RAISES, example, titled.get("Reference", "")]
+    return "\n\n".join(filter(None, parts))
+
+
+@ordering_method(label="top_k by {by}")
 def top_k(
-    probabilities: Any,
-    y: Any,
-    n_members: int = 4,
-    *,
-    by: str = "accuracy",
-    random_state: Any = None,
-) -> Selection:
-    """Keep the best learners, whatever they have in common.
+    candidates: Candidates, *, by: str = "accuracy", random_state: Any = None
+) -> Iterable[int]:
+    """Keep the best learners, regardless of what they have in common (baseline).
+
+    The cost is O(learners x samples x classes), that of scoring the learners.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer. How many to keep. Defaults to `4`.
         by: `"accuracy"`, ties to the lower negative log-likelihood, or `"loss"`, the
             lower negative log-likelihood. Defaults to `"accuracy"`.
-        random_state: Not used; here because all methods share one signature.
-
-    Returns:
-        A `Selection` with equal weights.
-
-    Raises:
-        ValueError: If there are fewer learners than members, `by` is unknown, or data
-            is bad.
-
-    Example:
-
-    ```python
-    top_k([[[0.4, 0.6]], [[0.9, 0.1]]], [0], n_members=1).indices  # array([1])
-    ```
     """
     if by not in ("accuracy", "loss"):
         raise ValueError(f"Expected by='accuracy' or by='loss'. Received: {by=}.")
-    found = Candidates(probabilities, y, n_members)
-    order = range(len(found))
-    if by == "loss":
-        order = np.argsort(found.losses, kind="stable")
-    return found.select(order[: found.n_members], method=f"top_k by {by}")
+    return range(len(candidates)) if by == "accuracy" else rank(-candidates.losses)
 
 
-def random_k(
-    probabilities: Any, y: Any, n_members: int = 4, *, random_state: Any = None
-) -> Selection:
-    """Keep learners drawn at random.
+@ordering_method()
+def random_k(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
+    """Keep learners drawn at random (baseline).
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer. How many to keep. Defaults to `4`.
         random_state: Integer, `numpy.random.RandomState` or `None`, as in
             scikit-learn. Defaults to `None`, which differs from call to call.
-
-    Returns:
-        A `Selection` with equal weights.
-
-    Raises:
-        ValueError: If there are fewer learners than members, or data is bad.
-
-    Example:
-
-    ```python
-    random_k(probabilities, y, n_members=4, random_state=0).indices
-    ```
     """
-    found = Candidates(probabilities, y, n_members)
     random = check_random_state(random_state)
-    drawn = random.choice(len(found), found.n_members, replace=False)
-    return found.select(drawn, method="random_k")
+    return random.choice(len(candidates), candidates.n_members, replace=False)
