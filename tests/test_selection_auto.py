@@ -135,10 +135,10 @@ def test_it_prints():
     assert str(choice).splitlines() == [
         "method   members  held-out loss",
         "top_k          2  0.5500  chosen",
-        "cluster        2  no answer",
+        "cluster        2  failed",
         "2 folds of 20 samples.",
-        "With the choice made anew in each of the outer folds: 0.5700, so the choice "
-        "looked better than it is by 0.0200.",
+        "Nested resampling, which repeats the choice in each outer fold: 0.5700. "
+        "Selection bias: +0.0200.",
     ]
 
 

@@ -81,11 +81,11 @@ def test_the_order_of_the_pool_does_not_matter():
 def test_bad_input():
     p, y = pool(0)
     n = len(p)
-    with pytest.raises(ValueError, match=r"cheapest costs 3.*budget=2"):
+    with pytest.raises(ValueError, match=r"at least 3, the cost.*budget=2"):
         within_budget(p, y, 2, costs=[3] * n)
     with pytest.raises(ValueError, match=rf"shape \({n},\)"):
         within_budget(p, y, 2, costs=[1])
     for wrong in (-1, np.nan, np.inf):
-        with pytest.raises(ValueError, match="finite costs"):
+        with pytest.raises(ValueError, match="finite, non-negative costs"):
             within_budget(p, y, 2, costs=[wrong] + [1] * (n - 1))
     assert within_budget(p, y, 1, costs=np.zeros(n)).indices.size >= 1

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 
 from keras_micronets.selection import cluster, cluster_labels, prediction_distances
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.clustering import geometry as comparison
+from keras_micronets.selection.clustering import geometry
 
 
 class Known(ClusterMixin, BaseEstimator):
@@ -242,8 +242,8 @@ def test_a_silhouette_finds_the_number_of_groups():
     for options in ({}, {"distances": prediction_distances(p)}):
         chosen = cluster(p, y, "silhouette", random_state=0, **options)
         assert len(set(zip(truth, chosen.labels, strict=True))) == 5
-    told = cluster(p, y, "silhouette", clusterer=AgglomerativeClustering())
-    np.testing.assert_array_equal(told.indices, chosen.indices)
+    counted = cluster(p, y, "silhouette", clusterer=AgglomerativeClustering())
+    np.testing.assert_array_equal(counted.indices, chosen.indices)
 
 
 def test_a_silhouette_of_two_learners():
@@ -269,8 +269,8 @@ def test_the_held_out_loss_finds_how_many_are_worth_it():
 def test_large_pools_are_projected(monkeypatch):
     p, y, truth = groups(6, n_samples=40)
     exact = cluster(p, y, 6, random_state=0)
-    monkeypatch.setattr(comparison, "MAX_NUMBERS", 3000)
-    monkeypatch.setattr(comparison, "N_PROJECTED", 64)
+    monkeypatch.setattr(geometry, "MAX_NUMBERS", 3000)
+    monkeypatch.setattr(geometry, "N_PROJECTED", 64)
     near = cluster(p.astype("float16"), y, 6, random_state=0)
     assert len(set(zip(truth, near.labels, strict=True))) == 6
     np.testing.assert_array_equal(near.indices, exact.indices)
@@ -373,7 +373,7 @@ def test_wrong_numbers_of_clusters():
     p, y = pool(4)
     with pytest.raises(ValueError, match=r"n_members=4 clusters. Received: 2 from"):
         cluster(p, y, clusterer=Known(p, [0, 1] * 4 + [-1]))
-    with pytest.raises(ValueError, match="all 9 learners for noise"):
+    with pytest.raises(ValueError, match="all 9 learners as noise"):
         cluster(p, y, None, clusterer=Known(p, [-1] * 9))
     with pytest.raises(ValueError, match=r"from 1 to 9.*n_members=10"):
         cluster(p, y, 10)
@@ -390,7 +390,7 @@ def test_bad_arguments():
             cluster(p, y, clusterer=clusterer)
     with pytest.raises(ValueError, match="'silhouette', 'loss'"):
         cluster(p, y, "elbow")
-    with pytest.raises(ValueError, match="told the number"):
+    with pytest.raises(ValueError, match="parameter for the number"):
         cluster(p, y, "silhouette", clusterer=HDBSCAN(copy=True))
     with pytest.raises(ValueError, match="'log_probabilities'"):
         cluster(p, y, on="logits")

@@ -1,4 +1,4 @@
-"""Which learners to keep: arrays in, indices and weights out."""
+"""Select the members of an ensemble from the predictions of many learners."""
 
 from keras_micronets.edge.combine import combine
 from keras_micronets.selection import diversity
@@ -23,21 +23,20 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
     ood_auroc,
 )
-from keras_micronets.selection.ordering.by_loss import (
+from keras_micronets.selection.ordering import (
     backward_elimination,
-    greedy,
-    reduced_error,
-)
-from keras_micronets.selection.ordering.by_votes import (
     complementariness,
     drep,
     epic,
+    greedy,
     kappa_pruning,
     margin_distance,
     mdep,
     orientation_ordering,
+    random_k,
+    reduced_error,
+    top_k,
 )
-from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.report.page import write_report
 from keras_micronets.selection.report.pair_plots import (
     plot_dendrogram,

@@ -1,4 +1,4 @@
-"""Choose within so many bytes, multiply-accumulates or milliseconds."""
+"""Choose members within a budget of bytes, multiply-accumulates or milliseconds."""
 
 from typing import Any
 
@@ -6,6 +6,10 @@ import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
+
+__all__ = ["within_budget"]
+
+_ROUNDING = 1e-12
 
 
 def within_budget(
@@ -16,100 +20,100 @@ def within_budget(
     costs: Any,
     random_state: Any = None,
 ) -> Selection:
-    """Choose the members that are best together and cost no more than a budget.
+    """Choose the members of the lowest loss together that cost at most a budget.
 
-    Learners are added one after the other as long as the negative log-likelihood of
-    the mean probability falls: once those that lower it most, and once those that lower
-    it most for what they cost. Either set is improved by adding, removing and
-    exchanging single learners until nothing of that helps, and the better is kept. It
-    need not be the best there is, which would take trying all, but no single step
-    improves it.
+    Learners are added one at a time while the negative log-likelihood of the mean
+    probability falls: in one set by the gain, in another by the gain per cost. Each set
+    is improved by adding, removing and exchanging single learners until no step helps,
+    and the better set is kept. It is a local optimum: no single step improves it.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        budget: Number, what the members may cost together, in the unit of `costs`.
-        costs: Numbers of shape `(learners,)`, none negative: bytes, multiply-
-            accumulates, milliseconds.
-        random_state: Not used; here because all methods share one signature.
+        budget: Number, the highest total cost of the members, in the unit of `costs`.
+        costs: Non-negative numbers of shape `(learners,)`: bytes, multiply-
+            accumulates or milliseconds.
+        random_state: Ignored: the method is deterministic. Defaults to `None`.
 
     Returns:
         A `Selection` with equal weights.
 
     Raises:
-        ValueError: If no learner is cheap enough, costs are wrong, or data is bad.
+        ValueError: If every learner exceeds the budget, costs are invalid, or the data
+            is invalid.
 
     Example:
 
     ```python
-    within_budget(probabilities, y, 300_000, costs=[x.gzip_bytes for x in pool])
+    n_bytes = np.linspace(50_000, 200_000, len(probabilities))
+    within_budget(probabilities, y, 300_000, costs=n_bytes).indices
     ```
 
     Reference: Khuller, Moss & Naor, "The Budgeted Maximum Coverage Problem", 1999
-    (greedily by gain and by gain for the cost, the better of the two).
+    (greedily by gain and by gain per cost, the better of the two).
     """
-    found = Candidates(probabilities, y)
-    search = _Search(
-        found, _check_costs(costs, budget, len(found))[found.order], budget
-    )
-    starts = [search.grown([], by_cost=False), search.grown([], by_cost=True)]
-    best = min((search.improved(start) for start in starts), key=search.loss)
-    return found.select(sorted(best), method="within_budget")
+    candidates = Candidates(probabilities, y)
+    costs = _check_costs(costs, budget, len(candidates))
+    search = _LocalSearch(candidates, costs[candidates.order], budget)
+    starts = [search.grow([], per_cost=False), search.grow([], per_cost=True)]
+    best = min((search.improve(start) for start in starts), key=search.loss)
+    return candidates.select(sorted(best), method="within_budget")
 
 
-class _Search:
+class _LocalSearch:
     """Sets of candidates, their losses, and the steps between them."""
 
-    def __init__(self, found: Candidates, costs: np.ndarray, budget: float):
-        self.likelihoods, self.costs, self.budget = found.likelihoods, costs, budget
-        self.nothing = np.log(found.n_classes)  # what guessing loses
+    def __init__(self, candidates: Candidates, costs: np.ndarray, budget: float):
+        self.likelihoods = candidates.likelihoods
+        self.costs, self.budget = costs, budget
+        self.loss_of_chance = float(np.log(candidates.n_classes))
 
     def loss(self, members: list[int]) -> float:
         if not members:
-            return self.nothing
+            return self.loss_of_chance
         return float(-np.log(self.likelihoods[members].mean(axis=0)).mean())
 
-    def grown(self, members: list[int], *, by_cost: bool) -> list[int]:
+    def grow(self, members: list[int], *, per_cost: bool) -> list[int]:
         """Add learners while that helps; the first in any case."""
         while True:
-            losses = self._with_one_more(members)
+            losses = self._losses_with_each(members)
             gains = self.loss(members) - losses
-            worth = gains / np.maximum(self.costs, 1e-12) if by_cost else gains
-            worth[~np.isfinite(losses)] = -np.inf
-            best = int(worth.argmax())
-            if not np.isfinite(losses[best]) or (members and gains[best] <= 1e-12):
+            scores = gains / np.maximum(self.costs, 1e-12) if per_cost else gains
+            scores[~np.isfinite(losses)] = -np.inf
+            best = int(scores.argmax())
+            if not np.isfinite(losses[best]) or (members and gains[best] <= _ROUNDING):
                 return members
             members = [*members, best]
 
-    def improved(self, members: list[int]) -> list[int]:
+    def improve(self, members: list[int]) -> list[int]:
         """Add, remove or exchange one learner at a time while that helps."""
         while True:
             steps = [members, *self._neighbours(members)]
             best = min(steps, key=self.loss)
-            if self.loss(best) >= self.loss(members) - 1e-12:
+            if self.loss(best) >= self.loss(members) - _ROUNDING:
                 return members
             members = best
 
     def _neighbours(self, members: list[int]) -> list[list[int]]:
-        """Give the best set after an addition, after each removal and exchange."""
-        fewer = [[m for m in members if m != out] for out in members]
-        wider = [self._best_addition(rest) for rest in [members, *fewer]]
-        return [step for step in fewer + wider if step]
+        """Return the best set after an addition, after each removal and exchange."""
+        smaller = [[m for m in members if m != removed] for removed in members]
+        larger = [self._best_addition(rest) for rest in [members, *smaller]]
+        return [step for step in smaller + larger if step]
 
     def _best_addition(self, members: list[int]) -> list[int]:
-        losses = self._with_one_more(members)
+        losses = self._losses_with_each(members)
         best = int(losses.argmin())
         return [*members, best] if np.isfinite(losses[best]) else members
 
-    def _with_one_more(self, members: list[int]) -> np.ndarray:
-        """Return the loss with each learner added; infinity where none may be."""
+    def _losses_with_each(self, members: list[int]) -> np.ndarray:
+        """Return the loss with each learner added; infinity where it exceeds budget."""
         losses = np.full(len(self.costs), np.inf)
-        left = self.budget - self.costs[members].sum()
-        free = np.flatnonzero(self.costs <= left * (1 + 1e-12))
-        free = np.setdiff1d(free, members)
-        together = self.likelihoods[members].sum(axis=0)
-        means = (self.likelihoods[free] + together) / (len(members) + 1)
-        losses[free] = -np.log(means).mean(axis=1)
+        remaining = self.budget - self.costs[members].sum()
+        affordable = np.flatnonzero(self.costs <= remaining * (1 + _ROUNDING))
+        affordable = np.setdiff1d(affordable, members)
+        total = self.likelihoods[members].sum(axis=0)
+        means = (self.likelihoods[affordable] + total) / (len(members) + 1)
+        losses[affordable] = -np.log(means).mean(axis=1)
         return losses
 
 
@@ -117,17 +121,17 @@ def _check_costs(costs: Any, budget: float, n_learners: int) -> np.ndarray:
     costs = np.asarray(costs, float)
     if costs.shape != (n_learners,):
         raise ValueError(
-            f"Expected costs of shape ({n_learners},), one a learner. "
+            f"Expected costs of shape ({n_learners},), one for each learner. "
             f"Received: shape {costs.shape}."
         )
-    if not (np.isfinite(costs).all() and (costs >= 0).all()):
+    valid = np.isfinite(costs) & (costs >= 0)
+    if not valid.all():
         raise ValueError(
-            "Expected finite costs, none negative. "
-            f"Received: {costs[~(np.isfinite(costs) & (costs >= 0))][0]}."
+            f"Expected finite, non-negative costs. Received: {costs[~valid][0]}."
         )
     if not costs.min() <= budget:
         raise ValueError(
-            f"Expected a budget that a learner fits in: the cheapest costs "
-            f"{costs.min():g}. Received: {budget=}."
+            f"Expected a budget of at least {costs.min():g}, the cost of the cheapest "
+            f"learner. Received: {budget=}."
         )
     return costs

@@ -1,4 +1,4 @@
-"""`Candidates`: the learners to choose from, ordered, as every method sees them."""
+"""`Candidates`: the learners to choose from, checked and sorted by accuracy."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,53 +10,54 @@ import numpy as np
 from keras_micronets.selection.metrics import EPSILON
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
+    as_float,
     as_labels,
-    as_numbers,
     check_n_members,
     check_probabilities,
     in_blocks,
 )
+
+__all__ = ["Candidates"]
 
 
 class Candidates:
     """Learners to choose from, the most accurate first.
 
     Ties go to the lower negative log-likelihood, then to an order by what the learners
-    predict. So the order of a pool changes nothing: methods work with places in this
-    order and break ties by taking the first. What they look at is an array of a
-    learner's or a sample's size; probabilities are read a block at a time.
+    predict. So the order of the pool does not matter: methods work with indices of
+    candidates and break ties by taking the first. The pool's probabilities are read a
+    block at a time.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, of any floating
             type; may be memory-mapped.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer. How many are to be kept; checked. Defaults to `1`.
+        n_members: Integer, the number of learners to keep. Defaults to `1`.
 
     Attributes:
         y: Integer array of shape `(samples,)`.
         n_members: Integer.
         order: Integer array of shape `(learners,)`: the index of each candidate in
-            `probabilities`.
-        predictions: Unsigned integer array of shape `(learners, samples)`: the classes
-            that are predicted, in this order, as all that follows.
+            `probabilities`. All other arrays are in this order.
+        predictions: Unsigned integer array of shape `(learners, samples)`: the
+            predicted classes.
         likelihoods: Float array of shape `(learners, samples)`: the probabilities of
             the right classes, clipped to `[1e-7, 1]`.
         correct: Boolean array of shape `(learners, samples)`.
         accuracies: Float array of shape `(learners,)`.
         losses: Float array of shape `(learners,)`: negative log-likelihoods.
         is_copy: Boolean array of shape `(learners,)`: whether a candidate predicts
-            exactly what the one before it does.
+            exactly the same as the one before it.
 
     Raises:
-        ValueError: If data is bad, or there are fewer learners than members.
+        ValueError: If the data is invalid, or there are fewer learners than members.
     """
 
     def __init__(self, probabilities: Any, y: Any, n_members: int = 1):
         p = self._p = check_probabilities(probabilities)
         self.y = as_labels(y, p.shape[2], p.shape[1])
         self.n_members = check_n_members(n_members, len(p))
-        kind = np.min_scalar_type(p.shape[2] - 1)
-        predictions = np.empty(p.shape[:2], kind)
+        predictions = np.empty(p.shape[:2], np.min_scalar_type(p.shape[2] - 1))
         likelihoods = np.empty(p.shape[:2])
         samples = np.arange(len(self.y))
         for part, block in in_blocks(p):
@@ -75,7 +76,7 @@ class Candidates:
         copies = (digests[1:] == digests[:-1]) & (digests[1:] != b"")
         self.is_copy = np.append(False, copies)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.order)
 
     @property
@@ -92,7 +93,7 @@ class Candidates:
 
     @cached_property
     def votes(self) -> np.ndarray:
-        """Integers of shape `(samples, classes)`: how many predict each class."""
+        """Integers of shape `(samples, classes)`: the votes for each class."""
         return self.votes_of(range(len(self)))
 
     def votes_of(self, chosen: Sequence[int]) -> np.ndarray:
@@ -104,7 +105,7 @@ class Candidates:
 
     def probabilities(self, chosen: Any) -> np.ndarray:
         """Return the probabilities of one candidate, or of several."""
-        return as_numbers(self._p[self.order[chosen]])
+        return as_float(self._p[self.order[chosen]])
 
     def select(
         self,
@@ -115,19 +116,16 @@ class Candidates:
         labels: Any = None,
         representative: str | None = None,
     ) -> Selection:
-        """Say what was chosen, by the indices of the pool.
+        """Return the `Selection` of some candidates, in indices of the pool.
 
         Args:
-            chosen: Integers: the places of the candidates that are kept.
-            method: String. How they were chosen.
-            weights: Floats, one a kept candidate, with any positive sum. Defaults to
-                `None`: all the same.
+            chosen: Integers, the indices of the kept candidates.
+            method: String, the name of the method.
+            weights: Floats, one for each kept candidate, with any positive sum.
+                Defaults to `None`: equal weights.
             labels: Integers of shape `(learners,)`, the cluster of each candidate.
                 Defaults to `None`: zeros.
             representative: String or `None`. Defaults to `None`.
-
-        Returns:
-            A `Selection`.
         """
         indices = self.order[np.asarray(chosen, int)]
         weights = np.ones(len(indices)) if weights is None else np.asarray(weights)
@@ -146,13 +144,13 @@ class Candidates:
 def _digests_of_tied(
     p: np.ndarray, accuracies: np.ndarray, losses: np.ndarray
 ) -> np.ndarray:
-    """Return what tells learners of equal scores apart; nothing for the others."""
+    """Return a digest of each learner whose scores another learner has, too."""
     scores = np.stack([accuracies, losses], axis=1)
-    _, which, counts = np.unique(
+    _, group, counts = np.unique(
         scores, axis=0, return_inverse=True, return_counts=True
     )
     digests = np.zeros(len(p), "S16")
-    for learner in np.flatnonzero(counts[which.reshape(-1)] > 1):
+    for learner in np.flatnonzero(counts[group.reshape(-1)] > 1):
         content = np.ascontiguousarray(p[learner])
         digests[learner] = hashlib.blake2b(content, digest_size=8).hexdigest()
     return digests

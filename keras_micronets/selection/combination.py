@@ -1,4 +1,4 @@
-"""How the chosen are combined."""
+"""Fit the weights of the members, and choose the rule that combines them."""
 
 from typing import Any
 
@@ -9,32 +9,35 @@ from keras_micronets.selection.metrics import likelihoods
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import check_probabilities
 
+__all__ = ["as_combined", "fit_weights"]
+
 
 def as_combined(
     selection: Selection, probabilities: Any, y: Any, combination: str
 ) -> dict[str, Any]:
-    """Say by which rule, and with which weights, chosen learners are combined.
+    """Return the rule and the weights with which to combine the chosen learners.
 
     Args:
         selection: The `Selection`.
-        probabilities: Array of shape `(learners, samples, classes)`: what the choice
+        probabilities: Array of shape `(learners, samples, classes)` that the selection
             was made on.
         y: Labels, sparse or one-hot; see `as_labels`.
-        combination: `"mean"`, with the weights of the selection; `"weights"`, weights
-            fitted anew on these samples by `fit_weights`; `"logit"` or `"vote"`,
+        combination: `"mean"`, with the weights of the selection; `"weights"`, with
+            weights fitted on these samples by `fit_weights`; `"logit"` or `"vote"`,
             without weights.
 
     Returns:
         Dictionary of the arguments `rule` and `weights` of `combine`.
 
     Raises:
-        ValueError: If the combination is not known.
+        ValueError: If the combination is unknown.
 
     Example:
 
     ```python
-    how = as_combined(selection, probabilities, y, "mean")
-    combine(probabilities[selection.indices], **how)
+    selection = kmn.selection.greedy(probabilities, y, n_members=4)
+    rule = as_combined(selection, probabilities, y, "mean")
+    kmn.selection.combine(probabilities[selection.indices], **rule)
     ```
     """
     if combination not in RULES:
@@ -53,26 +56,27 @@ def as_combined(
 
 
 def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.ndarray:
-    """Fit the weights of a mean probability that make the labels most likely.
+    """Fit the weights of a mean probability by maximum likelihood.
 
     The negative log-likelihood of the weighted mean is convex in the weights, and
-    expectation-maximisation lowers it at every step: from equal weights, the same
-    data always gives the same answer, never worse than equal weights.
+    expectation-maximisation lowers it at every step. It starts from equal weights, so
+    the result is deterministic and never worse than equal weights.
 
     Args:
         probabilities: Array of shape `(members, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`. Not the test data.
-        n_iterations: Integer. Number of steps. Defaults to `200`.
+        n_iterations: Integer, the number of steps. Defaults to `200`.
 
     Returns:
         Float array of shape `(members,)`, non-negative, summing to one.
 
     Raises:
-        ValueError: If data is bad or `n_iterations` is negative.
+        ValueError: If the data is invalid or `n_iterations` is negative.
 
     Example:
 
     ```python
+    selection = kmn.selection.greedy(probabilities, y, n_members=4)
     weights = fit_weights(probabilities[selection.indices], y)
     combined = np.average(probabilities[selection.indices], axis=0, weights=weights)
     ```

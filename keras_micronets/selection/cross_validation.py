@@ -1,6 +1,6 @@
-"""What ways of choosing are worth on samples that they have not seen."""
+"""Score selection methods on samples that they have not seen."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,26 @@ from keras_micronets.selection.validation import (
     progress,
 )
 
+__all__ = ["MemberScores", "held_out_losses", "scores_by_members"]
+
+Method = Callable[..., Selection]
+
 
 def mean_error(probabilities: Any, y: Any) -> np.ndarray:
-    """Return the share of samples whose most probable class is not the right one."""
+    """Return the share of samples whose most probable class is wrong."""
     return 1 - accuracy(probabilities, y)
 
 
 SCORINGS: dict[str, Callable] = {"loss": negative_log_likelihood, "error": mean_error}
+#: The metrics of `MemberScores`, by the names of its attributes.
+METRICS: dict[str, Callable] = {
+    "accuracy": accuracy,
+    "negative_log_likelihood": negative_log_likelihood,
+}
 
 
 def held_out_losses(
-    methods: Sequence[Callable[..., Selection]],
+    methods: Sequence[Method],
     probabilities: Any,
     y: Any,
     *,
@@ -39,49 +48,47 @@ def held_out_losses(
     random_state: Any = 0,
     verbose: int = 0,
 ) -> np.ndarray:
-    """Choose on a part of the samples and score on the rest, in turns.
+    """Cross-validate selection methods over samples.
 
     Args:
         methods: Functions of probabilities and labels that return a `Selection`.
         probabilities: Array of shape `(learners, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
         scoring: `"loss"`, the negative log-likelihood of the members' mean
-            probability, or `"error"`, the share that it gets wrong. Defaults to
-            `"loss"`.
-        n_splits: Integer. Parts that the samples are split into. Defaults to `5`.
-        n_repeats: Integer. How often they are split. Defaults to `1`.
+            probability, or `"error"`, its error rate. Defaults to `"loss"`.
+        n_splits: Integer, the number of folds. Defaults to `5`.
+        n_repeats: Integer, the number of times the samples are split. Defaults to `1`.
         random_state: As in scikit-learn, for the splits. Defaults to `0`.
         verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
 
     Returns:
         Float array of shape `(methods, n_splits * n_repeats)`, lower is better; NaN
-        where a method finds no answer, as more clusters than learners.
+        where a method raised a `ValueError`, for more clusters than learners say.
 
     Raises:
-        ValueError: If there are fewer than two samples, or data is bad.
+        ValueError: If there are fewer than two samples, or the data is invalid.
 
     Example:
 
     ```python
-    held_out_losses([greedy, top_k], probabilities, y).mean(axis=1)
+    methods = [kmn.selection.greedy, kmn.selection.top_k]
+    held_out_losses(methods, probabilities, y).mean(axis=1)
     ```
     """
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
-    turns = [*splits(len(y), n_splits, n_repeats, random_state)]
-    turns = progress(turns, len(turns), "cross-validation", verbose)
-    return np.transpose(
-        [_losses_of_turn(methods, p, y, *turn, scoring) for turn in turns]
-    )
+    folds = split(len(y), n_splits, n_repeats, random_state)
+    folds = progress(folds, len(folds), "cross-validation", verbose)
+    return np.transpose([score_fold(methods, p, y, *fold, scoring) for fold in folds])
 
 
-def splits(
+def split(
     n_samples: int, n_splits: int, n_repeats: int, random_state: Any
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Go through parts to choose on, and the rests to score on."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the samples to select on, and those to score on, for each fold."""
     if n_samples < 2:
         raise ValueError(
-            "Expected at least two samples: one to choose on, one to score on. "
+            "Expected at least two samples: one to select on, one to score on. "
             f"Received: {n_samples}."
         )
     folds = RepeatedKFold(
@@ -89,30 +96,19 @@ def splits(
         n_repeats=n_repeats,
         random_state=random_state,
     )
-    return folds.split(np.zeros(n_samples))
+    return [*folds.split(np.zeros(n_samples))]
 
 
-def held_out_loss(
-    method: Callable[..., Selection],
+def score_fold(
+    methods: Sequence[Method],
     p: np.ndarray,
     y: np.ndarray,
-    chosen_on: np.ndarray,
-    scored_on: np.ndarray,
-    scoring: str,
-) -> float:
-    """Return the loss of what a method chooses, on samples it has not seen."""
-    return _losses_of_turn([method], p, y, chosen_on, scored_on, scoring)[0]
-
-
-def _losses_of_turn(
-    methods: Sequence[Callable[..., Selection]],
-    p: np.ndarray,
-    y: np.ndarray,
-    chosen_on: np.ndarray,
+    selected_on: np.ndarray,
     scored_on: np.ndarray,
     scoring: str,
 ) -> list[float]:
-    seen = np.ascontiguousarray(p[:, chosen_on]), y[chosen_on]
+    """Return the held-out loss of each method in a fold, NaN where it fails."""
+    seen = np.ascontiguousarray(p[:, selected_on]), y[selected_on]
     unseen = p[:, scored_on]
     losses = []
     for method in methods:
@@ -121,33 +117,26 @@ def _losses_of_turn(
         except ValueError:
             losses.append(np.nan)
             continue
-        together = selection.combined(unseen)
-        losses.append(float(SCORINGS[scoring](together, y[scored_on])))
+        combined = selection.combined(unseen)
+        losses.append(float(SCORINGS[scoring](combined, y[scored_on])))
     return losses
-
-
-#: The measures, by the names of the attributes that hold them.
-MEASURES = {
-    "accuracy": accuracy,
-    "negative_log_likelihood": negative_log_likelihood,
-}
 
 
 @dataclass(frozen=True, eq=False)
 class MemberScores:
-    """Scores of ways to choose, by the number of members; see `scores_by_members`.
+    """Scores of selection methods by the number of members; see `scores_by_members`.
 
     Args:
-        n_members: Integer array of shape `(points,)`: how many were asked for.
-        n_kept: Dictionary of arrays of shape `(splits, points)`, one a method: how
-            many were kept. `NaN` where the method raised a `ValueError`.
-        accuracy: Dictionary of arrays of shape `(splits, points)`, one a method: the
-            accuracy on the samples that were not used for choosing.
-        negative_log_likelihood: The same of the negative log-likelihood.
+        n_members: Integer array of shape `(points,)`: the requested numbers of members.
+        n_kept: Dictionary of arrays of shape `(splits, points)`, one for each method:
+            how many learners were kept. NaN where the method raised a `ValueError`.
+        accuracy: Dictionary of arrays of shape `(splits, points)`, one for each method:
+            the accuracy on the samples that were not used for selecting.
+        negative_log_likelihood: The same for the negative log-likelihood.
         best_learner: Dictionary of the `accuracy` and the `negative_log_likelihood` of
-            the single learner that was the most accurate on the samples for choosing,
+            the single learner that was the most accurate on the samples for selecting,
             arrays of shape `(splits,)`.
-        mean_of_all: The same of the mean of all learners.
+        mean_of_all: The same for the mean of all learners.
     """
 
     n_members: np.ndarray
@@ -161,17 +150,18 @@ class MemberScores:
 def scores_by_members(
     probabilities: Any,
     y: Any,
-    methods: Mapping[str, Callable[..., Selection]],
+    methods: Mapping[str, Method],
     *,
     n_members: Sequence[int] | None = None,
     n_resamples: int = 20,
     random_state: Any = 0,
     verbose: int = 0,
 ) -> MemberScores:
-    """Choose on one half of the samples and score on the other, again and again.
+    """Score methods by the number of members in repeated hold-out validation.
 
-    Each split of the samples is drawn at random and is the same for all methods and
-    all numbers of members. The half to choose on is copied.
+    Methods select on a random half of the samples and are scored on the other half.
+    Each split is the same for all methods and numbers of members. The half to select on
+    is copied.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.
@@ -179,26 +169,27 @@ def scores_by_members(
         methods: Dictionary from a name to a function
             `(probabilities, y, n_members, *, random_state) -> Selection`, such as
             `top_k`. The ensemble is the mean weighted by the selection's weights.
-        n_members: Sequence of integers, how many members to ask for. Defaults to
-            `None`: 1, 2, 3, 4, 6, 8, as far as there are learners.
-        n_resamples: Integer. Number of splits. Defaults to `20`.
+        n_members: Sequence of integers, the numbers of members. Defaults to `None`: 1,
+            2, 3, 4, 6, 8, up to the number of learners.
+        n_resamples: Integer, the number of splits. Defaults to `20`.
         random_state: Integer, `numpy.random.RandomState` or `None`, as in
-            scikit-learn: draws the splits and a seed for the methods at each.
+            scikit-learn: draws the splits and a seed for the methods in each.
             Defaults to `0`.
-        verbose: `1` says on standard error how far it has come. Defaults to `0`.
+        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
 
     Returns:
         A `MemberScores`.
 
     Raises:
         ValueError: If there are fewer than two samples, no splits or no methods, a
-            number of members is wrong, or data is bad.
+            number of members is out of range, or the data is invalid.
 
     Example:
 
     ```python
-    scores = scores_by_members(probabilities, y, {"top_k": top_k}, n_members=[1, 4])
-    scores.accuracy["top_k"].mean(axis=0)  # one value a number of members
+    methods = {"top_k": kmn.selection.top_k}
+    scores = scores_by_members(probabilities, y, methods, n_members=[1, 4])
+    scores.accuracy["top_k"].mean(axis=0)  # one value for each number of members
     ```
 
     Reference: Arlot & Celisse, "A Survey of Cross-Validation Procedures for Model
@@ -207,31 +198,31 @@ def scores_by_members(
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
     _check(len(y), n_resamples, methods)
-    sizes = member_counts(len(p)) if n_members is None else n_members
-    sizes = np.array([check_n_members(size, len(p)) for size in sizes])
+    counts = member_counts(len(p)) if n_members is None else n_members
+    counts = np.array([check_n_members(count, len(p)) for count in counts])
     random = check_random_state(random_state)
-    scores = _empty(methods, sizes, n_resamples)
+    scores = _empty_scores(methods, counts, n_resamples)
     mean = mean_of(p)
-    for split in progress(range(n_resamples), n_resamples, "splits", verbose):
+    for i in progress(range(n_resamples), n_resamples, "splits", verbose):
         samples, seed = random.permutation(len(y)), random.randint(2**31 - 1)
-        to_choose, to_score = np.split(samples, [len(y) // 2])
-        half = p[:, to_choose], y[to_choose]
+        selected_on, scored_on = np.split(samples, [len(y) // 2])
+        half = p[:, selected_on], y[selected_on]
         best = p[top_k(*half, 1).indices[0]]
-        _score(scores.best_learner, split, best[to_score], y[to_score])
-        _score(scores.mean_of_all, split, mean[to_score], y[to_score])
-        for point, size in enumerate(sizes.tolist()):
+        _score(scores.best_learner, i, best[scored_on], y[scored_on])
+        _score(scores.mean_of_all, i, mean[scored_on], y[scored_on])
+        for point, count in enumerate(counts.tolist()):
             for name, method in methods.items():
-                chosen = _choose(method, half, size, seed)
-                if chosen is not None:
-                    scores.n_kept[name][split, point] = len(chosen.indices)
-                    curves = {key: getattr(scores, key)[name] for key in MEASURES}
-                    predicted = chosen.combined(p)[to_score]
-                    _score(curves, (split, point), predicted, y[to_score])
+                selection = _select(method, half, count, seed)
+                if selection is not None:
+                    scores.n_kept[name][i, point] = len(selection.indices)
+                    curves = {key: getattr(scores, key)[name] for key in METRICS}
+                    combined = selection.combined(p)[scored_on]
+                    _score(curves, (i, point), combined, y[scored_on])
     return scores
 
 
 def member_counts(n_learners: int, most: int = 8) -> list[int]:
-    """Give numbers of members to ask for, ever farther apart: 1, 2, 3, 4, 6, 8, 12."""
+    """Return numbers of members at growing distances: 1, 2, 3, 4, 6, 8, 12, ..."""
     steps = [1, 2]
     while steps[-1] < most:
         steps.append(steps[-2] * 2 if len(steps) > 2 else 3)
@@ -239,14 +230,14 @@ def member_counts(n_learners: int, most: int = 8) -> list[int]:
 
 
 def mean_of(p: np.ndarray) -> np.ndarray:
-    """Return the mean of what all learners predict, `(samples, classes)`."""
+    """Return the mean prediction of all learners, `(samples, classes)`."""
     return sum(block.sum(axis=0, dtype=float) for _, block in in_blocks(p)) / len(p)
 
 
 def _check(n_samples: int, n_resamples: int, methods: Mapping) -> None:
     if n_samples < 2:
         raise ValueError(
-            "Expected at least two samples, one to choose on and one to score on. "
+            "Expected at least two samples, one to select on and one to score on. "
             f"Received: {n_samples}."
         )
     if n_resamples < 1:
@@ -255,25 +246,27 @@ def _check(n_samples: int, n_resamples: int, methods: Mapping) -> None:
         raise ValueError("Expected at least one method. Received: none.")
 
 
-def _empty(methods: Mapping, sizes: np.ndarray, n_resamples: int) -> MemberScores:
-    def curves():
-        return {name: np.full((n_resamples, len(sizes)), np.nan) for name in methods}
+def _empty_scores(
+    methods: Mapping, counts: np.ndarray, n_resamples: int
+) -> MemberScores:
+    def curves() -> dict[str, np.ndarray]:
+        return {name: np.full((n_resamples, len(counts)), np.nan) for name in methods}
 
-    def line():
-        return {name: np.empty(n_resamples) for name in MEASURES}
+    def line() -> dict[str, np.ndarray]:
+        return {name: np.empty(n_resamples) for name in METRICS}
 
-    return MemberScores(sizes, curves(), curves(), curves(), line(), line())
+    return MemberScores(counts, curves(), curves(), curves(), line(), line())
 
 
-def _choose(
-    method: Callable[..., Selection], half: tuple, size: int, seed: int
-) -> Selection | None:
+def _select(method: Method, half: tuple, count: int, seed: int) -> Selection | None:
     try:
-        return method(*half, size, random_state=seed)
+        return method(*half, count, random_state=seed)
     except ValueError:
-        return None  # fewer clusters than members, say: the data itself is sound
+        return None  # too few clusters, say: the data itself was checked before
 
 
-def _score(scores: dict[str, np.ndarray], at: Any, p: np.ndarray, y: np.ndarray):
-    for name, measure in MEASURES.items():
-        scores[name][at] = measure(p, y)
+def _score(
+    scores: dict[str, np.ndarray], at: Any, p: np.ndarray, y: np.ndarray
+) -> None:
+    for name, metric in METRICS.items():
+        scores[name][at] = metric(p, y)

@@ -1,5 +1,6 @@
-"""When an answer needs no more members."""
+"""Choose when an ensemble may stop before all its members have run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,8 @@ from keras_micronets.edge.early_exit import EarlyExit, combine_partial, margin
 from keras_micronets.selection.metrics import accuracy
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
+__all__ = ["choose_early_exit"]
+
 _N_THRESHOLDS = 500
 
 
@@ -18,41 +21,41 @@ def choose_early_exit(
     y: Any,
     *,
     combination: str = "mean",
-    weights: Any = None,
+    weights: Sequence[float] | None = None,
     tolerance: float = 0.0,
 ) -> EarlyExit:
-    """Choose the order of members, and how sure an answer must be to need no more.
+    """Choose the order of the members and the margin at which a prediction is final.
 
-    The most accurate member is asked first. The threshold is the lowest margin that,
-    with all higher ones, keeps to the tolerance: of the samples here, at most
-    `tolerance * (samples + 1) - 1` get another class than all members together would
-    give them, whether right or wrong; so what is lost is not set off against what is
-    won by luck. The one sample more is what makes the tolerance hold on average for
-    samples not seen here. With fewer than `1 / tolerance - 1` samples, and with a
-    tolerance of zero, no margin is enough, and only members that cannot change the
-    class are spared.
+    The most accurate member runs first. The threshold is the lowest margin that, with
+    all higher ones, satisfies the tolerance: at most `tolerance * (samples + 1) - 1` of
+    these samples get another class than from all members, whether right or wrong, so
+    changes for the better do not offset changes for the worse. The additional sample
+    makes the tolerance hold on average for new samples. With fewer than
+    `1 / tolerance - 1` samples, and with a tolerance of zero, no margin is sufficient,
+    and only members that cannot change the class are skipped.
 
     Args:
-        probabilities: Array of shape `(members, samples, classes)`, in the order of
-            the bundle, of the very files that will run.
+        probabilities: Array of shape `(members, samples, classes)`, in the order of the
+            bundle, predicted by the exported files.
         y: Labels, sparse or one-hot; see `as_labels`. Not the test data.
         combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
-        weights: One a member, for `"weights"`. Defaults to `None`.
-        tolerance: Share of samples, from 0 to 1, that may get another class; with
-            `0.001` no more than a tenth of a point of accuracy can be lost. Defaults
-            to `0.0`.
+        weights: Floats, one for each member, for `"weights"`. Defaults to `None`.
+        tolerance: Float from 0 to 1, the share of samples that may get another class;
+            `0.001` costs at most a tenth of a percentage point of accuracy. Defaults to
+            `0.0`.
 
     Returns:
         An `edge.EarlyExit`, with the share of calls that it saves on these samples.
 
     Raises:
-        ValueError: If data is bad, the rule unknown or the tolerance no share.
+        ValueError: If the data is invalid, the rule is unknown, or the tolerance is out
+            of range.
 
     Example:
 
     ```python
-    early_exit = choose_early_exit(probabilities, y_val, tolerance=0.001)
+    early_exit = choose_early_exit(probabilities, y_val, tolerance=0.1)
     early_exit.threshold, early_exit.saved
     ```
 
@@ -70,41 +73,40 @@ def choose_early_exit(
         None, _order(p, y, weights), tolerance=float(tolerance), samples=len(y)
     )
     classes, margins, certain = _stages(p, exact, combination, weights)
-    places = np.arange(len(y))
-    threshold, asked = None, certain.argmax(axis=0)
-    for lower in _thresholds(margins):
-        last = (certain | (margins >= lower)).argmax(axis=0)
-        n_changed = np.sum(classes[last, places] != classes[-1])
+    samples = np.arange(len(y))
+    threshold, last = None, certain.argmax(axis=0)
+    for candidate in _thresholds(margins):
+        stages = (certain | (margins >= candidate)).argmax(axis=0)
+        n_changed = np.sum(classes[stages, samples] != classes[-1])
         if n_changed + 1 > tolerance * (len(y) + 1):
             break
-        threshold, asked = float(lower), last
-    saved = 1 - (1 + asked.mean()) / len(p)
+        threshold, last = float(candidate), stages
+    saved = 1 - (1 + last.mean()) / len(p)
     return replace(exact, threshold=threshold, saved=float(saved))
 
 
-def _order(p, y, weights):
+def _order(p: np.ndarray, y: np.ndarray, weights: Any) -> tuple[int, ...]:
     score = accuracy(p, y)
     if weights is not None:
-        score = score - 2 * (np.asarray(weights) == 0)  # those say nothing: at the end
-    return tuple(int(place) for place in np.argsort(-score, kind="stable"))
+        score = score - 2 * (np.asarray(weights) == 0)  # no influence: to the end
+    return tuple(int(index) for index in np.argsort(-score, kind="stable"))
 
 
-def _stages(p, exact, rule, weights):
-    """Return class, margin and certainty, each `(members, samples)`, by members asked.
-
-    With all members every sample is certain.
-    """
-    asked = p[list(exact.order)]
+def _stages(
+    p: np.ndarray, exact: EarlyExit, rule: str, weights: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return class, margin and certainty after each member, `(members, samples)`."""
+    ordered = p[list(exact.order)]
     stages = [
-        combine_partial(asked[: n + 1], exact, rule=rule, weights=weights)
+        combine_partial(ordered[: n + 1], exact, rule=rule, weights=weights)
         for n in range(len(p))
     ]
-    together, certain = (np.stack(parts) for parts in zip(*stages, strict=True))
-    certain[-1] = True
-    return together.argmax(axis=-1), margin(together), certain
+    combined, certain = (np.stack(parts) for parts in zip(*stages, strict=True))
+    certain[-1] = True  # nothing can change after the last member
+    return combined.argmax(axis=-1), margin(combined), certain
 
 
-def _thresholds(margins):
-    """Return margins to try, the highest first."""
+def _thresholds(margins: np.ndarray) -> np.ndarray:
+    """Return the margins to try, the highest first."""
     before = margins[:-1] if len(margins) > 1 else margins
     return np.unique(np.quantile(before, np.linspace(0, 1, _N_THRESHOLDS)))[::-1]

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator on bare probabilities."""
+"""`EnsembleSelector`: a scikit-learn estimator on probabilities."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,26 +12,27 @@ from keras_micronets.selection.combination import as_combined
 from keras_micronets.selection.methods import as_method
 from keras_micronets.selection.validation import check_probabilities
 
+__all__ = ["EnsembleSelector"]
+
 
 class EnsembleSelector(ClassifierMixin, BaseEstimator):
-    """Choose among learners of which only the predictions are known.
+    """Select an ensemble from the predictions of learners, as a scikit-learn estimator.
 
-    For scikit-learn's `clone`, `cross_val_score` and `GridSearchCV`. Samples come
-    first there, so `X` is `numpy.moveaxis(probabilities, 0, 1)`.
+    It works with `clone`, `cross_val_score` and `GridSearchCV`. scikit-learn's samples
+    come first, so `X` is `np.moveaxis(probabilities, 0, 1)`.
 
     Args:
-        method: Name out of `selection.METHODS`, or a function with their signature.
+        method: Name in `selection.METHODS`, or a function with their signature.
             Defaults to `"cluster"`.
-        n_members: Integer, how many to keep. Defaults to `4`.
-        combination: `"mean"`, weighted as the method says, `"logit"`, `"vote"` or
+        n_members: Integer, the number of learners to keep. Defaults to `4`.
+        combination: `"mean"`, with the weights of the selection, `"logit"`, `"vote"` or
             `"weights"`; see `selection.combine`. Defaults to `"mean"`.
         random_state: As in scikit-learn. Defaults to `None`.
 
     Attributes:
         selection_: The `Selection`.
-        rule_: Dictionary, how the chosen are combined: arguments of
-            `selection.combine`.
-        classes_: Integers `0, 1, ...`, one a class.
+        rule_: Dictionary, the arguments of `selection.combine` for the members.
+        classes_: Integers `0, 1, ...`, one for each class.
         n_features_in_: Integer, the number of learners.
 
     Example:
@@ -39,10 +40,10 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
     ```python
     from sklearn.model_selection import GridSearchCV
 
-    X = numpy.moveaxis(probabilities, 0, 1)  # (samples, learners, classes)
+    X = np.moveaxis(probabilities, 0, 1)  # (samples, learners, classes)
     search = GridSearchCV(
         EnsembleSelector(random_state=0),
-        {"method": ["cluster", "greedy", "top_k"], "n_members": [2, 4, 8]},
+        {"method": ["cluster", "greedy", "top_k"], "n_members": [2, 4]},
         scoring="neg_log_loss",
     ).fit(X, y)
     ```
@@ -62,14 +63,17 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> "EnsembleSelector":
-        """Choose on held-out predictions.
+        """Select the members on held-out predictions.
 
         Args:
             X: Array of shape `(samples, learners, classes)`.
             y: Labels, sparse or one-hot; see `as_labels`.
 
+        Returns:
+            The estimator.
+
         Raises:
-            ValueError: If the method or combination is not known, or data is bad.
+            ValueError: If the method or combination is unknown, or the data is invalid.
         """
         p = _learners_first(X)
         method = as_method(self.method)
@@ -80,18 +84,18 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of the chosen together, `(samples, classes)`."""
+        """Return the probabilities of the ensemble, `(samples, classes)`."""
         check_is_fitted(self)
         p = _learners_first(X)
         if len(p) != self.n_features_in_:
             raise ValueError(
-                f"Expected predictions of {self.n_features_in_} learners, those that "
-                f"were chosen among. Received: {len(p)}."
+                f"Expected predictions of {self.n_features_in_} learners, as in `fit`. "
+                f"Received: {len(p)}."
             )
-        together = combine(p[self.selection_.indices], **self.rule_)
+        combined = combine(p[self.selection_.indices], **self.rule_)
         # Weights in single precision may add up to more than one, which scikit-learn's
-        # scores refuse.
-        return together / together.sum(axis=1, keepdims=True)
+        # scores reject.
+        return combined / combined.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable classes, `(samples,)`."""

@@ -1,4 +1,4 @@
-"""The single ways of choosing, by name."""
+"""The selection methods by name, and `auto`, which chooses one by cross-validation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,25 +11,24 @@ from sklearn.utils import check_random_state
 from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
 from keras_micronets.selection.cross_validation import (
     SCORINGS,
-    held_out_loss,
     held_out_losses,
-    splits,
+    score_fold,
+    split,
 )
-from keras_micronets.selection.ordering.by_loss import (
+from keras_micronets.selection.ordering import (
     backward_elimination,
-    greedy,
-    reduced_error,
-)
-from keras_micronets.selection.ordering.by_votes import (
     complementariness,
     drep,
     epic,
+    greedy,
     kappa_pruning,
     margin_distance,
     mdep,
     orientation_ordering,
+    random_k,
+    reduced_error,
+    top_k,
 )
-from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.selection import Choice, Selection
 from keras_micronets.selection.validation import (
     as_labels,
@@ -38,8 +37,11 @@ from keras_micronets.selection.validation import (
     progress,
 )
 
+__all__ = ["METHODS", "TRIED", "as_method", "auto"]
+
 Method = Callable[..., Selection]
 
+#: All methods but `auto`.
 SINGLE: dict[str, Method] = {
     "top_k": top_k,
     "top_k by loss": partial(top_k, by="loss"),
@@ -66,35 +68,11 @@ SINGLE: dict[str, Method] = {
     "prune2edge": cluster_labels,
 }
 
-
-def pick(method: str | Method, among: Mapping[str, Method]) -> Method:
-    """Return a way of choosing.
-
-    Args:
-        method: A name, or a function with the signature
-            `method(probabilities, y, n_members, *, random_state) -> Selection`.
-        among: Dictionary from names to such functions.
-
-    Raises:
-        ValueError: If the name is not known.
-        TypeError: If it is neither.
-    """
-    if callable(method):
-        return method
-    if not isinstance(method, str):
-        raise TypeError(f"Expected a name or a function. Received: {method=}.")
-    if method not in among:
-        raise ValueError(
-            f"Expected a method out of {[*among]}, or a function. Received: {method=}."
-        )
-    return among[method]
-
-
-_CONTROLS = ("random_k", "prune2edge")
+_BASELINES = ("random_k", "prune2edge")
 _QUADRATIC = ("backward_elimination", "kappa_pruning")
-#: What `auto` tries by default: not the controls, nor what grows with the square of the
-#: pool.
-TRIED = [name for name in SINGLE if name not in _CONTROLS + _QUADRATIC]
+#: The methods that `auto` compares by default: without those that only serve as
+#: baselines or whose cost grows with the square of the pool.
+TRIED = [name for name in SINGLE if name not in _BASELINES + _QUADRATIC]
 
 
 def auto(
@@ -110,42 +88,41 @@ def auto(
     random_state: Any = None,
     verbose: int = 0,
 ) -> Selection:
-    """Choose by the method that does best in cross-validation over samples.
+    """Choose the method that is best in cross-validation over samples, and apply it.
 
-    Each method chooses on a part of the samples and is scored on the rest, in turns;
-    the best then chooses on all of them. Ties go to the first. A method that has no
-    answer somewhere, as k-means has none where fewer learners differ, is left out.
+    In each fold the methods select on one part of the samples and are scored on the
+    rest; the best method then selects on all samples. Ties go to the first. A method
+    that fails in a fold, as k-means does where too few learners differ, is excluded.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer, or several to choose among. Defaults to `4`.
-        methods: Names out of `selection.METHODS`, or a dictionary from names to
-            functions with their signature. Defaults to `None`, those of
-            `selection.TRIED`.
+        n_members: Integer, or several to compare. Defaults to `4`.
+        methods: Names in `selection.METHODS`, or a dictionary from names to functions
+            with their signature. Defaults to `None`, those of `selection.TRIED`.
         scoring: `"loss"`, the negative log-likelihood of the members' mean
-            probability, or `"error"`, the share that it gets wrong. Defaults to
-            `"loss"`, which a few hundred samples tell more of.
-        n_splits: Integer. Parts that the samples are split into. Defaults to `5`.
-        n_repeats: Integer. How often they are split. Defaults to `2`.
-        nested: Whether the loss of the whole procedure is estimated as well, at
+            probability, or `"error"`, its error rate. Defaults to `"loss"`, which is
+            less noisy with a few hundred samples.
+        n_splits: Integer, the number of folds. Defaults to `5`.
+        n_repeats: Integer, the number of times the samples are split. Defaults to `2`.
+        nested: Boolean. Whether to estimate the selection bias by nested resampling, at
             `n_splits` times the cost. Defaults to `True`.
         random_state: As in scikit-learn, for the splits and the methods. Defaults to
             `None`, which differs from call to call.
         verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
 
     Returns:
-        The `Selection` of the best method, its `choice` a `Choice` that prints as a
-        table, with the optimism of the choice.
+        The `Selection` of the best method. Its `choice` is a `Choice` that prints as a
+        table and has the selection bias, `optimism`.
 
     Raises:
-        ValueError: If no method has an answer, there are fewer than two samples, a name
-            is not known, or data is bad.
+        ValueError: If all methods fail, there are fewer than two samples, a name is
+            unknown, or the data is invalid.
 
     Example:
 
     ```python
-    selection = auto(probabilities, y, n_members=[2, 4, 8], random_state=0)
+    selection = auto(probabilities, y, n_members=[2, 4], random_state=0)
     print(selection.choice)
     ```
 
@@ -154,91 +131,36 @@ def auto(
     """
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
-    counts = [n_members] if np.ndim(n_members) == 0 else [*n_members]
+    counts = np.atleast_1d(n_members).tolist()
     counts = [check_n_members(count, len(p)) for count in counts]
     if scoring not in SCORINGS:
         raise ValueError(
             f"Expected scoring out of {[*SCORINGS]}. Received: {scoring=}."
         )
     seed = int(check_random_state(random_state).randint(2**31 - 1))
-    tried = _Tried(methods, counts, seed)
+    comparison = _Comparison(methods, counts, seed)
     options = {"scoring": scoring, "n_splits": n_splits, "random_state": seed}
-    choice = tried.choose(p, y, n_repeats=n_repeats, verbose=verbose, **options)
-    selection = tried.functions[choice.chosen](p, y)
+    choice = comparison.choose(p, y, n_repeats=n_repeats, verbose=verbose, **options)
+    selection = comparison.functions[choice.chosen](p, y)
     if nested:
-        loss = _nested_loss(tried, p, y, verbose=verbose, **options)
+        loss = _nested_loss(comparison, p, y, verbose=verbose, **options)
         choice = replace(choice, nested_loss=loss)
     return replace(selection, choice=choice)
-
-
-class _Tried:
-    """The methods that are tried, with each number of members."""
-
-    def __init__(self, methods: Any, counts: Sequence[int], seed: int):
-        names = TRIED if methods is None else methods
-        found = (
-            dict(names)
-            if isinstance(names, Mapping)
-            else {name: pick(name, SINGLE) for name in names}
-        )
-        pairs = [(name, count) for count in counts for name in found]
-        self.names, self.counts = zip(*pairs, strict=True)
-        self.functions = [
-            partial(found[name], n_members=count, random_state=seed)
-            for name, count in pairs
-        ]
-
-    def choose(self, p: np.ndarray, y: np.ndarray, **options: Any) -> Choice:
-        losses = held_out_losses(self.functions, p, y, **options)
-        means = losses.mean(axis=1)
-        if np.isnan(means).all():
-            self.functions[0](p, y)  # says what is wrong
-            raise ValueError(
-                "Expected a method that has an answer on each part of the samples. "
-                f"Received: none among {sorted(set(self.names))}. Give more samples, "
-                "other learners, or a lower n_members."
-            )
-        chosen = int(np.nanargmin(means))
-        return Choice(
-            self.names, self.counts, losses, chosen, options["scoring"], len(y)
-        )
-
-
-def _nested_loss(
-    tried: _Tried,
-    p: np.ndarray,
-    y: np.ndarray,
-    *,
-    scoring: str,
-    n_splits: int,
-    random_state: int,
-    verbose: int,
-) -> float:
-    def procedure(p: np.ndarray, y: np.ndarray) -> Selection:
-        choice = tried.choose(
-            p, y, scoring=scoring, n_splits=n_splits, random_state=random_state
-        )
-        return tried.functions[choice.chosen](p, y)
-
-    turns = [*splits(len(y), n_splits, 1, random_state)]
-    turns = progress(turns, len(turns), "nested resampling", verbose)
-    return float(
-        np.mean([held_out_loss(procedure, p, y, *turn, scoring) for turn in turns])
-    )
 
 
 METHODS: dict[str, Method] = {**SINGLE, "auto": auto}
 
 
 def as_method(method: str | Method) -> Method:
-    """Return a way of choosing.
+    """Return a selection method by its name.
 
     Args:
-        method: A name out of `METHODS`, or a function with the signature
-            `method(probabilities, y, n_members, *, random_state) -> Selection`.
+        method: A name in `METHODS`, or a function with the signature
+            `method(probabilities, y, n_members, *, random_state) -> Selection`, which
+            is returned.
 
     Raises:
-        ValueError: If the name is not known.
+        ValueError: If the name is unknown.
         TypeError: If it is neither.
 
     Example:
@@ -247,4 +169,74 @@ def as_method(method: str | Method) -> Method:
     as_method("top_k")(probabilities, y, 4).indices
     ```
     """
-    return pick(method, METHODS)
+    return _look_up(method, METHODS)
+
+
+class _Comparison:
+    """The methods that `auto` compares, each with each number of members."""
+
+    def __init__(self, methods: Any, counts: Sequence[int], seed: int):
+        names = TRIED if methods is None else methods
+        by_name = (
+            dict(names)
+            if isinstance(names, Mapping)
+            else {name: _look_up(name, SINGLE) for name in names}
+        )
+        pairs = [(name, count) for count in counts for name in by_name]
+        self.names, self.counts = zip(*pairs, strict=True)
+        self.functions = [
+            partial(by_name[name], n_members=count, random_state=seed)
+            for name, count in pairs
+        ]
+
+    def choose(self, p: np.ndarray, y: np.ndarray, **options: Any) -> Choice:
+        losses = held_out_losses(self.functions, p, y, **options)
+        means = losses.mean(axis=1)
+        if np.isnan(means).all():
+            self.functions[0](p, y)  # its error says more
+            raise ValueError(
+                "Expected a method that succeeds in every fold. Received: none among "
+                f"{sorted(set(self.names))}. Give more samples, other learners, or a "
+                "lower n_members."
+            )
+        chosen = int(np.nanargmin(means))
+        return Choice(
+            self.names, self.counts, losses, chosen, options["scoring"], len(y)
+        )
+
+
+def _nested_loss(
+    comparison: _Comparison,
+    p: np.ndarray,
+    y: np.ndarray,
+    *,
+    scoring: str,
+    n_splits: int,
+    random_state: int,
+    verbose: int,
+) -> float:
+    """Return the held-out loss of the whole procedure, the choice included."""
+
+    def procedure(p: np.ndarray, y: np.ndarray) -> Selection:
+        choice = comparison.choose(
+            p, y, scoring=scoring, n_splits=n_splits, random_state=random_state
+        )
+        return comparison.functions[choice.chosen](p, y)
+
+    folds = split(len(y), n_splits, 1, random_state)
+    folds = progress(folds, len(folds), "nested resampling", verbose)
+    losses = [score_fold([procedure], p, y, *fold, scoring)[0] for fold in folds]
+    return float(np.mean(losses))
+
+
+def _look_up(method: str | Method, methods: Mapping[str, Method]) -> Method:
+    if callable(method):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"Expected a name or a function. Received: {method=}.")
+    if method not in methods:
+        raise ValueError(
+            f"Expected a method out of {[*methods]}, or a function. "
+            f"Received: {method=}."
+        )
+    return methods[method]

@@ -1,4 +1,9 @@
-"""What the measures take: many learners or one predictor, and ties."""
+"""Metrics of class probabilities: accuracy, likelihood, calibration and uncertainty.
+
+Probabilities are checked as by `check_probabilities`, labels as by `as_labels`: all
+metrics raise a `ValueError` for invalid data. Those of one predictor take an array of
+shape `(samples, classes)` only. Where samples tie, their order changes nothing.
+"""
 
 from typing import Any
 
@@ -12,54 +17,23 @@ from keras_micronets.selection.validation import (
     in_blocks,
 )
 
+__all__ = [
+    "accuracy",
+    "adaptive_calibration_error",
+    "area_under_risk_coverage",
+    "brier_score",
+    "expected_calibration_error",
+    "likelihoods",
+    "negative_log_likelihood",
+    "ood_auroc",
+]
 
-def one_or_many(probabilities: Any) -> np.ndarray:
-    """Check probabilities of shape `([learners,] samples, classes)`."""
-    p = np.asarray(probabilities)
-    return check_probabilities(p[None])[0] if p.ndim == 2 else check_probabilities(p)
-
-
-def checked(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Check probabilities as `one_or_many`, and labels that fit them."""
-    p = one_or_many(probabilities)
-    return p, as_labels(y, p.shape[-1], p.shape[-2])
-
-
-def one_predictor(probabilities: Any) -> np.ndarray:
-    """Check probabilities of shape `(samples, classes)`; return them as `float64`."""
-    p = one_or_many(probabilities)
-    if p.ndim != 2:
-        raise ValueError(
-            "Expected probabilities of shape (samples, classes), one predictor. "
-            f"Received: shape {p.shape}. Call it once for each learner."
-        )
-    return p.astype(np.float64)
-
-
-def mean_of_ties(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Give all samples of equal keys the mean of their values.
-
-    So whatever is made of values in the order of their keys does not depend on how
-    ties were ordered; what is linear in the values becomes its mean over all the
-    orders there are.
-
-    Args:
-        keys: Array of shape `(samples,)`.
-        values: Numbers of shape `(samples,)`.
-
-    Returns:
-        Float array of shape `(samples,)`.
-    """
-    _, group = np.unique(keys, return_inverse=True)
-    return (np.bincount(group, weights=values) / np.bincount(group))[group]
-
-
-#: Probabilities are clipped here before the logarithm, as Keras does.
+#: Lower bound of probabilities before the logarithm, as in Keras.
 EPSILON = 1e-7
 
 
 def accuracy(probabilities: Any, y: Any) -> np.ndarray:
-    """Share of samples whose most probable class is the right one.
+    """Return the share of samples whose most probable class is the right one.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, or
@@ -75,12 +49,12 @@ def accuracy(probabilities: Any, y: Any) -> np.ndarray:
     accuracy([[0.9, 0.1], [0.8, 0.2]], [0, 1])  # 0.5
     ```
     """
-    p, labels = checked(probabilities, y)
+    p, labels = _checked(probabilities, y)
     return (p.argmax(axis=-1) == labels).mean(axis=-1)
 
 
 def negative_log_likelihood(probabilities: Any, y: Any) -> np.ndarray:
-    """Mean of `-log(probability of the right class)`, in nats.
+    """Return the mean of `-log(probability of the right class)`, in nats.
 
     This is Keras's sparse categorical cross-entropy, and scikit-learn's `log_loss`,
     of all learners at once. Probabilities are clipped at `1e-7`.
@@ -103,7 +77,7 @@ def negative_log_likelihood(probabilities: Any, y: Any) -> np.ndarray:
 
 
 def likelihoods(probabilities: Any, y: Any) -> np.ndarray:
-    """Pick the probability of the right class of each sample.
+    """Return the probability of the right class of each sample.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, or
@@ -114,17 +88,17 @@ def likelihoods(probabilities: Any, y: Any) -> np.ndarray:
         Array of `float64`, shape `(learners, samples)` or `(samples,)`, clipped to
         `[1e-7, 1]` so that its logarithm is finite.
     """
-    p, labels = checked(probabilities, y)
+    p, labels = _checked(probabilities, y)
     right = p[..., np.arange(len(labels)), labels]
     return np.clip(right.astype(np.float64), EPSILON, 1.0)
 
 
 def brier_score(probabilities: Any, y: Any) -> np.ndarray:
-    """Mean squared distance of the probabilities from the right answer.
+    """Return the mean squared distance of the probabilities from the one-hot labels.
 
-    Squares are summed over the classes and averaged over the samples, as Brier did:
+    Squares are summed over the classes and averaged over the samples, as by Brier:
     from 0, certain and right, to 2, certain and wrong. For two classes this is twice
-    what many call the Brier score, the square of one of the two columns.
+    the score of one column, which is also called the Brier score.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, or
@@ -135,9 +109,6 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
         Array of shape `(learners,)`, values in `[0, 2]`; a scalar for one predictor.
         Lower is better.
 
-    Raises:
-        ValueError: If data is bad.
-
     Example:
 
     ```python
@@ -147,7 +118,7 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
     Reference: Brier, "Verification of Forecasts Expressed in Terms of Probability",
     Monthly Weather Review, 1950.
     """
-    p, labels = checked(probabilities, y)
+    p, labels = _checked(probabilities, y)
     pool = p[None] if p.ndim == 2 else p
     scores = np.empty(len(pool))
     for part, block in in_blocks(pool):
@@ -160,21 +131,18 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
 def expected_calibration_error(
     probabilities: Any, y: Any, *, n_bins: int = 15
 ) -> np.floating:
-    """Mean gap between the confidence of one predictor and its accuracy.
+    """Return the mean gap between the confidence of one predictor and its accuracy.
 
     Samples are put into bins of equal width by the probability of the predicted
-    class; the gaps of the bins are averaged by the samples in them.
+    class; the gaps of the bins are averaged, weighted by the samples in them.
 
     Args:
-        probabilities: Array of shape `(samples, classes)`: one predictor.
+        probabilities: Array of shape `(samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_bins: Integer. Number of bins over `(0, 1]`. Defaults to `15`.
+        n_bins: Integer, the number of bins over `(0, 1]`. Defaults to `15`.
 
     Returns:
-        Float in `[0, 1]`. Zero is perfect.
-
-    Raises:
-        ValueError: If several learners are given, or `n_bins` is less than one.
+        Float in `[0, 1]`. Lower is better.
 
     Example:
 
@@ -184,45 +152,34 @@ def expected_calibration_error(
 
     Reference: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     """
-    p = one_predictor(probabilities)
-    labels = as_labels(y, *p.shape[::-1])
-    _check_bins(n_bins)
-    confidence = p.max(axis=1)
+    p, labels = checked_predictor(probabilities, y)
+    bins, confidence = confidence_bins(p, n_bins)
     gap = (p.argmax(axis=1) == labels) - confidence
-    inner_edges = np.linspace(0, 1, n_bins + 1)[1:-1]
-    bins = np.digitize(confidence, inner_edges, right=True)
     return np.abs(np.bincount(bins, weights=gap)).sum() / len(labels)
 
 
 def adaptive_calibration_error(
     probabilities: Any, y: Any, *, n_bins: int = 15, of: str = "all"
 ) -> np.floating:
-    """Mean gap between probabilities and frequencies, in bins of equally many samples.
+    """Return the mean gap of probabilities and frequencies, in bins of equal counts.
 
-    For one class at a time, samples are sorted by its probability and cut into bins
-    whose sizes differ by one at most. The gap of a bin is the absolute difference of
-    the mean probability and the share of samples that are of this class. Gaps are
-    averaged over the bins, weighted by the samples in them, then over the classes.
-
-    Where a cut falls among samples of equal probability, each of them counts as of
-    this class by their common share: the order of the samples changes nothing.
+    For one class at a time, samples are sorted by its probability and split into bins
+    whose sizes differ by at most one. The gap of a bin is the absolute difference of
+    the mean probability and the share of samples of this class. Gaps are averaged over
+    the bins, weighted by the samples in them, then over the classes. Samples of equal
+    probability each count as their common share of this class.
 
     Args:
-        probabilities: Array of shape `(samples, classes)`: one predictor.
+        probabilities: Array of shape `(samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_bins: Integer. Number of bins; where there are fewer samples, a bin for each.
-            Defaults to `15`.
+        n_bins: Integer, the number of bins, at most that of samples. Defaults to `15`.
         of: `"all"`, every class, as in the reference, without a threshold, or
             `"predicted"`, the predicted class alone: `expected_calibration_error`
-            with equal numbers in place of equal widths. Defaults to `"all"`.
+            with bins of equal counts. Defaults to `"all"`.
 
     Returns:
-        Float in `[0, 1]`. Zero is perfect. For many classes it is small by nature
-        with `of="all"`, as most probabilities are.
-
-    Raises:
-        ValueError: If several learners are given, `n_bins` is less than one, `of` is
-            unknown, or data is bad.
+        Float in `[0, 1]`. Lower is better. With `of="all"` and many classes it is
+        always small, as most probabilities are.
 
     Example:
 
@@ -237,48 +194,30 @@ def adaptive_calibration_error(
     if of not in ("all", "predicted"):
         raise ValueError(f"Expected of='all' or of='predicted'. Received: {of=}.")
     _check_bins(n_bins)
-    p = one_predictor(probabilities)
-    labels = as_labels(y, *p.shape[::-1])
+    p, labels = checked_predictor(probabilities, y)
     if of == "predicted":
         return _adaptive_gap(p.max(axis=1), p.argmax(axis=1) == labels, n_bins)
     gaps = [_adaptive_gap(column, labels == k, n_bins) for k, column in enumerate(p.T)]
     return np.mean(gaps)
 
 
-def _adaptive_gap(p: np.ndarray, happened: np.ndarray, n_bins: int) -> np.floating:
-    gaps = (mean_of_ties(p, happened) - p)[np.argsort(p)]
-    n_bins = min(n_bins, len(p))
-    starts = np.arange(n_bins) * len(p) // n_bins
-    return np.abs(np.add.reduceat(gaps, starts)).sum() / len(p)
-
-
-def _check_bins(n_bins: int) -> None:
-    if n_bins < 1:
-        raise ValueError(f"Expected at least one bin. Received: n_bins={n_bins}.")
-
-
 def area_under_risk_coverage(
     probabilities: Any, y: Any, *, confidence: Any = None
 ) -> np.floating:
-    """Mean share of errors among the surest samples, over all numbers of these.
+    """Return the mean error rate of the most confident samples, over all coverages.
 
-    Of the samples sorted by confidence, the first, the first two, and so on to all of
-    them are kept; the area is the mean of the error rates of these. Low if errors
-    are few, and if they come last. Where samples tie, it is the mean over all their
-    orders, so that the order they come in changes nothing.
+    Samples are sorted by confidence; the area is the mean of the error rates of the
+    first sample, the first two, and so on to all. It is low if errors are few and have
+    low confidence. Where samples tie, it is the mean over all their orders.
 
     Args:
-        probabilities: Array of shape `(samples, classes)`: one predictor.
+        probabilities: Array of shape `(samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        confidence: Numbers of shape `(samples,)`, the higher the surer. Defaults to
-            `None`: the probability of the predicted class.
+        confidence: Numbers of shape `(samples,)`, higher for more confident. Defaults
+            to `None`: the probability of the predicted class.
 
     Returns:
         Float in `[0, 1]`. Zero if and only if nothing is wrong.
-
-    Raises:
-        ValueError: If several learners are given, `confidence` is not one number a
-            sample, or data is bad.
 
     Example:
 
@@ -290,36 +229,35 @@ def area_under_risk_coverage(
     Reference: Geifman, Uziel & El-Yaniv, "Bias-Reduced Uncertainty Estimation for
     Deep Neural Classifiers", ICLR 2019.
     """
-    p = one_predictor(probabilities)
-    wrong = p.argmax(axis=1) != as_labels(y, *p.shape[::-1])
-    surest = p.max(axis=1) if confidence is None else _numbers(confidence, len(p))
-    errors = mean_of_ties(surest, wrong)[np.argsort(-surest)]
+    p, labels = checked_predictor(probabilities, y)
+    wrong = p.argmax(axis=1) != labels
+    if confidence is None:
+        confidence = p.max(axis=1)
+    confidence = _check_confidence(confidence, len(p))
+    errors = _mean_of_ties(confidence, wrong)[np.argsort(-confidence)]
     return (np.cumsum(errors) / np.arange(1, len(p) + 1)).mean()
 
 
 def ood_auroc(
     probabilities_in: Any, probabilities_out: Any, *, score: str = "max_probability"
 ) -> float:
-    """Probability that a foreign sample makes a predictor less sure than its own does.
+    """Return how well confidence separates samples in and out of the distribution.
 
-    The area under the receiver operating characteristic of the detection of samples
-    out of the distribution that was trained on. Equally sure counts one half.
+    This is the area under the receiver operating characteristic of the detection of
+    out-of-distribution samples: the probability that one of them gets a lower
+    confidence than a sample in the distribution. Ties count one half.
 
     Args:
-        probabilities_in: Array of shape `(samples, classes)`: what one predictor makes
-            of samples of its distribution.
-        probabilities_out: Array of shape `(other samples, classes)`: what it makes of
-            foreign ones.
-        score: How sure it is: `"max_probability"`, the probability of the predicted
-            class, or `"entropy"`, that of all probabilities, the lower the surer.
+        probabilities_in: Array of shape `(samples, classes)`, predicted for samples of
+            the distribution that the predictor was trained on.
+        probabilities_out: Array of shape `(other samples, classes)`, predicted for
+            samples of another distribution.
+        score: Measure of confidence: `"max_probability"`, the probability of the
+            predicted class, or `"entropy"`, the negative entropy of all probabilities.
             Defaults to `"max_probability"`.
 
     Returns:
-        Float in `[0, 1]`: 1 if every foreign sample can be told, 0.5 by chance.
-
-    Raises:
-        ValueError: If several learners are given, the numbers of classes differ,
-            `score` is unknown, or data is bad.
+        Float in `[0, 1]`: 1 if all samples are separated, 0.5 by chance.
 
     Example:
 
@@ -330,18 +268,88 @@ def ood_auroc(
     Reference: Hendrycks & Gimpel, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks", ICLR 2017.
     """
-    if score not in _DOUBTS:
+    if score not in _UNCERTAINTIES:
         raise ValueError(
             f"Expected score='max_probability' or score='entropy'. Received: {score=}."
         )
-    own, foreign = one_predictor(probabilities_in), one_predictor(probabilities_out)
-    if own.shape[1] != foreign.shape[1]:
+    inside, outside = (
+        _one_predictor(probabilities_in),
+        _one_predictor(probabilities_out),
+    )
+    if inside.shape[1] != outside.shape[1]:
         raise ValueError(
             "Expected the same classes in and out of the distribution. Received: "
-            f"{own.shape[1]} classes in it, {foreign.shape[1]} out of it."
+            f"{inside.shape[1]} classes in it, {outside.shape[1]} out of it."
         )
-    doubts = np.concatenate([_DOUBTS[score](own), _DOUBTS[score](foreign)])
-    return float(roc_auc_score(np.arange(len(doubts)) >= len(own), doubts))
+    uncertainty = np.concatenate([_UNCERTAINTIES[score](p) for p in (inside, outside)])
+    return float(roc_auc_score(np.arange(len(uncertainty)) >= len(inside), uncertainty))
+
+
+def one_or_many(probabilities: Any) -> np.ndarray:
+    """Check probabilities of shape `([learners,] samples, classes)`."""
+    p = np.asarray(probabilities)
+    return check_probabilities(p[None])[0] if p.ndim == 2 else check_probabilities(p)
+
+
+def confidence_bins(p: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each sample's bin of equal width, and its confidence."""
+    _check_bins(n_bins)
+    confidence = p.max(axis=1).astype(np.float64)
+    inner_edges = np.linspace(0, 1, n_bins + 1)[1:-1]
+    return np.digitize(confidence, inner_edges, right=True), confidence
+
+
+def _checked(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    p = one_or_many(probabilities)
+    return p, as_labels(y, p.shape[-1], p.shape[-2])
+
+
+def _one_predictor(probabilities: Any) -> np.ndarray:
+    p = one_or_many(probabilities)
+    if p.ndim != 2:
+        raise ValueError(
+            "Expected probabilities of shape (samples, classes), one predictor. "
+            f"Received: shape {p.shape}. Call it once for each learner."
+        )
+    return p.astype(np.float64)
+
+
+def checked_predictor(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Check probabilities `(samples, classes)`, returned as `float64`, and labels."""
+    p = _one_predictor(probabilities)
+    return p, as_labels(y, *p.shape[::-1])
+
+
+def _check_bins(n_bins: int) -> None:
+    if n_bins < 1:
+        raise ValueError(f"Expected at least one bin. Received: n_bins={n_bins}.")
+
+
+def _check_confidence(confidence: Any, n_samples: int) -> np.ndarray:
+    values = np.asarray(confidence, np.float64)
+    if values.shape != (n_samples,) or np.isnan(values).any():
+        raise ValueError(
+            f"Expected a confidence of shape ({n_samples},), one number a sample. "
+            f"Received: shape {values.shape}, {np.isnan(values).sum()} of them NaN."
+        )
+    return values
+
+
+def _adaptive_gap(p: np.ndarray, is_class: np.ndarray, n_bins: int) -> np.floating:
+    gaps = (_mean_of_ties(p, is_class) - p)[np.argsort(p)]
+    n_bins = min(n_bins, len(p))
+    starts = np.arange(n_bins) * len(p) // n_bins
+    return np.abs(np.add.reduceat(gaps, starts)).sum() / len(p)
+
+
+def _mean_of_ties(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Replace the values of samples with equal keys by their mean.
+
+    A sum over samples sorted by key then does not depend on the order of ties: it is
+    the mean over all their orders.
+    """
+    _, group = np.unique(keys, return_inverse=True)
+    return (np.bincount(group, weights=values) / np.bincount(group))[group]
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:
@@ -349,14 +357,4 @@ def _entropy(p: np.ndarray) -> np.ndarray:
     return entr(np.sort(p, axis=1)).sum(axis=1)
 
 
-def _numbers(confidence: Any, n_samples: int) -> np.ndarray:
-    numbers = np.asarray(confidence, np.float64)
-    if numbers.shape != (n_samples,) or np.isnan(numbers).any():
-        raise ValueError(
-            f"Expected a confidence of shape ({n_samples},), one number a sample. "
-            f"Received: shape {numbers.shape}, {np.isnan(numbers).sum()} of them NaN."
-        )
-    return numbers
-
-
-_DOUBTS = {"max_probability": lambda p: -p.max(axis=1), "entropy": _entropy}
+_UNCERTAINTIES = {"max_probability": lambda p: -p.max(axis=1), "entropy": _entropy}

@@ -1,4 +1,4 @@
-"""Temperature scaling: make an ensemble as sure as it should be."""
+"""Temperature scaling: correct the confidence of an ensemble."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from keras_micronets.selection.metrics import EPSILON, one_or_many, one_predictor
-from keras_micronets.selection.validation import as_labels
+from keras_micronets.selection.metrics import EPSILON, checked_predictor, one_or_many
+
+__all__ = ["apply_temperature", "fit_temperature"]
 
 # Losses, in nats, that differ by less are equal.
 _TOLERANCE = 1e-12
@@ -16,12 +17,12 @@ _TOLERANCE = 1e-12
 def fit_temperature(
     probabilities: Any, y: Any, *, bounds: tuple[float, float] = (0.05, 20.0)
 ) -> float:
-    """Find the temperature that makes the labels most likely.
+    """Find the temperature of the lowest negative log-likelihood.
 
     The negative log-likelihood of `softmax(log(p) / T)` is convex in `1 / T`, so there
-    is one lowest value within the bounds, and the search for it always finds it.
-    For an ensemble, take the mean of its members first and fit that: the mean of
-    members that are each as sure as they should be is not sure enough.
+    is one minimum within the bounds, and the search always finds it. For an ensemble,
+    average its members first and fit the mean: the mean of calibrated members is
+    underconfident.
 
     Args:
         probabilities: Array of shape `(samples, classes)`: one predictor, or the mean
@@ -31,42 +32,42 @@ def fit_temperature(
             Defaults to `(0.05, 20.0)`.
 
     Returns:
-        Float within the bounds; less than 1 makes predictions surer, more than 1 less
-        sure. Where the data sets no limit it is a bound: the lower if the right class
-        is always the most probable, the higher if `log(p)` of the right class is no
-        higher, on average, than that of all classes. Where no temperature is better
-        than 1, as for probabilities that are all equal, it is 1, or the bound nearest
-        to it.
+        Float within the bounds: below 1 the predictions become more confident, above 1
+        less. Where the data sets no limit it is a bound: the lower one if the right
+        class is always the most probable, the upper one if `log(p)` of the right class
+        is on average no higher than that of all classes. Where no temperature is better
+        than 1, as for uniform probabilities, it is 1, or the bound nearest to it.
 
     Raises:
-        ValueError: If several learners are given, data is bad, or the bounds are not
-            positive and in order.
+        ValueError: If several learners are given, the data is invalid, or the bounds
+            are not positive and in ascending order.
 
     Example:
 
     ```python
     p = [[0.9, 0.1]] * 4
-    fit_temperature(p, [0, 0, 0, 1])  # 2.0, which makes of 0.9 the 0.75 that it is
+    fit_temperature(p, [0, 0, 0, 1])  # 2.0, which scales 0.9 to the actual 0.75
     ```
 
     References: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
     Rahaman & Thiery, "Uncertainty Quantification and Deep Ensembles", NeurIPS 2021
     (pool, then calibrate).
     """
-    p = one_predictor(probabilities)
-    labels = as_labels(y, *p.shape[::-1])
+    p, labels = checked_predictor(probabilities, y)
     ends = _check_bounds(bounds)
     logs = _logarithms(p)
     logs -= logs[np.arange(len(labels)), labels, None]
 
-    def loss(log_temperature):
+    def loss(log_temperature: Any) -> Any:
         return logsumexp(logs / np.exp(log_temperature), axis=1).mean()
 
-    search = {"method": "bounded", "options": {"xatol": 1e-8}}
-    found = np.exp(minimize_scalar(loss, bounds=np.log(ends), **search).x)
-    temperatures = np.array([np.clip(1, *ends), *ends, found])
+    options = {"xatol": 1e-8}
+    search = minimize_scalar(
+        loss, bounds=np.log(ends), method="bounded", options=options
+    )
+    temperatures = np.array([np.clip(1, *ends), *ends, np.exp(search.x)])
     losses = np.array([loss(np.log(temperature)) for temperature in temperatures])
-    # The first of those that are as good: where the loss is flat, `found` is any.
+    # The first of the best: where the loss is flat, the search stops anywhere.
     return float(temperatures[np.argmax(losses <= losses.min() + _TOLERANCE)])
 
 
@@ -76,15 +77,15 @@ def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
     Args:
         probabilities: Array of shape `(samples, classes)`, or
             `(learners, samples, classes)`. Clipped at `1e-7` before the logarithm, so
-            that zeros become surer or less sure as well.
-        temperature: Positive float: 1 changes nothing but zeros, less makes surer,
-            more less sure. The most probable class stays.
+            that zeros are scaled as well.
+        temperature: Positive float: below 1 the probabilities become more confident,
+            above 1 less; 1 changes nothing but zeros. The most probable class stays.
 
     Returns:
         Array of `float64` and of the same shape.
 
     Raises:
-        ValueError: If data is bad or `temperature` is not a positive number.
+        ValueError: If the data is invalid or `temperature` is not a positive number.
 
     Example:
 
@@ -107,7 +108,7 @@ def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
     low, high = bounds
     if not 0 < low < high < np.inf:
         raise ValueError(
-            "Expected bounds of the temperature, positive, the lower one first. "
+            "Expected positive bounds of the temperature, the lower one first. "
             f"Received: {bounds=}."
         )
     return low, high

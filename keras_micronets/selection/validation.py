@@ -1,4 +1,4 @@
-"""Checks at the boundary: what comes in is right, or a `ValueError` says why."""
+"""Validate arrays of probabilities and labels, and iterate over large ones."""
 
 import operator
 import sys
@@ -7,6 +7,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+__all__ = ["as_labels", "check_n_members", "check_probabilities"]
+
+BLOCK_BYTES = 2**26
+
+_Item = TypeVar("_Item")
 _LOGITS = (
     "These may be logits: pass `from_logits=True` when adding the learner. "
     "(An int8 softmax is a few 1/256 off: divide each row by its sum.)"
@@ -21,11 +26,11 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
             classes non-negative and summing to one within `1e-3`.
 
     Returns:
-        The same values as a floating-point array. Floats are kept as they are, without
-        a copy and, where they are memory-mapped, on disk; integers become `float64`.
+        The same values as a floating-point array. Floats are not copied and, where they
+        are memory-mapped, stay on disk; integers become `float64`.
 
     Raises:
-        ValueError: If there is no learner, or the shape or a value is wrong; the
+        ValueError: If there is no learner, or the shape or a value is invalid; the
             message names the first learner concerned.
 
     Example:
@@ -34,7 +39,7 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
     check_probabilities([[[0.9, 0.1], [0.2, 0.8]]]).shape  # (1, 2, 2)
     ```
     """
-    p = _as_floats(probabilities)
+    p = _as_array(probabilities)
     if p.shape[:1] == (0,):
         raise ValueError(
             "Expected at least one learner. Received: an empty pool, "
@@ -50,24 +55,25 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
             "Expected at least two classes. Received: probabilities of shape "
             f"{p.shape}. For one sigmoid output `p` give the columns `[1 - p, p]`."
         )
-    _check_rows(p)
+    for part, block in in_blocks(p):
+        _check_block(block, part.start)
     return p
 
 
 def as_labels(y: Any, n_classes: int, n_samples: int) -> np.ndarray:
-    """Bring labels, sparse or one-hot, to integers of shape `(samples,)`.
+    """Convert labels, sparse or one-hot, to integers of shape `(samples,)`.
 
     Args:
         y: Integer labels of shape `(samples,)` or `(samples, 1)`, or one-hot rows of
-            shape `(samples, classes)`. Floats with integer values will do.
-        n_classes: Integer. Number of classes.
-        n_samples: Integer. Number of samples.
+            shape `(samples, classes)`. Floats with integer values are accepted.
+        n_classes: Integer, the number of classes.
+        n_samples: Integer, the number of samples.
 
     Returns:
         Array of `int64`, shape `(samples,)`, values in `[0, n_classes)`.
 
     Raises:
-        ValueError: If shape, length or a value is not as above.
+        ValueError: If the shape, length or a value is invalid.
 
     Example:
 
@@ -104,13 +110,6 @@ def as_labels(y: Any, n_classes: int, n_samples: int) -> np.ndarray:
 def check_n_members(n_members: Any, n_learners: int) -> int:
     """Check that `n_members` is an integer from one to the number of learners.
 
-    Args:
-        n_members: Integer. How many learners to keep.
-        n_learners: Integer. How many there are.
-
-    Returns:
-        `n_members` as an `int`.
-
     Raises:
         TypeError: If it is not an integer.
         ValueError: If it is less than one or more than there are learners.
@@ -129,74 +128,11 @@ def check_n_members(n_members: Any, n_learners: int) -> int:
     return n_members
 
 
-def _as_floats(values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            "Expected learners with equal numbers of samples and classes. "
-            f"Received: {error}"
-        ) from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"Expected probabilities as real numbers. Received: dtype {array.dtype}."
-        )
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
-
-
-def _check_rows(p: np.ndarray) -> None:
-    for part, block in in_blocks(p):
-        _check_block(block, part.start)
-
-
-def _check_block(p: np.ndarray, start: int) -> None:
-    with np.errstate(invalid="ignore", over="ignore"):
-        # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
-        sums = np.einsum("lsc->ls", p)
-        right = (np.abs(sums - 1) <= 1e-3).all() and p.min() >= 0
-    if not right:
-        _say_what_is_wrong(p, sums, start)
-
-
-def _say_what_is_wrong(p: np.ndarray, sums: np.ndarray, start: int) -> None:
-    for wrong, found in (
-        (~np.isfinite(sums), "NaN or infinity"),
-        (p.min(axis=-1) < 0, "a negative value. " + _LOGITS),
-        (np.abs(sums - 1) > 1e-3, "a row summing to {:.4g}. " + _LOGITS),
-    ):
-        if wrong.any():
-            learner, sample = np.argwhere(wrong)[0]
-            raise ValueError(
-                "Expected finite, non-negative probabilities that sum to one over the "
-                f"classes. Received: from learner {start + learner}, at sample "
-                f"{sample}, " + found.format(sums[learner, sample])
-            )
-
-
-def _from_one_hot(y: np.ndarray) -> np.ndarray:
-    wrong = ((y != 0) & (y != 1)).any(axis=1) | (y.sum(axis=1, dtype=float) != 1)
-    if wrong.any():
-        raise ValueError(
-            "Expected one-hot rows: a single 1, otherwise 0. "
-            f"Received: {_first(y, wrong)}. For soft labels give their argmax."
-        )
-    return y.argmax(axis=1)
-
-
-def _first(values: np.ndarray, wrong: np.ndarray) -> str:
-    index = int(np.argmax(wrong))
-    return f"{values[index]} at sample {index}"
-
-
-BLOCK_BYTES = 2**26
-
-
 def in_blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Go through learners a block at a time.
+    """Iterate over the learners of a large array, which may be memory-mapped.
 
     Args:
-        p: Floating-point array of shape `(learners, samples, classes)`; may be
-            memory-mapped.
+        p: Floating-point array of shape `(learners, samples, classes)`.
 
     Yields:
         A slice of the learners, and their probabilities in single or double precision.
@@ -204,26 +140,23 @@ def in_blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     length = max(1, BLOCK_BYTES // max(1, p[0].size * 8))
     for start in range(0, len(p), length):
         part = slice(start, start + length)
-        yield part, as_numbers(p[part])
+        yield part, as_float(p[part])
 
 
-def as_numbers(p: np.ndarray) -> np.ndarray:
-    """Bring half precision, which is good for storing alone, to single precision."""
+def as_float(p: np.ndarray) -> np.ndarray:
+    """Convert half precision, a storage format only, to single precision."""
     return p.astype(np.promote_types(p.dtype, np.float32), copy=False)
-
-
-_Item = TypeVar("_Item")
 
 
 def progress(
     iterable: Iterable[_Item], total: int, label: str, verbose: int
 ) -> Iterable[_Item]:
-    """Go through items and say on standard error what share of them is done.
+    """Iterate, and write a line of progress in percent to standard error.
 
     Args:
-        iterable: What to go through.
-        total: Integer. How many items there are.
-        label: String. What is being done.
+        iterable: The items.
+        total: Integer, the number of items.
+        label: String, the name of the task.
         verbose: `0`, silent, or `1`.
 
     Returns:
@@ -232,14 +165,16 @@ def progress(
     Example:
 
     ```python
-    for pair in progress(pairs, len(pairs), "disagreement", verbose=1):
+    for i in progress(range(50), 50, "disagreement", verbose=1):
         ...  # disagreement: 42%
     ```
     """
-    return _reported(iterable, total, label) if verbose else iterable
+    return _with_progress(iterable, total, label) if verbose else iterable
 
 
-def _reported(iterable: Iterable[_Item], total: int, label: str) -> Iterator[_Item]:
+def _with_progress(
+    iterable: Iterable[_Item], total: int, label: str
+) -> Iterator[_Item]:
     shown = None
     try:
         for done, item in enumerate(iterable):
@@ -256,3 +191,57 @@ def _reported(iterable: Iterable[_Item], total: int, label: str) -> Iterator[_It
 def _write(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            "Expected learners with equal numbers of samples and classes. "
+            f"Received: {error}"
+        ) from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected probabilities as real numbers. Received: dtype {array.dtype}."
+        )
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _check_block(p: np.ndarray, start: int) -> None:
+    with np.errstate(invalid="ignore", over="ignore"):
+        # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
+        sums = np.einsum("lsc->ls", p)
+        valid = (np.abs(sums - 1) <= 1e-3).all() and p.min() >= 0
+    if not valid:
+        _raise_for_block(p, sums, start)
+
+
+def _raise_for_block(p: np.ndarray, sums: np.ndarray, start: int) -> None:
+    for invalid, received in (
+        (~np.isfinite(sums), "NaN or infinity"),
+        (p.min(axis=-1) < 0, "a negative value. " + _LOGITS),
+        (np.abs(sums - 1) > 1e-3, "a row summing to {:.4g}. " + _LOGITS),
+    ):
+        if invalid.any():
+            learner, sample = np.argwhere(invalid)[0]
+            raise ValueError(
+                "Expected finite, non-negative probabilities that sum to one over the "
+                f"classes. Received: from learner {start + learner}, at sample "
+                f"{sample}, " + received.format(sums[learner, sample])
+            )
+
+
+def _from_one_hot(y: np.ndarray) -> np.ndarray:
+    invalid = ((y != 0) & (y != 1)).any(axis=1) | (y.sum(axis=1, dtype=float) != 1)
+    if invalid.any():
+        raise ValueError(
+            "Expected one-hot rows: a single 1, otherwise 0. "
+            f"Received: {_first(y, invalid)}. For soft labels give their argmax."
+        )
+    return y.argmax(axis=1)
+
+
+def _first(values: np.ndarray, invalid: np.ndarray) -> str:
+    index = int(np.argmax(invalid))
+    return f"{values[index]} at sample {index}"

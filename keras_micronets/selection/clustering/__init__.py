@@ -1,1 +1,3 @@
-"""Ways to choose learners that stand for others."""
+"""Selection methods that cluster the learners and keep representatives."""
+
+__all__: list[str] = []

@@ -1,6 +1,6 @@
-"""Choose by clustering: learners that predict alike stand for one another."""
+"""Select representatives of clusters of learners that predict alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,18 +8,24 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.clustering.clusterers import Clusterers, told
+from keras_micronets.selection.clustering.clusterer import (
+    Clusterer,
+    with_n_clusters,
+)
 from keras_micronets.selection.clustering.geometry import (
     Distances,
-    Features,
+    Points,
     as_distances,
-    check_notion,
-    features,
+    as_points,
+    check_geometry,
 )
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.selection import Selection
 
-_COUNTED = ("silhouette", "loss")
+__all__ = ["cluster", "cluster_labels"]
+
+_CRITERIA = ("silhouette", "loss")
+_STRATEGIES = {"diversity_first": "accuracy", "accuracy_first": "best_cluster"}
 
 
 def cluster(
@@ -34,49 +40,48 @@ def cluster(
     max_members: int = 10,
     random_state: Any = None,
 ) -> Selection:
-    """Cluster learners by what they predict; keep representatives.
+    """Cluster learners by their predictions and keep representatives.
 
-    Learners that predict exactly the same are clustered as one, and only one of them
-    can be kept. Pools too large for exact distances are projected; see
-    `clustering.comparison.features`.
+    Learners with exactly the same predictions are clustered as one, and only one of
+    them can be kept. Pools too large for exact distances are projected at random.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer, the number of clusters. `"silhouette"` for the number whose
-            clusters have the largest mean silhouette, `"loss"` for the number whose
-            representatives together have the lowest negative log-likelihood in 5-fold
-            cross-validation over samples; both try up to `max_members`. With a
-            `clusterer` that counts by itself, `None`. Defaults to `4`.
-        on: What learners are compared by, in Euclidean distance. Defaults to
+        n_members: Integer, the number of clusters. `"silhouette"` for the number with
+            the largest mean silhouette, `"loss"` for the number whose representatives
+            have the lowest negative log-likelihood in 5-fold cross-validation over
+            samples; both try up to `max_members`. `None` for a `clusterer` that
+            determines the number itself. Defaults to `4`.
+        on: The features of the learners, compared by Euclidean distance. Defaults to
             `"probabilities"`.
-            `"probabilities"`: all that they predict, one after the other.
+            `"probabilities"`: all predicted probabilities.
             `"log_probabilities"`: their logarithms, those below `1e-3` as `1e-3`.
-            `"predictions"`: the classes that they predict, one-hot.
-            `"correctness"`: whether they are right.
+            `"predictions"`: the predicted classes, one-hot.
+            `"correctness"`: whether the predictions are right.
         distances: Instead of `on`, `"disagreement"` (the share of samples on which two
-            predict different classes), `"double_fault"` (one less the share that both
-            get wrong: Giacinto & Roli 2001), or an array of shape `(learners,
+            learners predict different classes), `"double_fault"` (one minus the share
+            that both get wrong: Giacinto & Roli 2001), or an array of shape `(learners,
             learners)`. Defaults to `None`.
         clusterer: A scikit-learn clusterer (`sklearn.base.ClusterMixin`, a pipeline
             that ends in one, a mixture model), for `distances` one with
             `metric="precomputed"` or `affinity="precomputed"`. It is cloned, never
-            fitted itself. Learners that it labels `-1`, noise, are in no cluster and
-            never kept. Defaults to `None`: `KMeans(n_init=10)`, or
+            fitted itself. Learners labelled `-1`, noise, are in no cluster and never
+            kept. Defaults to `None`: `KMeans(n_init=10)`, or
             `AgglomerativeClustering(linkage="average")` with `distances`.
-        representative: What is kept. Defaults to `"accuracy"`.
+        representative: The learners to keep. Defaults to `"accuracy"`.
             `"accuracy"`: the most accurate learner of each cluster; ties go to the
             lower negative log-likelihood. Prune2Edge's "diversity first", as far as
-            its abstract tells.
+            described in its abstract.
             `"loss"`: that of the lowest negative log-likelihood.
-            `"medoid"`: that with the least sum of distances to the others.
+            `"medoid"`: that with the smallest sum of distances to the others.
             `"farthest"`: that with the largest mean distance to the learners of other
             clusters (Giacinto & Roli).
-            `"best_cluster"`: all learners of the cluster whose mean accuracy is
-            highest, so their number is not `n_members`; ties go to the lower mean
-            negative log-likelihood. Prune2Edge's "accuracy first", as the code of its
-            authors' later FedNets has it (the paper's own is not public).
-        max_members: Integer. The largest number to try. Defaults to `10`.
+            `"best_cluster"`: all learners of the cluster with the highest mean
+            accuracy, so their number is not `n_members`; ties go to the lower mean
+            negative log-likelihood. Prune2Edge's "accuracy first", as in the code of
+            its authors' later FedNets (the paper's own is not public).
+        max_members: Integer, the largest number to try. Defaults to `10`.
         random_state: Integer, `numpy.random.RandomState` or `None`, for every
             `random_state` of the clusterer that is `None`. Defaults to `None`.
 
@@ -86,7 +91,7 @@ def cluster(
     Raises:
         TypeError: If `clusterer` is not a scikit-learn clusterer.
         ValueError: If there are fewer learners, distinct learners or clusters than
-            `n_members`, no clusters, an unknown argument, or bad data.
+            `n_members`, no clusters, an unknown argument, or invalid data.
 
     Example:
 
@@ -95,7 +100,7 @@ def cluster(
 
     cluster(probabilities, y, n_members=4, random_state=0).indices
     cluster(probabilities, y, n_members="silhouette", distances="disagreement").indices
-    cluster(probabilities, y, None, clusterer=HDBSCAN(copy=True)).indices
+    cluster(probabilities, y, None, clusterer=HDBSCAN(2, copy=True)).indices
     ```
 
     References: Lazarevic & Obradovic, "Effective Pruning of Neural Network Classifier
@@ -104,8 +109,8 @@ def cluster(
     Alhalabi et al., "Prune2Edge", arXiv:2004.04710. Rousseeuw, "Silhouettes", 1987.
     """
     count = 1 if n_members is None or isinstance(n_members, str) else n_members
-    found = Candidates(probabilities, y, count)
-    check_notion(on, distances, len(found))
+    candidates = Candidates(probabilities, y, count)
+    check_geometry(on, distances, len(candidates))
     _check_names(representative, n_members)
     if n_members == "loss":
         n_members = _number_by_loss(
@@ -118,38 +123,172 @@ def cluster(
             representative=representative,
             random_state=random_state,
         )
-        clusterer = told(clusterer, n_members)
-    distinct = np.flatnonzero(~found.is_copy)
+        clusterer = with_n_clusters(clusterer, n_members)
+    distinct = np.flatnonzero(~candidates.is_copy)
     if distances is None:
-        geometry = features(found, distinct, on, random_state)
+        geometry = as_points(candidates, distinct, on, random_state)
     else:
-        geometry = as_distances(found, distinct, distances)
-    given = Clusterers(clusterer, geometry, len(distinct), random_state)
+        geometry = as_distances(candidates, distinct, distances)
+    chosen = Clusterer(clusterer, geometry, len(distinct), random_state)
     if n_members == "silhouette":
-        labels = _by_silhouette(given, max_members)
+        labels = _by_silhouette(chosen, max_members)
     else:
-        labels = given.cluster(n_members)
-    clustered = Clustered(
+        labels = chosen.cluster(n_members)
+    clusters = Clusters(
         [np.flatnonzero(labels == k) for k in np.unique(labels[labels >= 0])],
-        found.accuracies[distinct],
-        found.losses[distinct],
+        candidates.accuracies[distinct],
+        candidates.losses[distinct],
         geometry,
     )
-    return found.select(
-        distinct[REPRESENTATIVES[representative](clustered)],
-        labels=labels[np.cumsum(~found.is_copy) - 1],
-        method=given.name,
+    return candidates.select(
+        distinct[REPRESENTATIVES[representative](clusters)],
+        labels=labels[np.cumsum(~candidates.is_copy) - 1],
+        method=chosen.name,
         representative=representative,
     )
 
 
-def _by_silhouette(given: Clusterers, max_members: int) -> np.ndarray:
-    # A silhouette needs two clusters, and one with two learners.
-    numbers = range(2, min(max_members, given.n_distinct - 1) + 1)
-    tried = [given.told(k).cluster(k) for k in numbers]
-    return (
-        max(tried, key=given.geometry.silhouette) if tried else given.told(1).cluster(1)
+def cluster_labels(
+    probabilities: Any,
+    y: Any,
+    n_members: int = 4,
+    *,
+    strategy: str = "diversity_first",
+    random_state: Any = None,
+) -> Selection:
+    """Cluster learners by the numbers of their predicted classes (baseline).
+
+    This reproduces the code of the authors of Prune2Edge: k-means in Euclidean distance
+    on class labels, as if class 9 were farther from class 1 than from class 8.
+    `cluster(on="predictions")` compares the same predictions one-hot.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot; see `as_labels`.
+        n_members: Integer, the number of clusters. Defaults to `4`.
+        strategy: `"diversity_first"`, the most accurate learner of each cluster, or
+            `"accuracy_first"`, all learners of the cluster with the highest mean
+            accuracy. Defaults to `"diversity_first"`.
+        random_state: As in scikit-learn, for k-means. Defaults to `None`.
+
+    Returns:
+        A `Selection` with equal weights. Where fewer than `n_members` learners predict
+        different classes, there are fewer clusters.
+
+    Raises:
+        ValueError: If there are fewer learners than members, `strategy` is unknown, or
+            the data is invalid.
+
+    Example:
+
+    ```python
+    cluster_labels(probabilities, y, n_members=4, random_state=0).indices
+    ```
+
+    References: Alhalabi et al., "Prune2Edge", arXiv:2004.04710, and the code of its
+    authors' FedNets. That code never considers the last cluster for
+    `"accuracy_first"`; this function does.
+    """
+    if strategy not in _STRATEGIES:
+        raise ValueError(
+            f"Expected strategy to be one of {[*_STRATEGIES]}. Received: {strategy=}."
+        )
+    candidates = Candidates(probabilities, y, n_members)
+    labels_of_learners = candidates.predictions.astype(np.float64)
+    geometry = Points(labels_of_learners)
+    n_clusters = min(n_members, len(np.unique(labels_of_learners, axis=0)))
+    labels = Clusterer(None, geometry, n_clusters, random_state).cluster(n_clusters)
+    clusters = Clusters(
+        [np.flatnonzero(labels == k) for k in range(n_clusters)],
+        candidates.accuracies,
+        candidates.losses,
+        geometry,
     )
+    representative = _STRATEGIES[strategy]
+    return candidates.select(
+        REPRESENTATIVES[representative](clusters),
+        labels=labels,
+        method="prune2edge",
+        representative=representative,
+    )
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of learners.
+
+    Args:
+        members: List of integer arrays: the learners of each cluster.
+        accuracies: Float array of shape `(learners,)`, descending.
+        losses: Float array of shape `(learners,)`.
+        geometry: The distances of the learners.
+    """
+
+    members: list[np.ndarray]
+    accuracies: np.ndarray
+    losses: np.ndarray
+    geometry: Points | Distances
+
+
+def _most_accurate(clusters: Clusters) -> list[int]:
+    return [members.min() for members in clusters.members]
+
+
+def _lowest_loss(clusters: Clusters) -> list[int]:
+    return [members[clusters.losses[members].argmin()] for members in clusters.members]
+
+
+def _medoid(clusters: Clusters) -> list[int]:
+    between = clusters.geometry.between
+    return [
+        members[_first_lowest(between(members, members).sum(axis=1))]
+        for members in clusters.members
+    ]
+
+
+def _farthest(clusters: Clusters) -> list[int]:
+    if len(clusters.members) == 1:
+        return _most_accurate(clusters)
+    everyone = np.concatenate(clusters.members)
+    kept = []
+    for members in clusters.members:
+        others = np.setdiff1d(everyone, members)
+        distances = clusters.geometry.between(members, others).mean(axis=1)
+        kept.append(members[_first_lowest(-distances)])
+    return kept
+
+
+def _best_cluster(clusters: Clusters) -> np.ndarray:
+    accuracies, losses = clusters.accuracies, clusters.losses
+    return min(
+        clusters.members,
+        # Equal means over different numbers of learners may differ by rounding.
+        key=lambda c: (-accuracies[c].mean().round(12), losses[c].mean()),
+    )
+
+
+def _first_lowest(values: np.ndarray) -> int:
+    # Two learners are always equally far from each other: rounding must not choose.
+    return int(np.argmax(values <= values.min() + 1e-6 * np.abs(values).max()))
+
+
+#: Functions of `Clusters` that return the learners to keep.
+REPRESENTATIVES: dict[str, Callable[[Clusters], Iterable[int]]] = {
+    "accuracy": _most_accurate,
+    "loss": _lowest_loss,
+    "medoid": _medoid,
+    "farthest": _farthest,
+    "best_cluster": _best_cluster,
+}
+
+
+def _by_silhouette(clusterer: Clusterer, max_members: int) -> np.ndarray:
+    # A silhouette needs two clusters, and one with two learners.
+    numbers = range(2, min(max_members, clusterer.n_distinct - 1) + 1)
+    clusterings = [clusterer.with_n_clusters(k).cluster(k) for k in numbers]
+    if not clusterings:
+        return clusterer.with_n_clusters(1).cluster(1)
+    return max(clusterings, key=clusterer.geometry.silhouette)
 
 
 def _number_by_loss(
@@ -157,7 +296,9 @@ def _number_by_loss(
 ) -> int:
     numbers = range(1, min(max_members, len(probabilities)) + 1)
     methods = [
-        partial(cluster, n_members=k, clusterer=told(clusterer, k), **options)
+        partial(
+            cluster, n_members=k, clusterer=with_n_clusters(clusterer, k), **options
+        )
         for k in numbers
     ]
     losses = held_out_losses(methods, probabilities, y).mean(axis=1)
@@ -170,152 +311,8 @@ def _check_names(representative: str, n_members: Any) -> None:
             f"Expected representative to be one of {sorted(REPRESENTATIVES)}. "
             f"Received: representative={representative!r}."
         )
-    if isinstance(n_members, str) and n_members not in _COUNTED:
+    if isinstance(n_members, str) and n_members not in _CRITERIA:
         raise ValueError(
-            f"Expected n_members to be an integer, None, or one of {_COUNTED}. "
+            f"Expected n_members to be an integer, None, or one of {_CRITERIA}. "
             f"Received: n_members={n_members!r}."
         )
-
-
-def cluster_labels(
-    probabilities: Any,
-    y: Any,
-    n_members: int = 4,
-    *,
-    strategy: str = "diversity_first",
-    random_state: Any = None,
-) -> Selection:
-    """Cluster learners by the numbers of the classes that they predict.
-
-    As the code of the authors of Prune2Edge does it: k-means in Euclidean distance on
-    class labels, as if class 9 were farther from class 1 than from class 8. It is here
-    for reproduction; `cluster(on="predictions")` compares the same predictions without
-    taking names for numbers.
-
-    Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        n_members: Integer, the number of clusters. Defaults to `4`.
-        strategy: `"diversity_first"`, the most accurate learner of each cluster, or
-            `"accuracy_first"`, all learners of the cluster whose mean accuracy is
-            highest. Defaults to `"diversity_first"`.
-        random_state: As in scikit-learn, for k-means. Defaults to `None`.
-
-    Returns:
-        A `Selection` with equal weights. Where fewer learners predict different
-        classes than `n_members`, there are fewer clusters.
-
-    Raises:
-        ValueError: If there are fewer learners than members, `strategy` is unknown, or
-            data is bad.
-
-    Example:
-
-    ```python
-    cluster_labels(probabilities, y, n_members=4, random_state=0).indices
-    ```
-
-    References: Alhalabi et al., "Prune2Edge", arXiv:2004.04710, and the code of its
-    authors' FedNets. There the last cluster is never considered for
-    `"accuracy_first"`; here it is.
-    """
-    if strategy not in _STRATEGIES:
-        raise ValueError(
-            f"Expected strategy to be one of {[*_STRATEGIES]}. Received: {strategy=}."
-        )
-    found = Candidates(probabilities, y, n_members)
-    points = found.predictions.astype(np.float64)
-    geometry = Features(points)
-    n_clusters = min(n_members, len(np.unique(points, axis=0)))
-    kmeans = Clusterers(None, geometry, n_clusters, random_state)
-    labels = kmeans.cluster(n_clusters)
-    clustered = Clustered(
-        [np.flatnonzero(labels == k) for k in range(n_clusters)],
-        found.accuracies,
-        found.losses,
-        geometry,
-    )
-    representative = _STRATEGIES[strategy]
-    return found.select(
-        REPRESENTATIVES[representative](clustered),
-        labels=labels,
-        method="prune2edge",
-        representative=representative,
-    )
-
-
-_STRATEGIES = {"diversity_first": "accuracy", "accuracy_first": "best_cluster"}
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """Learners in clusters.
-
-    Args:
-        clusters: List of integer arrays: the learners of each cluster.
-        accuracies: Float array of shape `(learners,)`, falling.
-        losses: Float array of shape `(learners,)`.
-        geometry: Their distances.
-    """
-
-    clusters: list[np.ndarray]
-    accuracies: np.ndarray
-    losses: np.ndarray
-    geometry: Features | Distances
-
-
-def most_accurate(found: Clustered) -> list[int]:
-    """Keep the most accurate learner of each cluster."""
-    return [members.min() for members in found.clusters]
-
-
-def lowest_loss(found: Clustered) -> list[int]:
-    """Keep the learner of the lowest loss of each cluster."""
-    return [members[found.losses[members].argmin()] for members in found.clusters]
-
-
-def medoid(found: Clustered) -> list[int]:
-    """Keep the learner of each cluster that is nearest to the others."""
-    return [
-        members[_first_least(found.geometry.between(members, members).sum(axis=1))]
-        for members in found.clusters
-    ]
-
-
-def farthest(found: Clustered) -> list[int]:
-    """Keep the learner of each cluster that is farthest from other clusters."""
-    if len(found.clusters) == 1:
-        return most_accurate(found)
-    everyone = np.concatenate(found.clusters)
-    return [_farthest(members, everyone, found.geometry) for members in found.clusters]
-
-
-def best_cluster(found: Clustered) -> np.ndarray:
-    """Keep all learners of the cluster that is most accurate on average."""
-    accuracies, losses = found.accuracies, found.losses
-    return min(
-        found.clusters,
-        # Equal means of unlike numbers of learners may differ by rounding.
-        key=lambda c: (-accuracies[c].mean().round(12), losses[c].mean()),
-    )
-
-
-def _farthest(
-    members: np.ndarray, everyone: np.ndarray, geometry: Features | Distances
-) -> int:
-    apart = geometry.between(members, np.setdiff1d(everyone, members)).mean(axis=1)
-    return members[_first_least(-apart)]
-
-
-def _first_least(values: np.ndarray) -> int:
-    # Two learners are always equally far from each other: rounding must not choose.
-    return int(np.argmax(values <= values.min() + 1e-6 * np.abs(values).max()))
-
-
-REPRESENTATIVES: dict[str, Callable] = {
-    "accuracy": most_accurate,
-    "loss": lowest_loss,
-    "medoid": medoid,
-    "farthest": farthest,
-    "best_cluster": best_cluster,
-}

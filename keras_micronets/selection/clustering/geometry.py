@@ -1,4 +1,4 @@
-"""How far apart learners are: as points, or by given distances."""
+"""Distances between learners: as points in Euclidean space, or as a matrix."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,18 @@ from sklearn.random_projection import GaussianRandomProjection
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.diversity import disagreement_of, double_fault_of
 
+__all__ = ["Distances", "Points", "as_distances", "as_points", "check_geometry"]
+
 _SILHOUETTE_SAMPLE = 2000
+#: Larger features, in numbers, are projected to `N_PROJECTED` dimensions.
+MAX_NUMBERS = 2**24
+N_PROJECTED = 512
+# Zeros of 8-bit outputs would dominate all other logarithms.
+MIN_PROBABILITY = 1e-3
 
 
-class Features:
-    """Learners as points, Euclidean distances between them.
+class Points:
+    """Learners as points with Euclidean distances.
 
     Args:
         points: Array of shape `(learners, features)`.
@@ -29,14 +36,14 @@ class Features:
         return euclidean_distances(self.points[some], self.points[others])
 
     def rotated(self) -> np.ndarray:
-        """Return points of the same distances in as few dimensions as they lie in."""
+        """Return points with the same distances in the fewest dimensions."""
         if len(self.points) >= self.points.shape[1]:
             return self.points
         return np.linalg.qr(self.points.T, mode="r").T
 
     def input_of(self, clusterer: Any) -> np.ndarray:
-        """Return what a scikit-learn clusterer is fitted on."""
-        if "precomputed" in _notions(clusterer):
+        """Return the input of a scikit-learn clusterer."""
+        if "precomputed" in _metrics(clusterer):
             raise ValueError(
                 "Expected `distances` with a clusterer that takes precomputed ones. "
                 f"Received: {clusterer!r} and distances=None. Pass "
@@ -46,7 +53,8 @@ class Features:
 
     def silhouette(self, labels: np.ndarray) -> float:
         """Return the mean silhouette coefficient of a clustering."""
-        return _silhouette(self.points, labels, "euclidean")
+        kept = labels >= 0
+        return _silhouette(self.points[kept], labels[kept], "euclidean")
 
 
 class Distances:
@@ -64,15 +72,14 @@ class Distances:
         return self.matrix[np.ix_(some, others)]
 
     def input_of(self, clusterer: Any) -> np.ndarray:
-        """Return what a clusterer is fitted on: distances, or how alike learners are.
+        """Return the input of a scikit-learn clusterer: distances or similarities.
 
-        What scikit-learn calls a metric is a distance, what it calls an affinity the
-        opposite.
+        scikit-learn's `metric` is a distance, its `affinity` a similarity.
         """
-        notions = _notions(clusterer)
-        if notions.get("precomputed") == "metric":
+        metrics = _metrics(clusterer)
+        if metrics.get("precomputed") == "metric":
             return self.matrix
-        if notions.get("precomputed") == "affinity":
+        if metrics.get("precomputed") == "affinity":
             return self.matrix.max() - self.matrix
         raise ValueError(
             "Expected a clusterer with metric='precomputed' or affinity='precomputed' "
@@ -81,11 +88,126 @@ class Distances:
 
     def silhouette(self, labels: np.ndarray) -> float:
         """Return the mean silhouette coefficient of a clustering."""
-        return _silhouette(self.matrix, labels, "precomputed")
+        kept = labels >= 0
+        matrix = self.matrix[np.ix_(kept, kept)]
+        return _silhouette(matrix, labels[kept], "precomputed")
 
 
-def _notions(clusterer: Any) -> dict[str, str]:
-    """Give what a clusterer's points are like: the value, and the parameter's name."""
+def as_points(
+    candidates: Candidates, indices: np.ndarray, on: str, random_state: Any
+) -> Points:
+    """Return some candidates as points.
+
+    Features of more than `MAX_NUMBERS` numbers are projected at random to `N_PROJECTED`
+    dimensions, a block at a time, which preserves distances to a few percent (Johnson &
+    Lindenstrauss 1984).
+
+    Args:
+        candidates: `Candidates`.
+        indices: Integers, the indices of the candidates.
+        on: The features; see `cluster`.
+        random_state: As in scikit-learn, for the projection.
+    """
+
+    def features(some: np.ndarray) -> np.ndarray:
+        return _FEATURES[on](candidates, some).reshape(len(some), -1)
+
+    one = features(indices[:1])
+    if len(indices) * one.size <= MAX_NUMBERS:
+        return Points(features(indices))
+    projection = GaussianRandomProjection(N_PROJECTED, random_state=random_state)
+    projection.fit(one)
+    length = max(1, MAX_NUMBERS // one.size // 4)
+    parts = np.split(indices, range(length, len(indices), length))
+    projected = [np.asarray(projection.transform(features(part))) for part in parts]
+    return Points(np.concatenate(projected))
+
+
+def as_distances(
+    candidates: Candidates, indices: np.ndarray, distances: Any
+) -> Distances:
+    """Return the distances of some candidates.
+
+    Args:
+        candidates: `Candidates`.
+        indices: Integers, the indices of the candidates.
+        distances: A name or an array in the order of the pool; see `cluster`.
+    """
+    if isinstance(distances, str):
+        return Distances(_DISTANCES[distances](candidates, indices))
+    pool = candidates.order[indices]
+    return Distances(np.asarray(distances, float)[np.ix_(pool, pool)])
+
+
+def check_geometry(on: str, distances: Any, n_learners: int) -> None:
+    """Raise a `ValueError` unless features and distances are valid; see `cluster`."""
+    if on not in _FEATURES:
+        raise ValueError(f"Expected `on` to be one of {[*_FEATURES]}. Received: {on=}.")
+    if distances is None:
+        return
+    if isinstance(distances, str):
+        if distances not in _DISTANCES:
+            raise ValueError(
+                f"Expected distances to be one of {[*_DISTANCES]}, or an array. "
+                f"Received: {distances=}."
+            )
+        return
+    matrix = np.asarray(distances, float)
+    if matrix.shape != (n_learners, n_learners):
+        raise ValueError(
+            f"Expected distances of shape ({n_learners}, {n_learners}), one for each "
+            f"pair of learners. Received: shape {matrix.shape}."
+        )
+    for valid, received in (
+        (np.isfinite(matrix).all(), "NaN or infinity"),
+        ((matrix >= 0).all(), "a negative value"),
+        (np.allclose(matrix, matrix.T), "an asymmetric array"),
+        (np.allclose(matrix.diagonal(), 0), "a diagonal that is not zero"),
+    ):
+        if not valid:
+            raise ValueError(
+                "Expected finite, non-negative, symmetric distances, zero on the "
+                f"diagonal. Received: {received}."
+            )
+
+
+def _log_probabilities(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(candidates.probabilities(indices), MIN_PROBABILITY))
+
+
+def _one_hot(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    classes = np.arange(candidates.n_classes)
+    return (candidates.predictions[indices][..., None] == classes).astype(np.float32)
+
+
+def _correctness(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    return candidates.correct[indices].astype(np.float32)
+
+
+def _disagreement(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    return disagreement_of(candidates.predictions[indices])
+
+
+def _double_fault(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    matrix = 1 - double_fault_of(candidates.correct[indices])
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+_FEATURES: dict[str, Callable[..., np.ndarray]] = {
+    "probabilities": Candidates.probabilities,
+    "log_probabilities": _log_probabilities,
+    "predictions": _one_hot,
+    "correctness": _correctness,
+}
+_DISTANCES: dict[str, Callable[..., np.ndarray]] = {
+    "disagreement": _disagreement,
+    "double_fault": _double_fault,
+}
+
+
+def _metrics(clusterer: Any) -> dict[str, str]:
+    """Return a clusterer's metric or affinity, with the name of the parameter."""
     params = clusterer.get_params() if hasattr(clusterer, "get_params") else {}
     return {
         value: name.split("__")[-1]
@@ -95,137 +217,6 @@ def _notions(clusterer: Any) -> dict[str, str]:
 
 
 def _silhouette(points: np.ndarray, labels: np.ndarray, metric: str) -> float:
-    kept = labels >= 0
-    points = points[np.ix_(kept, kept)] if metric == "precomputed" else points[kept]
     n = min(len(points), _SILHOUETTE_SAMPLE)
-    return float(
-        silhouette_score(
-            points, labels[kept], metric=metric, sample_size=n, random_state=0
-        )
-    )
-
-
-#: Larger features than so many numbers are projected.
-MAX_NUMBERS = 2**24
-N_PROJECTED = 512
-#: Zeros of 8-bit outputs would drown all else in logarithms.
-SMALLEST = 1e-3
-
-
-def features(
-    candidates: Candidates, places: np.ndarray, on: str, random_state: Any
-) -> Features:
-    """Describe some candidates by what they predict.
-
-    Where that would be more than `MAX_NUMBERS` numbers, it is projected at random to
-    `N_PROJECTED` dimensions, a block at a time: distances then are right within some
-    percent (Johnson & Lindenstrauss 1984).
-
-    Args:
-        candidates: `Candidates`.
-        places: Integers: which of them.
-        on: `"probabilities"`, `"log_probabilities"`, `"predictions"` (one-hot) or
-            `"correctness"`.
-        random_state: As in scikit-learn, for the projection.
-    """
-
-    def describe(some: np.ndarray) -> np.ndarray:
-        return _FEATURES[on](candidates, some).reshape(len(some), -1)
-
-    one = describe(places[:1])
-    if len(places) * one.size <= MAX_NUMBERS:
-        return Features(describe(places))
-    projection = GaussianRandomProjection(N_PROJECTED, random_state=random_state)
-    projection.fit(one)
-    length = max(1, MAX_NUMBERS // one.size // 4)
-    parts = np.split(places, range(length, len(places), length))
-    return Features(np.concatenate([projection.transform(describe(p)) for p in parts]))
-
-
-def as_distances(
-    candidates: Candidates, places: np.ndarray, given: str | np.ndarray
-) -> Distances:
-    """Measure the distances of some candidates.
-
-    Args:
-        candidates: `Candidates`.
-        places: Integers: which of them.
-        given: `"disagreement"`; `"double_fault"`, one less the share of samples that
-            two get wrong both; or an array of shape `(learners, learners)`, in the
-            order of the pool.
-    """
-    if isinstance(given, str):
-        matrix = _DISTANCES[given](candidates, places)
-    else:
-        pool = candidates.order[places]
-        matrix = np.asarray(given, float)[np.ix_(pool, pool)]
-    return Distances(matrix)
-
-
-def check_notion(on: str, given: Any, n_learners: int) -> None:
-    """Raise a `ValueError` unless features and distances are ones that are known."""
-    if on not in _FEATURES:
-        raise ValueError(f"Expected `on` to be one of {[*_FEATURES]}. Received: {on=}.")
-    if given is None:
-        return
-    if isinstance(given, str):
-        if given not in _DISTANCES:
-            raise ValueError(
-                f"Expected distances to be one of {[*_DISTANCES]}, or an array. "
-                f"Received: distances={given!r}."
-            )
-        return
-    matrix = np.asarray(given, float)
-    if matrix.shape != (n_learners, n_learners):
-        raise ValueError(
-            f"Expected distances of shape ({n_learners}, {n_learners}), one for each "
-            f"two learners. Received: shape {matrix.shape}."
-        )
-    if not (np.isfinite(matrix).all() and (matrix >= 0).all() and _symmetric(matrix)):
-        raise ValueError(
-            "Expected finite, non-negative, symmetric distances, zero on the diagonal. "
-            "Received: others."
-        )
-
-
-def _symmetric(matrix: np.ndarray) -> bool:
-    return np.allclose(matrix, matrix.T) and np.allclose(matrix.diagonal(), 0)
-
-
-def _probabilities(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    return candidates.probabilities(places)
-
-
-def _log_probabilities(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(candidates.probabilities(places), SMALLEST))
-
-
-def _one_hot(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    classes = np.arange(candidates.n_classes)
-    return (candidates.predictions[places][..., None] == classes).astype(np.float32)
-
-
-def _correctness(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    return candidates.correct[places].astype(np.float32)
-
-
-def _disagreement(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    return disagreement_of(candidates.predictions[places])
-
-
-def _double_fault(candidates: Candidates, places: np.ndarray) -> np.ndarray:
-    matrix = 1 - double_fault_of(candidates.correct[places])
-    np.fill_diagonal(matrix, 0)
-    return matrix
-
-
-_FEATURES: dict[str, Callable[..., np.ndarray]] = {
-    "probabilities": _probabilities,
-    "log_probabilities": _log_probabilities,
-    "predictions": _one_hot,
-    "correctness": _correctness,
-}
-_DISTANCES: dict[str, Callable[..., np.ndarray]] = {
-    "disagreement": _disagreement,
-    "double_fault": _double_fault,
-}
+    options = {"metric": metric, "sample_size": n, "random_state": 0}
+    return float(silhouette_score(points, labels, **options))

@@ -66,6 +66,13 @@ def reduced_error(candidates: Candidates, *, random_state: Any = None) -> Iterab
 
     The cost is O(members x learners x samples x classes).
 
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
+    reduced_error(p, [0, 1], n_members=2).indices  # array([1, 2])
+    ```
+
     Reference: Margineantu & Dietterich, "Pruning Adaptive Boosting", ICML 1997.
     """
     mean = running_mean(candidates, "error")
@@ -102,6 +109,13 @@ def backward_elimination(
             `None`, all.
         loss: `"nll"`, the negative log-likelihood, or `"error"`, the share of samples
             that are wrong. Defaults to `"nll"`.
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
+    backward_elimination(p, [0, 1], n_members=2).indices  # array([1, 2])
+    ```
 
     Reference: Alhalabi, Gaber & Basurra, "EnSyth: A Pruning Approach to Synthesis of
     Deep Learning Ensembles", SMC 2019 (by the error).

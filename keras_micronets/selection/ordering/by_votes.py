@@ -34,6 +34,13 @@ def complementariness(
 
     The cost is O(members x learners x samples).
 
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
+    complementariness(p, [0, 1], n_members=2).indices  # array([1, 2])
+    ```
+
     Reference: Martínez-Muñoz & Suárez, "Aggregation Ordering in Bagging", IASTED
     Artificial Intelligence and Applications, 2004.
     """
@@ -64,6 +71,14 @@ def margin_distance(
 
     Args:
         p: Float in `(0, 1)`. Defaults to `0.075`; the authors' range is 0 to 0.25.
+
+    Example:
+
+    ```python
+    learners = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]],
+                [[0.4, 0.6], [0.1, 0.9]]]
+    margin_distance(learners, [0, 1], n_members=2).indices  # array([1, 2])
+    ```
 
     Reference: Martínez-Muñoz & Suárez, "Aggregation Ordering in Bagging", IASTED
     Artificial Intelligence and Applications, 2004.
@@ -99,6 +114,13 @@ def orientation_ordering(
 
     The cost is O(learners x samples).
 
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
+    orientation_ordering(p, [0, 1], n_members=1).indices  # array([2])
+    ```
+
     Reference: Martínez-Muñoz & Suárez, "Pruning in Ordered Bagging Ensembles", ICML
     2006.
     """
@@ -121,6 +143,13 @@ def epic(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     wrong.
 
     The cost is O(learners x samples).
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.9, 0.1]], [[0.9, 0.1], [0.8, 0.2]], [[0.4, 0.6], [0.1, 0.9]]]
+    epic(p, [0, 1], n_members=1).indices  # array([2])
+    ```
 
     Reference: Lu, Wu, Zhu & Bongard, "Ensemble Pruning via Individual Contribution
     Ordering" (EPIC), KDD 2010.
@@ -151,6 +180,13 @@ def mdep(
     Args:
         alpha: Float in `[0, 1]`: 0 considers only how few learners are right, 1 only
             how close the vote is. Defaults to `0.2`, the authors' choice.
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.9, 0.1]], [[0.9, 0.1], [0.8, 0.2]], [[0.4, 0.6], [0.1, 0.9]]]
+    mdep(p, [0, 1], n_members=1).indices  # array([2])
+    ```
 
     Reference: Guo et al., "Margin & Diversity Based Ordering Ensemble Pruning",
     Neurocomputing, 2018.
@@ -188,6 +224,13 @@ def drep(
         rho: Float in `(0, 1]`, the share of the remaining learners to consider: at `1`
             only the error counts. Defaults to `0.4`; the authors' range is 0.2 to 0.5.
 
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.8, 0.2]], [[0.9, 0.1], [0.7, 0.3]], [[0.4, 0.6], [0.1, 0.9]]]
+    drep(p, [0, 1], n_members=2).indices  # array([1, 2])
+    ```
+
     Reference: Li, Yu & Zhou, "Diversity Regularized Ensemble Pruning", ECML PKDD 2012.
     """
     if not 0 < rho <= 1:
@@ -216,6 +259,13 @@ def kappa_pruning(candidates: Candidates, *, random_state: Any = None) -> Iterab
 
     The cost is O(learners x learners x samples x log(classes)), and 4 bytes of memory
     for each pair of learners.
+
+    Example:
+
+    ```python
+    p = [[[0.9, 0.1], [0.2, 0.8]], [[0.8, 0.2], [0.2, 0.8]], [[0.4, 0.6], [0.7, 0.3]]]
+    kappa_pruning(p, [0, 1], n_members=2).indices  # array([0, 2])
+    ```
 
     Reference: Margineantu & Dietterich, "Pruning Adaptive Boosting", ICML 1997.
     """

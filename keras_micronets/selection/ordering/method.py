@@ -34,11 +34,6 @@ _RAISES = """Raises:
     TypeError: If an integer is expected and something else is given.
     ValueError: If there are fewer learners than `n_members`, an option is out of
         range or unknown, or the data is invalid."""
-_EXAMPLE = """Example:
-
-```python
-{name}(probabilities, y, n_members=4).indices
-```"""
 
 
 class SelectionMethod(Protocol[Options]):
@@ -118,7 +113,7 @@ def ordering_method(
         method.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*_COMMON, *options], return_annotation=Selection
         )
-        method.__doc__ = _complete(order.__name__, inspect.getdoc(order) or "")
+        method.__doc__ = _complete(inspect.getdoc(order) or "")
         return method  # type: ignore[return-value]
 
     return decorate
@@ -141,8 +136,8 @@ def lowest(values: np.ndarray) -> np.ndarray:
     return values <= values.min() + _ROUNDING
 
 
-def _complete(name: str, doc: str) -> str:
-    """Add the sections that all methods share to a docstring, in Keras's order."""
+def _complete(doc: str) -> str:
+    """Add the sections that all methods share to a docstring."""
     sections = re.split(r"\n\n(?=(?:Args|Example|Reference):)", doc)
     text, *own = sections
     titled = {section.partition(":")[0]: section for section in own}
@@ -150,9 +145,8 @@ def _complete(name: str, doc: str) -> str:
     args = f"Args:{_ARGS}\n{options}".rstrip()
     if "random_state:" not in options:
         args += _RANDOM_STATE
-    example = titled.get("Example", _EXAMPLE.format(name=name))
-    parts = [text, args, _RETURNS, _RAISES, example, titled.get("Reference", "")]
-    return "\n\n".join(filter(None, parts))
+    end = [titled[title] for title in ("Example", "Reference") if title in titled]
+    return "\n\n".join([text, args, _RETURNS, _RAISES, *end])
 
 
 @ordering_method(label="top_k by {by}")
@@ -166,6 +160,12 @@ def top_k(
     Args:
         by: `"accuracy"`, ties to the lower negative log-likelihood, or `"loss"`, the
             lower negative log-likelihood. Defaults to `"accuracy"`.
+
+    Example:
+
+    ```python
+    top_k([[[0.4, 0.6]], [[0.9, 0.1]]], [0], n_members=1).indices  # array([1])
+    ```
     """
     if by not in ("accuracy", "loss"):
         raise ValueError(f"Expected by='accuracy' or by='loss'. Received: {by=}.")
@@ -179,6 +179,12 @@ def random_k(candidates: Candidates, *, random_state: Any = None) -> Iterable[in
     Args:
         random_state: Integer, `numpy.random.RandomState` or `None`, as in
             scikit-learn. Defaults to `None`, which differs from call to call.
+
+    Example:
+
+    ```python
+    random_k(probabilities, y, n_members=4, random_state=0).indices
+    ```
     """
     random = check_random_state(random_state)
     return random.choice(len(candidates), candidates.n_members, replace=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_micronets.selection.cross_validation import MEASURES, MemberScores
+from keras_micronets.selection.cross_validation import METRICS, MemberScores
 from keras_micronets.selection.report import drawing as draw
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.validation import as_labels, check_probabilities
@@ -171,9 +171,9 @@ def plot_curves(
     plot_curves(scores, "negative_log_likelihood").savefig("nll.png")
     ```
     """
-    if measure not in MEASURES:
+    if measure not in METRICS:
         raise ValueError(
-            f"Expected measure to be one of {sorted(MEASURES)}. Received: {measure=}."
+            f"Expected measure to be one of {sorted(METRICS)}. Received: {measure=}."
         )
     ax = draw.new_axes() if ax is None else ax
     ax.set_title("What another member adds", loc="left")

@@ -1,4 +1,4 @@
-"""The clusterers of scikit-learn, and their numbers of clusters."""
+"""`Clusterer`: a scikit-learn clusterer, or a default one, with the learners."""
 
 from functools import cache
 from typing import Any
@@ -8,61 +8,64 @@ from sklearn.base import clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from threadpoolctl import ThreadpoolController
 
-from keras_micronets.selection.clustering.geometry import Distances, Features
+from keras_micronets.selection.clustering.geometry import Distances, Points
+
+__all__ = ["Clusterer", "with_n_clusters"]
 
 
-class Clusterers:
-    """Cluster learners with a given clusterer or a default one.
+class Clusterer:
+    """Cluster learners with a scikit-learn clusterer or a default one.
 
     Args:
-        given: A scikit-learn clusterer, or `None`.
-        geometry: Where the learners are.
-        n_distinct: Integer. How many there are.
+        estimator: A scikit-learn clusterer, or `None`.
+        geometry: The distances of the learners.
+        n_distinct: Integer, the number of learners.
         random_state: As in scikit-learn, where the clusterer has `None`.
 
     Raises:
-        TypeError: If `given` is not a scikit-learn clusterer.
+        TypeError: If `estimator` is not a scikit-learn clusterer.
     """
 
     def __init__(
         self,
-        given: Any,
-        geometry: Features | Distances,
+        estimator: Any,
+        geometry: Points | Distances,
         n_distinct: int,
         random_state: Any,
     ):
-        if isinstance(given, type) or not hasattr(given or KMeans, "fit_predict"):
+        if isinstance(estimator, type) or not hasattr(
+            estimator or KMeans, "fit_predict"
+        ):
             raise TypeError(
                 "Expected an instance of a scikit-learn clusterer, with fit_predict. "
-                f"Received: clusterer={given!r}."
+                f"Received: clusterer={estimator!r}."
             )
-        self.given, self.geometry = given, geometry
+        self.estimator, self.geometry = estimator, geometry
         self.n_distinct, self.random_state = n_distinct, random_state
 
     @property
     def name(self) -> str:
-        return type(self.given or self._default(1)).__name__
+        return type(self.estimator or self._default(1)).__name__
 
-    def told(self, n_clusters: int) -> "Clusterers":
+    def with_n_clusters(self, n_clusters: int) -> "Clusterer":
         """Return the same with another number of clusters."""
-        given = told(self.given, n_clusters)
-        return Clusterers(given, self.geometry, self.n_distinct, self.random_state)
+        estimator = with_n_clusters(self.estimator, n_clusters)
+        return Clusterer(estimator, self.geometry, self.n_distinct, self.random_state)
 
     def cluster(self, n_clusters: int | None) -> np.ndarray:
         """Return the cluster of each learner.
 
         Args:
-            n_clusters: Integer, the number that is to be found; `None` for any.
+            n_clusters: Integer, the required number of clusters; `None` for any.
 
         Raises:
-            ValueError: If another number is found, or none.
+            ValueError: If another number results, or none.
         """
-        if self.given is None:
-            self._check_default(n_clusters)
-            return self._by_default(n_clusters)
+        if self.estimator is None:
+            return self._by_default(self._check_default(n_clusters))
         clusterer = self._seeded()
         labels = np.asarray(clusterer.fit_predict(self.geometry.input_of(clusterer)))
-        _check_found(labels, n_clusters, clusterer)
+        _check_result(labels, n_clusters, clusterer)
         return labels
 
     def _default(self, n_clusters: int) -> Any:
@@ -73,7 +76,7 @@ class Clusterers:
         return KMeans(n_clusters, n_init=10, random_state=self.random_state)
 
     def _by_default(self, n_clusters: int) -> np.ndarray:
-        if n_clusters == 1:  # of one learner, scikit-learn refuses to make a cluster
+        if n_clusters == 1:  # scikit-learn rejects a single learner
             return np.zeros(self.n_distinct, int)
         clusterer = self._default(n_clusters)
         if isinstance(self.geometry, Distances):
@@ -82,10 +85,10 @@ class Clusterers:
         # a single one takes.
         with _threads().limit(limits=1):
             labels = clusterer.fit_predict(self.geometry.rotated())
-        _check_found(labels, n_clusters, clusterer)  # fewer points may be distinct
+        _check_result(labels, n_clusters, clusterer)  # fewer points may be distinct
         return labels
 
-    def _check_default(self, n_clusters: int | None) -> None:
+    def _check_default(self, n_clusters: int | None) -> int:
         if n_clusters is None:
             raise ValueError(
                 "Expected n_members, the number of clusters. Received: "
@@ -97,15 +100,16 @@ class Clusterers:
                 f"differently. Received: {self.n_distinct} of them. Lower n_members, "
                 "or add other learners."
             )
+        return n_clusters
 
     def _seeded(self) -> Any:
-        own = clone(self.given, safe=False)
+        clusterer = clone(self.estimator, safe=False)
         seeds = {
             name: self.random_state
-            for name, value in _params(own).items()
+            for name, value in _params(clusterer).items()
             if name.split("__")[-1] == "random_state" and value is None
         }
-        return own.set_params(**seeds) if seeds else own
+        return clusterer.set_params(**seeds) if seeds else clusterer
 
 
 @cache
@@ -113,11 +117,11 @@ def _threads() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def told(clusterer: Any, n_clusters: int) -> Any:
-    """Return a clone of a clusterer that finds so many clusters; `None` for `None`.
+def with_n_clusters(clusterer: Any, n_clusters: int) -> Any:
+    """Return a clone of a clusterer with a number of clusters; `None` for `None`.
 
     Raises:
-        ValueError: If it can't be told.
+        ValueError: If the clusterer has no such parameter.
     """
     if clusterer is None:
         return None
@@ -125,7 +129,7 @@ def told(clusterer: Any, n_clusters: int) -> Any:
         if name.split("__")[-1] in ("n_clusters", "n_components"):
             return clone(clusterer, safe=False).set_params(**{name: n_clusters})
     raise ValueError(
-        "Expected a clusterer that is told the number of clusters. "
+        "Expected a clusterer with a parameter for the number of clusters. "
         f"Received: {clusterer!r}. Pass n_members=None."
     )
 
@@ -134,12 +138,12 @@ def _params(clusterer: Any) -> dict[str, Any]:
     return clusterer.get_params() if hasattr(clusterer, "get_params") else {}
 
 
-def _check_found(labels: np.ndarray, n_clusters: int | None, clusterer: Any) -> None:
+def _check_result(labels: np.ndarray, n_clusters: int | None, clusterer: Any) -> None:
     n_found = len(np.unique(labels[labels >= 0]))
     if n_found == 0:
         raise ValueError(
-            f"Expected clusters. Received: none from {clusterer!r}, which took all "
-            f"{len(labels)} learners for noise. Loosen its parameters."
+            f"Expected clusters. Received: none from {clusterer!r}, which labelled all "
+            f"{len(labels)} learners as noise. Loosen its parameters."
         )
     if n_clusters not in (None, n_found):
         raise ValueError(
