@@ -1,6 +1,8 @@
-"""A blank figure for the package's pictures. Imports matplotlib only when drawing."""
+"""Make figures for the package's plots; import matplotlib only when drawing."""
 
 from typing import Any
+
+__all__ = ["FAINT", "INK", "new_axes"]
 
 INK, FAINT = "#222222", "#dddddd"
 
@@ -15,11 +17,11 @@ def new_axes(width: float = 7.2, height: float = 5.2) -> Any:
         from matplotlib import pyplot
     except ImportError:
         raise ImportError(
-            "Pictures need matplotlib. Install it with "
+            "Plots need matplotlib. Install it with "
             "`pip install keras-micronets[plots]`."
         ) from None
     figure = pyplot.figure(figsize=(width, height), dpi=120, layout="constrained")
-    # Closed, a notebook shows the returned figure once, not a second time by itself.
+    # An open figure would be shown by a notebook a second time.
     pyplot.close(figure)
     ax = figure.add_subplot()
     ax.spines[:].set_visible(False)

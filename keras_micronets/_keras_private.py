@@ -1,6 +1,6 @@
-"""The few private names of Keras that the package stands on, all of them here.
+"""Use private names of Keras; no other module does.
 
-`tests/test_keras_private.py` says what broke when Keras changes one of them.
+`tests/test_keras_private.py` names the feature that breaks if Keras changes one.
 """
 
 import inspect
@@ -8,8 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Any
 
 import keras
+
+__all__ = [
+    "Call",
+    "application_classes",
+    "arguments",
+    "calls",
+    "compiled_loss",
+    "edges",
+    "flatten_layers",
+    "graph_calls",
+    "graph_tensors",
+    "is_functional",
+    "name_scope",
+    "operation_classes",
+    "operations",
+    "output_operations",
+    "producer",
+    "readers",
+    "replace_layers",
+    "unlocked",
+]
 
 
 @contextmanager
@@ -32,7 +54,7 @@ def unlocked(layer: keras.Layer) -> Iterator[None]:
 
 @contextmanager
 def name_scope(layer: keras.Layer) -> Iterator[None]:
-    """Give variables made inside the block paths that begin with the layer's own."""
+    """Let the paths of variables made in the block begin with the path of the layer."""
     with layer._open_name_scope():
         yield
 
@@ -84,11 +106,11 @@ def calls(layer: keras.Layer) -> list[list[keras.KerasTensor]]:
 def producer(
     tensor: keras.KerasTensor,
 ) -> tuple[keras.Operation | None, list[keras.KerasTensor]]:
-    """Return the operation that makes a tensor of a graph, and what it reads for that.
+    """Return the operation that makes a tensor of a graph, and the tensors it reads.
 
     Args:
-        tensor: A symbolic tensor; one outside any graph has no producer. The one of
-            what a functional model puts out is found within it.
+        tensor: A symbolic tensor; one outside any graph has no producer. For an output
+            of a nested functional model, the producer is an operation inside it.
     """
     history = getattr(tensor, "_keras_history", None)
     if history is None:
@@ -122,13 +144,13 @@ def operation_classes(*names: str) -> dict[str, type[keras.Operation]]:
 
 
 def application_classes(application: str, *names: str) -> list[type[keras.Layer]]:
-    """Return layer classes that one of Keras's applications has for itself."""
+    """Return layer classes that a module of `keras.applications` defines, by name."""
     module = inspect.getmodule(getattr(keras.applications, application))
     return [getattr(module, name) for name in names]
 
 
 def _nodes(model):
-    """The nodes of a model's own graph; its layers may have others elsewhere."""
+    """Return the nodes of a model's graph; its layers may be in other graphs too."""
     functional = _functional(model)
     return [
         node
@@ -139,11 +161,11 @@ def _nodes(model):
 
 
 def _functional(model):
-    """A Sequential model keeps its graph in a functional model of its own."""
+    """Return the functional model in which a Sequential model keeps its graph."""
     return getattr(model, "_functional", None) or model
 
 
-def compiled_loss(model: keras.Model):
+def compiled_loss(model: keras.Model) -> Any:
     """Return the loss that `compile` made, another one after each call, or `None`."""
     return model._compile_loss
 
