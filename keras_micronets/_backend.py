@@ -1,24 +1,30 @@
-"""Differences between Keras's backends that `keras.ops` does not hide."""
+"""Hide differences between Keras's backends that `keras.ops` leaves."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
+__all__ = ["cond", "is_traced_by_torch", "read", "to_float64"]
 
-def read(variable):
+
+def read(variable: Any) -> Any:
     """Return a variable's present value as a tensor that `ops.cond` takes.
 
-    `ops.convert_to_tensor` passes TensorFlow's variables through as they are, and
-    PyTorch's values change in place, which what a gradient remembers must not.
+    `ops.convert_to_tensor` passes TensorFlow's variables through as they are. PyTorch
+    changes values in place, so a value that a gradient needs later is copied.
     """
     value = ops.stop_gradient(variable)
     return ops.copy(value) if keras.backend.backend() == "torch" else value
 
 
-def choose(condition, on, off):
+def cond(condition: Any, on: Callable, off: Callable) -> Any:
     """Return `on()` or `off()`, as `ops.cond` does.
 
-    Where the condition has a value already, JAX would compile both anew at each
-    call, and PyTorch compile anew what calls Keras's `cond`, which counts its calls.
+    If the condition has a value already, only one of them is called. Otherwise JAX
+    would compile both again at each call, and PyTorch would recompile the callers of
+    Keras's `cond`, which counts its calls.
 
     Args:
         condition: Boolean tensor of one element.
@@ -36,3 +42,21 @@ def _has_value(tensor):
 
         return not isinstance(tensor, jax.core.Tracer)
     return keras.backend.backend() == "torch" and not tensor.is_meta
+
+
+def to_float64(values: Any) -> Any:
+    """Cast to float64, the precision in which TensorFlow's converter computes scales.
+
+    JAX has no float64 by default and keeps float32.
+    """
+    jax = keras.backend.backend() == "jax"
+    return ops.cast(values, "float32" if jax else "float64")
+
+
+def is_traced_by_torch() -> bool:
+    """Return whether `torch.compile` is tracing the calling code."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()

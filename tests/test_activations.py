@@ -4,11 +4,8 @@ import pytest
 from model_cases import images, outputs
 
 from keras_micronets.layers import ACTIVATION_LAYERS, set_quantizers
-from keras_micronets.layers.micro.registry import (
-    MICRO_LAYERS,
-    is_micro_layer,
-    plain_class,
-)
+from keras_micronets.layers.litert.capabilities import LAYERS, plain_class
+from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, is_micro_layer
 
 ARGUMENTS = {
     "AlphaDropout": {"rate": 0.5},
@@ -97,3 +94,7 @@ def test_ranges_that_the_device_fixes(cls, arguments, expected):
     layer(images(2))
     assert layer.output_quantizer.fixed_range == expected
     assert layer.input_0_quantizer.fixed_range is None
+
+
+def test_every_row_has_a_micro_layer():
+    assert set(MICRO_LAYERS) == set(LAYERS)

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from keras_micronets.layers import QuantizationScheme, set_quantizers
 from keras_micronets.layers import prepare as prepare
-from keras_micronets.layers.litert.affine import floored
+from keras_micronets.layers.litert.affine import bounded_scale
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 
 
@@ -102,13 +102,17 @@ def test_nothing_changes_while_quantisers_are_off(kind):
 
 def test_ordinary_scales_stay():
     scale = np.array([1e-3, -0.5, 2.0], "float32")
-    np.testing.assert_array_equal(floored(scale, np.zeros(3, "float32"), 1e-5), scale)
+    np.testing.assert_array_equal(
+        bounded_scale(scale, np.zeros(3, "float32"), 1e-5), scale
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 1.0, -1e6])
 def test_small_scales_hold_the_offset_and_keep_their_sign(offset):
     scale = np.array([0.0, 1e-30, -1e-30], "float32")
-    found = ops.convert_to_numpy(floored(scale, np.full(3, offset, "float32"), 1e-5))
+    found = ops.convert_to_numpy(
+        bounded_scale(scale, np.full(3, offset, "float32"), 1e-5)
+    )
     assert list(np.sign(found)) == [1, 1, -1]
     assert (np.abs(offset) / (np.abs(found) * 1e-5) < 2**31).all()
     assert (np.abs(found) * 1e-5 > 5e-10).all()

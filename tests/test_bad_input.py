@@ -155,7 +155,7 @@ def test_an_unknown_layer(kind, path):
     measured = export_tflite(model, path, representative_data=images(64))
     assert measured.share_within_one_step > 0.9
     preparation = prepare(model, quantize=True)
-    assert preparation.floating == ("wave (Wave): no quantised twin",)
+    assert preparation.floating == ("wave (Wave): no quantised micro layer",)
     quantised(model, images(64))
     report = export_tflite(model, path, representative_data=images(64))
     assert "SIN" in report.float_operations

@@ -15,7 +15,7 @@ from keras_micronets.layers import (
     strip,
 )
 from keras_micronets.layers import prepare as prepare
-from keras_micronets.layers.micro.registry import is_micro_layer
+from keras_micronets.layers.micro.micro_layer import is_micro_layer
 
 every_model = pytest.mark.parametrize("kind", MODELS)
 

@@ -19,7 +19,7 @@ from keras import layers, ops
 
 from keras_micronets.export import export_tflite
 from keras_micronets.layers import QuantizationScheme, prepare
-from keras_micronets.layers.litert import provenance as source
+from keras_micronets.layers.litert import provenance
 
 MODELS = {
     "convolution": conv,
@@ -196,8 +196,8 @@ def test_sources_are_forgotten_with_their_tensors():
     model(images(2), training=False)
     model.predict(images(2), verbose=0)
     gc.collect()
-    before = len(source._SOURCES)
+    before = len(provenance._ORIGINS)
     for _ in range(3):
         model(images(2), training=False)
     gc.collect()
-    assert len(source._SOURCES) <= before
+    assert len(provenance._ORIGINS) <= before

@@ -18,21 +18,21 @@ SLOPES = keras.initializers.RandomUniform(-0.5, 0.5)
 # Name: function of a tensor `(batch, 9, 4)`, and what is said of its layer, if it has
 # no integer kernel in LiteRT.
 CASES = {
-    "elu layer": (lambda x: layers.ELU()(x), "(ELU): no quantised twin"),
+    "elu layer": (lambda x: layers.ELU()(x), "(ELU): no quantised micro layer"),
     "within dense": (lambda x: layers.Dense(4, "mish")(x), "(Dense): .* integer mish"),
     "prelu": (lambda x: layers.PReLU(SLOPES)(x), None),
-    "relu to 3": (lambda x: layers.ReLU(3.0)(x), "(ReLU): .* no integer kernel"),
-    "leaky to 6": (lambda x: layers.ReLU(6.0, 0.1)(x), "(ReLU): .* no integer kernel"),
+    "relu to 3": (lambda x: layers.ReLU(3.0)(x), "(ReLU): .* no integer ReLU"),
+    "leaky to 6": (lambda x: layers.ReLU(6.0, 0.1)(x), "(ReLU): .* no integer ReLU"),
     "leaky": (lambda x: layers.ReLU(negative_slope=0.1)(x), None),
     "relu from 1": (lambda x: layers.ReLU(threshold=1.0)(x), None),
     "softmax": (lambda x: layers.Softmax()(x), None),
     "layer normalisation": (
         lambda x: layers.LayerNormalization()(x),
-        "(LayerNormalization): no quantised twin",
+        "(LayerNormalization): no quantised micro layer",
     ),
     "group normalisation": (
         lambda x: layers.GroupNormalization(2)(x),
-        "(GroupNormalization): no quantised twin",
+        "(GroupNormalization): no quantised micro layer",
     ),
     "noise": (lambda x: layers.GaussianNoise(0.1)(x), None),
     "bilinear": (
@@ -43,7 +43,7 @@ CASES = {
     ),
     "attention": (
         lambda x: layers.MultiHeadAttention(2, 3)(x, x),
-        "(MultiHeadAttention): no quantised twin",
+        "(MultiHeadAttention): no quantised micro layer",
     ),
 }
 FLOATING = ("elu", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "celu")

@@ -11,7 +11,7 @@ from keras_micronets import strip
 from keras_micronets.export import export_tflite
 from keras_micronets.layers import prepare, set_quantizers
 from keras_micronets.layers.clone import clone
-from keras_micronets.layers.micro.registry import plain_class
+from keras_micronets.layers.litert.capabilities import plain_class
 from keras_micronets.layers.placement import place_quantizers
 
 WEIGHTS = np.array([0.1, -0.2, 0.3, 0.4, 0, 1], "float32")

@@ -172,7 +172,7 @@ def test_layer_without_twin_is_reported():
     model = chain(conv("before"), norm, conv("behind"))
     assert placed(model)["behind"] == {"kernel", "input_0", "output"}
     assert place_quantizers(model).floating == (
-        "norm (LayerNormalization): no quantised twin",
+        "norm (LayerNormalization): no quantised micro layer",
     )
 
 

@@ -19,7 +19,7 @@ from keras_micronets.layers import prepare as prepare
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantization import freeze, quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
-from keras_micronets.layers.quantizers.shared_range import join
+from keras_micronets.layers.quantizers.shared_range import share_range
 
 
 def rectified(x, filters=4, **kwargs):
@@ -136,13 +136,15 @@ def ranges(model):
     ]
 
 
-def joints(model):
+def numbers_sharing(model):
     """How many quantisers each one shares its range with."""
-    return [len(one.joint.members) for one in quantizers(model) if joint(one)]
+    return [
+        len(one.shared_range.members) for one in quantizers(model) if shared_range(one)
+    ]
 
 
-def joint(quantizer):
-    return getattr(quantizer, "joint", None)
+def shared_range(quantizer):
+    return getattr(quantizer, "shared_range", None)
 
 
 def predictions(model):
@@ -167,7 +169,7 @@ def test_what_has_another_range_is_rescaled_once(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["dense block", "pooled", "input read later"])
 def test_members_round_within_the_union_of_their_own_ranges(kind):
     model = learned(JOINED[kind])
-    found = next(joint(one) for one in quantizers(model) if joint(one))
+    found = next(shared_range(one) for one in quantizers(model) if shared_range(one))
     own = [tuple(map(float, one.own_bounds())) for one in found.members]
     lower, upper = zip(*own, strict=True)
     assert len(set(own)) > 1
@@ -178,7 +180,7 @@ def test_members_round_within_the_union_of_their_own_ranges(kind):
 
 def test_no_range_is_shared_without_a_concatenation():
     model = learned(lambda x: layers.Add()([conv(x), rectified(x, 6)]))
-    assert not joints(model)
+    assert not numbers_sharing(model)
 
 
 @pytest.mark.parametrize("kind", COPIES)
@@ -186,7 +188,7 @@ def test_a_loaded_model_is_the_same(kind, tmp_path):
     model = learned({**JOINED, **RESCALED}[kind])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert joints(loaded) == joints(model)
+    assert numbers_sharing(loaded) == numbers_sharing(model)
     assert ranges(loaded) == ranges(model)
     np.testing.assert_array_equal(predictions(loaded), predictions(model))
 
@@ -195,7 +197,7 @@ def test_a_loaded_model_is_the_same(kind, tmp_path):
 def test_a_clone_is_the_same_and_apart(kind):
     model = learned({**JOINED, **RESCALED}[kind])
     copy = clone(model)
-    assert joints(copy) == joints(model)
+    assert numbers_sharing(copy) == numbers_sharing(model)
     np.testing.assert_array_equal(predictions(copy), predictions(model))
     before = ranges(model)
     copy(100 * images(8), training=True)
@@ -222,7 +224,7 @@ def test_training_goes_on_where_it_was_saved(tmp_path):
     before = ranges(loaded)
     for one in (model, loaded):
         train(one)
-    assert joints(loaded) == [4, 4, 4, 4]
+    assert numbers_sharing(loaded) == [4, 4, 4, 4]
     assert before != ranges(loaded) == ranges(model)
     for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -249,7 +251,7 @@ def pair(*ranges):
         quantizer.active.assign(True)
         quantizer.lower.assign(bounds[0])
         quantizer.upper.assign(bounds[1])
-    join(found)
+    share_range(found)
     return found
 
 
@@ -307,7 +309,7 @@ def test_learned_steps_leave_a_concatenation_a_range_of_its_own():
     set_quantizers(model, True)
     model(data()[0], training=True)
     assert model.get_layer("joined").quantizers.names == ("input_2", "output")
-    assert not joints(model)
+    assert not numbers_sharing(model)
 
 
 def test_places():

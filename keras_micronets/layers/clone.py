@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
-from keras_micronets.layers.micro.micro_layer import MicroLayer
-from keras_micronets.layers.micro.registry import is_micro_layer, plain_class
+from keras_micronets.layers.litert.capabilities import plain_class
+from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
 from keras_micronets.layers.quantization import quantized_share
 from keras_micronets.layers.state import State
 

@@ -4,18 +4,17 @@ from dataclasses import dataclass
 import keras
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.micro.operations import prepare_operations
-from keras_micronets.layers.micro.registry import (
-    MICRO_LAYERS,
+from keras_micronets.layers.litert.capabilities import (
     has_micro_layer,
     is_kernel_layer,
-    is_micro_layer,
     plain_class,
 )
+from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, is_micro_layer
+from keras_micronets.layers.micro.operations import prepare_operations
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
-from keras_micronets.layers.quantizers.shared_range import join_all
+from keras_micronets.layers.quantizers.shared_range import share_all_ranges
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def prepare(
         )
     floating, unfused = (), ()
     if quantize:
-        placement = place_quantizers(model, joins=_joins(quantize))
+        placement = place_quantizers(model, share_ranges=_shares_ranges(quantize))
         wanted.update(placement.quantizers)
         floating, unfused = placement.floating, placement.unfused
         # Where no graph says so, their statistics can be held all the same.
@@ -108,7 +107,7 @@ def prepare(
     ]
     changed = quantize and prepare_operations(model)
     if prepared or changed:
-        join_all(layers)
+        share_all_ranges(layers)
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
     if not prepared:  # said before
@@ -130,7 +129,7 @@ def _prepare(layer, quantizers, scheme):
     return True
 
 
-def _joins(scheme):
+def _shares_ranges(scheme):
     """Steps that are learned are trained each for itself."""
     ranges = scheme.observer if isinstance(scheme, QuantizationScheme) else None
     return not isinstance(ranges, LearnedStepSize)

@@ -4,8 +4,7 @@ import keras
 
 from keras_micronets import _figures, _keras_private
 from keras_micronets._figures import INK
-from keras_micronets.layers.micro.activations import PASS_THROUGH
-from keras_micronets.layers.micro.registry import has_micro_layer, plain_class
+from keras_micronets.layers.litert.capabilities import is_quantizable, row_of
 from keras_micronets.layers.reports import quantization_report
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _gap(producer, rows):
 def _is_rounded(operation, rows):
     return (
         (operation.name, "output") in rows
-        or plain_class(operation) in PASS_THROUGH
+        or getattr(row_of(operation), "keeps_scale", False)
         or isinstance(operation, keras.layers.InputLayer)
     )
 
@@ -121,9 +120,7 @@ def _is_kernel(tensor):
 
 def _box(ax, operation, place, *, has_kernel):
     known = isinstance(operation, (keras.layers.InputLayer, keras.Model))
-    box = _BOX | {
-        "facecolor": _FUSED if known or has_micro_layer(operation) else _FLOAT
-    }
+    box = _BOX | {"facecolor": _FUSED if known or is_quantizable(operation) else _FLOAT}
     if has_kernel:
         box |= {"edgecolor": _KERNEL, "linewidth": 1.6}
     look = {"ha": "center", "va": "center", "size": 7, "color": INK, "zorder": 3}

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.micro.registry import plain_class
+from keras_micronets.layers.litert.capabilities import plain_class
 
 _RULES: dict[type, Callable] = {}
 

@@ -1,18 +1,26 @@
-"""Operations as a device computes them, where Keras would write them otherwise."""
+"""Scale and shift channels as LiteRT does: as part of a kernel, or as a convolution."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 from keras import ops
 
-from keras_micronets.layers.litert.accumulator import Sums
-from keras_micronets.layers.litert.provenance import (
-    grid_of,
-    mark,
+from keras_micronets.layers.litert.integer_operations import (
+    Accumulator,
     round_to_step,
-    sums_of,
+)
+from keras_micronets.layers.litert.provenance import (
+    integer_operation_of,
+    quantizer_of,
+    tag,
 )
 from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
 
+__all__ = ["bounded_scale", "pointwise", "scale_and_shift"]
 
-def pointwise(inputs, kernel):
+
+def pointwise(inputs: Any, kernel: Any) -> Any:
     """Multiply the last axis by a matrix, as a 1 x 1 convolution.
 
     Args:
@@ -22,33 +30,30 @@ def pointwise(inputs, kernel):
     Returns:
         Tensor `(batch, ..., units)`.
     """
-    outputs = ops.conv(_flat(inputs), kernel, 1, "valid", "channels_last")
+    outputs = ops.conv(_as_image(inputs), kernel, 1, "valid", "channels_last")
     return ops.reshape(outputs, (-1, *inputs.shape[1:-1], kernel.shape[-1]))
 
 
-def scale_channels(inputs, scale, limit):
+def _scale_channels(inputs, scale, limit):
     """Multiply each channel by a number, as a depthwise convolution.
 
-    Its kernel has one integer a channel and a scale for each, so that nothing of the
-    numbers is lost, and the sum with an offset is one operation.
+    Its kernel has one integer and one scale for each channel, so the numbers are
+    represented exactly, and adding an offset is part of the operation.
 
     Args:
         inputs: Tensor `(batch, ..., channels)`.
         scale: Tensor `(channels,)`.
-        limit: Tensor `(channels,)`, the numbers that the largest integers stand for:
-            the magnitudes of `scale`, or more.
-
-    Returns:
-        Tensor of the shape of `inputs`.
+        limit: Tensor `(channels,)`, the real values of the largest integers: the
+            magnitudes of `scale`, or more.
     """
     flat = ops.reshape(scale, (1, 1, 1, -1))
     kernel = quantize_kernel(flat, limit, axis=3, bits=8)
     kernel = ops.reshape(kernel, (1, 1, -1, 1))
-    outputs = ops.depthwise_conv(_flat(inputs), kernel, 1, "valid", "channels_last")
+    outputs = ops.depthwise_conv(_as_image(inputs), kernel, 1, "valid", "channels_last")
     return ops.reshape(outputs, (-1, *inputs.shape[1:]))
 
 
-def _flat(inputs):
+def _as_image(inputs):
     """Bring a tensor to four axes: all but batch and channels become the width."""
     if len(inputs.shape) == 4:
         return inputs
@@ -58,16 +63,18 @@ def _flat(inputs):
     return ops.reshape(inputs, (-1, 1, n, inputs.shape[-1]))
 
 
-# A bias is counted in 32 bits, in steps of no less than what the smallest ranges of
-# an activation and a kernel make together.
+# A bias has 32 bits. Its step is at least the product of the steps that the smallest
+# ranges of an activation and a kernel have.
 SMALLEST_BIAS_STEP, LARGEST_BIAS = 6e-10, 2**30
 
 
-def as_on_device(layer, inputs, outputs, scale_and_offset):
-    """Scale and shift as the device does, which adds an offset in integers.
+def scale_and_shift(
+    layer: keras.Layer, inputs: Any, outputs: Any, scale_and_offset: Callable
+) -> Any:
+    """Round what a layer that scales and shifts returns as LiteRT does.
 
-    The device makes scale and offset part of the kernel before them. Behind a tensor
-    that has been rounded they are one depthwise convolution.
+    Scale and offset become part of the kernel before them. After a rounded tensor
+    they are one depthwise convolution. The offset is an integer of the accumulator.
 
     Args:
         layer: The layer. One that treats the elements of a channel differently, or
@@ -79,41 +86,42 @@ def as_on_device(layer, inputs, outputs, scale_and_offset):
     Returns:
         Tensor of the shape of `outputs`.
     """
-    grid, sums, shape = grid_of(inputs), sums_of(inputs), inputs.shape
-    if (grid is None and sums is None) or not _by_channel(layer, len(shape)):
+    quantizer, operation = quantizer_of(inputs), integer_operation_of(inputs)
+    shape = inputs.shape
+    unknown = quantizer is None and operation is None
+    if unknown or not _by_channel(layer, len(shape)):
         return outputs
-    kernel = sums or Sums(grid, _one)
+    kernel = operation or Accumulator(quantizer, _one)
 
-    def vectors():  # without tensors, for `Sums` keeps it
+    def vectors():  # a function without tensors, since the accumulator keeps it
         return [
             ops.broadcast_to(ops.ravel(ops.cast(x, "float32")), shape[-1:])
             for x in scale_and_offset(layer)
         ]
 
     def factor():
-        return floored(*vectors(), kernel.scale())
+        return bounded_scale(*vectors(), kernel.scale())
 
     after = kernel.scaled(factor)
     if kernel.inputs.constant:
-        outputs = _for_the_file(inputs, vectors(), factor(), after)
+        outputs = _exported(inputs, vectors(), factor(), after)
     else:
         outputs = _simulated(inputs, outputs, vectors(), factor(), after)
-    return mark(outputs, after)
+    return tag(outputs, after)
 
 
 def _one():
     return 1.0
 
 
-def floored(scale, offset, step):
-    """Return scales large enough that 32 bits hold the offset, in steps they make.
+def bounded_scale(scale: Any, offset: Any, step: Any) -> Any:
+    """Return scales large enough for 32 bits to hold the offset in the resulting steps.
 
-    Only of a channel that is all but dead more is left of its sums than there was,
-    and that is far less than a step of what is put out.
+    Only scales that are almost zero change, by far less than a step of the output.
 
     Args:
         scale, offset: Tensors `(channels,)`.
-        step: Number or tensor `(channels,)`, the step of what is scaled.
+        step: Number or tensor `(channels,)`, the step of the values to scale.
     """
     least = ops.maximum(ops.abs(offset) / LARGEST_BIAS, SMALLEST_BIAS_STEP)
     least = ops.divide(least, step)
@@ -127,19 +135,19 @@ def _by_channel(layer, rank):
     return by_last and not getattr(layer, "invert", False)
 
 
-def _for_the_file(inputs, scale_and_offset, factor, after):
-    """What the converter makes one operation of, with the kernel if there is one."""
+def _exported(inputs, scale_and_offset, factor, after):
+    """Compute the graph of an export, which the converter makes one operation of."""
     scale, offset = scale_and_offset
     offset = round_to_step(offset, after.scale(), True)
-    if grid_of(inputs) is None:
+    if quantizer_of(inputs) is None:
         return ops.add(ops.multiply(inputs, factor), offset)
-    return ops.add(scale_channels(inputs, scale, ops.abs(factor)), offset)
+    return ops.add(_scale_channels(inputs, scale, ops.abs(factor)), offset)
 
 
 def _simulated(inputs, outputs, scale_and_offset, factor, after):
-    """Correct what Keras puts out by what is different on the device."""
+    """Correct Keras's outputs by what LiteRT rounds."""
     scale, offset = scale_and_offset
-    if grid_of(inputs) is not None:  # its kernel has one integer a channel
+    if quantizer_of(inputs) is not None:  # its kernel has one integer a channel
         integers = ops.round(ops.divide(ops.multiply(scale, 127.0), factor))
         rounded = ops.multiply(factor, ops.divide(integers, 127.0))
         factor = ops.where(ops.equal(factor, scale), scale, rounded)

@@ -1,19 +1,356 @@
+"""What LiteRT computes in integers: one row for each layer, operation and activation.
+
+Placement, layers, reports and the exact inference all read this table. To support
+another layer, add its row, and its arithmetic if no row has it yet. The rows were read
+in files of TensorFlow 2.21's converter and tried with LiteRT 2.3 and XNNPACK.
+"""
+
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
+from keras import activations, layers
+
+__all__ = [
+    "ACTIVATIONS",
+    "LAYERS",
+    "OPERATIONS",
+    "ActivationRow",
+    "KernelRow",
+    "LayerRow",
+    "activation_of",
+    "activation_row",
+    "fuses",
+    "has_micro_layer",
+    "is_kernel_layer",
+    "is_linear",
+    "is_quantizable",
+    "limit_of",
+    "plain_class",
+    "reason_for_float",
+    "row_of",
+]
 
 
-def limit_of(layer) -> float | None:
-    """Return where a rectifier that LiteRT fuses cuts values off: 6 or infinity.
+@dataclass(frozen=True)
+class KernelRow:
+    """How LiteRT stores a kernel, and rounds the sums that it makes.
+
+    Attributes:
+        axis: Axis with a scale for each index, in the layout of the file; `None` for
+            one scale a kernel. Defaults to `None`.
+        normalized_axis: Axis that has the scales instead where a batch normalisation
+            becomes part of the kernel. Defaults to `None`, for `axis`.
+        min_bits: Fewest bits; a scheme with fewer gives the kernel 8. Defaults to 2.
+        halves: How the sums of a 4-bit kernel round halves the second time, `"up"` or
+            `"away"` from zero. Defaults to `"up"`.
+        even_inputs_round_once: Whether those sums are rounded only once if the kernel
+            has one scale and an even number of inputs, as by XNNPACK. Defaults to
+            `False`.
+    """
+
+    axis: int | None = None
+    normalized_axis: int | None = None
+    min_bits: int = 2
+    halves: str = "up"
+    even_inputs_round_once: bool = False
+
+    def second_rounding(self, axis: int | None, n_inputs: int) -> str | None:
+        """Return how sums of 4-bit kernels are rounded again, `None` if they are not.
+
+        Args:
+            axis: Axis with a scale for each index, or `None`.
+            n_inputs: Number of inputs of one output.
+        """
+        once = self.even_inputs_round_once and axis is None and n_inputs % 2 == 0
+        return None if once else self.halves
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """What LiteRT does with a layer, or with an operation of a graph.
+
+    Attributes:
+        reason: Why a file computes it in float, as reports print it; `None` if LiteRT
+            has an integer kernel. Defaults to `None`.
+        kernels: Dictionary from the names of its kernels to a `KernelRow`, in the
+            order in which they are applied. Defaults to `{}`.
+        values: What happens to integers: `"computed"` into another range, `"moved"`,
+            `"averaged"` within their range, or `"joined"` with others that share
+            their range. Defaults to `"computed"`.
+        rounding: Name of the integer operation before the output is rounded, or
+            `"up"` or `"away"` for the halves of averages. `None` where LiteRT rounds
+            the exact result. Defaults to `None`.
+        fuses_rectifier: Whether it takes in a ReLU or ReLU6 that reads it. Defaults to
+            `False`.
+        normalizes: Whether a kernel before it takes it in. Defaults to `False`.
+        activation: For layers that are nothing but an activation: function of the
+            layer that returns its `keras.activations` function. Defaults to `None`.
+        constant_second: For operations: whether LiteRT has integers only if the second
+            argument is a constant. Defaults to `False`.
+    """
+
+    reason: str | None = None
+    kernels: dict[str, KernelRow] = field(default_factory=dict)
+    values: str = "computed"
+    rounding: str | None = None
+    fuses_rectifier: bool = False
+    normalizes: bool = False
+    activation: Callable | None = None
+    constant_second: bool = False
+
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether the output has the scale of the input."""
+        return self.values in ("moved", "averaged")
+
+    @property
+    def fuses_normalization(self) -> bool:
+        """Whether its last kernel can have the scale a channel that this needs."""
+        *_, last = (None, *self.kernels.values())
+        return last is not None and (last.axis, last.normalized_axis) != (None, None)
+
+
+@dataclass(frozen=True)
+class ActivationRow:
+    """What LiteRT does with an activation function.
+
+    Attributes:
+        fixed_range: Tuple `(lower, upper)` that its output has with any data; `None`
+            if the range is learned. Defaults to `None`.
+        fused: Whether the operation before computes it. Defaults to `False`.
+        limit: Largest output of a fused rectifier; `None` for other functions.
+            Defaults to `None`.
+        rounding: Name of its integer operation; `None` where LiteRT rounds the exact
+            result. Defaults to `None`.
+    """
+
+    fixed_range: tuple[float, float] | None = None
+    fused: bool = False
+    limit: float | None = None
+    rounding: str | None = None
+
+
+# Activations without a row are computed in float.
+ACTIVATIONS: dict[Any, ActivationRow] = {
+    None: ActivationRow(fused=True),
+    activations.linear: ActivationRow(fused=True),
+    activations.relu: ActivationRow(fused=True, limit=math.inf),
+    activations.relu6: ActivationRow(fused=True, limit=6.0),
+    activations.sigmoid: ActivationRow(fixed_range=(0.0, 255 / 256)),
+    activations.softmax: ActivationRow(fixed_range=(0.0, 255 / 256)),
+    activations.tanh: ActivationRow(fixed_range=(-1.0, 127 / 128)),
+    activations.silu: ActivationRow(rounding="gate"),
+    activations.hard_silu: ActivationRow(rounding="hard_swish"),
+    activations.exponential: ActivationRow(),
+    activations.gelu: ActivationRow(),
+    activations.hard_tanh: ActivationRow(),
+    activations.leaky_relu: ActivationRow(),
+    activations.log_softmax: ActivationRow(),
+    activations.soft_shrink: ActivationRow(),
+    activations.tanh_shrink: ActivationRow(),
+}
+
+
+def _relu(layer):
+    bends = bool(layer.negative_slope or layer.threshold)
+    if layer.max_value is None:
+        return activations.leaky_relu if bends else activations.relu
+    relu6 = layer.max_value == 6 and not bends
+    return activations.relu6 if relu6 else "ReLU with these arguments"
+
+
+def _always(activation):
+    return lambda layer: activation
+
+
+_ONE_SCALE = KernelRow(even_inputs_round_once=True)
+_BY_UNIT = KernelRow(normalized_axis=-1, even_inputs_round_once=True)
+_BY_CHANNEL = KernelRow(axis=-1)
+_DEPTHWISE = KernelRow(axis=-1, halves="away")
+_ONE_SCALE_8_BITS = KernelRow(min_bits=5)
+_SEPARABLE = {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": _BY_CHANNEL}
+_MOVED = LayerRow(values="moved")
+
+
+def _kernel(row):
+    return LayerRow(kernels={"kernel": row}, fuses_rectifier=True)
+
+
+# Layers without a row are left alone: no mask, no quantiser.
+LAYERS: dict[type, LayerRow] = {
+    layers.Dense: _kernel(_BY_UNIT),
+    layers.EinsumDense: _kernel(_ONE_SCALE),
+    layers.Conv1D: _kernel(_BY_CHANNEL),
+    layers.Conv2D: _kernel(_BY_CHANNEL),
+    layers.DepthwiseConv1D: _kernel(_DEPTHWISE),
+    layers.DepthwiseConv2D: _kernel(_DEPTHWISE),
+    layers.SeparableConv1D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
+    layers.SeparableConv2D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
+    layers.Conv2DTranspose: _kernel(_ONE_SCALE_8_BITS),
+    # Scale and offset of each channel
+    layers.BatchNormalization: LayerRow(
+        rounding="affine", normalizes=True, fuses_rectifier=True
+    ),
+    layers.Normalization: LayerRow(rounding="affine"),
+    layers.Rescaling: LayerRow(rounding="affine"),
+    # Arithmetic
+    layers.Add: LayerRow(rounding="sum", fuses_rectifier=True),
+    layers.Subtract: LayerRow(rounding="difference", fuses_rectifier=True),
+    layers.Multiply: LayerRow(rounding="product", fuses_rectifier=True),
+    layers.GlobalAveragePooling1D: LayerRow(rounding="mean"),
+    layers.GlobalAveragePooling2D: LayerRow(rounding="mean"),
+    layers.Concatenate: LayerRow(values="joined"),
+    # Activations
+    layers.Activation: LayerRow(activation=lambda layer: layer.activation),
+    layers.LeakyReLU: LayerRow(
+        rounding="leaky", activation=_always(activations.leaky_relu)
+    ),
+    layers.PReLU: LayerRow(),
+    layers.ReLU: LayerRow(rounding="rectifier", activation=_relu),
+    layers.Softmax: LayerRow(activation=_always(activations.softmax)),
+    # Averages of integers, rounded to the same scale
+    layers.AveragePooling1D: LayerRow(values="averaged", rounding="away"),
+    layers.AveragePooling2D: LayerRow(values="averaged", rounding="away"),
+    layers.UpSampling2D: LayerRow(values="averaged", rounding="up"),
+    # Integers that stay as they are
+    layers.ActivityRegularization: _MOVED,
+    layers.AlphaDropout: _MOVED,
+    layers.Cropping1D: _MOVED,
+    layers.Cropping2D: _MOVED,
+    layers.Dropout: _MOVED,
+    layers.Flatten: _MOVED,
+    layers.GaussianDropout: _MOVED,
+    layers.GaussianNoise: _MOVED,
+    layers.GlobalMaxPooling1D: _MOVED,
+    layers.GlobalMaxPooling2D: _MOVED,
+    layers.Identity: _MOVED,
+    layers.MaxPooling1D: _MOVED,
+    layers.MaxPooling2D: _MOVED,
+    layers.Permute: _MOVED,
+    layers.Reshape: _MOVED,
+    layers.SpatialDropout1D: _MOVED,
+    layers.SpatialDropout2D: _MOVED,
+    layers.ZeroPadding1D: _MOVED,
+    layers.ZeroPadding2D: _MOVED,
+}
+
+# LiteRT's division of two tensors is far off near zero.
+_QUOTIENT = LayerRow(rounding="quotient", fuses_rectifier=True, constant_second=True)
+
+# Operations of graphs, by the names of their classes.
+OPERATIONS: dict[str, LayerRow] = {
+    "Add": LayerRow(rounding="sum", fuses_rectifier=True),
+    "Subtract": LayerRow(rounding="difference", fuses_rectifier=True),
+    "Multiply": LayerRow(rounding="product", fuses_rectifier=True),
+    "Divide": _QUOTIENT,
+    "TrueDivide": _QUOTIENT,
+    "Absolute": LayerRow(),
+    "Exp": LayerRow(),
+    "ExpandDims": LayerRow(),
+    "Gelu": LayerRow(),
+    "HardSilu": LayerRow(),
+    "LeakyRelu": LayerRow(),
+    "Log": LayerRow(),
+    "Mean": LayerRow(),
+    "Relu": LayerRow(),
+    "Relu6": LayerRow(),
+    "Reshape": LayerRow(),
+    "Rsqrt": LayerRow(),
+    "Sigmoid": LayerRow(),
+    "Silu": LayerRow(),
+    "Softmax": LayerRow(),
+    "Sqrt": LayerRow(),
+    "Squeeze": LayerRow(),
+    "Sum": LayerRow(),
+    "Tanh": LayerRow(),
+    "Transpose": LayerRow(),
+}
+
+
+def plain_class(operation: Any) -> type:
+    """Return the Keras class of a layer or operation, prepared or not."""
+    return vars(type(operation)).get("keras_class", type(operation))
+
+
+def row_of(operation: Any) -> LayerRow | None:
+    """Return the row of a layer or operation, prepared or not; `None` if it has none.
+
+    Subclasses have none: what they compute is unknown.
+    """
+    cls = plain_class(operation)
+    if isinstance(operation, keras.Layer):
+        return LAYERS.get(cls)
+    in_keras = cls.__module__.startswith("keras.")
+    return OPERATIONS.get(cls.__name__) if in_keras else None
+
+
+def has_micro_layer(layer: Any) -> bool:
+    """Return whether a layer is a micro layer or can become one."""
+    return plain_class(layer) in LAYERS
+
+
+def is_kernel_layer(layer: Any) -> bool:
+    """Return whether a layer has kernels that take masks."""
+    return has_micro_layer(layer) and bool(LAYERS[plain_class(layer)].kernels)
+
+
+def is_quantizable(layer: Any) -> bool:
+    """Return whether a layer can round its tensors as an integer file does."""
+    return has_micro_layer(layer) and LAYERS[plain_class(layer)].reason is None
+
+
+def activation_of(operation: Any) -> Any:
+    """Return the activation function that a layer or operation ends with, or `None`."""
+    row = row_of(operation)
+    if row is not None and row.activation is not None:
+        return row.activation(operation)
+    return getattr(operation, "activation", None)
+
+
+def activation_row(activation: Any) -> ActivationRow:
+    """Return the row of an activation function; of an unknown one, an empty row."""
+    return ACTIVATIONS.get(activation, ActivationRow())
+
+
+def is_linear(layer: Any) -> bool:
+    """Return whether a layer ends without an activation function."""
+    return activation_of(layer) in (None, activations.linear)
+
+
+def limit_of(layer: Any) -> float | None:
+    """Return the limit of a rectifier that other operations fuse: 6 or infinity.
 
     Args:
         layer: A layer. For any that is no such rectifier `None` is returned.
     """
-    if isinstance(layer, keras.layers.Activation):
-        if layer.activation is keras.activations.relu:
-            return math.inf
-        return 6.0 if layer.activation is keras.activations.relu6 else None
-    is_relu = isinstance(layer, keras.layers.ReLU)
-    if is_relu and (layer.negative_slope, layer.threshold) == (0, 0):
-        return {None: math.inf, 6: 6.0}.get(layer.max_value)
-    return None
+    row = row_of(layer)
+    if row is None or row.activation is None:
+        return None
+    return activation_row(row.activation(layer)).limit
+
+
+def fuses(operation: Any, reader: Any) -> bool:
+    """Return whether LiteRT computes a reader within the operation before it."""
+    before, after = row_of(operation), row_of(reader)
+    if before is None or after is None or not is_linear(operation):
+        return False
+    if after.normalizes:
+        return before.fuses_normalization
+    return before.fuses_rectifier and limit_of(reader) is not None
+
+
+def reason_for_float(operation: Any) -> str | None:
+    """Return why a file computes an operation in float; `None` if it does not.
+
+    Args:
+        operation: An operation of a functional model, prepared or not.
+    """
+    if not has_micro_layer(operation):
+        return "no quantised micro layer"
+    activation = activation_of(operation)
+    if activation in ACTIVATIONS:
+        return LAYERS[plain_class(operation)].reason
+    return f"LiteRT has no integer {getattr(activation, '__name__', activation)}"

@@ -1,18 +1,21 @@
-"""The hard swish as the device computes it, in integers of 16 bits."""
+"""Compute the hard swish as LiteRT does, in integers of 16 bits."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from keras import ops
 
-from keras_micronets.layers.litert.provenance import Exact, wide
+from keras_micronets._backend import to_float64
+from keras_micronets.layers.litert.provenance import IntegerOperation
+
+__all__ = ["HardSwish"]
 
 
 @dataclass(frozen=True)
-class HardSwished(Exact):
-    """Behind the hard swish of a tensor that a quantiser rounded.
+class HardSwish(IntegerOperation):
+    """Apply the hard swish to a rounded tensor.
 
-    The device has 7 more bits of the input, 15 of the gate between 0 and 1, and 16 of
+    LiteRT holds 7 more bits of the input, 15 of the gate between 0 and 1, and 16 of
     each multiplier.
 
     Attributes:
@@ -28,8 +31,8 @@ class HardSwished(Exact):
         if tensor is None:
             return ops.round(ops.divide(values, step))
         own = self.inputs.scale()
-        finer = ops.divide(wide(own), 128.0)
-        factor, exponent = _multiplier(ops.divide(finer, wide(step)))
+        finer = ops.divide(to_float64(own), 128.0)
+        factor, exponent = _multiplier(ops.divide(finer, to_float64(step)))
         gate_factor, gate_exponent = _multiplier(ops.divide(finer, 3 / 2**15))
         inputs = ops.round(ops.divide(ops.cast(tensor, "float32"), own))
         inputs = _to_16_bits(ops.multiply(ops.cast(inputs, "int32"), 128))
@@ -46,7 +49,7 @@ class HardSwished(Exact):
 def _multiplier(ratio):
     """Return a 16-bit multiplier and an exponent for a positive number."""
     exponent = ops.floor(ops.log2(ratio)) + 1
-    factor = ops.floor(ratio / ops.power(wide(2.0), exponent) * 2**15 + 0.5)
+    factor = ops.floor(ratio / ops.power(to_float64(2.0), exponent) * 2**15 + 0.5)
     factor = ops.minimum(factor, 2**15 - 1)
     return ops.cast(factor, "int32"), ops.cast(exponent, "int32")
 
@@ -60,7 +63,7 @@ def _shift(x, bits):
 
 
 def _rounded_high(a, b):
-    """The upper 16 bits of twice a product, halves rounded away from zero."""
+    """Return the upper 16 bits of twice a product, halves rounded away from 0."""
     product = ops.multiply(a, b)
     nudge = ops.where(product >= 0, 2**14, 1 - 2**14)
     return _to_16_bits(_cut(product + nudge, 15))

@@ -1,87 +1,88 @@
-"""Which integers a tensor holds on the device, for the layers that read it.
+"""Remember which operation made a tensor, for the layers that read it.
 
-A device rounds a bias to the step of its layer's sums, averages on the grid of what it
-averages, and multiplies sums by the ratio of two steps. Layers therefore have to know
-what made their input, in graphs and in subclassed models, at each of their calls: a
-tensor remembers it while it lives.
+LiteRT rounds a bias to the step of its layer's accumulator, averages within the
+integers of what it averages, and multiplies an accumulator by the ratio of two scales.
+To round alike, a layer has to know what made its input: the quantiser that rounded it,
+or, if nothing rounded it yet, the integer operation that computes it in more bits.
+The answer differs from call to call of a shared layer, and subclassed models have no
+graph to look it up in. Each tensor is therefore tagged with its origin when it is made:
+a dictionary maps the tensor's `id` to the origin, and a finaliser removes the entry
+when the tensor is deleted. Origins hold layers, functions and weak references, never
+tensors, which would keep a whole graph alive.
 """
 
 import weakref
+from typing import Any
 
-import keras
 from keras import ops
+
+from keras_micronets._backend import is_traced_by_torch
+
+__all__ = [
+    "SMALLEST_STEP",
+    "IntegerOperation",
+    "integer_operation_of",
+    "quantizer_of",
+    "tag",
+]
 
 SMALLEST_STEP = 1e-20
 
-_SOURCES = {}
+_ORIGINS: dict[int, Any] = {}
 
 
-def mark(tensor, source):
-    """Note what made a tensor, if known, and return the tensor.
+class IntegerOperation:
+    """Base of the operations whose results have more than 8 bits until rounded.
 
-    What `torch.compile` traces can't be noted; it rounds as in training.
+    Subclasses have a `scale()`, the real value of one integer of the result, or their
+    own `integers()`.
     """
-    if source is not None and not _is_traced_by_torch():
-        key = id(tensor)
-        if key not in _SOURCES:
-            weakref.finalize(tensor, _SOURCES.pop, key, None).atexit = False
-        _SOURCES[key] = source
-    return tensor
 
+    def scale(self) -> Any:
+        """Return the real value of one integer."""
+        raise NotImplementedError
 
-def _is_traced_by_torch():
-    if keras.backend.backend() != "torch":
-        return False
-    import torch
+    def integers(self, values: Any, target: Any) -> Any:
+        """Return the integers to which LiteRT rounds the result, not yet clipped.
 
-    return torch.compiler.is_compiling()
-
-
-def grid_of(tensor):
-    """Return the `ActivationQuantizer` that rounded a tensor, or `None`."""
-    source = _SOURCES.get(id(tensor))
-    return None if isinstance(source, Exact) else source
-
-
-def sums_of(tensor):
-    """Return the `Exact` source of a tensor that is not rounded yet, or `None`."""
-    source = _SOURCES.get(id(tensor))
-    return source if isinstance(source, Exact) else None
-
-
-class Exact:
-    """Base of what is behind a tensor that the device has in more than 8 bits."""
-
-    def integers(self, values, target):
-        """Return a tensor's integers as the device rounds them, not clipped.
-
-        It multiplies its own integers by the ratio of their scale to the new one.
+        It multiplies the integers of the result by the ratio of the two scales.
 
         Args:
-            values: The tensor.
-            target: The `ActivationQuantizer` whose integers are asked for; zero is 0.
+            values: The result as Keras computes it, a float tensor.
+            target: The `ActivationQuantizer` that rounds it. Its integers are counted
+                from its zero point.
         """
         own = ops.maximum(self.scale(), SMALLEST_STEP)  # zero where gamma is
         integers = ops.round(ops.divide(values, own))
         return ops.round(ops.multiply(integers, ops.divide(own, target.scale())))
 
 
-def wide(values):
-    """Cast to the precision in which the converter computes scales; JAX lacks it."""
-    jax = keras.backend.backend() == "jax"
-    return ops.cast(values, "float32" if jax else "float64")
+def tag(tensor: Any, origin: Any) -> Any:
+    """Remember what made a tensor, and return the tensor.
 
-
-def round_to_step(values, step, is_on):
-    """Round values to multiples of a step, if quantisers are on.
+    Nothing is remembered while `torch.compile` traces: there, inference rounds as
+    training does.
 
     Args:
-        values: Float tensor, as biases.
-        step: Positive number, or tensor that broadcasts to `values`; where it is
-            zero nothing is rounded.
-        is_on: Boolean, or Boolean tensor of one element.
+        tensor: A tensor.
+        origin: The `ActivationQuantizer` that rounded it, the `IntegerOperation` that
+            made it, or `None` if it is unknown.
     """
-    exact, safe = ops.cast(values, "float32"), ops.maximum(step, SMALLEST_STEP)
-    rounded = ops.multiply(ops.round(ops.divide(exact, safe)), safe)
-    wanted = ops.logical_and(is_on, ops.greater(step, SMALLEST_STEP))
-    return ops.cast(ops.where(wanted, rounded, exact), values.dtype)
+    if origin is not None and not is_traced_by_torch():
+        key = id(tensor)
+        if key not in _ORIGINS:
+            weakref.finalize(tensor, _ORIGINS.pop, key, None).atexit = False
+        _ORIGINS[key] = origin
+    return tensor
+
+
+def quantizer_of(tensor: Any) -> Any:
+    """Return the `ActivationQuantizer` that rounded a tensor, or `None`."""
+    origin = _ORIGINS.get(id(tensor))
+    return None if isinstance(origin, IntegerOperation) else origin
+
+
+def integer_operation_of(tensor: Any) -> IntegerOperation | None:
+    """Return the `IntegerOperation` whose result nothing rounded yet, or `None`."""
+    origin = _ORIGINS.get(id(tensor))
+    return origin if isinstance(origin, IntegerOperation) else None

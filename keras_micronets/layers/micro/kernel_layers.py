@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.layout import layout_of
-from keras_micronets.layers.litert.accumulator import Sums, half_away, half_up
 from keras_micronets.layers.litert.affine import pointwise
-from keras_micronets.layers.litert.provenance import grid_of, mark, round_to_step
-from keras_micronets.layers.micro.micro_layer import MicroLayer
+from keras_micronets.layers.litert.capabilities import LAYERS
+from keras_micronets.layers.litert.integer_operations import Accumulator, round_to_step
+from keras_micronets.layers.litert.provenance import quantizer_of, tag
+from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
 from keras_micronets.layers.state import Mask
 
 
@@ -21,8 +22,8 @@ class MicroKernelLayer(MicroLayer):
     adds, the step of which is that of the input times that of the kernel.
     """
 
-    kernel_names = ("kernel",)
-    least_bits = 2  # of a kernel that the device has
+    keras_class: type
+    kernel_names: tuple[str, ...]
     probe = None  # a function of (name, kernel) while `kernel_gradients` runs
 
     def build_state(self):
@@ -35,26 +36,21 @@ class MicroKernelLayer(MicroLayer):
                 shape = self.to_device(name, ops.zeros(shape)).shape
                 quantizer = self.scheme.kernel_quantizer(
                     axis=self.quantization_axis(name),
-                    least_bits=self.least_bits,
+                    least_bits=self.kernel_row(name).min_bits,
                     name=f"{name}_quantizer",
                     dtype=self.dtype_policy,
                 )
                 setattr(self, f"{name}_quantizer", self.build_nested(quantizer, shape))
         super().build_state()
 
+    def kernel_row(self, name):
+        """Return what LiteRT's table says of a kernel."""
+        return LAYERS[self.keras_class].kernels[name]
+
     def quantization_axis(self, name):
-        """The axis of a kernel that may have a scale for each index."""
-        return
-
-    def round_twice(self, name):
-        """Return how the device rounds halves, where it rounds the sums twice.
-
-        It does so behind kernels of 4 bits, unless XNNPACK computes them, as it does
-        those of fully connected layers with an even number of inputs.
-        """
-        is_connected = self.quantization_axis(name) is None
-        inputs = layout_of(self, name).shape[-2]
-        return None if is_connected and inputs % 2 == 0 else half_up
+        """Return the axis of a kernel with a scale for each index, or `None`."""
+        row = self.kernel_row(name)
+        return row.normalized_axis if self.quantizers.per_unit else row.axis
 
     def masked_kernel(self, name="kernel"):
         """Return a kernel with its mask applied, not quantised."""
@@ -89,12 +85,12 @@ class MicroKernelLayer(MicroLayer):
             if sums is not None and not training:
                 bias = round_to_step(bias, sums.scale(), sums.is_on())
             outputs = ops.add(outputs, self.shaped(bias))
-        outputs = self.fake_quantize("preactivation", mark(outputs, sums))
+        outputs = self.fake_quantize("preactivation", tag(outputs, sums))
         return self.activate(outputs, self.activation)
 
     def sums(self, inputs):
         """Return what the device knows of the sums that `linear` makes, or `None`."""
-        return self._sums_of(self.kernel_names[-1], grid_of(inputs))
+        return self._sums_of(self.kernel_names[-1], quantizer_of(inputs))
 
     def _sums_of(self, name, grid):
         if grid is None or not self.quantizers.kernel:
@@ -105,7 +101,12 @@ class MicroKernelLayer(MicroLayer):
             return quantizer.limit(self.to_device(name, self.masked_kernel(name)))
 
         bits = quantizer.bits_in_file
-        return Sums(grid, limit, bits, self.round_twice(name) if bits == 4 else None)
+        halves = self._second_rounding(name) if bits == 4 else None
+        return Accumulator(grid, limit, bits, halves)
+
+    def _second_rounding(self, name):
+        axis, n_inputs = self.quantization_axis(name), layout_of(self, name).shape[-2]
+        return self.kernel_row(name).second_rounding(axis, n_inputs)
 
     def shaped(self, bias):
         if getattr(self, "data_format", None) == "channels_first":
@@ -113,26 +114,7 @@ class MicroKernelLayer(MicroLayer):
         return bias
 
 
-KERNEL_LAYERS: dict[type, type] = {}
-
-
-def _micro_class(base):
-    """Register a class as the twin of a Keras layer.
-
-    Keras keys weight files by the name of a layer's class. A twin therefore bears
-    the plain layer's name, so that each loads the other's files.
-    """
-
-    def register(cls):
-        keras.saving.register_keras_serializable("keras_micronets", cls.__name__)(cls)
-        cls.__name__ = base.__name__
-        KERNEL_LAYERS[base] = cls
-        return cls
-
-    return register
-
-
-@_micro_class(keras.layers.Dense)
+@micro_class(keras.layers.Dense)
 class MicroDense(MicroKernelLayer, keras.layers.Dense):
     """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
 
@@ -141,20 +123,17 @@ class MicroDense(MicroKernelLayer, keras.layers.Dense):
     has a 1 x 1 convolution.
     """
 
-    def quantization_axis(self, name):
-        return -1 if self.quantizers.per_unit else None
-
     def to_device(self, name, kernel):
         return kernel[None, None] if self.quantizers.per_unit else kernel
 
     def linear(self, inputs):
-        grid = grid_of(inputs)
+        grid = quantizer_of(inputs)
         if self.quantizers.per_unit and grid is not None and grid.constant:
             return pointwise(inputs, self.device_kernel())
         return ops.matmul(inputs, self.effective_kernel())
 
 
-@_micro_class(keras.layers.EinsumDense)
+@micro_class(keras.layers.EinsumDense)
 class MicroEinsumDense(MicroKernelLayer, keras.layers.EinsumDense):
     """An `EinsumDense` layer with a mask and fake quantisers; one scale a kernel."""
 
@@ -162,27 +141,21 @@ class MicroEinsumDense(MicroKernelLayer, keras.layers.EinsumDense):
         return ops.einsum(self.equation, inputs, self.effective_kernel())
 
 
-@_micro_class(keras.layers.Conv2D)
+@micro_class(keras.layers.Conv2D)
 class MicroConv2D(MicroKernelLayer, keras.layers.Conv2D):
     """A `Conv2D` layer with a mask and fake quantisers; a scale for each filter."""
-
-    def quantization_axis(self, name):
-        return -1
 
     def linear(self, inputs):
         return self.convolution_op(inputs, self.effective_kernel())
 
 
-@_micro_class(keras.layers.Conv1D)
+@micro_class(keras.layers.Conv1D)
 class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
     """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
 
     It computes a 2-D convolution of height 1: LiteRT has no other, and the
     converter takes a scale for each filter only where it sees none being reshaped.
     """
-
-    def quantization_axis(self, name):
-        return -1
 
     def to_device(self, name, kernel):
         return ops.expand_dims(kernel, 0)
@@ -206,12 +179,6 @@ class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
 
 
 class _Depthwise(MicroKernelLayer):
-    def quantization_axis(self, name):
-        return -1
-
-    def round_twice(self, name):
-        return half_away
-
     def to_device(self, name, kernel):
         return _flat_channels(kernel)
 
@@ -220,18 +187,10 @@ class _Depthwise(MicroKernelLayer):
 
 
 class _Separable(MicroKernelLayer):
-    kernel_names = ("depthwise_kernel", "pointwise_kernel")
-
     def build_state(self):
         super().build_state()
         if self.quantizers.kernel:
             self.add_quantizer("depthwise")
-
-    def quantization_axis(self, name):
-        return -1
-
-    def round_twice(self, name):
-        return half_away if name == "depthwise_kernel" else half_up
 
     def to_device(self, name, kernel):
         if name == "depthwise_kernel":
@@ -244,7 +203,7 @@ class _Separable(MicroKernelLayer):
 
     def linear(self, inputs):
         between = _depthwise(self, inputs, self.effective_kernel("depthwise_kernel"))
-        mark(between, self._sums_of("depthwise_kernel", grid_of(inputs)))
+        tag(between, self._sums_of("depthwise_kernel", quantizer_of(inputs)))
         return ops.conv(
             self.fake_quantize("depthwise", between),
             self.device_kernel("pointwise_kernel"),
@@ -259,21 +218,21 @@ class _Series:
 
     def linear(self, inputs):
         axis = 1 if self.data_format == "channels_last" else 2
-        image = mark(ops.expand_dims(inputs, axis), grid_of(inputs))
+        image = tag(ops.expand_dims(inputs, axis), quantizer_of(inputs))
         return ops.squeeze(super().linear(image), axis)
 
 
-@_micro_class(keras.layers.DepthwiseConv1D)
+@micro_class(keras.layers.DepthwiseConv1D)
 class MicroDepthwiseConv1D(_Series, _Depthwise, keras.layers.DepthwiseConv1D):
     """A `DepthwiseConv1D` layer with a mask and fake quantisers; a scale a channel."""
 
 
-@_micro_class(keras.layers.DepthwiseConv2D)
+@micro_class(keras.layers.DepthwiseConv2D)
 class MicroDepthwiseConv2D(_Depthwise, keras.layers.DepthwiseConv2D):
     """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
 
 
-@_micro_class(keras.layers.SeparableConv1D)
+@micro_class(keras.layers.SeparableConv1D)
 class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
     """A `SeparableConv1D` layer with masks and fake quantisers; a scale a channel.
 
@@ -281,7 +240,7 @@ class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
     """
 
 
-@_micro_class(keras.layers.SeparableConv2D)
+@micro_class(keras.layers.SeparableConv2D)
 class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
     """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
 
@@ -290,14 +249,12 @@ class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
     """
 
 
-@_micro_class(keras.layers.Conv2DTranspose)
+@micro_class(keras.layers.Conv2DTranspose)
 class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
     """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel.
 
     LiteRT has none of 4 bits: with a scheme of fewer than 5, its kernel has 8.
     """
-
-    least_bits = 5
 
     def linear(self, inputs):
         return ops.conv_transpose(

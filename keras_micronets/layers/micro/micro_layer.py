@@ -4,30 +4,48 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.litert.arithmetic import Products, rectified
-from keras_micronets.layers.litert.hard_swish import HardSwished
-from keras_micronets.layers.litert.provenance import grid_of, mark, sums_of
+from keras_micronets.layers.litert.capabilities import (
+    LAYERS,
+    activation_of,
+    activation_row,
+    plain_class,
+)
+from keras_micronets.layers.litert.hard_swish import HardSwish
+from keras_micronets.layers.litert.integer_operations import product_of, rectified
+from keras_micronets.layers.litert.provenance import quantizer_of, tag
 from keras_micronets.layers.quantizers.scheme import (
     QuantizationScheme,
     QuantizerSpec,
     as_quantizer_spec,
 )
-from keras_micronets.layers.quantizers.shared_range import join_read
+from keras_micronets.layers.quantizers.shared_range import share_range_read
 from keras_micronets.layers.state import State
 
-# What LiteRT gives these operations, whatever the data.
-FIXED_RANGES = {
-    keras.activations.softmax: (0.0, 255 / 256),
-    keras.activations.sigmoid: (0.0, 255 / 256),
-    keras.activations.tanh: (-1.0, 127 / 128),
-}
-# Activations that LiteRT computes within the operation before them.
-FUSED_ACTIVATIONS = (
-    None,
-    keras.activations.linear,
-    keras.activations.relu,
-    keras.activations.relu6,
-)
+# The micro layer of each Keras class in LiteRT's table.
+MICRO_LAYERS: dict[type, type] = {}
+
+
+def micro_class(base):
+    """Register a class as the micro layer of a Keras layer.
+
+    Keras keys weight files by the name of a layer's class. A micro layer has the plain
+    layer's name, so that each loads the other's files.
+    """
+
+    def register(cls):
+        name = f"Micro{base.__name__}"
+        keras.saving.register_keras_serializable("keras_micronets", name)(cls)
+        cls.keras_class, cls.__name__ = base, base.__name__
+        cls.kernel_names = tuple(LAYERS[base].kernels)
+        MICRO_LAYERS[base] = cls
+        return cls
+
+    return register
+
+
+def is_micro_layer(layer) -> bool:
+    """Return whether a layer is a micro layer already."""
+    return type(layer) is MICRO_LAYERS.get(plain_class(layer))
 
 
 class MicroLayer:
@@ -59,7 +77,7 @@ class MicroLayer:
     def symbolic_call(self, *args, **kwargs):
         """Join ranges again where a model is loaded or copied, layer after layer."""
         flat = keras.tree.flatten((args, kwargs))
-        join_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
+        share_range_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
         return super().symbolic_call(*args, **kwargs)
 
     def extend(self, quantizers: QuantizerSpec) -> None:
@@ -92,18 +110,12 @@ class MicroLayer:
         return layer
 
     def make_quantizer(self, name):
-        made = {"output": self.output_activation, "gate": keras.activations.sigmoid}
-        fixed = FIXED_RANGES.get(made.get(name))
+        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
         return self.scheme.activation_quantizer(
-            fixed_range=fixed or None, name=f"{name}_quantizer", dtype=self.dtype_policy
+            fixed_range=activation_row(made.get(name)).fixed_range,
+            name=f"{name}_quantizer",
+            dtype=self.dtype_policy,
         )
-
-    @property
-    def output_activation(self):
-        """The activation function whose result leaves the layer, if it has one."""
-        if isinstance(self, keras.layers.Softmax):
-            return keras.activations.softmax
-        return getattr(self, "activation", None)
 
     def fake_quantize(self, name, tensor):
         """Pass a tensor through the quantiser of that name, if there is one."""
@@ -117,16 +129,16 @@ class MicroLayer:
         if self.quantizers.gate:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
-        if activation in FUSED_ACTIVATIONS:
-            limit = 6.0 if activation is keras.activations.relu6 else None
-            mark(outputs, rectified(sums_of(inputs), limit))
-        elif activation is keras.activations.hard_silu and grid_of(inputs) is not None:
-            mark(outputs, HardSwished(weakref.ref(inputs), grid_of(inputs)))
+        row, quantizer = activation_row(activation), quantizer_of(inputs)
+        if row.fused:
+            tag(outputs, rectified(inputs, row.limit))
+        elif row.rounding == "hard_swish" and quantizer is not None:
+            tag(outputs, HardSwish(weakref.ref(inputs), quantizer))
         return self.fake_quantize("output", outputs)
 
     def _gated(self, inputs):
         gate = self.fake_quantize("gate", keras.activations.sigmoid(inputs))
-        return mark(ops.multiply(inputs, gate), products(inputs, gate))
+        return tag(ops.multiply(inputs, gate), product_of(inputs, gate))
 
     def quantize_inputs(self, inputs):
         """Round those inputs that have a quantiser, unless another one rounded them.
@@ -137,7 +149,7 @@ class MicroLayer:
         flat = enumerate(keras.tree.flatten(inputs))
         quantized = [
             tensor
-            if grid_of(tensor) is not None
+            if quantizer_of(tensor) is not None
             else self.fake_quantize(f"input_{i}", tensor)
             for i, tensor in flat
         ]
@@ -149,9 +161,3 @@ class MicroLayer:
             "quantizers": keras.saving.serialize_keras_object(self.quantizers),
             "scheme": keras.saving.serialize_keras_object(self.scheme),
         }
-
-
-def products(first, second):
-    """Return the `Products` of two tensors if quantisers rounded both, or `None`."""
-    grids = grid_of(first), grid_of(second)
-    return None if None in grids else Products(*grids)

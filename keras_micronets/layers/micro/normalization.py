@@ -1,20 +1,22 @@
-"""MicroLayers of the Keras layers that scale and shift each channel."""
+"""Micro layers of the Keras layers that scale and shift each channel."""
 
 import keras
 from keras import ops
 
-from keras_micronets.layers.litert.affine import as_on_device
+from keras_micronets.layers.litert.affine import scale_and_shift
 from keras_micronets.layers.micro.activations import make_micro_class
-from keras_micronets.layers.micro.micro_layer import MicroLayer
+from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
+
+__all__ = ["MicroBatchNormalization"]
 
 
-@keras.saving.register_keras_serializable("keras_micronets", "MicroBatchNormalization")
+@micro_class(keras.layers.BatchNormalization)
 class MicroBatchNormalization(MicroLayer, keras.layers.BatchNormalization):
-    """A `BatchNormalization` layer with fake quantisers, and statistics to hold.
+    """A `BatchNormalization` layer with fake quantisers whose statistics can be frozen.
 
     While `frozen` is set, training computes with the moving statistics, as
-    inference does, and leaves them; scale and offset are trained on. While it does
-    not train, its offset is rounded to the integers that the device adds.
+    inference does, and leaves them; scale and offset are still trained. In inference,
+    the offset is rounded to the integers that LiteRT adds.
     """
 
     frozen = False
@@ -23,7 +25,7 @@ class MicroBatchNormalization(MicroLayer, keras.layers.BatchNormalization):
         inputs = self.quantize_inputs(inputs)
         outputs = super().call(inputs, training=training and not self.frozen, mask=mask)
         if not (training and self.trainable):
-            outputs = as_on_device(self, inputs, outputs, _scale_and_offset)
+            outputs = scale_and_shift(self, inputs, outputs, _scale_and_offset)
         return self.fake_quantize("output", outputs)
 
 
@@ -34,10 +36,6 @@ def _scale_and_offset(layer):
         scale = ops.multiply(scale, layer.gamma)
     offset = ops.negative(ops.multiply(layer.moving_mean, scale))
     return scale, ops.add(offset, layer.beta) if layer.center else offset
-
-
-# As the other twins: each class loads the other's weight files.
-MicroBatchNormalization.__name__ = "BatchNormalization"
 
 
 def _normalization(layer):
@@ -53,15 +51,12 @@ def _rescaling(layer):
 def _make(base, scale_and_offset):
     def call(self, inputs, *args, **kwargs):
         outputs = base.call(self, inputs, *args, **kwargs)
-        outputs = as_on_device(self, inputs, outputs, scale_and_offset)
+        outputs = scale_and_shift(self, inputs, outputs, scale_and_offset)
         return self.fake_quantize("output", outputs)
 
     doc = f"A `{base.__name__}` layer with fake quantisers on inputs and output."
     return make_micro_class(base, call, doc)
 
 
-NORMALIZATION_LAYERS = {
-    keras.layers.BatchNormalization: MicroBatchNormalization,
-    keras.layers.Normalization: _make(keras.layers.Normalization, _normalization),
-    keras.layers.Rescaling: _make(keras.layers.Rescaling, _rescaling),
-}
+_make(keras.layers.Normalization, _normalization)
+_make(keras.layers.Rescaling, _rescaling)

@@ -1,104 +1,58 @@
-"""Micro operations: arithmetic on tensors that stands in a graph without a layer.
+"""Tag the results of arithmetic that stands in a graph without a layer.
 
-They hold no state, and so no quantisers: their readers have those. They only let their
-results remember what made them.
+Such operations hold no state, and so no quantisers: the layers that read them do.
 """
 
-import numbers
-import weakref
-
 import keras
-import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.litert.arithmetic import (
-    Constant,
-    Multiples,
-    Products,
-    Terms,
+from keras_micronets.layers.litert.capabilities import OPERATIONS
+from keras_micronets.layers.litert.integer_operations import (
+    difference_of,
+    product_of,
+    quotient_of,
+    sum_of,
 )
-from keras_micronets.layers.litert.provenance import grid_of, mark
+from keras_micronets.layers.litert.provenance import tag
 
-SMALLEST_CONSTANT = 1e-30  # its scale is a float32
+__all__ = ["MICRO_OPERATIONS", "prepare_operations"]
+
+_FUNCTIONS = {
+    "sum": sum_of,
+    "difference": difference_of,
+    "product": product_of,
+    "quotient": quotient_of,
+}
 
 
-def _make(base, find_source):
+def _make(base, function):
     def call(self, x1, x2):
-        return mark(base.call(self, x1, x2), find_source(x1, x2))
+        return tag(base.call(self, x1, x2), function(x1, x2))
 
     name = f"Micro{base.__name__}Operation"
     doc = f"A `{base.__name__}` operation whose result remembers what made it."
-    cls = type(name, (base,), {"call": call, "__doc__": doc, "__module__": __name__})
+    body = {"call": call, "__doc__": doc, "__module__": __name__, "keras_class": base}
+    cls = type(name, (base,), body)
     keras.saving.register_keras_serializable("keras_micronets", name)(cls)
-    cls.__name__ = base.__name__  # as the twins of layers: names stay what they were
+    cls.__name__ = base.__name__  # names of operations stay as they were
     return cls
 
 
-def _sum(x1, x2):
-    return _terms(x1, x2, (1, 1))
-
-
-def _difference(x1, x2):
-    return _terms(x1, x2, (1, -1))
-
-
-def _terms(x1, x2, signs):
-    grids = _grid(x1), _grid(x2)
-    if None in grids:
-        return None
-    terms = tuple(
-        grid if isinstance(grid, Constant) else weakref.ref(x)
-        for x, grid in zip((x1, x2), grids, strict=True)
-    )
-    return Terms(terms, grids, signs)
-
-
-def _product(x1, x2):
-    grids = _grid(x1), _grid(x2)
-    if None in grids:
-        return None
-    first, second = sorted(grids, key=lambda grid: isinstance(grid, Constant))
-    kind = Multiples if isinstance(second, Constant) else Products
-    return kind(first, second)
-
-
-def _quotient(x1, x2):
-    """The device multiplies by the inverse of a constant."""
-    divisor = _grid(x2)
-    if not isinstance(divisor, Constant) or not np.all(divisor.value):
-        return None
-    return _product(x1, np.float32(1) / divisor.value)
-
-
-def _grid(x):
-    """Return what has the scale of a constant or tensor on the device, or `None`."""
-    if not isinstance(x, numbers.Real | np.ndarray):
-        return grid_of(x)
-    value = np.asarray(x, "float32")
-    return Constant(value) if np.any(abs(value) > SMALLEST_CONSTANT) else None
-
-
-_FIND_SOURCES = {
-    "Add": _sum,
-    "Subtract": _difference,
-    "Multiply": _product,
-    "Divide": _quotient,
-    "TrueDivide": _quotient,
-}
+_ROUNDING = {name: row.rounding for name, row in OPERATIONS.items() if row.rounding}
 MICRO_OPERATIONS = {
-    base: _make(base, _FIND_SOURCES[name])
-    for name, base in _keras_private.operation_classes(*_FIND_SOURCES).items()
+    base: _make(base, _FUNCTIONS[_ROUNDING[name]])
+    for name, base in _keras_private.operation_classes(*_ROUNDING).items()
 }
 
 
 def prepare_operations(model: keras.Model) -> bool:
-    """Turn the operations of a model's graphs into their twins, in place.
+    """Turn the operations of a model's graphs into micro operations, in place.
 
     Args:
-        model: A model; nested functional models are walked, others have no graph.
+        model: A model. Nested functional models are included; others have no graph.
 
     Returns:
-        Whether there were any that were not twins.
+        Whether an operation changed.
     """
     found = [
         operation

@@ -1,10 +1,10 @@
 import keras
 from keras import ops
 
-from keras_micronets._backend import choose, read
+from keras_micronets._backend import cond, read, to_float64
 from keras_micronets._serialization import serializable
-from keras_micronets.layers.litert.arithmetic import integers_for
-from keras_micronets.layers.litert.provenance import mark, wide
+from keras_micronets.layers.litert.integer_operations import to_integers
+from keras_micronets.layers.litert.provenance import tag
 from keras_micronets.layers.quantizers.fake_quant import quantize_activation
 from keras_micronets.layers.quantizers.observers import (
     MovingAverage,
@@ -50,7 +50,7 @@ class ActivationQuantizer(Quantizer):
         ValueError: When called for an export, if it is on and has seen no data.
     """
 
-    joint = None  # the `SharedRange` of what a concatenation joins
+    shared_range = None  # the `SharedRange` of what a concatenation joins
 
     def __init__(
         self,
@@ -82,10 +82,10 @@ class ActivationQuantizer(Quantizer):
         )
 
     def call(self, inputs, training=False, rectify=False):
-        return mark(self._rounded(inputs, training, rectify), self)
+        return tag(self._rounded(inputs, training, rectify), self)
 
     def _rounded(self, inputs, training, rectify):
-        if rectify and training and self.joint:  # its lower bound is not 0
+        if rectify and training and self.shared_range:  # its lower bound is not 0
             return self._rounded(ops.relu(inputs), training, rectify=False)
         rectified = ops.relu if rectify else _same
         if self.constant is not None:
@@ -100,7 +100,7 @@ class ActivationQuantizer(Quantizer):
                 return self._quantize(inputs, *bounds, rectify=rectify)
             return self._on_device(inputs, bounds, rectify)
 
-        return choose(self.is_on(), on, lambda: rectified(inputs))
+        return cond(self.is_on(), on, lambda: rectified(inputs))
 
     def _quantize_constant(self, inputs):
         lower, upper = self.constant_bounds
@@ -131,7 +131,8 @@ class ActivationQuantizer(Quantizer):
 
     def live_bounds(self):
         """Return the tensors `(lower, upper)` of the range, frozen or not."""
-        return self.own_bounds() if self.joint is None else self.joint.bounds()
+        shared = self.shared_range
+        return self.own_bounds() if shared is None else shared.bounds()
 
     def own_bounds(self):
         """Return the tensors `(lower, upper)` of what was learned of its own tensor."""
@@ -140,7 +141,7 @@ class ActivationQuantizer(Quantizer):
     def scale(self):
         """Return the real value of one integer."""
         lower, upper = _apart(*self.bounds())
-        span = ops.subtract(wide(upper), wide(lower))
+        span = ops.subtract(to_float64(upper), to_float64(lower))
         return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
 
     def zero_point(self):
@@ -172,7 +173,7 @@ class ActivationQuantizer(Quantizer):
             nudge = nudge if upwards else nudge * away
             return self._quantize(ops.add(inputs, nudge), *self.bounds())
 
-        return choose(self.is_on(), on, lambda: inputs)
+        return cond(self.is_on(), on, lambda: inputs)
 
     def _quantize(self, inputs, lower, upper, **options):
         bounds = _apart(lower, upper)
@@ -185,14 +186,14 @@ class ActivationQuantizer(Quantizer):
         least = self._least()
         most = ops.add(least, 2**self.bits - 1)
         least = ops.maximum(least, 0) if rectify else least
-        exact = self.scale() * ops.clip(integers_for(self, inputs), least, most)
+        exact = self.scale() * ops.clip(to_integers(inputs, self), least, most)
         exact = ops.cast(exact, rounded.dtype)
         return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
 
     def _learn(self, inputs, active, rectify):
         """Move the range, if the quantiser is active, and round within the new one."""
         past = self.own_bounds()
-        others = self.joint and self.joint.bounds(without=self)
+        others = self.shared_range and self.shared_range.bounds(without=self)
 
         def on():
             batch = self.observer.measure(inputs, rectify=rectify)
@@ -205,7 +206,7 @@ class ActivationQuantizer(Quantizer):
         def off():
             return (ops.relu(inputs) if rectify else inputs, *past)
 
-        outputs, lower, upper = choose(active, on, off)
+        outputs, lower, upper = cond(active, on, off)
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs

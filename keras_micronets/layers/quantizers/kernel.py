@@ -1,6 +1,6 @@
 from keras import ops
 
-from keras_micronets._backend import choose, read
+from keras_micronets._backend import cond, read
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
 from keras_micronets.layers.state import Quantizer
@@ -37,7 +37,7 @@ class KernelQuantizer(Quantizer):
     def call(self, kernel):
         if self.constant is not None:
             return self._quantize(kernel) if self.constant else kernel
-        return choose(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
+        return cond(read(self.active), lambda: self._quantize(kernel), lambda: kernel)
 
     @property
     def largest(self):

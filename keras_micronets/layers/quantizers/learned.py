@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_micronets._backend import choose, read
+from keras_micronets._backend import cond, read
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.quantizers.activation import (
     SMALLEST_RANGE,
@@ -194,7 +194,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
         def off():
             return (tie(inputs, self.step, self.offset), *past)
 
-        outputs, lower, upper = choose(active, on, off)
+        outputs, lower, upper = cond(active, on, off)
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs
@@ -252,7 +252,7 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
     def call(self, kernel):
         if self.constant is not None:
             return super().call(kernel)
-        return choose(
+        return cond(
             read(self.active),
             lambda: self._round(kernel),
             lambda: tie(kernel, self.step),

@@ -1,4 +1,6 @@
-"""One range for all that a concatenation joins, found in the graph of a model."""
+"""Share one range among the inputs of a concatenation, found in a model's graph."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -6,12 +8,14 @@ from keras import ops
 from keras_micronets import _keras_private
 from keras_micronets.layers.litert.capabilities import limit_of
 
+__all__ = ["SharedRange", "share_all_ranges", "share_range", "share_range_read"]
+
 
 class SharedRange:
-    """The range of tensors that a concatenation joins: LiteRT has one for all.
+    """The range of several tensors that a concatenation reads: LiteRT has one for all.
 
-    Each quantiser goes on learning the range of its own tensor, which is what is
-    saved, and rounds within the smallest range that holds those of all.
+    Each quantiser keeps learning the range of its own tensor, which is saved, and
+    rounds within the smallest range that contains those of all.
 
     Args:
         members: Tuple of `ActivationQuantizer`s.
@@ -20,8 +24,8 @@ class SharedRange:
     def __init__(self, members: tuple):
         self.members = members
 
-    def bounds(self, *, without=None):
-        """Return the tensors `(lower, upper)` that hold the ranges of the members.
+    def bounds(self, *, without: Any = None) -> tuple:
+        """Return the tensors `(lower, upper)` that contain the members' ranges.
 
         Args:
             without: A member whose range is left out. Defaults to `None`.
@@ -32,58 +36,60 @@ class SharedRange:
         return ops.stop_gradient(lower), ops.stop_gradient(upper)
 
 
-def join(quantizers: list) -> None:
-    """Give quantisers, and all that they share a range with already, one range."""
-    everyone = [member for one in quantizers for member in _with_its_own(one)]
+def share_range(quantizers: list) -> None:
+    """Give quantisers one range, and those that share a range with them already."""
+    everyone = [member for one in quantizers for member in _members(one)]
     members = tuple(dict.fromkeys(everyone))
     if len(members) > 1:
-        joint = SharedRange(members)
+        shared = SharedRange(members)
         for member in members:
-            member.joint = joint
+            member.shared_range = shared
 
 
-def _with_its_own(quantizer):
-    return (quantizer,) if quantizer.joint is None else quantizer.joint.members
+def _members(quantizer):
+    shared = quantizer.shared_range
+    return (quantizer,) if shared is None else shared.members
 
 
-def join_read(layer: keras.layers.Layer, tensors: list) -> None:
-    """Join the ranges of what a twin reads in a graph, if the device has one for them.
+def share_range_read(layer: keras.layers.Layer, tensors: list) -> None:
+    """Share the ranges of what a micro layer reads, if LiteRT has one for them.
 
-    That is so for a concatenation without a range of its own. Whatever reads a tensor
-    that others quantise within a joint range, as they may the model's input, joins
-    them, and so does a rectifier where others like it read the tensor.
+    That is the case for a concatenation without a range of its own. A layer that reads
+    a tensor which others quantise within a shared range, such as the model's input,
+    shares it too, and so does a rectifier if equal ones read the same tensor.
 
     Args:
-        layer: The twin.
+        layer: The micro layer.
         tensors: List of the symbolic tensors that it reads.
     """
     pairs = list(enumerate(tensors))
     if isinstance(layer, keras.layers.Concatenate):
         if not layer.quantizers.output:
-            join([one for i, tensor in pairs for one in _rounding(layer, i, tensor)])
+            found = (_rounding(layer, i, tensor) for i, tensor in pairs)
+            share_range([one for several in found for one in several])
         return
     for i, tensor in pairs:
-        _join_others(_rounding(layer, i, tensor) if _at_input(layer, i) else [])
-    _join_others(_of_rectifiers(layer, tensors))
+        _extend_shared(_rounding(layer, i, tensor) if _at_input(layer, i) else [])
+    _extend_shared(_of_rectifiers(layer, tensors))
 
 
-def _join_others(quantizers):
-    if any(one.joint for one in quantizers):
-        join(quantizers)
+def _extend_shared(quantizers):
+    if any(one.shared_range for one in quantizers):
+        share_range(quantizers)
 
 
-def join_all(layers: list) -> None:
-    """Join the ranges of what concatenations read, in graphs that are there already."""
+def share_all_ranges(layers: list) -> None:
+    """Share the ranges of what concatenations read in the graphs of built layers."""
     for layer in layers:
-        if isinstance(layer, keras.layers.Concatenate) and _is_micro_operation(layer):
+        if isinstance(layer, keras.layers.Concatenate) and _has_quantizers(layer):
             for tensors in _keras_private.calls(layer):
-                join_read(layer, tensors)
+                share_range_read(layer, tensors)
 
 
 def _rounding(layer, position, tensor):
     """Return the quantisers that round a tensor for one of its readers.
 
-    Where a reader has a quantiser for it, so may the others: all see the same values.
+    If one reader has a quantiser for it, other readers may: they see the same values.
     """
     own = _at_input(layer, position)
     return [*own, *_of_readers(tensor)] if own else _of_tensor(tensor)
@@ -92,7 +98,7 @@ def _rounding(layer, position, tensor):
 def _of_tensor(tensor):
     """Follow a tensor back to where it is rounded."""
     operation, inputs = _keras_private.producer(tensor)
-    if not _is_micro_operation(operation):
+    if not _has_quantizers(operation):
         return _of_readers(tensor)
     if operation.quantizers.output:
         return [operation.output_quantizer, *_of_rectifiers(operation, inputs)]
@@ -101,9 +107,9 @@ def _of_tensor(tensor):
 
 
 def _of_rectifiers(layer, tensors):
-    """Return the quantisers of a rectifier, and of others like it that read the same.
+    """Return the quantisers of a rectifier and of equal ones that read the same tensor.
 
-    The converter makes one of all these.
+    The converter merges them.
     """
     limit = limit_of(layer)
     if limit is None:
@@ -123,5 +129,5 @@ def _at_input(layer, position):
     return [] if quantizer is None else [quantizer]
 
 
-def _is_micro_operation(operation):
+def _has_quantizers(operation):
     return hasattr(operation, "quantizers")
