@@ -367,7 +367,7 @@ def test_predictions_of_many_learners_lie_on_disk(pool, data, monkeypatch):
         seen.append(probabilities)
         return choose(probabilities, *arguments, **options)
 
-    monkeypatch.setattr(kmn.ensemble.pruner, "_MANY", 100)
+    monkeypatch.setattr(kmn.ensemble.pruner, "MAX_IN_MEMORY", 100)
     before = sorted(pool.path.rglob("*"))
     ensemble = kmn.EnsemblePruner(pool, 3, method=spying, random_state=0)
     ensemble.prune(x, y, verbose=0)

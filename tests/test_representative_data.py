@@ -135,7 +135,7 @@ BAD = {
     "NaN": (lambda: broken(np.nan), "Expected finite representative data"),
     "infinity in a batch": (lambda: [broken(np.inf)], "Expected finite"),
     "a number": (lambda: 3, r"iterable of batches\. Received: 3"),
-    "other names": (lambda: NAMED, "0 arrays that could be theirs"),
+    "other names": (lambda: NAMED, "0 matching arrays"),
 }
 
 
@@ -147,8 +147,8 @@ def test_bad_data(case):
 
 
 BAD_TWO = {
-    "one array": (lambda: X, "1 arrays that could be theirs"),
-    "names": (lambda: {"wide": Z, "large": X}, "1 arrays that could be theirs"),
+    "one array": (lambda: X, "1 matching arrays"),
+    "names": (lambda: {"wide": Z, "large": X}, "1 matching arrays"),
     "lengths": (lambda: (Z, X[:19]), r"Received: \[20, 19\]"),
     "order": (lambda: (X, Z), r"\(samples, 5\)\. Received: shape \(20, 3\)"),
 }

@@ -9,7 +9,7 @@ from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets import EnsemblePruner
 from keras_micronets.edge import EnsembleRunner, Member, Preprocessing
-from keras_micronets.ensemble.export import check_layout
+from keras_micronets.ensemble.export import choose_format
 from keras_micronets.export import (
     BundleMember,
     write_bundle,
@@ -188,8 +188,8 @@ def variable(model):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (lambda: [], "each of its own name"),
-        (lambda: [make(), make()], "each of its own name"),
+        (lambda: [], "unique names"),
+        (lambda: [make(), make()], "unique names"),
         (lambda: [make(), make(1, shape=(5, 5, 2))], "one input shape"),
         (
             lambda: [make(int8=False), make(1, int8=False, batch=4)],
@@ -245,13 +245,20 @@ def test_bad_path(tmp_path):
         write_single(tmp_path / "bundle", [make()])
 
 
-def test_layouts():
-    check_layout("single", class_names=None)
-    check_layout("bundle", class_names=["cat"])
-    with pytest.raises(ValueError, match="Expected a layout out of"):
-        check_layout("double")
-    with pytest.raises(ValueError, match="Received: layout='single' and class_names"):
-        check_layout("single", class_names=["cat"], evaluation_data=None)
+def test_formats():
+    for path, expected in (("a", "bundle"), ("a.ZIP", "zip"), ("a.tflite", "tflite")):
+        assert choose_format(path, None, {}) == expected
+        assert choose_format(path, expected, {}, class_names=None) == expected
+    assert choose_format("a", "bundle", {}, class_names=["cat"]) == "bundle"
+    assert choose_format("a.tflite", "onnx", {"verbose": True}) == "onnx"
+    with pytest.raises(ValueError, match=r"ends in \.tflite for format='tflite'"):
+        choose_format("a.zip", "tflite", {})
+    with pytest.raises(ValueError, match=r"neither \.zip nor \.tflite"):
+        choose_format("a.zip", "bundle", {})
+    with pytest.raises(TypeError, match="Received: layout"):
+        choose_format("a", None, {"layout": "single"})
+    with pytest.raises(ValueError, match="Received: format='tflite' and class_names"):
+        choose_format("a.tflite", None, {}, class_names=["cat"], evaluation_data=None)
 
 
 def test_shapes_are_said(tmp_path):
@@ -267,8 +274,8 @@ def test_an_ensemble_of_files(tmp_path):
     ensemble = EnsemblePruner(learners, 2, method="top_k")
     x = samples(20)
     ensemble.prune(x, np.arange(20) % CLASSES, verbose=0)
-    path = ensemble.export(tmp_path / "single.tflite", layout="single")
+    path = ensemble.export(tmp_path / "single.tflite")
     predicted = ensemble.predict(x, verbose=0)
     np.testing.assert_allclose(Member(path).predict(x), predicted, atol=1e-6)
-    with pytest.raises(ValueError, match="layout='single' and class_names"):
-        ensemble.export(path, layout="single", class_names=["cat", "dog", "owl"])
+    with pytest.raises(ValueError, match="format='tflite' and class_names"):
+        ensemble.export(path, class_names=["cat", "dog", "owl"])

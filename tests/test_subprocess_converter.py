@@ -1,4 +1,4 @@
-"""Export through a process of its own; run it once a backend."""
+"""Export through a separate process; run it once per backend."""
 
 import importlib.util
 
@@ -10,7 +10,7 @@ from model_cases import images, residual, subclassed
 
 from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite
-from keras_micronets.export import subprocess_converter as elsewhere
+from keras_micronets.export import subprocess_converter
 from keras_micronets.export.subprocess_converter import make_file_in_subprocess
 from keras_micronets.layers import kernels, prepare, set_quantizers
 
@@ -29,7 +29,8 @@ def learned(model):
 
 def test_learned_ranges_and_masks_arrive(tmp_path):
     model, path = learned(residual()), tmp_path / "model.tflite"
-    content, report = make_file_in_subprocess(model, path, samples=None, **OPTIONS)
+    file = make_file_in_subprocess(model, path, samples=None, **OPTIONS)
+    content, report = file.content, file.report
     assert report.path == path
     assert report.calibration == "learned"
     assert report.n_bytes == len(content)
@@ -42,15 +43,15 @@ def test_learned_ranges_and_masks_arrive(tmp_path):
 
 
 @pytest.mark.slow
-def test_samples_and_layers_of_ones_own_arrive():
+def test_samples_and_custom_layers_arrive():
     model, x = subclassed(), images(64)
-    _, report = make_file_in_subprocess(model, "", samples=[x[:50]], **OPTIONS)
+    report = make_file_in_subprocess(model, "", samples=[x[:50]], **OPTIONS).report
     assert report.calibration == "representative data"
     assert report.n_compared == 50
 
 
 @pytest.mark.slow
-def test_quantisers_that_do_not_arrive_are_missed():
+def test_quantisers_that_are_lost_are_detected():
     with pytest.raises(ValueError, match="Received: 'subclassed'"):
         make_file_in_subprocess(learned(subclassed()), "", samples=None, **OPTIONS)
 
@@ -64,19 +65,19 @@ Doubled.__module__ = "__main__"  # as if made in a notebook
 
 
 @pytest.mark.slow
-def test_a_layer_that_no_other_process_finds():
+def test_a_layer_that_the_process_cannot_import():
     model = keras.Sequential([keras.Input((4,)), Doubled(), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match=r"register.*with \['__main__.Doubled'\]"):
         make_file_in_subprocess(model, "", samples=None, **OPTIONS)
 
 
-def test_only_modules_that_can_be_imported_are():
+def test_only_importable_modules_are_imported():
     made = type("Made", (Doubled,), {"__module__": "no_such_package.module"})
     model = keras.Sequential([keras.Input((4,)), Doubled(), made()])
-    job = elsewhere._job(model, {})
-    assert job["own"] == ["__main__.Doubled", "no_such_package.module.Made"]
+    job = subprocess_converter._job(model, {})
+    assert job["custom"] == ["__main__.Doubled", "no_such_package.module.Made"]
     assert job["modules"] == []
-    assert elsewhere._job(subclassed(), {})["modules"] == ["model_cases"]
+    assert subprocess_converter._job(subclassed(), {})["modules"] == ["model_cases"]
 
 
 def test_without_tensorflow(monkeypatch, tmp_path):
@@ -86,14 +87,14 @@ def test_without_tensorflow(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_that_dies(monkeypatch):
-    monkeypatch.setattr(elsewhere.sys, "executable", "false")
+def test_a_process_that_fails(monkeypatch):
+    monkeypatch.setattr(subprocess_converter.sys, "executable", "false")
     with pytest.raises(RuntimeError, match="return code 1"):
         make_file_in_subprocess(residual(), "", samples=None, **OPTIONS)
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="needs no other process")
-def test_other_backends_need_nothing_else(tmp_path):
+def test_other_backends_export_directly(tmp_path):
     path = tmp_path / "model.tflite"
     data = [(images(40), None)]
     report = export_tflite(residual(), path, representative_data=data)

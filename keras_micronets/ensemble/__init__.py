@@ -1,4 +1,4 @@
-"""`EnsemblePruner`, a Keras model of the learners chosen from a pool."""
+"""Combine the learners chosen from a pool into one Keras model."""
 
 from keras_micronets.ensemble.pruner import EnsemblePruner
 

@@ -1,22 +1,74 @@
-"""The files of an ensemble's members."""
+"""Convert and score the members of an ensemble for an export."""
 
-import tempfile
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_micronets.edge import Member
-from keras_micronets.export.bundle.member import BundleMember
-from keras_micronets.export.representative_data import readable_again
-from keras_micronets.export.tflite import export_tflite
+from keras_micronets import selection
+from keras_micronets.edge import EarlyExit, Member
+from keras_micronets.edge.combine import combine
+from keras_micronets.export import BundleMember
+from keras_micronets.export.representative_data import reusable
+from keras_micronets.export.tflite import convert_tflite
 
-LAYOUTS = ("bundle", "single")
-_KNOWN = ("sparsity", "epoch", "seed", "origin", "metrics")
+__all__ = ["choose_exit", "choose_format", "convert_members", "score_members"]
+
+_SUFFIXES = {"bundle": "", "zip": ".zip", "tflite": ".tflite"}
+_METADATA = ("sparsity", "epoch", "seed", "origin", "metrics")
 
 
-def bundle_members(
+def choose_format(
+    path: str | os.PathLike,
+    format: str | None,
+    unknown: dict[str, Any],
+    **only_in_bundles: Any,
+) -> str:
+    """Return the format of an export; only Keras's own formats are not checked.
+
+    Args:
+        path: Where the export goes.
+        format: `"bundle"`, `"zip"`, `"tflite"`, a format of `keras.Model.export`, or
+            `None` to infer it from the suffix of the path.
+        unknown: Arguments that only Keras's formats may take.
+        **only_in_bundles: Arguments that one `.tflite` file cannot hold; `None` where
+            they were not given.
+
+    Raises:
+        ValueError: If the format does not fit the path or the arguments.
+        TypeError: If there are unknown arguments.
+    """
+    suffix = Path(path).suffix.lower()
+    inferred = {s: name for name, s in _SUFFIXES.items()}.get(suffix, "bundle")
+    format = inferred if format is None else format
+    if format not in _SUFFIXES:
+        return format
+    if unknown:
+        raise TypeError(
+            f"Expected no arguments that format={format!r} does not know. Received: "
+            f"{', '.join(unknown)}. The suffix of the path, or `format`, decides "
+            f"between a folder, a zip and one .tflite file: {list(_SUFFIXES)}."
+        )
+    if format != inferred:
+        ending = _SUFFIXES[format] or "neither .zip nor .tflite"
+        raise ValueError(
+            f"Expected a path that ends in {ending} for format={format!r}. Received: "
+            f"{os.fspath(path)!r}. Change the path, or leave `format` out."
+        )
+    given = [name for name, value in only_in_bundles.items() if value is not None]
+    if format == "tflite" and given:
+        raise ValueError(
+            "Expected only arguments that one .tflite file can hold. Received: "
+            f"format='tflite' and {', '.join(given)}. Leave them out, or export a "
+            "bundle."
+        )
+    return format
+
+
+def convert_members(
     models: Sequence[Any],
     learners: Sequence[Any],
     from_logits: Sequence[bool],
@@ -24,68 +76,88 @@ def bundle_members(
     quantization: str | None,
     representative_data: Any,
 ) -> list[BundleMember]:
-    """Make the files of members, or take those that there are.
+    """Convert Keras models to `.tflite` files; take files that exist already.
+
+    Each file is loaded once, here: scores and manifest use the loaded model.
 
     Args:
-        models: The members: Keras models, or `Member` objects, whose files are taken.
-        learners: The learners that they come from; none for an ensemble that was
-            loaded.
-        from_logits: Whether each puts out logits.
+        models: The members: Keras models, or `Member` objects.
+        learners: The learners that they come from; empty for a loaded ensemble.
+        from_logits: For each member, whether its output is logits.
         quantization, representative_data: As for `export_tflite`.
 
-    Returns:
-        List of `BundleMember`.
-
     Raises:
-        ValueError: If a member is neither, or as `export_tflite` does.
+        ValueError: If a member is a function, or as `export_tflite` does.
     """
-    data = readable_again(representative_data)
-    names = [learner.name for learner in learners]
-    names = names or [f"member-{i}" for i in range(len(models))]
-    about = [{key: getattr(x, key) for key in _KNOWN} for x in learners]
-    paths = [learner.path for learner in learners] or [None] * len(models)
-    return [
-        BundleMember(
-            name=names[i],
-            model=_content(model, names[i], paths[i], quantization, data),
-            from_logits=from_logits[i],
-            metadata=about[i] if about else {},
-        )
-        for i, model in enumerate(models)
-    ]
+    data = reusable(representative_data)
+    members = []
+    for i, model in enumerate(models):
+        learner = learners[i] if learners else None
+        name = learner.name if learner else f"member-{i}"
+        if isinstance(model, Member) and learner:
+            content = learner.path.read_bytes()
+            loaded = Member(content, name=name, from_logits=from_logits[i])
+        elif isinstance(model, keras.Model):
+            file = convert_tflite(
+                model,
+                f"{name}.tflite",
+                quantization=quantization,
+                representative_data=data,
+            )
+            content = file.content
+            loaded = file.as_member(name, from_logits=from_logits[i])
+        else:
+            raise ValueError(
+                "Expected members that are Keras models or .tflite files: no others "
+                f"can be exported. Received: {name!r}, a function."
+            )
+        metadata = {key: getattr(learner, key) for key in _METADATA} if learner else {}
+        members.append(BundleMember(name, content, from_logits[i], metadata, loaded))
+    return members
 
 
-def _content(
-    model: Any, name: str, path: Path | None, quantization: str | None, data: Any
-) -> bytes:
-    if isinstance(model, Member):
-        return path.read_bytes()
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "Expected members that are Keras models or .tflite files: no other can be "
-            f"exported. Received: {name!r}, a function."
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        export_tflite(model, path, quantization=quantization, representative_data=data)
-        return path.read_bytes()
-
-
-def check_layout(layout: str, **for_bundles) -> None:
-    """Raise a `ValueError` unless what is to be exported fits a layout.
+def score_members(
+    members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the accuracies of exported files for the manifest.
 
     Args:
-        layout: `"bundle"` or `"single"`.
-        **for_bundles: What only a bundle has a place for; `None` if there is none.
+        members: The members, converted.
+        data: Tuple `(x, y)`, or `None` for no scores.
+        combination: The arguments `rule` and `weights` of `edge.combine`.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(
-            f"Expected a layout out of {LAYOUTS}. Received: layout={layout!r}."
-        )
-    given = [name for name, value in for_bundles.items() if value is not None]
-    if layout == "single" and given:
-        raise ValueError(
-            "Expected no arguments but those that one .tflite file has a place for; "
-            "leave them out, or take layout='bundle'. Received: layout='single' and "
-            f"{', '.join(given)}."
-        )
+    if data is None:
+        return {}
+    probabilities = _predict(members, data[0])
+    together = combine(probabilities, **combination)
+    y = selection.as_labels(data[1], together.shape[-1], together.shape[0])
+    return {
+        "members": [float(score) for score in selection.accuracy(probabilities, y)],
+        "ensemble": float(selection.accuracy(together[None], y)[0]),
+        "n_samples": len(together),
+        "how": "Accuracy of these files, run by LiteRT where they were exported, "
+        "on the evaluation data given to export().",
+    }
+
+
+def choose_exit(
+    members: Sequence[BundleMember],
+    data: tuple | None,
+    combination: dict[str, Any],
+    tolerance: float,
+) -> EarlyExit | None:
+    """Return the early exit chosen on held-out data, or `None` without data."""
+    if data is None:
+        return None
+    return selection.choose_early_exit(
+        _predict(members, data[0]),
+        data[1],
+        combination=combination["rule"],
+        weights=combination["weights"],
+        tolerance=tolerance,
+    )
+
+
+def _predict(members: Sequence[BundleMember], x: Any) -> np.ndarray:
+    x = np.asarray(x)
+    return np.stack([member.load(member.read()).predict(x) for member in members])

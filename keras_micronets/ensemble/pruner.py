@@ -1,25 +1,38 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private, selection
+from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
-from keras_micronets.edge.member import Member
-from keras_micronets.ensemble.export import bundle_members, check_layout
+from keras_micronets.ensemble.choose import (
+    choose_members,
+    learner_columns,
+    make_report,
+)
+from keras_micronets.ensemble.export import (
+    choose_exit,
+    choose_format,
+    convert_members,
+    score_members,
+)
 from keras_micronets.export import write_bundle, write_single
 from keras_micronets.learners import as_learners
 
-#: Predictions of so many learners times samples lie on disk, not in memory.
-_MANY = 10_000_000
+__all__ = ["EnsemblePruner", "negative_log_likelihood"]
+
+#: Above this many learners times samples, predictions are mapped from disk.
+MAX_IN_MEMORY = 10_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
-def negative_log_likelihood(y_true, y_pred):
-    """Return the negative log-likelihood a sample, of sparse or one-hot labels.
+def negative_log_likelihood(y_true: Any, y_pred: Any) -> Any:
+    """Return the negative log-likelihood of each sample.
 
     Args:
         y_true: Labels of shape `(samples,)`, `(samples, 1)` or `(samples, classes)`.
@@ -34,62 +47,61 @@ def negative_log_likelihood(y_true, y_pred):
 class EnsemblePruner(keras.Model):
     """Keep the best representatives of a pool of learners, as one Keras model.
 
-    `prune` compares the learners by what they predict on held-out data and keeps some:
-    by default it clusters them and keeps one a cluster. From then on the ensemble
+    `prune` compares the learners by their predictions on held-out data and keeps some
+    of them; by default it clusters them and keeps one per cluster. The ensemble then
     predicts, evaluates, saves and loads like any Keras model; its outputs are class
-    probabilities. Only the members are part of it, never the candidates.
+    probabilities. It holds the members only, never the candidates.
 
     Args:
-        learners: A `LearnerPool`; a list, or a dictionary from names, of Keras models,
-            paths of `.tflite` or `.keras` files, scikit-learn classifiers, and
-            functions from inputs to probabilities; an array of shape `(learners,
-            samples, classes)`, what learners predict, of which `prune(None, y)` then
-            says which to keep; `None` for an ensemble that was loaded. Defaults to
-            `None`.
-        n_members: Integer, how many to keep, the number of clusters; for
-            `method="auto"` also several to choose among, for clusters `"silhouette"`
-            or `"loss"`. With a `clusterer`, `None` or the number that it finds. `None`
-            is 4 otherwise. Defaults to `None`.
-        method: How learners are chosen: a name out of `selection.METHODS`, as
-            `"cluster"`, `"greedy"` or `"top_k"`; `"auto"`, the one that does best in
-            cross-validation; or a function with the signature of these. Defaults to
+        learners: The candidates: a `LearnerPool`; a list, or a dictionary by name, of
+            Keras models, paths of `.tflite` or `.keras` files, scikit-learn
+            classifiers, and functions from inputs to probabilities; or an array of
+            predictions `(learners, samples, classes)`, with which only
+            `prune(None, y)` works. `None` for a loaded ensemble. Defaults to `None`.
+        n_members: Integer, the number of members, and of clusters. For
+            `method="auto"` also a list of integers to choose from; for clusters also
+            `"silhouette"` or `"loss"`. With a `clusterer`, `None` or the number that
+            it finds. `None` means 4 otherwise. Defaults to `None`.
+        method: How members are chosen: a key of `selection.METHODS`, such as
+            `"cluster"`, `"greedy"` or `"top_k"`; `"auto"` for the best of several in
+            cross-validation; or a function with their signature. Defaults to
             `"cluster"`.
-        representative: For `"cluster"`, what is kept of each cluster: `"accuracy"`, the
-            most accurate learner (Prune2Edge's "diversity first"), `"loss"`,
-            `"medoid"`, `"farthest"`, or `"best_cluster"`, all learners of the most
-            accurate cluster ("accuracy first"); see `selection.cluster`. Defaults to
-            `"accuracy"`.
+        representative: For `"cluster"`, which learner of each cluster is kept:
+            `"accuracy"`, the most accurate (Prune2Edge's "diversity first"),
+            `"loss"`, `"medoid"` or `"farthest"`; or `"best_cluster"`, all learners of
+            the most accurate cluster ("accuracy first"). See `selection.cluster`.
+            Defaults to `"accuracy"`.
         clusterer: For `"cluster"`, a scikit-learn clusterer. `None` for k-means.
             Defaults to `None`.
-        budget: Number, what the members may cost together, instead of a method and
-            how many: see `selection.within_budget`. Defaults to `None`.
-        costs: What `budget` limits: `"gzip_bytes"` or `"n_bytes"` of the learners'
-            files, or one number a learner, as multiply-accumulates or milliseconds.
-            Defaults to `"gzip_bytes"`, for Keras models an estimate.
-        combination: `"mean"` of the probabilities, with the weights that the method
-            gives (`"greedy"` does); `"logit"`, the mean of their logarithms; `"vote"`
-            with ties to the larger mean; or `"weights"`: a weighted mean whose weights
-            are fitted on the data given to `prune`. Defaults to `"mean"`.
-        random_state: Integer that seeds the method. Defaults to `None`.
+        budget: Number, the limit on the members' total cost, in place of `method` and
+            `n_members`; see `selection.within_budget`. Defaults to `None`.
+        costs: The cost that `budget` limits: `"gzip_bytes"` or `"n_bytes"` of the
+            learners' files, or one number per learner, such as milliseconds. The
+            first is an estimate for Keras models. Defaults to `"gzip_bytes"`.
+        combination: `"mean"` of the probabilities, weighted if the method gives
+            weights (`"greedy"` does); `"logit"`, the mean of their logarithms;
+            `"vote"`, ties going to the larger mean; or `"weights"`, a mean whose
+            weights are fitted on the data given to `prune`. Defaults to `"mean"`.
+        random_state: Integer seed of the method. Defaults to `None`.
         **kwargs: `name`, `dtype` and so on, as for any Keras model.
 
     Attributes:
         learners: The candidates; `learners.predict(x)` returns the probabilities of
             all, `(learners, samples, classes)`.
         selection_: The `selection.Selection`: indices, cluster labels, weights.
-        members_: The chosen models: Keras models, `Member` objects that LiteRT runs
-            for `.tflite` files, or objects with a `predict` for functions.
+        members_: The chosen models: Keras models, `Member` objects that run `.tflite`
+            files, or objects with a `predict` for functions.
         report_: A `selection.SelectionReport`; it prints as a table.
 
     Example:
 
     ```python
-    ensemble = keras_micronets.EnsemblePruner(pool, n_members=4, random_state=0)
+    ensemble = keras_micronets.EnsemblePruner(pool, n_members=2, random_state=0)
     ensemble.prune(x_val, y_val)
     print(ensemble.report_)
     ensemble.compile(metrics=["accuracy"])
     ensemble.evaluate(x_test, y_test)
-    ensemble.export("bundle", representative_data=x_train[:500])
+    ensemble.export("bundle", representative_data=x_train)
     ```
 
     References: Alhalabi, Gaber and Basurra, "Prune2Edge: A Multi-Phase Pruning
@@ -99,21 +111,21 @@ class EnsemblePruner(keras.Model):
 
     def __init__(
         self,
-        learners=None,
+        learners: Any = None,
         n_members: int | str | Sequence[int] | None = None,
         *,
         method: str | Callable = "cluster",
         representative: str = "accuracy",
-        clusterer=None,
+        clusterer: Any = None,
         budget: float | None = None,
         costs: str | Sequence[float] = "gzip_bytes",
         combination: str = "mean",
         random_state: int | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        # Not the list itself: Keras would take the candidates for layers.
-        self.learners = as_learners(learners)
+        # Not the list itself: Keras would track the candidates as layers.
+        self.learners: Any = as_learners(learners)
         self.n_members = n_members
         self.method = method
         self.representative = representative
@@ -128,15 +140,15 @@ class EnsemblePruner(keras.Model):
         self.weights_ = None
 
     def prune(
-        self, x, y, *, batch_size: int = 256, verbose: int | str = "auto"
+        self, x: Any, y: Any, *, batch_size: int = 256, verbose: int | str = "auto"
     ) -> "EnsemblePruner":
         """Choose the members on held-out data.
 
         Args:
-            x: Array of shape `(samples, ...)`. Neither training nor test data. `None`
-                if the learners are bare probabilities.
+            x: Array of shape `(samples, ...)`, neither training nor test data. `None`
+                if the learners are an array of predictions.
             y: Labels, sparse `(samples,)` or one-hot `(samples, classes)`.
-            batch_size: Integer, samples a batch. Defaults to `256`.
+            batch_size: Integer, samples per batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
 
@@ -144,194 +156,185 @@ class EnsemblePruner(keras.Model):
             The ensemble itself.
 
         Raises:
-            ValueError: If the pool is empty, has fewer learners than members are
-                wanted, or its learners' outputs are no probabilities; if the labels
-                do not fit; or if an argument of the constructor is unknown. The
-                ensemble is then as it was.
+            ValueError: If the pool is empty or smaller than `n_members`, the learners'
+                outputs are not probabilities, the labels do not fit, or an argument
+                of the constructor is unknown. The ensemble then stays unchanged.
         """
         self._check_prunable()
         probabilities = self._predict_all(x, batch_size, verbose)
-        chosen = self._choose(probabilities, y, verbose)
-        how = selection.as_combined(chosen, probabilities, y, self.combination)
+        chosen = choose_members(
+            self.learners,
+            probabilities,
+            y,
+            n_members=self.n_members,
+            method=self.method,
+            representative=self.representative,
+            clusterer=self.clusterer,
+            budget=self.budget,
+            costs=self.costs,
+            random_state=self.random_state,
+            verbose=verbose,
+        )
+        rule = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
-        report = self._make_report(probabilities, y, chosen, how)
-        self._set_members(learners, how["weights"])
+        report = make_report(self.learners, probabilities, y, chosen, rule)
+        self._set_members(learners, rule["weights"])
         self.selection_ = chosen
         self.report_ = report
         return self
 
     def _predict_all(self, x, batch_size, verbose):
-        many = x is not None and len(self.learners) * len(x) > _MANY
+        mapped = x is not None and len(self.learners) * len(x) > MAX_IN_MEMORY
         return self.learners.predict(
-            x, batch_size=batch_size, verbose=verbose, mapped=many
+            x, batch_size=batch_size, verbose=verbose, mapped=mapped
         )
 
-    def _choose(self, probabilities, y, verbose):
-        seed = self.random_state
-        if self.budget is not None:
-            return selection.within_budget(
-                probabilities, y, self.budget, costs=self._costs(), random_state=seed
-            )
-        n_members = self.n_members
-        if n_members is None and self.clusterer is None:
-            n_members = 4
-        options = {}
-        if self.method == "cluster":
-            options = {
-                "clusterer": self.clusterer,
-                "representative": self.representative,
-            }
-        if self.method == "auto":
-            options = {"verbose": 1 if verbose == "auto" else verbose}
-        method = selection.as_method(self.method)
-        return method(probabilities, y, n_members, random_state=seed, **options)
-
-    def _costs(self):
-        if not isinstance(self.costs, str):
-            return self.costs
-        costs = [getattr(learner, self.costs) for learner in self.learners]
-        if None in costs:
-            raise ValueError(
-                f"Expected learners whose {self.costs} are known. Received: "
-                f"{self.learners[costs.index(None)].name!r}, of which they are not. "
-                "Give `costs` as numbers, one a learner."
-            )
-        return costs
-
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         self._check_pruned()
-        probabilities = ops.stack(
-            [
-                self._member_probabilities(member, from_logits, inputs)
-                for member, from_logits in zip(
-                    self.members_, self.from_logits_, strict=True
-                )
-            ]
-        )
-        return combine(probabilities, **self._rule(), xp=ops)
+        pairs = zip(self.members_, self.from_logits_, strict=True)
+        probabilities = [
+            _probabilities(member, from_logits, inputs) for member, from_logits in pairs
+        ]
+        return combine(ops.stack(probabilities), **self._rule(), xp=ops)
 
     def _rule(self):
         if self.weights_ is None:
-            return {"rule": self.combination}
+            return {"rule": self.combination, "weights": None}
         return {"rule": "weights", "weights": self.weights_}
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
+    ) -> None:
         """Configure the ensemble as any Keras model.
 
         Args:
             optimizer: As for `keras.Model`. Defaults to `"rmsprop"`.
-            loss: As for `keras.Model`. `None` for the negative log-likelihood, of
+            loss: As for `keras.Model`. `None` for the negative log-likelihood of
                 sparse or one-hot labels. Defaults to `None`.
-            **kwargs: As for `keras.Model`. With members that are no Keras models
-                `run_eagerly` is always `True`, and `evaluate` works on TensorFlow
-                alone: Keras's other backends trace the members, for which they have
-                to be Keras models. `predict` works on all.
+            **kwargs: As for `keras.Model`. If some members are not Keras models,
+                `run_eagerly` is always `True`, `predict` works on every backend and
+                `evaluate` on TensorFlow only: the other backends trace the members.
         """
         if not self._is_keras():
             kwargs["run_eagerly"] = True
         super().compile(optimizer, loss or negative_log_likelihood, **kwargs)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def export(
         self,
         filepath: str | os.PathLike,
-        format: str = "bundle",
+        format: str | None = None,
         *,
-        layout: str = "bundle",
         quantization: str | None = "int8",
-        representative_data=None,
+        representative_data: Any = None,
         evaluation_data: tuple | None = None,
         early_exit_data: tuple | None = None,
         early_exit_tolerance: float = 0.0,
-        class_names=None,
-        preprocessing=None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | dict | None = None,
         signing_key: str | os.PathLike | bytes | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> Any:
         """Write the members as `.tflite` files with a runner, or as Keras does.
 
+        Every converted file is loaded, run and compared with its Keras model; the
+        bundle is then run once from its new place before it replaces an older one.
+
         Args:
-            filepath: Path of the bundle: a folder, or one zip if it ends in `.zip`. An
-                older bundle there is replaced.
-            format: `"bundle"`, or a format of `keras.Model.export`, to which all
-                else is then left. Defaults to `"bundle"`.
-            layout: `"bundle"`, or `"single"`: one `.tflite` file of all members and
-                their combination, for runtimes that take just one model, see
-                `export.write_single`. `filepath` then ends in `.tflite`; names of
-                classes, scores, early exits and signatures have no place in it.
-                Defaults to `"bundle"`.
+            filepath: Path of the export. An older export there is replaced.
+            format: `"bundle"`, a folder with one file per member and the runner;
+                `"zip"`, the same as one `.zip`; `"tflite"`, one `.tflite` file of all
+                members and their combination, for runtimes that take one model only
+                (see `export.write_single`); or a format of `keras.Model.export`,
+                which then takes all further arguments. Defaults to `None`: by the
+                suffix of the path, `.zip`, `.tflite` or another.
             quantization: As for `export_tflite`. Members that are `.tflite` files
-                already are taken as they are. Defaults to `"int8"`.
+                already are copied. Defaults to `"int8"`.
             representative_data: Some hundred training inputs, as for
                 `export_tflite`, for members without learned ranges. Defaults to
                 `None`.
-            evaluation_data: Tuple `(x, y)`, inputs as the members take them, after
-                any preprocessing: the exported files are scored on it, and the
-                scores go into the manifest. Defaults to `None`.
-            early_exit_data: Tuple `(x, y)`, held-out inputs and labels, as for
-                `evaluation_data` and no part of it: what the exported files say of
-                them decides when the device may leave members out, see
-                `selection.choose_early_exit`. Defaults to `None`: never.
-            early_exit_tolerance: Share of samples whose class may change by that, such
-                as `0.001`. Defaults to `0.0`.
-            class_names: List of names for the classes. Defaults to `None`.
-            preprocessing: `edge.Preprocessing` or a dictionary of its arguments, what
-                the device does to raw inputs. Defaults to `None`.
-            signing_key: As for `write_bundle`. Defaults to `None`, no signature.
-            **kwargs: For Keras's own formats.
+            evaluation_data: Tuple `(x, y)`, preprocessed inputs and labels: the
+                exported files are scored on it, and the scores go into the manifest.
+                Not for `"tflite"`. Defaults to `None`.
+            early_exit_data: Tuple `(x, y)`, held-out inputs and labels other than
+                `evaluation_data`, on which `selection.choose_early_exit` chooses when
+                the device may skip members. Not for `"tflite"`. Defaults to `None`,
+                no early exit.
+            early_exit_tolerance: Share of samples whose class may change by an early
+                exit, such as `0.001`. Defaults to `0.0`.
+            class_names: List of the names of the classes. Not for `"tflite"`.
+                Defaults to `None`.
+            preprocessing: `edge.Preprocessing` or a dictionary of its arguments,
+                applied to raw inputs on the device. Defaults to `None`.
+            signing_key: As for `write_bundle`. Not for `"tflite"`. Defaults to
+                `None`, no signature.
+            **kwargs: For the formats of `keras.Model.export`.
 
         Returns:
-            The path of the bundle, or of the file.
+            The path of the export.
 
         Raises:
-            ValueError: If the ensemble has no members yet, or as `export_tflite`,
-                `write_bundle` and `write_single` do. Nothing is written then.
+            ValueError: If the ensemble has no members yet, format and path do not fit,
+                or as `export_tflite`, `write_bundle` and `write_single` do. Nothing is
+                written then.
+            TypeError: If an argument is unknown.
         """
         self._check_pruned()
-        if format != "bundle":
-            return super().export(filepath, format=format, **kwargs)
-        check_layout(
-            layout,
+        format = choose_format(
+            filepath,
+            format,
+            kwargs,
             class_names=class_names,
             evaluation_data=evaluation_data,
             early_exit_data=early_exit_data,
             signing_key=signing_key,
         )
-        members = bundle_members(
+        if format not in ("bundle", "zip", "tflite"):
+            return super().export(filepath, format=format, **kwargs)
+        members = convert_members(
             self.members_,
             self.learners_,
             self.from_logits_,
             quantization=quantization,
             representative_data=representative_data,
         )
-        how = {
-            "combination": self._rule()["rule"],
-            "weights": self.weights_,
+        rule = self._rule()
+        common = {
+            "combination": rule["rule"],
+            "weights": rule["weights"],
             "preprocessing": preprocessing,
         }
-        if layout == "single":
-            return write_single(filepath, members, **how)
+        if format == "tflite":
+            return write_single(filepath, members, **common)
         return write_bundle(
             filepath,
             members,
-            **how,
+            **common,
             class_names=class_names,
-            accuracies=self._accuracies(members, evaluation_data),
-            early_exit=self._early_exit(members, early_exit_data, early_exit_tolerance),
+            accuracies=score_members(members, evaluation_data, rule),
+            early_exit=choose_exit(
+                members, early_exit_data, rule, early_exit_tolerance
+            ),
             signing_key=signing_key,
         )
 
     def write_report(
-        self, path: str | os.PathLike, x, y, *, batch_size: int = 256, **options
+        self,
+        path: str | os.PathLike,
+        x: Any,
+        y: Any,
+        *,
+        batch_size: int = 256,
+        **options: Any,
     ) -> Path:
-        """Write who was kept, and why, as one HTML page with pictures.
+        """Write the choice of the members and its reasons as one HTML page with plots.
 
         Args:
             path: Path of the page.
             x, y: The data that was given to `prune`.
-            batch_size: Integer, samples a batch. Defaults to `256`.
+            batch_size: Integer, samples per batch. Defaults to `256`.
             **options: As for `selection.write_report`: `title`, `methods`,
                 `milliseconds` and so on.
 
@@ -340,33 +343,38 @@ class EnsemblePruner(keras.Model):
 
         Raises:
             ImportError: If matplotlib is not installed.
-            ValueError: If nothing was chosen yet, or as `selection.write_report` does.
+            ValueError: If `prune` was not called yet, or as `selection.write_report`
+                does.
         """
         self._check_chosen()
         probabilities = self._predict_all(x, batch_size, 0)
         kept = probabilities[self.selection_.indices]
-        how = {
-            **self._sizes(),
+        arguments = {
+            **learner_columns(self.learners),
             "ensemble_probabilities": combine(kept, **self._rule()),
             **options,
         }
-        return selection.write_report(path, probabilities, y, self.selection_, **how)
+        return selection.write_report(
+            path, probabilities, y, self.selection_, **arguments
+        )
 
-    def _sizes(self):
-        learners = list(self.learners)
-        return {
-            "names": [learner.name for learner in learners],
-            "sparsity": [learner.sparsity for learner in learners],
-            # A .keras file is no measure of what goes to the device.
-            "n_bytes": [None if x.is_keras else x.n_bytes for x in learners],
-            "gzip_bytes": [learner.gzip_bytes for learner in learners],
-        }
-
-    def save(self, filepath, *args, **kwargs):
+    def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save the ensemble as any Keras model.
 
         Raises:
-            ValueError: If the members are not Keras models. Nothing is written then.
+            ValueError: If the members, the method or the clusterer cannot be restored
+                from a file, see `get_config`. Nothing is written then.
+        """
+        self.get_config()
+        super().save(filepath, *args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the members and all arguments but `learners`, the candidates.
+
+        Raises:
+            ValueError: If a member is not a Keras model, `method` is a function that
+                is not registered with Keras, or `clusterer` is given: these cannot be
+                restored.
         """
         if not self._is_keras():
             raise ValueError(
@@ -374,17 +382,22 @@ class EnsemblePruner(keras.Model):
                 "Received: others. Use `export` for .tflite files, or prune Keras "
                 "models."
             )
-        super().save(filepath, *args, **kwargs)
-
-    def get_config(self):
+        if self.clusterer is not None:
+            raise ValueError(
+                "Expected clusterer=None: a scikit-learn object cannot be saved with a "
+                f"Keras model. Received: clusterer={self.clusterer!r}. Set "
+                "`ensemble.clusterer = None` once the members are chosen."
+            )
         members = [keras.saving.serialize_keras_object(m) for m in self.members_]
         for member in members:
-            member.pop("compile_config", None)  # the ensemble's own counts
+            member.pop("compile_config", None)  # the ensemble is compiled, they are not
         return {
             **super().get_config(),
-            "n_members": self.n_members,
-            "method": self.method if isinstance(self.method, str) else "cluster",
+            "n_members": np.asarray(self.n_members).tolist(),
+            "method": _serialize_method(self.method),
             "representative": self.representative,
+            "budget": self.budget,
+            "costs": np.asarray(self.costs).tolist(),
             "combination": self.combination,
             "random_state": self.random_state,
             "members": members,
@@ -393,27 +406,26 @@ class EnsemblePruner(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "EnsemblePruner":
         config = dict(config)
         members = config.pop("members")
         from_logits, weights = config.pop("from_logits"), config.pop("weights")
+        if isinstance(config.get("method"), dict):
+            config["method"] = keras.saving.deserialize_keras_object(config["method"])
         ensemble = cls(**config)
         if members:
-            ensemble._track_members(
-                [keras.saving.deserialize_keras_object(m) for m in members],
-                from_logits,
-                weights,
-            )
+            models = [keras.saving.deserialize_keras_object(m) for m in members]
+            ensemble._track_members(models, from_logits, weights)
         return ensemble
 
-    def build(self, input_shape):
-        """The members are built already."""
+    def build(self, input_shape: Any) -> None:
+        """Mark the ensemble as built: its members are."""
         self.built = True
 
     def _set_members(self, learners, weights):
         members = [learner.load() for learner in learners]
         self.learners_ = tuple(learners)
-        if any(member is None for member in members):  # bare probabilities
+        if any(member is None for member in members):  # an array of predictions
             self.weights_ = weights
             return
         self._track_members(members, [x.from_logits for x in learners], weights)
@@ -427,63 +439,15 @@ class EnsemblePruner(keras.Model):
         for name in ("train_function", "test_function", "predict_function"):
             setattr(self, name, None)  # compiled for other members
 
-    def _member_probabilities(self, member, from_logits, inputs):
-        if not isinstance(member, keras.Model):
-            return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
-        outputs = member(inputs, training=False)
-        outputs = ops.cast(outputs, "float32")
-        if from_logits:
-            return ops.softmax(outputs)
-        # A fake quantiser rounds probabilities: their sum misses one.
-        return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
-
     def _is_keras(self):
         return all(isinstance(member, keras.Model) for member in self.members_)
-
-    def _make_report(self, probabilities, y, chosen, how):
-        kept = probabilities[chosen.indices]
-        return selection.selection_report(
-            probabilities,
-            y,
-            chosen,
-            **self._sizes(),
-            ensemble_probabilities=combine(kept, **how),
-        )
-
-    def _accuracies(self, members, evaluation_data):
-        if evaluation_data is None:
-            return {}
-        x, y = np.asarray(evaluation_data[0]), evaluation_data[1]
-        probabilities = _predictions(members, x)
-        together = combine(probabilities, **self._rule())
-        y = selection.as_labels(y, together.shape[-1], len(x))
-        scores = selection.accuracy(probabilities, y)
-        return {
-            "members": [float(score) for score in scores],
-            "ensemble": float(selection.accuracy(together[None], y)[0]),
-            "n_samples": len(x),
-            "how": "Accuracy of these files, run by LiteRT where they were exported, "
-            "on the evaluation data given to export().",
-        }
-
-    def _early_exit(self, members, data, tolerance):
-        if data is None:
-            return None
-        rule = self._rule()
-        return selection.choose_early_exit(
-            _predictions(members, data[0]),
-            data[1],
-            combination=rule["rule"],
-            weights=rule.get("weights"),
-            tolerance=tolerance,
-        )
 
     def _check_prunable(self):
         if self.learners is None:
             raise ValueError(
-                "Expected an ensemble that was made with a pool of learners. "
-                "Received: learners=None. A loaded ensemble predicts; to choose anew, "
-                "make one with `EnsemblePruner(pool)`."
+                "Expected an ensemble that was made with learners. Received: "
+                "learners=None. A loaded ensemble only predicts; to choose again, make "
+                "one with `EnsemblePruner(pool)`."
             )
         if self.method != "cluster" and self.clusterer is not None:
             raise ValueError(
@@ -496,7 +460,7 @@ class EnsemblePruner(keras.Model):
             self._check_chosen()
             raise ValueError(
                 f"The ensemble {self.name!r} was chosen among bare probabilities: "
-                "there are no models. `selection_` says which to load."
+                "it has no models. Load those that `selection_.indices` names."
             )
 
     def _check_chosen(self):
@@ -507,10 +471,27 @@ class EnsemblePruner(keras.Model):
             )
 
 
-def _predictions(members, x):
-    """Return what exported files say, `(members, samples, classes)`."""
-    files = [Member(m.model, from_logits=m.from_logits) for m in members]
-    return np.stack([file.predict(np.asarray(x)) for file in files])
+def _probabilities(member, from_logits, inputs):
+    if not isinstance(member, keras.Model):
+        return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
+    outputs = ops.cast(member(inputs, training=False), "float32")
+    if from_logits:
+        return ops.softmax(outputs)
+    # A fake quantiser rounds probabilities, so that their sum may differ from one.
+    return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
+
+
+def _serialize_method(method):
+    if isinstance(method, str):
+        return method
+    name = keras.saving.get_registered_name(method)
+    if keras.saving.get_registered_object(name) is not method:
+        raise ValueError(
+            "Expected `method` as a key of `selection.METHODS`, or as a function "
+            "registered with `keras.saving.register_keras_serializable`: others cannot "
+            f"be restored. Received: method={method!r}."
+        )
+    return keras.saving.serialize_keras_object(method)
 
 
 def _input_shape(member):

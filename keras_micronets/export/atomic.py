@@ -1,4 +1,4 @@
-"""Files that appear together: a folder or a zip, whole or not at all."""
+"""Write files so that a reader sees all of them or none."""
 
 import ctypes
 import os
@@ -7,6 +7,8 @@ import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+
+__all__ = ["is_zip", "write_atomically", "write_whole"]
 
 _HERE = -100  # AT_FDCWD: paths are relative to the working directory
 _EXCHANGE = 2  # RENAME_EXCHANGE
@@ -33,19 +35,18 @@ def write_whole(
 ) -> None:
     """Write files beside their target, check them, then swap the two.
 
-    All bytes are on the disk before the swap, and the swap is before the return. A
-    process that is killed, or a power cut, leaves what was there before or what
-    comes after, and maybe a `.bundle-*` folder beside it, which may be deleted. Only
-    where the system cannot exchange two folders in one step (it is not Linux, or the
-    file system is a network's) a folder is missing for a moment: if the process dies
-    in it, the earlier one is in that `.bundle-*` folder, as `old`.
+    All bytes are on the disk before the swap, and the swap before the return. After a
+    kill or a power cut, the target holds the old files or the new ones; a `.bundle-*`
+    folder beside it may be left and can be deleted. Where the system cannot exchange
+    two folders in one step (other than Linux, or a network file system), the target is
+    missing for a moment: if the process dies then, the old files are in that
+    `.bundle-*` folder, as `old`.
 
     Args:
-        target: Where the files go: a zip, if it ends in `.zip`, or a folder. What
-            is there is replaced.
+        target: Path of a zip, if it ends in `.zip`, or of a folder; it is replaced.
         contents: The bytes of each file by its name, with forward slashes.
-        check: Called with the path of the files before they take their place; what
-            it raises stops them.
+        check: Function of the path of the new files, called before the swap; an
+            exception prevents it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".bundle-") as temporary:
@@ -57,7 +58,7 @@ def write_whole(
 
 
 def is_zip(target: Path) -> bool:
-    """Return whether a path is to become a zip."""
+    """Return whether a path is that of a zip."""
     return target.suffix.lower() == ".zip"
 
 
@@ -104,7 +105,7 @@ def _swap(target, new, old):
         return
     try:
         _exchange(new, target)
-    except (OSError, AttributeError):  # no system or file system that can
+    except (OSError, AttributeError):  # not supported by the system
         os.rename(target, old)
         try:
             os.rename(new, target)
@@ -114,7 +115,7 @@ def _swap(target, new, old):
 
 
 def _exchange(a, b):
-    """Swap two paths in one step, which Python has no function for."""
+    """Swap two paths in one step; Python has no function for that."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_HERE, os.fsencode(a), _HERE, os.fsencode(b), _EXCHANGE):
         raise OSError(ctypes.get_errno(), "No exchange", os.fspath(b))

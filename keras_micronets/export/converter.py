@@ -1,3 +1,5 @@
+"""Convert a Keras model with TensorFlow's converter."""
+
 import contextlib
 import io
 import logging
@@ -11,8 +13,10 @@ from keras_micronets.export.flatbuffer import shorten_names
 from keras_micronets.export.model_graph import call_flat
 from keras_micronets.layers import constant_quantizers
 
+__all__ = ["INTEGERS", "QUANTIZATIONS", "convert"]
+
 QUANTIZATIONS = ("int8", "int16", "float16", "dynamic", None)
-# Name of the operations in integers throughout, as TensorFlow calls them.
+# TensorFlow's name for integer operations throughout.
 INTEGERS = {
     "int8": "TFLITE_BUILTINS_INT8",
     "int16": "EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8",
@@ -30,15 +34,13 @@ def convert(
     """Convert a Keras model to the bytes of a `.tflite` file.
 
     Args:
-        model: A built model on the TensorFlow backend, with inputs to read. Its
-            active fake quantisers become the file's scales where `quantization` is
-            `"int8"` and there are no samples, and are left out otherwise.
+        model: A built model on the TensorFlow backend with known inputs. Its active
+            fake quantisers become the file's scales if `quantization` is `"int8"` and
+            there are no samples, and are left out otherwise.
         quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
         samples: Array `(samples, ...)` for each input to measure ranges on, for
-            integer files without learned ranges; `None` otherwise. Defaults to
-            `None`.
-        batch_size: Integer, or `None` for a batch that is left open. Defaults to
-            `1`.
+            integer files without learned ranges. Defaults to `None`.
+        batch_size: Integer, or `None` for an open batch. Defaults to `1`.
         sparse: Boolean, whether kernels with many zeros are stored without them.
             Defaults to `False`.
     """
@@ -63,8 +65,8 @@ def _run(converter, name):
         return converter.convert()
     except Exception as error:  # the converter's own class is private to TensorFlow
         raise ValueError(
-            "Expected a model that TensorFlow's converter can bring to LiteRT. "
-            f"Received: {name!r}, of which it says: {str(error).strip()[:500]}"
+            "Expected a model that TensorFlow's converter can convert. "
+            f"Received: {name!r}, about which it says: {str(error).strip()[:500]}"
         ) from error
 
 
@@ -90,7 +92,7 @@ def _set_quantization(tf, converter, quantization):
 
 
 def _set_calibration(tf, converter, quantization, samples, batch_size):
-    # Only with calibration: learned ranges with this set demand it too.
+    # Set only with calibration: it makes the converter demand calibration.
     operations = getattr(tf.lite.OpsSet, INTEGERS[quantization])
     converter.target_spec.supported_ops = [operations]
     rows = [np.arange(i, i + batch_size) for i in range(0, len(samples[0]), batch_size)]
@@ -101,7 +103,7 @@ def _set_calibration(tf, converter, quantization, samples, batch_size):
 
 @contextlib.contextmanager
 def _quiet():
-    """Hold back what the converter prints; its errors come as exceptions."""
+    """Suppress the converter's output; its errors come as exceptions."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)

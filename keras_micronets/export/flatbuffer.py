@@ -1,3 +1,5 @@
+"""Read, rename and write the content of `.tflite` files."""
+
 import gzip
 from collections import Counter
 from dataclasses import dataclass
@@ -6,31 +8,34 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+__all__ = ["Flatbuffer", "gzip_size", "pack", "read_flatbuffer", "shorten_names"]
+
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
 _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if k.isupper()}
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _INTEGERS = ("int4", "int8")  # of kernels; wider ones are biases, shapes, paddings
+_IDENTIFIER = b"TFL3"
+_ALIGNMENT = 16  # LiteRT maps constants from the file; Python's builder ignores that
 
 
 @dataclass(frozen=True)
 class Flatbuffer:
-    """What a `.tflite` file holds.
+    """Describe the content of a `.tflite` file.
 
-    Its weights are its constants of these types with more than one dimension:
-    kernels and tables, not biases.
+    Weights are constants with more than one dimension, of integers of up to 8 bits or
+    floats: kernels and tables, not biases.
 
     Attributes:
         n_bytes: Size of the file in bytes.
         gzip_bytes: Size of the file in bytes after gzip.
         operations: Number of operations of each type.
-        float_operations: Those of them that put out floating-point tensors.
+        float_operations: Those of them with floating-point outputs.
         weight_bytes: Bytes of the weights by the type they are stored in.
         n_weights: Number of integer weights.
-        n_zeros: How many of these are zero.
-        n_saturated: Number of biases at the limit of int32, so that they may not
-            hold what they should.
-        int8_weights: The integer weights by name, as int8 in the file's own layout,
-            also those that it packs into four bits. Without those stored as sparse.
+        n_zeros: Number of these that are zero.
+        n_saturated: Number of biases at the limit of int32, which may be clipped.
+        int8_weights: The integer weights by name, as int8 in the file's layout, those
+            packed in 4 bits included, those stored as sparse not.
     """
 
     n_bytes: int
@@ -102,7 +107,7 @@ def _constants(model, types):
 def _n_saturated(constant):
     tensor, data = constant
     if tensor.quantization is None or tensor.quantization.scale is None:
-        return 0  # a shape or an index, no bias
+        return 0  # a shape or an index, not a bias
     return int(np.sum(np.abs(data.view("int32").astype("int64")) >= 2**31 - 1))
 
 
@@ -118,7 +123,7 @@ def _is_integer(tensor):
 
 
 def _unpacked(tensor, data):
-    """Return integer weights as int8, of which int4 packs two, the first one low."""
+    """Return integer weights as int8; int4 packs two in a byte, the low one first."""
     if _TYPES[tensor.type] == "int8":
         return data.view("int8")
     pairs = np.stack([data << 4, data], axis=-1).view("int8") >> 4
@@ -126,16 +131,13 @@ def _unpacked(tensor, data):
 
 
 def shorten_names(content: bytes) -> bytes:
-    """Call the tensors of a `.tflite` file after their layers, to make it smaller.
+    """Return the file with its tensors named after their layers, to make it smaller.
 
-    The converter names a tensor after every operation that went into it: a twentieth
-    of the file of a small net. Inputs and outputs keep their names.
+    The converter names a tensor after every operation that was fused into it, which is
+    a twentieth of a small file. Inputs and outputs keep their names.
 
     Args:
         content: The bytes of the file.
-
-    Returns:
-        The bytes of a file that differs in nothing else.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     for graph in model.subgraphs:
@@ -161,27 +163,22 @@ def _unique(name, seen):
     return name if seen[name] == 1 else f"{name}:{seen[name]}"
 
 
-IDENTIFIER = b"TFL3"
-# LiteRT maps constants from the file; Python's builder has no care where they lie.
-ALIGNMENT = 16
-
-
 def pack(model: schema.ModelT, size: int = 1024) -> bytes:
     """Return the bytes of a `.tflite` file.
 
     Args:
-        model: What it holds.
-        size: About how many bytes these are. Defaults to `1024`.
+        model: The content, in the classes of LiteRT's schema.
+        size: Estimate of the number of bytes. Defaults to `1024`.
     """
     builder = _AlignedBuilder(size)
-    builder.Finish(model.Pack(builder), IDENTIFIER)
+    builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
 
 class _AlignedBuilder(flatbuffers.Builder):
     def StartVector(self, elemSize, numElems, alignment):  # noqa: N802
         is_data = elemSize == 1
-        alignment = max(alignment, ALIGNMENT) if is_data else alignment
+        alignment = max(alignment, _ALIGNMENT) if is_data else alignment
         return super().StartVector(elemSize, numElems, alignment)
 
 

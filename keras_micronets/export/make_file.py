@@ -1,10 +1,17 @@
+"""Convert a model to a `.tflite` file, run the file and compare it with the model."""
+
 import functools
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_micronets.edge.member import Member
 from keras_micronets.export.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
@@ -12,31 +19,60 @@ from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.export.tflite_model import TensorInfo, TFLiteModel
 from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 
+__all__ = ["ConvertedFile", "compare", "make_file", "prefer_sparse"]
+
 N_COMPARED = 64
 LEARNED, MEASURED = "learned", "representative data"
 
 
+@dataclass(frozen=True)
+class ConvertedFile:
+    """Hold a converted and verified `.tflite` file.
+
+    Attributes:
+        content: The bytes of the file.
+        report: The `ExportReport`.
+        model: The file as LiteRT has loaded it; `None` if another process did.
+    """
+
+    content: bytes
+    report: ExportReport
+    model: TFLiteModel | None
+
+    def as_member(self, name: str, *, from_logits: bool) -> Member:
+        """Return a `Member` that runs the file; it is loaded again only if needed.
+
+        Args:
+            name: Name used in messages.
+            from_logits: Whether the model's output is logits.
+        """
+        # The comparison resizes open inputs, and a member keeps the size it finds.
+        if self.model is None or any(info.is_open for info in self.model.inputs):
+            return Member(self.content, name=name, from_logits=from_logits)
+        return Member.from_interpreter(
+            self.model.interpreter,
+            n_bytes=len(self.content),
+            name=name,
+            from_logits=from_logits,
+        )
+
+
 def make_file(
     model: keras.Model,
-    path,
+    path: str | os.PathLike,
     *,
     quantization: str | None,
     samples: list[np.ndarray] | None,
     batch_size: int | None,
     sparse_storage: bool,
-) -> tuple[bytes, ExportReport]:
-    """Convert a model, run what came of it, and compare it with the model.
+) -> ConvertedFile:
+    """Convert a model, run the file, and compare it with the model.
 
     Args:
         model: A built model on the TensorFlow backend, with inputs to read.
-        path: Where the file will go, for the report.
-        quantization: As `export_tflite` takes it.
+        path: Path of the file, for the report; nothing is written.
         samples: Array `(samples, ...)` for each input, or `None`.
-        batch_size: Integer, or `None` for an open batch.
-        sparse_storage: Boolean, as `export_tflite` takes it.
-
-    Returns:
-        The bytes of the file, and the report.
+        quantization, batch_size, sparse_storage: As for `export_tflite`.
     """
     calibration = _calibration(model, quantization)
     to_bytes = functools.partial(
@@ -54,7 +90,7 @@ def make_file(
         file = _load(content, model.name)
     flatbuffer = read_flatbuffer(content)
     report = ExportReport(
-        path=path,
+        path=Path(path),
         quantization=quantization,
         calibration=calibration,
         n_bytes=flatbuffer.n_bytes,
@@ -71,11 +107,11 @@ def make_file(
         outputs=_compare_outputs(model, file, inputs, learned=calibration == LEARNED),
     )
     _check_biases(flatbuffer, report, model.name)
-    return content, report
+    return ConvertedFile(content, report, file)
 
 
 def _calibration(model, quantization):
-    """Where the ranges come from, if the file has any."""
+    """Return where the ranges of an integer file come from, `None` for others."""
     if quantization == "int8" and quantized_share(model) > 0:
         return LEARNED
     return MEASURED if quantization in INTEGERS else None
@@ -86,14 +122,13 @@ def _load(content, name):
         file = TFLiteModel(content, name)
         file.run([np.zeros(info.shape, "float32") for info in file.inputs])
         return file
-    except (ValueError, RuntimeError) as error:  # as it loads, or as it runs
+    except (ValueError, RuntimeError) as error:  # when it loads, or when it runs
         reason = error.__cause__ or error
         raise ValueError(
-            "Expected a model of whose weights and ranges LiteRT can run a file. "
-            f"Received: {name!r}, of whose file it says: {reason} Look for "
-            "extreme weights, data to which nothing responds, and sizes of the input "
-            "that the model leaves open; `quantization=None` writes a file without "
-            "ranges."
+            "Expected weights and ranges from which LiteRT can run a file. "
+            f"Received: {name!r}, about whose file LiteRT says: {reason} Look for "
+            "extreme weights, data that activates nothing, and input sizes that the "
+            "model leaves open; `quantization=None` writes a file without ranges."
         ) from error
 
 
@@ -102,16 +137,15 @@ def _check_biases(flatbuffer, report, name):
         raise ValueError(
             "Expected biases that fit the int32 of the file. Received: "
             f"{flatbuffer.n_saturated} of {name!r} that do not, which moves its "
-            f"outputs by {report.largest_difference:.0f} steps: the file counts a bias "
-            "in steps of its kernel times those of its input, and these are too small "
-            "for it. Put batch normalisation behind such kernels, or export with "
+            f"outputs by {report.largest_difference:.0f} steps: a bias is stored in "
+            "units of the kernel's step times the input's, and these are too small "
+            "for it. Put batch normalisation after such kernels, or export with "
             "representative data before quantisers are active."
         )
 
 
 def _compare_outputs(model, file, inputs, *, learned) -> tuple[Parity, ...]:
-    # Quantisers that stay on must not be frozen: they round as the device does only
-    # where they are not being converted.
+    # Learned quantisers stay as they are: constant ones do not round as the device does.
     with nullcontext() if learned else constant_quantizers(model, keep=False):
         expected = [keras.ops.convert_to_numpy(y) for y in call_flat(model, inputs)]
     raw = file.run(inputs)
@@ -119,7 +153,7 @@ def _compare_outputs(model, file, inputs, *, learned) -> tuple[Parity, ...]:
 
 
 def _inputs(file, samples):
-    """Inputs for the comparison: the user's, or noise over what the file takes."""
+    """Return inputs to compare on: given samples, or noise in the file's range."""
     if samples is not None:
         return [x[:N_COMPARED] for x in samples]
     rng = np.random.default_rng(0)
@@ -129,14 +163,14 @@ def _inputs(file, samples):
 def _noise(info, rng):
     shape = (N_COMPARED, *info.shape[1:])
     if np.issubdtype(info.dtype, np.integer) and not info.scale:
-        return np.zeros(shape, info.dtype)  # any other number may be no entry
+        return np.zeros(shape, info.dtype)  # an index: others may be out of range
     return rng.uniform(*info.limits() or (0.0, 1.0), shape).astype("float32")
 
 
 def prefer_sparse(
     dense: bytes, convert: Callable[..., bytes], inputs: list[np.ndarray]
 ) -> tuple[bytes, str]:
-    """Return a file that leaves zeros out, if it is sound and smaller.
+    """Return a file without stored zeros if it is valid and smaller.
 
     Args:
         dense: The file with all its zeros.
@@ -144,7 +178,7 @@ def prefer_sparse(
         inputs: Array `(samples, ...)` for each input, to compare the two on.
 
     Returns:
-        The bytes of the file to take, and in words what happened.
+        The bytes of the preferred file, and a sentence for the report.
     """
     try:
         sparse = convert(sparse=True)
@@ -159,20 +193,18 @@ def prefer_sparse(
 
 
 def _agree(one, other):
-    """Whether outputs differ by a step at most, or by the rounding of float sums."""
+    """Return whether outputs differ by a step, or by float rounding, at most."""
     difference = np.abs(one.astype("float64") - other)
     is_integer = np.issubdtype(other.dtype, np.integer)
     return difference.max() <= (1 if is_integer else 1e-4 * np.abs(other).max())
 
 
-def compare(
-    name: str, output: TensorInfo, raw: np.ndarray, expected: np.ndarray
-) -> Parity:
-    """Compare what a file puts out with what Keras does.
+def compare(name: str, output: TensorInfo, raw: Any, expected: np.ndarray) -> Parity:
+    """Compare an output of a file with that of the Keras model.
 
     Args:
         name: Name of the output.
-        output: What the file says of it.
+        output: The `TensorInfo` of the output.
         raw: Array of the file's output, in its own dtype.
         expected: Array of the same shape, real values from Keras.
 
@@ -182,8 +214,8 @@ def compare(
     if not np.isfinite(raw).all():
         raise ValueError(
             "Expected finite outputs from the exported file. Received: "
-            f"{np.sum(~np.isfinite(raw))} that are not, for output {name!r}. Look at "
-            "the model's weights, and at what it predicts in Keras."
+            f"{np.sum(~np.isfinite(raw))} values that are not, for output {name!r}. "
+            "Check the model's weights and its predictions in Keras."
         )
     rounded = output.quantize(expected)
     difference = np.abs(raw.astype("float64") - rounded)

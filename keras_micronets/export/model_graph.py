@@ -1,15 +1,25 @@
-"""The inputs and outputs of the models to export, and the types between them."""
+"""Read the inputs and outputs of models to export, and set their precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 
 from keras_micronets import _keras_private
 
+__all__ = [
+    "call_flat",
+    "full_precision",
+    "input_names",
+    "input_structure",
+    "output_names",
+    "with_graph",
+]
+
 
 def with_graph(model: keras.Model) -> keras.Model:
-    """Return a model with inputs and outputs to read: a subclassed one is wrapped.
+    """Return a model with known inputs and outputs; a subclassed one is wrapped.
 
     Args:
         model: A Keras model.
@@ -31,14 +41,14 @@ def with_graph(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, model(inputs), name=model.name)
 
 
-def input_structure(model: keras.Model):
-    """Return the structure, of `keras.KerasTensor`, in which a model takes inputs."""
+def input_structure(model: keras.Model) -> Any:
+    """Return the nested structure of a model's inputs, of `keras.KerasTensor`."""
     # A sequential model keeps no structure: it has one input.
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def input_names(model: keras.Model) -> list[str]:
-    """Return the names under which a dictionary holds the inputs, in their order."""
+    """Return the keys of a dictionary of the inputs, in the order of the inputs."""
     structure = input_structure(model)
     if isinstance(structure, dict):
         return sorted(structure)
@@ -46,14 +56,14 @@ def input_names(model: keras.Model) -> list[str]:
 
 
 def output_names(model: keras.Model) -> list[str]:
-    """Return the names of the outputs, in the order of the flat list of them."""
+    """Return the names of the outputs, in the order of their flat list."""
     if isinstance(model, keras.Sequential):
         return [model.layers[-1].name]
     is_dictionary = isinstance(model.output, dict)
     return sorted(model.output) if is_dictionary else model.output_names
 
 
-def call_flat(model: keras.Model, inputs) -> list:
+def call_flat(model: keras.Model, inputs: Any) -> list:
     """Return the flat list of outputs for a flat list of inputs, for inference.
 
     Args:
@@ -66,12 +76,12 @@ def call_flat(model: keras.Model, inputs) -> list:
 
 @contextmanager
 def full_precision(model: keras.Model) -> Iterator[None]:
-    """Let a model compute in the types of its weights inside the block, as files do.
+    """Let a model compute in the types of its weights inside the block.
 
     The converter has no operations in half precision, in which many models train.
 
     Args:
-        model: A model, of any policies of types.
+        model: A model with any dtype policies.
     """
     mixed = {
         layer: layer.dtype_policy

@@ -1,20 +1,24 @@
+"""Report on an exported file."""
+
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = ["ExportReport", "Parity"]
+
 
 @dataclass(frozen=True)
 class Parity:
-    """How one output of a file compares with that of the Keras model.
+    """Describe how one output of a file compares with that of the Keras model.
 
     Attributes:
         name: Name of the output in Keras.
         largest_difference: Largest difference, in quantisation steps for an integer
             output and in real units for a float one.
-        share_within_one_step: Share of the values that differ by one step at most;
+        share_within_one_step: Share of the values that differ by at most one step;
             `None` for a float output.
-        top1_agreement: Share of the samples whose largest value is at the same
-            place of the last axis.
+        top1_agreement: Share of the samples whose largest value has the same index
+            on the last axis.
     """
 
     name: str
@@ -22,7 +26,7 @@ class Parity:
     share_within_one_step: float | None
     top1_agreement: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         unit = "" if self.share_within_one_step is None else " steps"
         return (
             f"largest difference {self.largest_difference:.3g}{unit}, "
@@ -32,28 +36,28 @@ class Parity:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_tflite` wrote, and how it compares with the Keras model.
+    """Describe the file that `export_tflite` wrote; it prints as a table.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         quantization: `"int8"`, `"int16"`, `"float16"`, `"dynamic"` or `None`.
-        calibration: Where an integer file's ranges come from: `"learned"` while
-            training, `"representative data"`, or `None` for the others.
+        calibration: Where an integer file's ranges come from, `"learned"` or
+            `"representative data"`; `None` for the others.
         n_bytes: Size in bytes.
         gzip_bytes: Size in bytes after gzip.
         operations: Number of operations by type.
         float_operations: Those that compute in floating point.
-        weight_bytes: Bytes of the kernels by the type that the file really holds
-            (`"int8"`, `"int4"`, `"float16"`, ...).
+        weight_bytes: Bytes of the kernels by the type in the file (`"int8"`,
+            `"int4"`, `"float16"`, ...).
         sparse_storage: Whether a file without the zeros was kept, and why not;
             `None` if it was not asked for.
-        n_masked: Weights that the model's masks remove.
-        n_zeros: Integer weights that are zero in the file; rounding adds some to
-            the masked ones.
-        n_weights: Integer weights in the file.
-        latency: Median time of one inference on this machine, in milliseconds, with
-            one thread and a batch of `batch_size`, 1 where that is open.
-        n_compared: Samples on which file and Keras model were compared.
+        n_masked: Number of weights that the model's masks remove.
+        n_zeros: Number of integer weights that are zero in the file, by masks or by
+            rounding.
+        n_weights: Number of integer weights in the file.
+        latency: Median time of one inference on this machine in milliseconds, on one
+            thread, for a batch of `batch_size`, 1 where that is open.
+        n_compared: Number of samples on which file and Keras model were compared.
         outputs: A `Parity` for each output.
     """
 
@@ -80,19 +84,20 @@ class ExportReport:
 
     @property
     def share_within_one_step(self) -> float | None:
-        """The least share of any integer output; `None` without one."""
+        """The smallest share of any integer output; `None` without one."""
         shares = [output.share_within_one_step for output in self.outputs]
         return min((x for x in shares if x is not None), default=None)
 
     @property
     def top1_agreement(self) -> float:
-        """The least agreement of any output."""
+        """The smallest agreement of any output."""
         return min(output.top1_agreement for output in self.outputs)
 
-    def __str__(self):
+    def __str__(self) -> str:
+        source = f", ranges {self.calibration}" if self.calibration else ""
         rows = [
             ("file", f"{self.path}"),
-            ("quantisation", self._kind()),
+            ("quantisation", f"{self.quantization or 'none'}{source}"),
             ("size", f"{self.n_bytes:,} bytes, {self.gzip_bytes:,} gzipped"),
             ("weights", _sizes(self.weight_bytes)),
             ("zeros", self._zeros()),
@@ -103,10 +108,6 @@ class ExportReport:
             ("against Keras", f"\n{'':<15}".join(self._parities())),
         ]
         return "\n".join(f"{name:<14} {value}" for name, value in rows if value)
-
-    def _kind(self):
-        source = f", ranges {self.calibration}" if self.calibration else ""
-        return f"{self.quantization or 'none'}{source}"
 
     def _zeros(self):
         if not self.n_weights:

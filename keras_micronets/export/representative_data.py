@@ -1,20 +1,25 @@
+"""Read representative data from arrays, dictionaries and batches."""
+
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_micronets.export.model_graph import input_names
 
+__all__ = ["read_samples", "reusable"]
+
 MAX_SAMPLES = 1000
 
 
-def read_samples(data, model: keras.Model) -> list[np.ndarray] | None:
+def read_samples(data: Any, model: keras.Model) -> list[np.ndarray] | None:
     """Read representative data as one array for each input of a model.
 
     Args:
-        data: As `export_tflite` takes it. Of batches, the first 1,000 samples are
-            read; arrays are taken as they are.
+        data: As for `export_tflite`. Arrays are read whole, of batches the first
+            1,000 samples.
         model: A model whose `inputs` are known.
 
     Returns:
@@ -33,21 +38,22 @@ def read_samples(data, model: keras.Model) -> list[np.ndarray] | None:
     return _checked(samples, model)
 
 
-def readable_again(data):
-    """Return representative data for several models: an iterator can be read once.
+def reusable(data: Any) -> Any:
+    """Return representative data that several exports can read.
 
     Args:
-        data: As `export_tflite` takes it.
+        data: As for `export_tflite`.
 
     Returns:
-        The data, or of an iterator a list of the first 1,000 things it gives.
+        The data; of an iterator, which can be read once only, a list of its first
+        1,000 elements.
     """
     is_iterator = isinstance(data, Iterator)
     return list(itertools.islice(data, MAX_SAMPLES)) if is_iterator else data
 
 
 def _is_arrays(data, n_inputs):
-    """Whether data are arrays of all samples, rather than batches one by one."""
+    """Return whether data are arrays of all samples, and not batches."""
     if isinstance(data, list):
         return len(data) == n_inputs > 1 and all(map(_is_array, data))
     return _is_array(data) or isinstance(data, tuple | dict)
@@ -89,7 +95,7 @@ def _pairs(element, model):
 
 
 def _rows(x, tensor):
-    """Give a sample without a batch axis one."""
+    """Add the batch axis to a sample without one."""
     x = _array(x)
     return x[None] if x.ndim == len(tensor.shape) - 1 else x
 
@@ -106,13 +112,13 @@ def _of_inputs(element, model):
         raise ValueError(
             f"Expected representative data for {len(names)} inputs: in the order "
             f"{names}, or in a dictionary with these names. Received: "
-            f"{len(arrays)} arrays that could be theirs."
+            f"{len(arrays)} matching arrays."
         )
     return arrays
 
 
 def _is_pair(element, n_inputs):
-    """Whether an element is `(x, y)`, or `(x,)`, rather than the inputs themselves."""
+    """Return whether an element is `(x, y)` or `(x,)`, and not bare inputs."""
     if not isinstance(element, tuple | list) or len(element) == 0:
         return False
     return isinstance(element[0], dict) or _n_arrays(element[0]) == n_inputs
@@ -135,7 +141,7 @@ def _checked(samples, model):
         _check_shape(x, tensor)
     if len({len(x) for x in samples}) != 1:
         raise ValueError(
-            "Expected as many samples for each input. Received: "
+            "Expected the same number of samples for each input. Received: "
             f"{[len(x) for x in samples]} for {input_names(model)}."
         )
     samples = [x.astype(t.dtype) for x, t in zip(samples, model.inputs, strict=True)]

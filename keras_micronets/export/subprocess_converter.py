@@ -1,3 +1,5 @@
+"""Convert in a separate process, where Keras runs on TensorFlow."""
+
 import importlib.util
 import json
 import os
@@ -7,41 +9,46 @@ import tempfile
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_micronets import _keras_private
+from keras_micronets.export.make_file import ConvertedFile
 from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.layers import quantized_share
 
-_KNOWN = ("keras", "keras_micronets")
+__all__ = ["check_converter", "make_file_in_subprocess"]
+
+_IMPORTED = ("keras", "keras_micronets")
 
 
 def check_converter() -> None:
-    """Raise a `ValueError` unless TensorFlow, whose converter is used, is there."""
+    """Raise a `ValueError` unless TensorFlow, whose converter is used, is installed."""
     if importlib.util.find_spec("tensorflow") is None:
         raise ValueError(
             "Expected TensorFlow, whose converter writes `.tflite` files. Received: "
-            f"Keras on {keras.backend.backend()!r}, and no TensorFlow. Install it "
-            "beside, or save the model as `.keras` and export it where "
+            f"Keras on {keras.backend.backend()!r}, and no TensorFlow. Install it too, "
+            "or save the model as `.keras` and export it where "
             "KERAS_BACKEND=tensorflow."
         )
 
 
 def make_file_in_subprocess(
-    model: keras.Model, path, *, samples: list[np.ndarray] | None, **options
-) -> tuple[bytes, ExportReport]:
-    """Do what `make_file` does, in a process where Keras runs on TensorFlow.
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    samples: list[np.ndarray] | None,
+    **options: Any,
+) -> ConvertedFile:
+    """Call `make_file` in a process where Keras runs on TensorFlow.
 
     Args:
         model: A built model that Keras can save and load.
-        path: Where the file will go, for the report.
+        path: Path of the file, for the report.
         samples: Array `(samples, ...)` for each input, or `None`.
         **options: The other arguments of `make_file`.
-
-    Returns:
-        The bytes of the file, and the report.
 
     Raises:
         ValueError: If the process cannot load the model, or as `make_file` does.
@@ -52,27 +59,27 @@ def make_file_in_subprocess(
         if samples is not None:
             np.savez(folder / "samples.npz", *samples)
         (folder / "job.json").write_text(json.dumps(_job(model, options)))
-        answer = _run(folder)
-        if "error" in answer:
-            raise ValueError(answer["error"])
+        result = _run(folder)
+        if "error" in result:
+            raise ValueError(result["error"])
         content = (folder / "model.tflite").read_bytes()
-    return content, _report(path, answer["report"])
+    return ConvertedFile(content, _report(path, result["report"]), None)
 
 
 def _job(model, options):
     classes = {type(layer) for layer in _keras_private.flatten_layers(model)}
-    own = [c for c in classes if c.__module__.split(".")[0] not in _KNOWN]
+    custom = [c for c in classes if c.__module__.split(".")[0] not in _IMPORTED]
     return {
         "name": model.name,
-        "own": sorted(f"{c.__module__}.{c.__name__}" for c in own),
-        "modules": sorted({c.__module__ for c in own if _can_be_imported(c)}),
+        "custom": sorted(f"{c.__module__}.{c.__name__}" for c in custom),
+        "modules": sorted({c.__module__ for c in custom if _is_importable(c)}),
         "quantized_share": quantized_share(model),
         "options": options,
     }
 
 
-def _can_be_imported(cls):
-    """Whether the other process may import what registers a class."""
+def _is_importable(cls):
+    """Return whether another process can import the module that registers a class."""
     try:
         spec = importlib.util.find_spec(cls.__module__)
     except (ImportError, ValueError):  # made without a file, as in a notebook
@@ -84,17 +91,12 @@ def _run(folder):
     environment = os.environ | {
         "KERAS_BACKEND": "tensorflow",
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "CUDA_VISIBLE_DEVICES": "-1",  # its memory is this process's
+        "CUDA_VISIBLE_DEVICES": "-1",  # this process uses the GPU's memory
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
+    worker = "keras_micronets.export.subprocess_worker"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "keras_micronets.export.subprocess_worker",
-            str(folder),
-        ],
+        [sys.executable, "-P", "-m", worker, str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -102,14 +104,14 @@ def _run(folder):
     )
     if done.returncode:
         raise RuntimeError(
-            "Expected the process with TensorFlow, which converts, to end well. "
+            "Expected the process that converts with TensorFlow to return 0. "
             f"Received: return code {done.returncode}, and: {done.stderr[-1000:]}"
         )
-    return json.loads((folder / "answer.json").read_text())
+    return json.loads((folder / "result.json").read_text())
 
 
 def _report(path, values):
     counters = {f.name for f in fields(ExportReport) if f.type is Counter}
     values = values | {name: Counter(values[name]) for name in counters}
     outputs = tuple(Parity(**output) for output in values["outputs"])
-    return ExportReport(**values | {"path": path, "outputs": outputs})
+    return ExportReport(**values | {"path": Path(path), "outputs": outputs})

@@ -1,8 +1,8 @@
-"""Make a file in a process of its own, where Keras runs on TensorFlow.
+"""Make a file in a separate process, where Keras runs on TensorFlow.
 
 Run as `python -m keras_micronets.export.subprocess_worker FOLDER`. The folder holds the
-model, the samples and what is asked for; the file and the report about it, or what was
-wrong, are written beside them.
+model, the samples and the job; the file and its report, or the error, are written
+beside them.
 """
 
 import importlib
@@ -17,21 +17,23 @@ from keras_micronets.export.make_file import make_file
 from keras_micronets.export.model_graph import with_graph
 from keras_micronets.layers import quantized_share
 
+__all__ = ["main"]
+
 
 def main(folder: Path) -> None:
-    """Do what the folder asks for."""
+    """Do the job that a folder describes."""
     job = json.loads((folder / "job.json").read_text())
     try:
         model = with_graph(_load(folder / "model.keras", job))
         samples = _read_samples(folder / "samples.npz")
-        content, report = make_file(model, "", samples=samples, **job["options"])
+        file = make_file(model, "", samples=samples, **job["options"])
     except ValueError as error:
-        answer = {"error": str(error)}
+        result = {"error": str(error)}
     else:
-        (folder / "model.tflite").write_bytes(content)
-        outputs = [vars(parity) for parity in report.outputs]
-        answer = {"report": {**vars(report), "outputs": outputs}}
-    (folder / "answer.json").write_text(json.dumps(answer))
+        (folder / "model.tflite").write_bytes(file.content)
+        outputs = [vars(parity) for parity in file.report.outputs]
+        result = {"report": {**vars(file.report), "path": "", "outputs": outputs}}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def _load(path, job):
@@ -42,9 +44,9 @@ def _load(path, job):
     except (TypeError, ValueError) as error:
         raise ValueError(
             "Expected a model that another process can load, for the converter needs "
-            "Keras on TensorFlow: register your own classes, with "
-            "`keras.saving.register_keras_serializable`, in a module to import. "
-            f"Received: {job['name']!r} with {job['own'] or str(error)[:300]}."
+            "Keras on TensorFlow: register custom classes, with "
+            "`keras.saving.register_keras_serializable`, in an importable module. "
+            f"Received: {job['name']!r} with {job['custom'] or str(error)[:300]}."
         ) from error
     if quantized_share(model) != job["quantized_share"]:
         raise ValueError(

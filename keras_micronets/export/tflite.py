@@ -1,15 +1,16 @@
-"""Weights of which no sound file comes."""
+"""Export a Keras model as a `.tflite` file."""
 
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
-from keras_micronets.export.make_file import make_file
+from keras_micronets.export.make_file import ConvertedFile, make_file
 from keras_micronets.export.model_graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
@@ -19,93 +20,120 @@ from keras_micronets.export.subprocess_converter import (
 )
 from keras_micronets.layers import quantized_share
 
+__all__ = ["check_path", "convert_tflite", "export_tflite"]
+
+FLOAT16_LIMITS = (float(np.finfo("float16").tiny), float(np.finfo("float16").max))
+
 
 def export_tflite(
     model: keras.Model,
     path: str | os.PathLike,
     *,
     quantization: str | None = "int8",
-    representative_data=None,
+    representative_data: Any = None,
     batch_size: int | None = 1,
     sparse_storage: bool = False,
 ) -> ExportReport:
-    """Write a Keras model as a `.tflite` file, and prove that the file works.
+    """Write a Keras model as a `.tflite` file, verified before it is put in place.
 
-    A model trained with `QuantizationAwareTraining` becomes an integer file with
-    the ranges it learned; no data is needed. Any other model becomes an integer
-    file by post-training quantisation, its ranges measured on representative data.
-    The file is loaded by LiteRT, run, and compared with the Keras model, output by
-    output, before it is put in place.
+    A model trained with `QuantizationAwareTraining` becomes an integer file with the
+    ranges it learned and needs no data. Any other model becomes an integer file by
+    post-training quantisation, with ranges measured on representative data. LiteRT
+    loads and runs the file, and each output is compared with the Keras model's.
 
     A model that trains in mixed precision is exported, and compared, in float32.
 
-    The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a process
-    of its own, which takes some seconds more, and the comparison is with the model
-    as TensorFlow computes it.
+    The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a separate
+    process, which takes some seconds more, and the comparison is with the model as
+    TensorFlow computes it.
 
     Args:
-        model: A built Keras model, plain or prepared, with any number of
-            inputs and outputs. The file has them in the order of
-            `model.inputs` and `model.outputs`.
-        path: Where to write; must end in `.tflite`. An older file is replaced.
-        quantization: `"int8"` (integers throughout, int8 input and output),
-            `"int16"` (the same with int8 weights and int16 for everything else,
-            input and output included; always needs representative data),
-            `"float16"` (weights), `"dynamic"` (int8 weights, float computation)
-            or `None` (float32). Kernels that learned 2 to 4 bits are packed in
-            four by `"int8"`, as `weight_bytes` in the report shows. Defaults to
-            `"int8"`.
+        model: A built Keras model, plain or prepared, with any number of inputs and
+            outputs; the file has them in the order of `model.inputs` and
+            `model.outputs`.
+        path: Path of the file; must end in `.tflite`. An older file is replaced.
+        quantization: `"int8"` (integers throughout, int8 input and output), `"int16"`
+            (int8 weights, int16 for everything else, input and output included;
+            always needs representative data), `"float16"` (weights), `"dynamic"`
+            (int8 weights, float computation) or `None` (float32). With `"int8"`,
+            kernels that learned 2 to 4 bits are packed in 4 bits, as `weight_bytes`
+            of the report shows. Defaults to `"int8"`.
         representative_data: Some hundred typical inputs for post-training
-            quantisation. An array `(samples, ...)`; for several inputs a tuple of
-            arrays in the order of `model.inputs`, or a dictionary by their names;
-            or batches of these: a `tf.data.Dataset`, a `keras.utils.PyDataset`, any
-            iterable, of which the first 1,000 samples are read. Pairs `(x, y)` give
-            their `x`. They also serve for the comparison. An int8 file of a model
-            with learned ranges keeps these. Defaults to `None`.
-        batch_size: Integer, samples that the file takes at once. `None` leaves it
-            open: LiteRT's `resize_tensor_input` then sets it, 1 until that is done.
-            An open batch costs three small operations (SHAPE, STRIDED_SLICE, PACK)
-            at each `Flatten` or `Reshape`, none elsewhere. Defaults to `1`.
-        sparse_storage: Boolean, whether to try a file that leaves the zeros out.
-            It is kept only if LiteRT runs it, it agrees with the dense file, and it
-            is smaller; the report says what happened. LiteRT runs such int8 files of
-            `Dense` kernels with zeros in blocks of 16 inputs, and no others with a
-            `Dense` layer of many zeros; float files it unpacks as it loads them. A
-            file's gzip leaves the zeros out as well. Defaults to `False`.
+            quantisation and for the comparison. An array `(samples, ...)`; for
+            several inputs a tuple of arrays in the order of `model.inputs`, or a
+            dictionary by their names; or batches of these: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or any iterable, of which the first 1,000 samples
+            are read. Pairs `(x, y)` give their `x`. An int8 file of a model with
+            learned ranges keeps these. Defaults to `None`.
+        batch_size: Integer, samples per invocation of the file. `None` leaves it open,
+            for LiteRT's `resize_tensor_input` to set; that costs three small
+            operations (SHAPE, STRIDED_SLICE, PACK) at each `Flatten` or `Reshape`.
+            Defaults to `1`.
+        sparse_storage: Boolean, whether to try a file that leaves the zeros out. It is
+            kept if LiteRT runs it, it agrees with the dense file, and it is smaller;
+            the report says so. LiteRT runs int8 files whose `Dense` kernels have
+            zeros in blocks of 16 inputs, and unpacks float files as it loads them.
+            Gzip compresses the zeros as well. Defaults to `False`.
 
     Returns:
         An `ExportReport`: sizes, operations, zeros, parity, latency. It prints as a
         table.
 
     Raises:
-        ValueError: If an argument is not one of those described, if the model has
-            weights that are not finite or that the file's types cannot hold, if an
-            int8 export has neither learned ranges nor representative data, if
-            TensorFlow is not installed or its converter refuses the model, or if
-            the file does not run or puts out numbers that are not finite. Nothing
-            is written then.
+        ValueError: If an argument is invalid, the weights are not finite or do not fit
+            the file's types, an integer export has neither learned ranges nor
+            representative data, TensorFlow is not installed, its converter rejects the
+            model, or the file does not run or gives outputs that are not finite.
+            Nothing is written then.
 
     Example:
 
     ```python
-    report = keras_micronets.export_tflite(model, "model.tflite")
+    report = keras_micronets.export_tflite(
+        model, "model.tflite", representative_data=x_train
+    )
     print(report)
     ```
     """
     path = check_path(path)
+    file = convert_tflite(
+        model,
+        path,
+        quantization=quantization,
+        representative_data=representative_data,
+        batch_size=batch_size,
+        sparse_storage=sparse_storage,
+    )
+    write_atomically(path, file.content)
+    return file.report
+
+
+def convert_tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    quantization: str | None = "int8",
+    representative_data: Any = None,
+    batch_size: int | None = 1,
+    sparse_storage: bool = False,
+) -> ConvertedFile:
+    """Do all that `export_tflite` does, except to write the file.
+
+    Args:
+        path: Path for the report.
+        model, quantization, representative_data, batch_size, sparse_storage: As for
+            `export_tflite`.
+    """
     _check_options(quantization, batch_size)
     check_converter()
     model = with_graph(model)
-    check_weights(model, quantization)
+    _check_weights(model, quantization)
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)
-    make = (
-        make_file
-        if keras.backend.backend() == "tensorflow"
-        else make_file_in_subprocess
-    )
+    is_here = keras.backend.backend() == "tensorflow"
+    make = make_file if is_here else make_file_in_subprocess
     with full_precision(model):
-        content, report = make(
+        file = make(
             model,
             path,
             quantization=quantization,
@@ -113,9 +141,27 @@ def export_tflite(
             batch_size=batch_size,
             sparse_storage=bool(sparse_storage),
         )
-    _warn(report, model.name)
-    write_atomically(path, content)
-    return report
+    if file.report.calibration == "learned" and file.report.largest_difference > 1:
+        warnings.warn(
+            f"The int8 file of {model.name!r} differs from its simulation in Keras by "
+            f"{file.report.largest_difference:.0f} steps at most.",
+            stacklevel=3,
+        )
+    return file
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """Return a path, if a `.tflite` file can be written there.
+
+    Raises:
+        ValueError: If it has another suffix or is a folder.
+    """
+    path = Path(path)
+    if path.suffix != ".tflite" or path.is_dir():
+        raise ValueError(
+            f"Expected a file path that ends in .tflite. Received: {str(path)!r}."
+        )
+    return path
 
 
 def _check_options(quantization, batch_size):
@@ -136,52 +182,20 @@ def _check_ranges(model, quantization, samples):
         return
     if quantization == "int16":
         raise ValueError(
-            "Expected representative data to measure the ranges of an int16 file on: "
+            "Expected representative data to measure the ranges of an int16 file: "
             "those learned in training are for int8. Received: "
             "representative_data=None. Pass some hundred training inputs."
         )
     if not quantized_share(model):
         raise ValueError(
             "Expected a model with learned ranges, or representative data to measure "
-            f"them on. Received: {model.name!r} without active quantisers and "
+            f"them. Received: {model.name!r} without active quantisers and "
             "representative_data=None. Train with `QuantizationAwareTraining`, or "
             "pass some hundred training inputs."
         )
 
 
-def _warn(report, name):
-    if report.calibration == "learned" and report.largest_difference > 1:
-        warnings.warn(
-            f"The int8 file of {name!r} differs from its simulation in Keras by "
-            f"{report.largest_difference:.0f} steps at most.",
-            stacklevel=3,
-        )
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """Return the path of a `.tflite` file to be written.
-
-    Raises:
-        ValueError: If it is another's.
-    """
-    path = Path(path)
-    if path.suffix != ".tflite" or path.is_dir():
-        raise ValueError(
-            f"Expected a file path that ends in .tflite. Received: {str(path)!r}."
-        )
-    return path
-
-
-FLOAT16_LIMITS = (float(np.finfo("float16").tiny), float(np.finfo("float16").max))
-
-
-def check_weights(model: keras.Model, quantization: str | None) -> None:
-    """Raise a `ValueError` if a model's weights cannot go into a file.
-
-    Args:
-        model: A built model.
-        quantization: As `export_tflite` takes it.
-    """
+def _check_weights(model, quantization):
     values = {
         variable.path: keras.ops.convert_to_numpy(variable)
         for variable in model.variables
@@ -191,8 +205,8 @@ def check_weights(model: keras.Model, quantization: str | None) -> None:
     if broken:
         raise ValueError(
             f"Expected a model whose weights are finite. Received: {model.name!r} with "
-            f"NaN or infinity in {', '.join(broken[:5])}. Its training went wrong: "
-            "try a smaller learning rate, or an earlier checkpoint."
+            f"NaN or infinity in {', '.join(broken[:5])}. Its training diverged: try a "
+            "smaller learning rate, or an earlier checkpoint."
         )
     if quantization == "float16":
         _check_float16({path: x for path, x in values.items() if x.ndim > 1})
@@ -201,13 +215,11 @@ def check_weights(model: keras.Model, quantization: str | None) -> None:
 def _check_float16(kernels):
     lower, upper = FLOAT16_LIMITS
     sizes = {path: float(np.abs(x).max(initial=0)) for path, x in kernels.items()}
-    outside = {
-        p: size for p, size in sizes.items() if size and not lower < size < upper
-    }
-    if outside:
-        path, size = next(iter(outside.items()))
+    broken = {p: size for p, size in sizes.items() if size and not lower < size < upper}
+    if broken:
+        path, size = next(iter(broken.items()))
         raise ValueError(
             f"Expected kernels whose largest weight float16 can hold, from {lower:.2g} "
-            f"to {upper:.0f}. Received: {path} with {size:.3g}, one of {len(outside)} "
+            f"to {upper:.0f}. Received: {path} with {size:.3g}, one of {len(broken)} "
             "kernels. Choose another `quantization`."
         )

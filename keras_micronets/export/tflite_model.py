@@ -1,24 +1,29 @@
+"""Run a `.tflite` file with any number of inputs and outputs on this machine."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.edge.member import load_interpreter, quantize
 
+__all__ = ["TFLiteModel", "TensorInfo"]
+
 REPEATS = 15
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says of one of its inputs or outputs.
+    """Describe an input or output of a file.
 
     Attributes:
-        index: LiteRT's number of it.
+        index: LiteRT's index of the tensor.
         shape: Its shape, batch included; 1 where the file leaves a size open.
         dtype: Name of a NumPy dtype.
-        scale: Real value of one step; 0.0 for a float tensor.
-        zero_point: Step that stands for zero.
+        scale: Real value of one quantisation step; 0.0 for a float tensor.
+        zero_point: Step that represents zero.
         is_open: Whether the file leaves one of its sizes open.
     """
 
@@ -34,13 +39,13 @@ class TensorInfo:
         return quantize(x, self.dtype, self.scale, self.zero_point)
 
     def limits(self) -> tuple[float, float] | None:
-        """Return the least and largest real value it can hold; `None` for floats."""
+        """Return the smallest and largest real value; `None` for a float tensor."""
         if not self.scale:
             return None
         steps = np.iinfo(self.dtype)
-        return tuple(
-            float((step - self.zero_point) * self.scale)
-            for step in (steps.min, steps.max)
+        return (
+            float((steps.min - self.zero_point) * self.scale),
+            float((steps.max - self.zero_point) * self.scale),
         )
 
 
@@ -52,19 +57,20 @@ class TFLiteModel:
         name: Name used in messages.
 
     Attributes:
-        inputs, outputs: A `TensorInfo` each.
+        interpreter: LiteRT's interpreter.
+        inputs, outputs: A `TensorInfo` for each.
 
     Raises:
         ValueError: If LiteRT cannot load the file.
     """
 
-    def __init__(self, content: bytes, name: str):
-        self._interpreter = load_interpreter(content, name)
-        self.inputs = [_info(x) for x in self._interpreter.get_input_details()]
-        self.outputs = [_info(x) for x in self._interpreter.get_output_details()]
+    def __init__(self, content: bytes, name: str) -> None:
+        self.interpreter = load_interpreter(content, name)
+        self.inputs = [_info(x) for x in self.interpreter.get_input_details()]
+        self.outputs = [_info(x) for x in self.interpreter.get_output_details()]
 
-    def run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        """Return the outputs as they are, integer steps for an integer file.
+    def run(self, inputs: list[Any]) -> list[np.ndarray]:
+        """Return the raw outputs, integer steps for an integer file.
 
         Args:
             inputs: Array of real values `(samples, ...)` for each input. A file
@@ -74,15 +80,15 @@ class TFLiteModel:
         is_open = any(info.is_open for info in self.inputs)
         size = n_samples if is_open else self.inputs[0].shape[0]
         steps = [
-            _filled_up(info.quantize(x), size)
+            _fill_batches(info.quantize(x), size)
             for info, x in zip(self.inputs, inputs, strict=True)
         ]
-        chunks = [
+        batches = [
             self._invoke([x[start : start + size] for x in steps])
             for start in range(0, n_samples, size)
         ]
         return [
-            np.concatenate(parts)[:n_samples] for parts in zip(*chunks, strict=True)
+            np.concatenate(parts)[:n_samples] for parts in zip(*batches, strict=True)
         ]
 
     def latency(self) -> float:
@@ -93,22 +99,19 @@ class TFLiteModel:
         return interleaved_medians([self.invocation()], repeats=REPEATS)[0]
 
     def invocation(self) -> Callable[[], None]:
-        """Return a function that runs the file once, on zeros, to be timed."""
+        """Return a function that runs the file once on zeros, for timing."""
         self._invoke([np.zeros(info.shape, info.dtype) for info in self.inputs])
-        return self._interpreter.invoke
+        return self.interpreter.invoke
 
     def _invoke(self, inputs):
-        self._resize(inputs)
-        for info, x in zip(self.inputs, inputs, strict=True):
-            self._interpreter.set_tensor(info.index, x)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(info.index) for info in self.outputs]
-
-    def _resize(self, inputs):
         for info, x in zip(self.inputs, inputs, strict=True):
             if info.is_open:
-                self._interpreter.resize_tensor_input(info.index, x.shape)
-        self._interpreter.allocate_tensors()
+                self.interpreter.resize_tensor_input(info.index, x.shape)
+        self.interpreter.allocate_tensors()
+        for info, x in zip(self.inputs, inputs, strict=True):
+            self.interpreter.set_tensor(info.index, x)
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(info.index) for info in self.outputs]
 
 
 def _info(detail):
@@ -123,7 +126,7 @@ def _info(detail):
     )
 
 
-def _filled_up(x, size):
-    """Repeat the last row until the batches of a fixed size are full."""
+def _fill_batches(x, size):
+    """Repeat the last row until the last batch is full."""
     missing = -len(x) % size
     return np.concatenate([x, np.repeat(x[-1:], missing, 0)]) if missing else x

@@ -11,7 +11,7 @@ import numpy as np
 from keras_micronets import layers
 from keras_micronets.edge import Member
 from keras_micronets.export.flatbuffer import gzip_size
-from keras_micronets.export.representative_data import readable_again
+from keras_micronets.export.representative_data import reusable
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
@@ -301,7 +301,7 @@ class LearnerPool:
         is_new, pool = not path.exists(), LearnerPool(path)
         check_made_from(pool, self)
         try:
-            data = readable_again(representative_data)
+            data = reusable(representative_data)
             pool._quantize_all(self.learners, data, verbose)
         except Exception:
             if is_new:

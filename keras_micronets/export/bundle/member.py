@@ -1,9 +1,13 @@
-"""One member on its way into a bundle."""
+"""Hold a member that is written into a bundle."""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from keras_micronets.edge.member import Member
+
+__all__ = ["BundleMember"]
 
 
 @dataclass(frozen=True)
@@ -11,17 +15,26 @@ class BundleMember:
     """Hold one member to be written into a bundle.
 
     Args:
-        name: Name of the member, unlike any other's.
-        model: Bytes of a `.tflite` file, or the path of one.
-        from_logits: Whether the model puts out logits. Defaults to `False`.
-        metadata: Whatever else is worth knowing (sparsity, epoch), as JSON values.
-            Defaults to an empty dict.
+        name: Unique name of the member.
+        model: Bytes of a `.tflite` file, or its path.
+        from_logits: Whether the model's output is logits. Defaults to `False`.
+        metadata: Further facts as JSON values, such as sparsity and epoch. Defaults
+            to an empty dictionary.
+        loaded: A `Member` that runs these bytes with this name, so that they are not
+            loaded again. Defaults to `None`.
+
+    Example:
+
+    ```python
+    member = keras_micronets.export.BundleMember("small", "small.tflite")
+    ```
     """
 
     name: str
     model: bytes | str | os.PathLike
     from_logits: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
+    loaded: Member | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> bytes:
         """Return the bytes of the model.
@@ -37,3 +50,16 @@ class BundleMember:
             raise ValueError(
                 f"Expected a .tflite file. Received: {self.model} ({error.strerror})."
             ) from None
+
+    def load(self, content: bytes) -> Member:
+        """Return the model as LiteRT runs it.
+
+        Args:
+            content: The bytes that `read` returned.
+
+        Raises:
+            ValueError: If LiteRT cannot load them.
+        """
+        if self.loaded is not None:
+            return self.loaded
+        return Member(content, name=self.name, from_logits=self.from_logits)

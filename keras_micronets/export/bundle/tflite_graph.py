@@ -1,14 +1,17 @@
-"""The rules of `edge.combine`, as operations of a `.tflite` file."""
+"""Build a `.tflite` file: its tensors, operations and the rules of `edge.combine`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial, reduce
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_micronets.edge.combine import MIN_PROBABILITY
 from keras_micronets.export.flatbuffer import pack
+
+__all__ = ["TFLiteGraph", "add_combination", "add_probabilities"]
 
 #: The options of the operations that are added here; others have none.
 _OPTIONS = {
@@ -27,41 +30,50 @@ _OPTIONS = {
 
 
 class TFLiteGraph:
-    """A `.tflite` file in the making: the tensors and operations of one graph.
+    """Build the tensors and operations of a `.tflite` file with one graph.
 
-    Tensors are numbers. What an operation puts out is `float32`, and of the shape of
-    its first input, unless said otherwise.
+    Tensors are referred to by their index.
 
     Attributes:
-        tensors: The tensors, as LiteRT's schema has them.
+        tensors: The tensors, as LiteRT's schema defines them.
 
     Example:
 
     ```python
+    from keras_micronets.export.bundle.tflite_graph import TFLiteGraph
+
     graph = TFLiteGraph()
-    x = graph.tensor("x", (1, 3))
-    y = graph.add("MUL", x, graph.constant(np.float32(2)))
-    content = graph.content(x=x, y=y)
+    inputs = graph.tensor("inputs", (1, 3))
+    doubled = graph.add("MUL", inputs, graph.constant(np.float32(2)))
+    content = graph.content(description="doubles", inputs=inputs, doubled=doubled)
     ```
     """
 
-    def __init__(self):
-        self.tensors = []
+    def __init__(self) -> None:
+        self.tensors: list[Any] = []
         self._operators = []
         self._codes = []
         self._buffers = [schema.BufferT()]  # the first one is empty by definition
-        self._numbers = {}
+        self._buffer_indices = {}
         self._constants = {}
 
-    def tensor(self, name, shape, *, dtype="float32", signature=None, buffer=0) -> int:
-        """Return a new tensor.
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        dtype: str = "float32",
+        signature: Sequence[int] | None = None,
+        buffer: int = 0,
+    ) -> int:
+        """Add a tensor and return its index.
 
         Args:
-            name: Its name, unlike any other's.
+            name: Unique name.
             shape: Its shape.
             dtype: Name of a NumPy dtype. Defaults to `"float32"`.
-            signature: Its shape with -1 for open sizes. Defaults to `None`, none.
-            buffer: Number of its bytes. Defaults to `0`, none.
+            signature: Its shape with -1 for open sizes. Defaults to `None`.
+            buffer: Index of its buffer. Defaults to `0`, the empty one.
         """
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.shapeSignature = name, [*shape], signature
@@ -70,8 +82,8 @@ class TFLiteGraph:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def constant(self, values: np.ndarray) -> int:
-        """Return a tensor of constants; equal ones are one."""
+    def constant(self, values: Any) -> int:
+        """Add a constant, unless there is an equal one, and return its index."""
         data = np.asarray(values)
         key = data.tobytes(), data.dtype.name, data.shape
         if key not in self._constants:
@@ -83,86 +95,87 @@ class TFLiteGraph:
 
     def add(
         self,
-        kind,
-        *inputs,
-        output=None,
-        shape=None,
-        dtype="float32",
-        version=1,
-        **options,
+        operation: str,
+        *inputs: int,
+        output: int | None = None,
+        shape: Callable | None = None,
+        dtype: str = "float32",
+        version: int = 1,
+        **options: Any,
     ) -> int:
-        """Add an operation and return what it puts out.
+        """Add an operation and return the index of its output.
 
         Args:
-            kind: Name of a built-in operation, `"ADD"` for example.
-            *inputs: Its tensors.
-            output: Tensor that it writes to. Defaults to `None`, a new one.
+            operation: Name of a built-in operation, such as `"ADD"`.
+            *inputs: Indices of its input tensors.
+            output: Index of the tensor that it writes to. Defaults to `None`, a new
+                one.
             shape: Function from the shape of the first input to that of the output.
-                Defaults to `None`, the same.
+                Defaults to `None`, the same shape.
             dtype: Dtype of the new output. Defaults to `"float32"`.
             version: Version of the operation. Defaults to `1`.
             **options: Attributes of its options.
         """
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._code(_builtin(kind, version))
+        operator.opcodeIndex = self._code(_builtin(operation, version))
         operator.inputs = [*inputs]
         if output is None:
-            output = self._like(self.tensors[inputs[0]], kind, shape, dtype)
+            output = self._like(self.tensors[inputs[0]], operation, shape, dtype)
         operator.outputs = [output]
-        if kind in _OPTIONS:
-            name = _OPTIONS[kind].__name__.removesuffix("T")
+        if operation in _OPTIONS:
+            name = _OPTIONS[operation].__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
-            operator.builtinOptions = _OPTIONS[kind]()
+            operator.builtinOptions = _OPTIONS[operation]()
             vars(operator.builtinOptions).update(options)
         self._operators.append(operator)
         return operator.outputs[0]
 
     def copy(self, tensor: schema.TensorT, name: str, data: bytes = b"") -> int:
-        """Return a new tensor like that of another file, with the bytes given."""
+        """Add a copy of a tensor of another file, and return its index."""
         new = copy(tensor)
         new.name, new.buffer = name, self._buffer(data)
         self.tensors.append(new)
         return len(self.tensors) - 1
 
     def merge(self, model: schema.ModelT, name: str, x: int) -> int:
-        """Add all that a model of one graph does, and return what it puts out.
+        """Add all operations of a model of one graph, and return its output's index.
 
         Args:
-            model: What a `.tflite` file holds.
-            name: Its name, before those of its tensors.
-            x: Tensor that takes the place of its input.
+            model: The content of a `.tflite` file.
+            name: Prefix of the names of its tensors.
+            x: Index of the tensor that replaces its input.
         """
         graph = model.subgraphs[0]
-        numbers = {-1: -1, int(graph.inputs[0]): x}  # -1: an input left out
+        indices = {-1: -1, int(graph.inputs[0]): x}  # -1: an optional input, absent
         for i, tensor in enumerate(graph.tensors):
-            if i not in numbers:
+            if i not in indices:
                 data = _bytes(model.buffers[tensor.buffer])
-                own_name = f"{name}/{(tensor.name or b'').decode()}"
-                numbers[i] = self.copy(tensor, own_name, data)
+                prefixed = f"{name}/{(tensor.name or b'').decode()}"
+                indices[i] = self.copy(tensor, prefixed, data)
         codes = [self._code(code) for code in model.operatorCodes]
         for old in graph.operators:
             operator = copy(old)
             operator.opcodeIndex = codes[old.opcodeIndex]
-            operator.debugMetadataIndex = -1  # of metadata that stay behind
-            for end in ("inputs", "outputs", "intermediates"):
-                if (indices := getattr(old, end)) is not None:
-                    setattr(operator, end, [numbers[int(i)] for i in indices])
+            operator.debugMetadataIndex = -1  # the metadata are not copied
+            for role in ("inputs", "outputs", "intermediates"):
+                if (tensors := getattr(old, role)) is not None:
+                    setattr(operator, role, [indices[int(i)] for i in tensors])
             self._operators.append(operator)
-        return numbers[int(graph.outputs[0])]
+        return indices[int(graph.outputs[0])]
 
-    def content(self, *, description: str, **ends: int) -> bytes:
+    def content(self, *, description: str, **signature: int) -> bytes:
         """Return the bytes of the file.
 
         Args:
-            description: What it is, in a line.
-            **ends: The input and the output, under the names that they get.
+            description: One line about the file.
+            **signature: Indices of the input and the output, by their names.
         """
         model = schema.ModelT()
         model.version, model.description = 3, description
         model.buffers, model.operatorCodes = self._buffers, self._codes
-        model.subgraphs = [self._subgraph(*ends.values())]
-        model.signatureDefs = [_signature(*ends.items())]
-        for name, index in ends.items():
+        model.subgraphs = [self._subgraph(*signature.values())]
+        model.signatureDefs = [_signature(*signature.items())]
+        for name, index in signature.items():
             self.tensors[index].name = name
         return pack(model, sum(map(len, map(_bytes, self._buffers))))
 
@@ -172,21 +185,21 @@ class TFLiteGraph:
         graph.inputs, graph.outputs, graph.name = [x], [y], "main"
         return graph
 
-    def _like(self, first, kind, shape, dtype):
+    def _like(self, first, operation, shape, dtype):
         sizes = [first.shape, first.shapeSignature]
         if shape is not None:
             sizes = [size if size is None else shape(size) for size in sizes]
-        name = f"{kind.lower()}:{len(self.tensors)}"
+        name = f"{operation.lower()}:{len(self.tensors)}"
         return self.tensor(name, sizes[0], dtype=dtype, signature=sizes[1])
 
     def _buffer(self, data):
-        """Return the number of a buffer of these bytes; equal ones are one."""
-        if data and data not in self._numbers:
+        """Return the index of the buffer with these bytes, added if it is new."""
+        if data and data not in self._buffer_indices:
             buffer = schema.BufferT()
             buffer.data = np.frombuffer(data, "uint8")
             self._buffers.append(buffer)
-            self._numbers[data] = len(self._buffers) - 1
-        return self._numbers[data] if data else 0
+            self._buffer_indices[data] = len(self._buffers) - 1
+        return self._buffer_indices[data] if data else 0
 
     def _code(self, code):
         known = [vars(other) for other in self._codes]
@@ -196,9 +209,9 @@ class TFLiteGraph:
         return len(known)
 
 
-def _builtin(kind, version):
+def _builtin(operation, version):
     code = schema.OperatorCodeT()
-    code.builtinCode = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode = getattr(schema.BuiltinOperator, operation)
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)  # for old readers
     code.version = version
     return code
@@ -224,17 +237,19 @@ def _named(name, index):
 def add_probabilities(
     graph: TFLiteGraph, output: int, *, scale: float, dtype: str, from_logits: bool
 ) -> int:
-    """Add what makes a member's output probabilities, as `edge.Member` does.
+    """Add operations that turn a member's output into probabilities.
+
+    They compute what `edge.Member.predict` does.
 
     Args:
         graph: The graph.
-        output: What the member puts out.
-        scale: Real value of one of its steps; `0.0` for floats.
-        dtype: Its dtype.
-        from_logits: Whether these are logits.
+        output: Index of the member's output.
+        scale: Real value of one quantisation step of the output; `0.0` for floats.
+        dtype: Dtype of the output.
+        from_logits: Whether the output is logits.
 
     Returns:
-        The tensor of the probabilities, `float32`.
+        Index of the probabilities, `float32`.
     """
     if scale:
         version = {"uint8": 1, "int8": 2}.get(dtype, 3)
@@ -243,9 +258,9 @@ def add_probabilities(
         return graph.add("SOFTMAX", output, beta=1.0)
     if not scale:
         return output
-    axis = graph.constant(np.int32([-1]))
+    axis = graph.constant(np.array([-1], "int32"))
     total = graph.add("SUM", output, axis, shape=_one_column, keepDims=True)
-    # No division by zero: a sum is none, or one step at least.
+    # Avoids a division by zero: a sum is zero, or one step at least.
     total = graph.add("MAXIMUM", total, graph.constant(np.float32(scale)))
     return graph.add("DIV", output, total)
 
@@ -257,7 +272,7 @@ def add_combination(
     rule: str,
     weights: Sequence[float] | None,
 ) -> int:
-    """Add the combination of the members' probabilities, and return its tensor."""
+    """Add the combination of the members' probabilities, and return its index."""
     rules = {"mean": _mean, "logit": _mean_logit, "vote": _vote}
     if rule == "weights":
         return _weighted(graph, members, weights)
@@ -280,21 +295,21 @@ def _weighted(graph, members, weights):
 
 
 def _mean_logit(graph, members):
-    least = graph.constant(np.float32(MIN_PROBABILITY))
-    logits = [graph.add("LOG", graph.add("MAXIMUM", p, least)) for p in members]
+    lowest = graph.constant(np.float32(MIN_PROBABILITY))
+    logits = [graph.add("LOG", graph.add("MAXIMUM", p, lowest)) for p in members]
     return graph.add("SOFTMAX", _mean(graph, logits), beta=1.0)
 
 
 def _vote(graph, members):
-    share = _mean(graph, [_choice(graph, member) for member in members])
+    share = _mean(graph, [_one_hot(graph, member) for member in members])
     tie_break = np.float32(0.5 / len(members))
     mean = graph.add("MUL", _mean(graph, members), graph.constant(tie_break))
     total = graph.add("ADD", share, mean)
     return graph.add("DIV", total, graph.constant(1 + tie_break))
 
 
-def _choice(graph, member):
-    """Add a vote: one for the most probable class, zero for the others."""
+def _one_hot(graph, member):
+    """Add a member's vote: one for its most probable class, zero for the others."""
     classes = int(graph.tensors[member].shape[-1])
     best = graph.add(
         "ARG_MAX",
@@ -305,9 +320,9 @@ def _choice(graph, member):
         outputType=schema.TensorType.INT32,
     )
     depth = graph.constant(np.int32(classes))
-    yes, no = graph.constant(np.float32(1)), graph.constant(np.float32(0))
+    on, off = graph.constant(np.float32(1)), graph.constant(np.float32(0))
     return graph.add(
-        "ONE_HOT", best, depth, yes, no, shape=lambda size: [*size, classes], axis=-1
+        "ONE_HOT", best, depth, on, off, shape=lambda size: [*size, classes], axis=-1
     )
 
 

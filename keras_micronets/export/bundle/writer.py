@@ -1,4 +1,4 @@
-"""The folder, or the zip, that goes to the device."""
+"""Write the bundle that goes to the device: a folder or a zip."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,18 +26,19 @@ from keras_micronets.edge.bundle.signature import (
 )
 from keras_micronets.edge.early_exit import EarlyExit
 from keras_micronets.edge.ensemble import tensor_specs
-from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.export.atomic import is_zip, write_whole
 from keras_micronets.export.bundle.member import BundleMember
 from keras_micronets.export.flatbuffer import gzip_size
 
+__all__ = ["REQUIREMENTS", "write_bundle", "zip_size"]
+
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
 
 
 def write_bundle(
-    directory: str | os.PathLike,
+    path: str | os.PathLike,
     members: Sequence[BundleMember],
     *,
     combination: str = "mean",
@@ -48,47 +49,50 @@ def write_bundle(
     early_exit: EarlyExit | None = None,
     signing_key: str | os.PathLike | bytes | None = None,
 ) -> Path:
-    """Write a bundle: a folder, or one `.zip`, that runs on a device as it is.
+    """Write a bundle, a folder or one `.zip`, that runs on a device without changes.
 
-    It holds one `.tflite` file a member, `manifest.json` and its checksum, the few
-    files of the runner, `__main__.py` and `requirements.txt`. The bundle is loaded
-    and run once before it takes its place, as a whole or not at all. The same
-    members give the same bytes.
+    It holds one `.tflite` file per member, `manifest.json` and its checksum, the
+    runner's files, `__main__.py` and `requirements.txt`. The written bundle is verified
+    and run once by `EnsembleRunner` before it replaces an older one, as a whole or not
+    at all. Equal members give equal bytes.
 
     Args:
-        directory: Where the bundle goes; a path that ends in `.zip` becomes one
-            zip. An empty directory, or an earlier bundle of the same form with
-            nothing else in it, is replaced.
-        members: At least one `BundleMember`; all of one input and output shape.
+        path: Path of the bundle; one that ends in `.zip` becomes a zip. An empty
+            directory, or an earlier bundle of the same form with no other files in
+            it, is replaced.
+        members: At least one `BundleMember`, all of one input and output shape.
         combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
-        weights: One a member, for `"weights"`. Defaults to `None`.
-        class_names: One a class. Defaults to `None`.
-        preprocessing: `Preprocessing`, or its arguments as a dict: what the device
-            does to raw inputs, `(x - mean) / scale`. Defaults to `None`, nothing.
-        accuracies: What was measured, as JSON values, with a sentence that says
-            how. Defaults to `None`.
-        early_exit: When a sample needs no more members, see
-            `selection.choose_early_exit`. Defaults to `None`: all are asked.
-        signing_key: Path of an Ed25519 private key in PEM, not encrypted, or the
-            bytes of one, with which the bundle is signed (this needs
-            `pip install cryptography`). Defaults to `None`: it is not signed.
+        weights: One per member, for `"weights"`. Defaults to `None`.
+        class_names: One per class. Defaults to `None`.
+        preprocessing: `Preprocessing`, or a dictionary of its arguments: the device
+            computes `(x - mean) / scale` from raw inputs. Defaults to `None`, nothing.
+        accuracies: Scores as JSON values, with a sentence on how they were measured.
+            Defaults to `None`.
+        early_exit: When a sample needs no further members, see
+            `selection.choose_early_exit`. Defaults to `None`, never.
+        signing_key: Path, or bytes, of an unencrypted Ed25519 private key in PEM that
+            signs the bundle; needs `pip install cryptography`. Defaults to `None`, no
+            signature.
 
     Returns:
         Path of the bundle.
 
     Raises:
-        ValueError: If something else is at `directory`, a model cannot be run, the
-            members do not go together, or the key is none. Nothing is written then.
+        ValueError: If other files are at `path`, a model cannot be run, the members do
+            not fit together, or the key is invalid. Nothing is written then.
 
     Example:
 
     ```python
-    members = [BundleMember("small", "small.tflite", from_logits=True)]
-    write_bundle("bundle", members, class_names=["cat", "dog"])
+    report = keras_micronets.export_tflite(
+        model, "small.tflite", representative_data=x_train
+    )
+    members = [keras_micronets.export.BundleMember("small", report.path)]
+    keras_micronets.export.write_bundle("bundle", members)
     ```
     """
-    target = Path(directory).resolve()
+    target = Path(path).resolve()
     _check_replaceable(target)
     models = {f"{i:02d}-{_slug(m.name)}.tflite": m for i, m in enumerate(members)}
     contents = {name: member.read() for name, member in models.items()}
@@ -97,9 +101,11 @@ def write_bundle(
     manifest = Manifest(
         members=tuple(entries),
         files={n: hashlib.sha256(data).hexdigest() for n, data in contents.items()},
-        class_names=class_names,
+        class_names=cast("tuple[str, ...] | None", class_names),
         preprocessing=Preprocessing.of(preprocessing),
-        combination=Combination(combination, weights),
+        combination=Combination(
+            combination, None if weights is None else tuple(weights)
+        ),
         accuracies=accuracies or {},
         early_exit=early_exit,
         package_version=__version__,
@@ -107,7 +113,7 @@ def write_bundle(
     )
     contents |= _manifest_files(manifest, signing_key)
     write_whole(target, contents, check=_run_once)
-    return Path(directory)
+    return Path(path)
 
 
 def zip_size(path: str | os.PathLike) -> int:
@@ -127,14 +133,13 @@ def _slug(name):
 
 
 def _entry(file, data, member):
-    loaded = Member(data, name=member.name, from_logits=member.from_logits)
-    taken, given = tensor_specs(loaded)
+    input_spec, output_spec = tensor_specs(member.load(data))
     return MemberEntry(
         name=member.name,
         file=file,
         from_logits=member.from_logits,
-        input=taken,
-        output=given,
+        input=input_spec,
+        output=output_spec,
         bytes=len(data),
         gzip_bytes=gzip_size(data),
         metadata=member.metadata,
@@ -155,7 +160,7 @@ def _runner_files():
 
 
 def _manifest_files(manifest, signing_key):
-    # What no reader would take is not written, and numbers are as a reader has them.
+    # Read back: a manifest that no reader accepts is not written.
     text = Manifest.from_json(manifest.to_json()).to_json().encode()
     files = {MANIFEST: text, CHECKSUM: checksum(text)}
     if signing_key is not None:
@@ -173,7 +178,7 @@ def _check_replaceable(target):
         return
     if target.is_dir() == is_zip(target):
         raise ValueError(
-            "Expected a directory, or a path that ends in .zip and is no directory. "
+            "Expected a directory, or a path that ends in .zip and is not a directory. "
             f"Received: {target}."
         )
     with BundleFiles(target) as opened:
@@ -183,14 +188,14 @@ def _check_replaceable(target):
         known = _known(opened) if MANIFEST in files else set()
     if not known or files - known:
         raise ValueError(
-            "Expected a new path, an empty directory, or an earlier bundle and nothing "
-            "else; choose another, or move away what is there. "
+            "Expected a new path, an empty directory, or an earlier bundle without "
+            "other files. Choose another path, or move those files. "
             f"Received: {target}, with {sorted(files - known)[:5]}."
         )
 
 
 def _known(opened):
-    """The files of a bundle of any format version, sound or damaged."""
+    """Return the files of a bundle of any format version, valid or damaged."""
     try:
         manifest = json.loads(opened.read(MANIFEST))
         return {*UNLISTED, *manifest["files"]} if manifest["format_version"] else set()

@@ -1,0 +1,102 @@
+"""Choose members among learners, and report the choice."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_micronets import selection
+from keras_micronets.edge.combine import combine
+
+__all__ = ["choose_members", "learner_columns", "make_report"]
+
+
+def choose_members(
+    learners: Any,
+    probabilities: np.ndarray,
+    y: Any,
+    *,
+    n_members: int | str | Sequence[int] | None,
+    method: str | Callable,
+    representative: str,
+    clusterer: Any,
+    budget: float | None,
+    costs: str | Sequence[float],
+    random_state: int | None,
+    verbose: int | str,
+) -> selection.Selection:
+    """Choose members by their predictions.
+
+    Args:
+        learners: The candidates, whose file sizes may be the costs.
+        probabilities: Their predictions, `(learners, samples, classes)`.
+        y: Labels, sparse or one-hot.
+        n_members, method, representative, clusterer, budget, costs, random_state: As
+            for `EnsemblePruner`.
+        verbose: `"auto"` or 1 for the progress of `method="auto"`, 0 for silence.
+    """
+    if budget is not None:
+        return selection.within_budget(
+            probabilities,
+            y,
+            budget,
+            costs=_costs(learners, costs),
+            random_state=random_state,
+        )
+    if n_members is None and clusterer is None:
+        n_members = 4
+    options = {}
+    if method == "cluster":
+        options = {"clusterer": clusterer, "representative": representative}
+    if method == "auto":
+        options = {"verbose": 1 if verbose == "auto" else verbose}
+    choose = selection.as_method(method)
+    return choose(probabilities, y, n_members, random_state=random_state, **options)
+
+
+def _costs(learners: Any, costs: str | Sequence[float]) -> Sequence[float]:
+    if not isinstance(costs, str):
+        return costs
+    values = [getattr(learner, costs) for learner in learners]
+    if None in values:
+        raise ValueError(
+            f"Expected learners whose {costs} are known. Received: "
+            f"{learners[values.index(None)].name!r}, whose size is unknown. Pass "
+            "`costs` as numbers, one per learner."
+        )
+    return values
+
+
+def make_report(
+    learners: Any,
+    probabilities: np.ndarray,
+    y: Any,
+    chosen: selection.Selection,
+    combination: dict[str, Any],
+) -> selection.SelectionReport:
+    """Return the report on a choice.
+
+    Args:
+        learners, probabilities, y: As for `choose_members`.
+        chosen: The `Selection`.
+        combination: The arguments `rule` and `weights` of `edge.combine`.
+    """
+    return selection.selection_report(
+        probabilities,
+        y,
+        chosen,
+        **learner_columns(learners),
+        ensemble_probabilities=combine(probabilities[chosen.indices], **combination),
+    )
+
+
+def learner_columns(learners: Any) -> dict[str, list]:
+    """Return the columns of a report that describe learners: names and sizes."""
+    rows = list(learners)
+    return {
+        "names": [learner.name for learner in rows],
+        "sparsity": [learner.sparsity for learner in rows],
+        # The size of a .keras file says nothing about the file on the device.
+        "n_bytes": [None if x.is_keras else x.n_bytes for x in rows],
+        "gzip_bytes": [learner.gzip_bytes for learner in rows],
+    }
