@@ -9,8 +9,7 @@ from backends import BACKEND
 from model_cases import images, residual, subclassed
 
 from keras_micronets.edge import Member
-from keras_micronets.export import export_tflite
-from keras_micronets.export import subprocess_converter
+from keras_micronets.export import export_tflite, subprocess_converter
 from keras_micronets.export.subprocess_converter import make_file_in_subprocess
 from keras_micronets.layers import kernels, prepare, set_quantizers
 

@@ -145,7 +145,7 @@ def _check_biases(flatbuffer, report, name):
 
 
 def _compare_outputs(model, file, inputs, *, learned) -> tuple[Parity, ...]:
-    # Learned quantisers stay as they are: constant ones do not round as the device does.
+    # Learned quantisers stay as they are: constant ones round otherwise than a device.
     with nullcontext() if learned else constant_quantizers(model, keep=False):
         expected = [keras.ops.convert_to_numpy(y) for y in call_flat(model, inputs)]
     raw = file.run(inputs)
