@@ -21,15 +21,13 @@ class BenchReport:
     """Hold the measurements of `bench`, and print them as a table.
 
     Args:
-        members: Milliseconds for one sample by the name of the member, as the 50th,
-            90th and 99th percentile.
+        members: 50th, 90th and 99th percentile of the milliseconds for one sample, by
+            the name of the member.
         ensemble: The same for all members combined, by the way they are run.
         repeats: Number of measurements of each.
         throughput: Samples a second, in batches and on threads.
-        peak_memory: Largest number of bytes that the process held, or `None` where it
-            is unknown.
-        before: State of the device before the measurements.
-        after: State of the device after them.
+        peak_memory: Largest number of bytes that the process held, or `None`.
+        before, after: State of the device before and after the measurements.
     """
 
     members: dict[str, tuple[float, ...]]

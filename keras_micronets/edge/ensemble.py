@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,17 +25,9 @@ class Ensemble:
     """Hold the loaded members of one bundle; it is immutable.
 
     Args:
-        path: The bundle, a folder or a `.zip`.
+        path, public_key, num_threads, memory_limit: As for `EnsembleRunner`.
         indices: Indices in the manifest of the members to load. Defaults to `None`,
             all.
-        public_key, num_threads, memory_limit: As for `EnsembleRunner`.
-
-    Attributes:
-        manifest: The `Manifest` of the bundle, with all members.
-        members: Tuple of `Member`, in the order of `indices`.
-
-    Raises:
-        ValueError: As `EnsembleRunner` does.
     """
 
     def __init__(
@@ -101,10 +94,11 @@ class Ensemble:
 
     def _predict_early(self, x):
         x, combination = self._preprocess(x), self.manifest.combination
+        early_exit: Any = self.manifest.early_exit
         return run_early_exit(
             lambda index, rows: self.members[index].predict(x[rows]),
             len(x),
-            self.manifest.early_exit,
+            early_exit,
             rule=combination.rule,
             weights=combination.weights,
         )
@@ -139,9 +133,6 @@ def max_samples(memory_limit: int, members: Sequence[Member], num_threads: int) 
         memory_limit: Bytes for models and arrays.
         members: The models, all with the same input and output shape.
         num_threads: Number of members that run at a time.
-
-    Raises:
-        ValueError: If the models and one sample do not fit.
     """
     models = sum(member.memory for member in members)
     values = math.prod(members[0].input_shape)

@@ -108,14 +108,10 @@ class Member:
         """Return the raw outputs of the model, integers for an int8 model.
 
         Args:
-            x: Inputs of shape `(samples, *input_shape)`, as real values. They are
-                quantised here if the model takes integers.
+            x: As for `predict`. They are quantised here if the model takes integers.
 
         Returns:
             Array of shape `(samples, *output_shape)` and dtype `output_dtype`.
-
-        Raises:
-            ValueError: If `x` has another shape.
         """
         x = np.asarray(x, "float32")
         if x.shape[1:] != self.input_shape or x.ndim == 0:
@@ -172,12 +168,7 @@ class Member:
 def load_interpreter(
     model: str | os.PathLike | bytes, name: str, num_threads: int = 1
 ) -> Interpreter:
-    """Return LiteRT's interpreter of a model, ready to run.
-
-    Args:
-        model: Path of a `.tflite` file, or the bytes of one.
-        name: Name used in messages about bytes.
-        num_threads: Threads LiteRT may use for one inference. Defaults to `1`.
+    """Return the interpreter of a model, ready to run; arguments as for `Member`.
 
     Raises:
         ValueError: If LiteRT cannot load the model.

@@ -33,7 +33,7 @@ class Preprocessing:
     @classmethod
     def of(cls, value: "Preprocessing | Mapping[str, Any] | None") -> "Preprocessing":
         """Return an instance as it is, or one made from its arguments or `None`."""
-        return value if isinstance(value, cls) else cls(**(value or {}))
+        return value if isinstance(value, Preprocessing) else cls(**(value or {}))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         mean, scale = self._arrays
@@ -61,11 +61,7 @@ class Preprocessing:
 
 
 def check_samples(x: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return raw inputs as an array, if they are numbers of the right shape.
-
-    Args:
-        x: Raw inputs, `(samples, *shape)`.
-        shape: Shape of one sample.
+    """Return raw inputs as an array, if they are numbers of shape `(samples, *shape)`.
 
     Raises:
         ValueError: If they are not.

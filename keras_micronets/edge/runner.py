@@ -126,16 +126,10 @@ class EnsembleRunner:
     def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities with early exit, and the number of members run.
 
-        Args:
-            x: As for `predict`.
-
         Returns:
             `float32` array of shape `(samples, classes)`, for each sample the
             combination of the members that were run, and an integer array of shape
             `(samples,)`, their number.
-
-        Raises:
-            ValueError: As for `predict`.
         """
         return self._ensemble.predict_early(x)
 
@@ -147,9 +141,6 @@ class EnsembleRunner:
 
         Returns:
             `float32` array of shape `(members, samples, classes)`.
-
-        Raises:
-            ValueError: As for `predict`.
         """
         return self._ensemble.predict_members(x, self._map if parallel else map)
 

@@ -59,11 +59,7 @@ class BundleFiles:
             self._open_zip()
 
     def read(self, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-        """Return the bytes of a file.
-
-        Args:
-            name: Name relative to the bundle, with forward slashes.
-            max_bytes: Largest size allowed. Defaults to 256 MiB.
+        """Return the bytes of a file, named relative to the bundle.
 
         Raises:
             ValueError: If the name points outside the bundle, or the file is missing,

@@ -16,26 +16,13 @@ def from_json(value: Any, annotation: Any, where: str) -> Any:
 
     Args:
         value: Return value of `json.loads`.
-        annotation: `bool`, `int`, `float`, `str`, `tuple[T, ...]`, `dict[str, T]`, a
-            union of these, a dataclass whose fields are of these types, or
-            `typing.Any` for any JSON value of at most 32 levels.
-        where: Path of the value, for messages.
-
-    Returns:
-        The value, with lists as tuples and dicts as dataclasses where `annotation`
-        requires them.
+        annotation: `bool`, `int`, `float`, `str`, `tuple[T, ...]`, which takes a list,
+            `dict[str, T]`, a union of these, a dataclass whose fields are of these
+            types, which takes a dict, or `typing.Any` for a value of at most 32 levels.
+        where: Path of the value, for messages such as "Expected shape[1] to be ...".
 
     Raises:
-        ValueError: If the value has another type; the message names the value.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.bundle.from_json import from_json
-
-    from_json([1, 2], tuple[int, ...], "shape")  # (1, 2)
-    # `[1, "2"]` would raise a ValueError that names `shape[1]`.
-    ```
+        ValueError: If the value has another type.
     """
     if annotation is Any:
         _check_depth(value, where, MAX_DEPTH)
@@ -89,7 +76,7 @@ def _union(value, annotations, where):
     return from_json(value, annotations[-1], where)
 
 
-def _expect(value, annotation, where):
+def _expect(value: Any, annotation: Any, where: str) -> Any:
     if annotation is float and type(value) is int and abs(value) <= 2**53:
         return float(value)
     if type(value) is not annotation and not (

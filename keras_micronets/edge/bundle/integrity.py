@@ -62,17 +62,10 @@ def verify(
 def read_verified(
     path: str | os.PathLike, *, public_key: str | os.PathLike | bytes | None = None
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """Check the files that a bundle's manifest lists, and return the models.
+    """Return a bundle's manifest, and its models' bytes by the name of the file.
 
-    Args:
-        path, public_key: As for `verify`.
-
-    Returns:
-        The manifest, and the bytes of the members' files by name. These are the bytes
-        that were hashed: the files cannot change between check and use.
-
-    Raises:
-        ValueError: As for `verify`, except that unlisted files are not looked at.
+    The files are checked as by `verify`, except that unlisted ones are ignored. The
+    bytes returned are those that were hashed: they cannot change between check and use.
     """
     with BundleFiles(path) as files:
         return _read(files, public_key)

@@ -182,12 +182,7 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Return the manifest as JSON text, with NumPy values as plain ones.
-
-        Raises:
-            ValueError: If a number is not finite.
-            TypeError: If a value in `metadata` or `accuracies` has no JSON form.
-        """
+        """Return the manifest as JSON text, with NumPy values as plain ones."""
         values = dataclasses.asdict(self)
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
 
@@ -201,8 +196,7 @@ class Manifest:
         """Return the manifest of a bundle, without reading its other files.
 
         Args:
-            path: The bundle, a folder or a `.zip`.
-            public_key: As for `verify`. Defaults to `None`.
+            path, public_key: As for `verify`.
 
         Raises:
             ValueError: If the bundle has no manifest of this format version, or it was
@@ -213,10 +207,7 @@ class Manifest:
 
     @classmethod
     def read_from(
-        cls,
-        files: BundleFiles,
-        *,
-        public_key: str | os.PathLike | bytes | None = None,
+        cls, files: BundleFiles, *, public_key: str | os.PathLike | bytes | None = None
     ) -> "Manifest":
         """Return the manifest of an open bundle, as `read` does."""
         data = read_manifest(files, public_key=public_key)

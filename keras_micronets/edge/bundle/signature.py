@@ -7,6 +7,7 @@ the whole bundle.
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 from .files import BundleFiles
 
@@ -29,10 +30,7 @@ def read_manifest(
 ) -> bytes:
     """Return the bytes of a bundle's manifest, checked before they are parsed.
 
-    Args:
-        files: The bundle.
-        public_key: As for `check_signature`. Defaults to `None`: a signature is
-            ignored.
+    Without a `public_key` the checksum is checked, and a signature is ignored.
 
     Raises:
         ValueError: If the manifest or its checksum is missing, too large or
@@ -57,7 +55,7 @@ def checksum(manifest: bytes) -> bytes:
 
 
 def sign(manifest: bytes, *, signing_key: str | os.PathLike | bytes) -> bytes:
-    """Return the signature of a manifest, 64 bytes.
+    """Return the signature of the bytes of a manifest, 64 bytes.
 
     Args:
         manifest: The bytes of `manifest.json`.
@@ -82,10 +80,6 @@ def check_signature(
         signature: The signature, as returned by `sign`.
         public_key: Path of an Ed25519 public key in PEM, or its bytes.
             `openssl pkey -in private.pem -pubout -out public.pem` makes it.
-
-    Raises:
-        ValueError: If the signature is by another key or of another manifest, the key
-            has another type, or `cryptography` is missing.
     """
     ed25519, load = _cryptography("Ed25519PublicKey", "load_pem_public_key")
     key = _load(public_key, ed25519, load, "public")
@@ -123,7 +117,7 @@ def _cryptography(key_type, loader):
     return getattr(ed25519, key_type), getattr(serialization, loader)
 
 
-def _load(key, key_type, load, name):
+def _load(key: Any, key_type: Any, load: Any, name: str) -> Any:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     source = "bytes" if isinstance(key, bytes) else os.fspath(key)

@@ -19,16 +19,7 @@ __all__ = ["COMMANDS", "Command", "add_commands", "main", "run"]
 
 @dataclass(frozen=True)
 class Command:
-    """Describe one command of the command line.
-
-    Args:
-        name: Word that selects the command.
-        help: Phrase for the list of commands.
-        description: Text for `COMMAND --help`.
-        add_arguments: Function that adds the command's arguments to a parser.
-        run: Function that runs the command with the parsed arguments, and returns the
-            exit code or `None` for 0.
-    """
+    """Describe one command; `run` returns an exit code, or `None` for 0."""
 
     name: str
     help: str
@@ -72,11 +63,9 @@ def main(argv: list[str] | None = None, *, path: str | os.PathLike) -> int:
 
 
 def add_commands(commands: Any, path: str | os.PathLike | None = None) -> None:
-    """Add the commands of a bundle to a parser.
+    """Add the commands to the subparsers of a parser.
 
-    Args:
-        commands: Return value of `ArgumentParser.add_subparsers`.
-        path: The bundle. Defaults to `None`: each command takes it as an argument.
+    Without the `path` of a bundle, each command takes it as an argument.
     """
     for command in COMMANDS:
         parser = commands.add_parser(

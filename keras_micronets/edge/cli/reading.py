@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,7 @@ from ..inputs import (
     read_stream,
 )
 
-__all__ = [
-    "InputLoop",
-    "Predictions",
-    "add_input_arguments",
-    "check_inputs",
-    "check_output",
-    "format_json",
-    "format_text",
-    "save",
-]
+__all__ = ["InputLoop", "Predictions", "add_input_arguments", "check_inputs"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +30,9 @@ class Predictions:
 
     Args:
         ensemble: Probabilities of the ensemble, of shape `(samples, classes)`.
-        members: Probabilities of each member to show, by its name. Defaults to none.
-        answered: Names of the members on other devices that answered. Defaults to
-            none.
-        missing: Names of those that did not. Defaults to none.
+        members: Probabilities of each member to show, by its name.
+        answered, missing: Names of the members on other devices that did or did not
+            answer.
     """
 
     ensemble: np.ndarray
@@ -90,10 +80,6 @@ class InputLoop:
         predict: Function that takes samples `(samples, *input_shape)` and yields
             `Predictions`, each for a part of them.
         manifest: Function that returns the `Manifest` of the current bundle.
-
-    Attributes:
-        has_failed: Whether some of the input was bad.
-        is_whole: Whether each file was predicted to its end, or not at all.
     """
 
     def __init__(
@@ -106,13 +92,10 @@ class InputLoop:
         self.count = 0
         self.kept: list[np.ndarray] = []
         self.has_failed = False
-        self.is_whole = True
+        self.is_whole = True  # no file was predicted in part
 
     def run(self) -> int:
-        """Read all inputs, and save the probabilities unless a file is incomplete.
-
-        Returns:
-            Exit code: `0`, or `2` if some of the input was bad.
+        """Read all inputs, and return 0, or 2 if some of the input was bad.
 
         Raises:
             ValueError: If an input or the path of the output is invalid.
@@ -125,7 +108,7 @@ class InputLoop:
                 self._read(source)
         finally:  # Ctrl-C and a broken pipe are usual ends of a stream
             if self.arguments.output and self.kept and self.is_whole:
-                save(self.arguments.output, self.kept)
+                _save(self.arguments.output, self.kept)
         return 2 if self.has_failed else 0
 
     def report(self, skipped: SkippedSample) -> None:
@@ -158,13 +141,14 @@ class InputLoop:
         options = {"hop": arguments.hop, "delimiter": arguments.delimiter}
         shape = self.manifest().members[0].input.shape
         if source == "-":
-            return read_stream(sys.stdin.buffer, shape, **options)
+            stdin: Any = sys.stdin.buffer
+            return read_stream(stdin, shape, **options)
         return read_file(source, shape, **options)
 
     def _print(self, predictions, source):
         if self.arguments.output:
             self.kept.append(predictions.saved)
-        format_line = format_json if self.arguments.json else format_text
+        format_line = _format_json if self.arguments.json else _format_text
         class_names = self.manifest().class_names
         for row in range(len(predictions.ensemble)):
             print(format_line(self.count, source, row, predictions, class_names))
@@ -178,7 +162,7 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
     Raises:
         ValueError: If a folder has no images, or the output cannot be saved.
     """
-    check_output(arguments.output)
+    _check_output(arguments.output)
     return [
         source
         for path in arguments.inputs
@@ -186,22 +170,8 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
     ]
 
 
-def format_text(
-    index: int,
-    source: Path | str,
-    row: int,
-    predictions: Predictions,
-    class_names: Sequence[str] | None,
-) -> str:
-    """Return the line of text for a sample: its index or image name, and its class.
-
-    Args:
-        index: Index of the sample among all samples, its row in the saved array.
-        source: Path of the file, or `"-"`.
-        row: Row of the sample in `predictions`.
-        predictions: The predictions.
-        class_names: One name a class, or `None`.
-    """
+def _format_text(index, source, row, predictions, class_names):
+    """Return the line for one row of predictions, sample `index` of all inputs."""
     label = source if _is_image_file(source) else index
     parts = [_choice(predictions.ensemble[row], class_names)]
     for name, probabilities in predictions.members.items():
@@ -213,14 +183,7 @@ def format_text(
     return f"{label}: {'  '.join(parts)}"
 
 
-def format_json(
-    index: int,
-    source: Path | str,
-    row: int,
-    predictions: Predictions,
-    class_names: Sequence[str] | None,
-) -> str:
-    """Return the JSON object for a sample; arguments as for `format_text`."""
+def _format_json(index, source, row, predictions, class_names):
     file = None if source == "-" else str(source)
     values: dict[str, Any] = {"index": index, "file": file}
     values |= _named(predictions.ensemble[row], class_names)
@@ -234,8 +197,7 @@ def format_json(
     return json.dumps(values)
 
 
-def check_output(path: str | None) -> None:
-    """Raise a `ValueError` if no file can be saved at a path; `None` is no path."""
+def _check_output(path):
     if path is None:
         return
     target = Path(os.path.realpath(path))
@@ -246,7 +208,7 @@ def check_output(path: str | None) -> None:
         )
 
 
-def save(path: str, arrays: Sequence[np.ndarray]) -> None:
+def _save(path, arrays):
     """Save arrays `(..., samples, classes)` as one `.npy` file, atomically."""
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}")

@@ -66,11 +66,7 @@ class Connection:
             self._client.will_set(will.topic, will.payload, 1, will.retain)
 
     def open(self) -> None:
-        """Connect.
-
-        Raises:
-            ConnectionError: If there is no broker, or it rejects the client.
-        """
+        """Connect, or raise a `ConnectionError`."""
         connect = self._mqtt.Properties(self._mqtt.PacketTypes.CONNECT)
         connect.SessionExpiryInterval = SESSION_SECONDS
         connect.MaximumPacketSize = MAX_PAYLOAD + 2**16
@@ -95,8 +91,7 @@ class Connection:
     def publish(self, message: Message) -> Any:
         """Publish a message, at once or after the next connection.
 
-        Returns:
-            The client's `MQTTMessageInfo`.
+        Returns the client's `MQTTMessageInfo`.
         """
         properties = self._mqtt.Properties(self._mqtt.PacketTypes.PUBLISH)
         if message.correlation:
@@ -110,10 +105,7 @@ class Connection:
         )
 
     def confirm(self, published: Any) -> None:
-        """Wait until the broker has accepted a message.
-
-        Args:
-            published: Return value of `publish`.
+        """Wait until the broker accepts what `publish` returned.
 
         Raises:
             ConnectionError: If it does not; the connection is then closed.
@@ -244,14 +236,14 @@ def _explain(broker, error):
 
 def _import_paho():
     try:
-        from paho.mqtt import client, packettypes, properties, subscribeoptions
+        from paho.mqtt import client, enums, packettypes, properties, subscribeoptions
     except ImportError:
         raise ValueError(
             "Expected paho-mqtt, to connect to a broker: pip install paho-mqtt"
         ) from None
     return SimpleNamespace(
         Client=client.Client,
-        CallbackAPIVersion=client.CallbackAPIVersion,
+        CallbackAPIVersion=enums.CallbackAPIVersion,
         MQTTv5=client.MQTTv5,
         PacketTypes=packettypes.PacketTypes,
         Properties=properties.Properties,

@@ -30,11 +30,6 @@ class Dispatcher:
         classes: Number of classes.
         quorum: Number of members that must have answered.
         max_pending: Largest number of open requests.
-
-    Attributes:
-        registry: The known nodes.
-        finished: The finished requests that `take` has not returned.
-        statistics: Counts of events.
     """
 
     def __init__(
@@ -62,11 +57,7 @@ class Dispatcher:
         return outgoing, finished
 
     def submit(self, request: Request, now: float) -> None:
-        """Add a request.
-
-        Raises:
-            OverloadedError: If too many are open.
-        """
+        """Add a request, or raise an `OverloadedError` if too many are open."""
         if len(self._open) >= self.max_pending:
             self.statistics["rejected"] += 1
             raise OverloadedError(

@@ -111,13 +111,9 @@ class Gateway:
             return {node.name: node.description.members for node in registry}
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every member has a node.
+        """Wait up to `timeout` seconds, or without a limit, for a node for each member.
 
-        Args:
-            timeout: Largest number of seconds to wait. Defaults to `None`, no limit.
-
-        Returns:
-            Whether every member has one.
+        Returns whether every member has one.
         """
         needed = {member.name for member in self.manifest.members}
         registry = self._dispatcher.registry

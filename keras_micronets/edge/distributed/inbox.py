@@ -35,8 +35,7 @@ class Inbox:
     def put(self, request: NodeRequest, now: float) -> Verdict | Message:
         """Queue a request if it is new and there is room.
 
-        Returns:
-            The verdict, or the earlier response if the request was already served.
+        Returns the verdict, or the earlier response if the request was already served.
         """
         key = request.gateway, request.id
         with self._lock:

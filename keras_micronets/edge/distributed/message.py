@@ -25,11 +25,11 @@ class Message:
 
     Args:
         topic: Topic it is published to or was received from.
-        payload: Its bytes. Defaults to none.
-        correlation: MQTT's Correlation Data. Defaults to none.
-        expires: Seconds for which the broker keeps it. Defaults to `None`, no limit.
-        fields: MQTT's User Properties. Defaults to an empty dict.
-        retain: Whether the broker keeps it for later subscribers. Defaults to `False`.
+        payload: Its bytes.
+        correlation: MQTT's Correlation Data.
+        expires: Seconds for which the broker keeps it, or `None` for no limit.
+        fields: MQTT's User Properties.
+        retain: Whether the broker keeps it for later subscribers.
     """
 
     topic: str
@@ -41,11 +41,7 @@ class Message:
 
 
 def check_name(name: Any, label: str = "a name") -> str:
-    """Return a name that is allowed in a topic, and so in access rules.
-
-    Raises:
-        ValueError: If it has other characters; `label` describes it in the message.
-    """
+    """Return a name, or raise a `ValueError` if a topic cannot contain it."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise ValueError(
             f"Expected {label} of at most 64 letters, digits, '.', '_' and '-', the "
@@ -56,23 +52,7 @@ def check_name(name: Any, label: str = "a name") -> str:
 
 @dataclass(frozen=True)
 class Topics:
-    """Build the names of the topics.
-
-    Args:
-        prefix: First part of all topics, one or more names joined by `/`.
-            Defaults to `"micronets"`.
-
-    Raises:
-        ValueError: If the prefix has other characters.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.distributed.message import Topics
-
-    Topics().requests("node-1")  # "micronets/nodes/node-1/requests"
-    ```
-    """
+    """Build the topics, which start with a prefix of names joined by `/`."""
 
     prefix: str = "micronets"
 
@@ -94,23 +74,7 @@ class Topics:
 
 
 class LRUCache:
-    """Keep the most recently used values, limited in number and total size.
-
-    Args:
-        count: Largest number of values. Defaults to `1024`.
-        size: Largest number of bytes, as passed to `put`. Defaults to 16 MiB.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.distributed.message import LRUCache
-
-    cache = LRUCache(count=1)
-    cache.put("a", 1)
-    cache.put("b", 2)
-    cache.get("a")  # None
-    ```
-    """
+    """Keep the most recently used values, limited in number and total size in bytes."""
 
     def __init__(self, *, count: int = 1024, size: int = 2**24) -> None:
         self._count, self._size, self._total = count, size, 0
@@ -135,11 +99,7 @@ class LRUCache:
 
 
 def pack(array: np.ndarray) -> bytes:
-    """Return an array of numbers as the bytes of a `.npy` file.
-
-    Raises:
-        ValueError: If it contains no numbers, or more than `MAX_PAYLOAD` bytes.
-    """
+    """Return an array of numbers as the bytes of a `.npy` file, if not too large."""
     if array.dtype.kind not in "buif" or array.nbytes > MAX_PAYLOAD - MAX_HEADER:
         raise ValueError(
             f"Expected numbers, at most {MAX_PAYLOAD - MAX_HEADER:,} bytes of them; "
@@ -155,9 +115,7 @@ def unpack(data: bytes) -> np.ndarray:
     """Return the array in the bytes of a `.npy` file from the network, read-only.
 
     Nothing is unpickled, and no memory is allocated for values that are not there.
-
-    Raises:
-        ValueError: If the bytes are not exactly one array of numbers.
+    Bytes that are not exactly one array of numbers raise a `ValueError`.
     """
     if len(data) > MAX_PAYLOAD:
         raise ValueError(f"Expected at most {MAX_PAYLOAD:,} bytes. Received: more.")

@@ -119,7 +119,7 @@ class Node:
         return self._stopping.wait(timeout)
 
     def reload(self) -> None:
-        """Read the bundle again and serve it; requests are served meanwhile.
+        """Read the bundle again and serve it, without an interruption.
 
         Raises:
             ValueError: If it is damaged. The old bundle then stays in use.
@@ -241,17 +241,7 @@ class Node:
 
 
 def predict(runner: EnsembleRunner, names: Sequence[str], x: np.ndarray) -> np.ndarray:
-    """Return the probabilities of some members, `(members, samples, classes)`.
-
-    Args:
-        runner: The bundle.
-        names: Names of the members.
-        x: Raw inputs.
-
-    Raises:
-        ValueError: If a member is unknown, or `x` has another shape or non-finite
-            values.
-    """
+    """Return the probabilities of the named members, `(members, samples, classes)`."""
     members = {member.name: member for member in runner.members}
     if not {*names} <= {*members}:
         raise ValueError(f"Expected members out of {[*members]}. Received: {names}.")

@@ -52,10 +52,9 @@ class NodeRequest:
 
     @classmethod
     def from_message(cls, message: Message) -> "NodeRequest":
-        """Return the request in a message, with an unchecked payload.
+        """Return the request in a message, or raise a `ValueError`.
 
-        Raises:
-            ValueError: If the message does not contain a request.
+        The payload is not checked.
         """
         if len(message.correlation) != 16:
             raise ValueError("Expected an id of 16 bytes as correlation data.")
@@ -74,7 +73,7 @@ class NodeResponse:
         members: Names of the members.
         digest: `Manifest.digest` of the node's bundle.
         payload: A `.npy` array, `float32` of shape `(members, samples, classes)`.
-        error: `"busy"`, or a description of the error. Defaults to `""`, no error.
+        error: `"busy"`, a description of the error, or `""`.
     """
 
     id: bytes
@@ -104,18 +103,11 @@ class NodeResponse:
     def probabilities(
         self, members: tuple[str, ...], digest: str, shape: tuple[int, int]
     ) -> np.ndarray:
-        """Return the probabilities, if they match the request.
-
-        Args:
-            members: Names of the members in the request.
-            digest: Digest of the bundle.
-            shape: `(samples, classes)`.
-
-        Returns:
-            `float32` array of shape `(members, samples, classes)`.
+        """Return the `float32` probabilities, `(members, samples, classes)`.
 
         Raises:
-            ValueError: If they do not match, or are not probabilities.
+            ValueError: If there is an error, they do not match the requested members,
+                digest and shape `(samples, classes)`, or are not probabilities.
         """
         if self.error:
             raise ValueError(f"Expected probabilities. Received: {self.error:.200}")
@@ -146,10 +138,6 @@ class NodeDescription:
         session: Text that differs for each connection. From a new one a gateway sees
             that the node was away, and sends its requests again.
         format: Version of this description and of the messages.
-            Defaults to `FORMAT`.
-
-    Raises:
-        ValueError: If a value is outside its limits.
     """
 
     digest: str
@@ -178,11 +166,7 @@ class NodeDescription:
 
     @classmethod
     def from_message(cls, message: Message) -> "NodeDescription":
-        """Return the description in a message.
-
-        Raises:
-            ValueError: If the message does not contain a description.
-        """
+        """Return the description in a message, or raise a `ValueError`."""
         if len(message.payload) > MAX_DESCRIPTION:
             raise ValueError(
                 f"Expected at most {MAX_DESCRIPTION:,} bytes. Received: more."

@@ -19,8 +19,7 @@ class Request:
     Args:
         payload: The inputs, as they are sent.
         samples: Number of samples.
-        started: Time of the submission in seconds, by the gateway's clock.
-        deadline: Time at which the result is due, by the same clock.
+        started, deadline: Times in seconds, by the gateway's clock.
         context: Value that the gateway gets back with the result. Defaults to `None`.
 
     Attributes:
@@ -69,9 +68,9 @@ class Assignment:
         request: The request.
         node: Name of the node.
         members: Names of the members.
-        n_sent: Number of times it was sent because of the time. Defaults to `0`.
+        n_sent: Number of times it was sent because of the time.
         is_trusted: Whether a response is still expected in time. If not, other nodes
-            are asked as well. Defaults to `True`.
+            are asked as well.
     """
 
     id: bytes
@@ -106,8 +105,7 @@ class NoQuorumError(TimeoutError):
     """Report that too few members answered before the deadline.
 
     Attributes:
-        members: Names of the members that answered.
-        missing: Names of those that did not.
+        members, missing: Names of the members that did or did not answer.
     """
 
     def __init__(
@@ -120,17 +118,12 @@ class NoQuorumError(TimeoutError):
 def read_result(
     request: Request, manifest: Manifest, quorum: int, seconds: float
 ) -> EnsembleResult:
-    """Return the result of a finished request.
+    """Return the result of a finished request that took some `seconds`.
 
-    Args:
-        request: The request, with the results of its members.
-        manifest: Manifest of the bundle. Its weights are scaled to sum to one over the
-            members that answered.
-        quorum: Number of members that must have answered.
-        seconds: Time that the request took.
+    The manifest's weights are scaled to sum to one over the members that answered.
 
     Raises:
-        NoQuorumError: If fewer members answered.
+        NoQuorumError: If fewer members answered than the quorum.
         ValueError: If the weights of those that answered are zero.
     """
     names, results = [m.name for m in manifest.members], request.results

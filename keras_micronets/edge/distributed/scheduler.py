@@ -50,16 +50,12 @@ class KnownNode:
 
 
 class Registry:
-    """Keep the known nodes, and choose among them.
-
-    Attributes:
-        members: Names of the members that some node serves.
-    """
+    """Keep the known nodes, and choose among them."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, KnownNode] = {}
         self._turns = itertools.count(1)
-        self.members: frozenset[str] = frozenset()
+        self.members: frozenset[str] = frozenset()  # those that some node serves
 
     def __iter__(self) -> Iterator[KnownNode]:
         return iter([*self._nodes.values()])
@@ -89,7 +85,7 @@ class Registry:
     def choose(
         self,
         member: str,
-        chosen: Collection[str],
+        chosen: Collection[KnownNode],
         excluded: Collection[str],
         now: float,
     ) -> KnownNode | None:
@@ -97,22 +93,16 @@ class Registry:
 
         The node with the fewest open assignments is chosen, the least recently chosen
         of several, and one with a recent invalid response only if there is no other.
-
-        Args:
-            member: Name of the member.
-            chosen: Names of the nodes chosen for other members of the same request:
-                they need no further slot.
-            excluded: Names of nodes that are not chosen.
-            now: The time.
+        Nodes that were `chosen` for the same request need no further slot.
         """
         candidates = [
             node
             for node in self.serving(member, excluded)
-            if node.name in chosen or node.has_room(now)
+            if node in chosen or node.has_room(now)
         ]
 
         def rank(node):
-            load = len(node.assignments) + (node.name in chosen)
+            load = len(node.assignments) + (node in chosen)
             return node.suspect > now, load, node.turn
 
         node = min(candidates, key=rank, default=None)
@@ -131,10 +121,6 @@ class Registry:
 
 class Scheduler:
     """Assign the members of requests to nodes, within the nodes' capacities.
-
-    Args:
-        members: Names of all members of the bundle, in its order.
-        statistics: Counter of the assignments sent.
 
     Attributes:
         registry: The nodes.
@@ -158,7 +144,7 @@ class Scheduler:
         """
         if now >= request.deadline:
             return
-        chosen: dict[str, list[str]] = {}
+        chosen: dict[KnownNode, list[str]] = {}
         for member in self.members:
             if not request.needs(member):
                 continue
@@ -168,9 +154,9 @@ class Scheduler:
                 self._waiting[member][request] = None
             else:
                 self._waiting[member].pop(request, None)
-                chosen.setdefault(node.name, []).append(member)
-        for name, members in chosen.items():
-            self._create(request, name, tuple(members), now)
+                chosen.setdefault(node, []).append(member)
+        for node, members in chosen.items():
+            self._create(request, node, tuple(members), now)
 
     def fill(self, node: KnownNode | None, now: float) -> None:
         """Give a node with free slots the members that wait for one."""
@@ -251,13 +237,12 @@ class Scheduler:
         """Return the time of the next scheduled function, or infinity."""
         return self._timers[0][0] if self._timers else math.inf
 
-    def _create(self, request, name, members, now):
-        assignment = Assignment(os.urandom(16), request, name, members)
-        node = self.registry.get(name)
+    def _create(self, request, node, members, now):
+        assignment = Assignment(os.urandom(16), request, node.name, members)
         for table in (self.assignments, request.assignments, node.assignments):
             table[assignment.id] = assignment
         for member in members:
-            request.tried[member].add(name)
+            request.tried[member].add(node.name)
         self._send(assignment, now)
 
     def _send(self, assignment, now):

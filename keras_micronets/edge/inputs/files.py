@@ -54,10 +54,6 @@ def read_file(
     Yields:
         Arrays `(samples, *input_shape)`, and a `SkippedSample` for rows at the end of
         a table that do not fill a window.
-
-    Raises:
-        ValueError: If the file is damaged or does not suit the model.
-        OSError: If it cannot be read.
     """
     if is_image(path):
         yield read_image(path, input_shape)
@@ -80,9 +76,6 @@ def read_stream(
 
     Yields:
         Arrays `(1, *input_shape)`, and a `SkippedSample` in place of a bad one.
-
-    Raises:
-        ValueError: As `read_arrays` and `read_table` do.
     """
     if file.peek(1)[:1] == MAGIC[:1]:
         return read_arrays(file, input_shape)

@@ -72,9 +72,6 @@ def read_npy(
             sample `input_shape`.
         input_shape: Shape of a sample.
 
-    Yields:
-        Arrays `(samples, *input_shape)` of at most `PIECE_SAMPLES` samples.
-
     Raises:
         ValueError: If the file is not an array of numbers of that shape, or incomplete.
         OSError: If it cannot be read.
@@ -126,11 +123,7 @@ def read_arrays(
 
 
 def read_header(file: io.BufferedIOBase, *, max_bytes: int = MAX_HEADER) -> Header:
-    """Read the header of an array, up to the first value.
-
-    Args:
-        file: The file or stream.
-        max_bytes: Largest size of the header. Defaults to `MAX_HEADER`.
+    """Read the header of an array, of at most `max_bytes`, up to the first value.
 
     Raises:
         ValueError: If it is damaged or larger, or the array does not contain real

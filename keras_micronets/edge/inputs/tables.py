@@ -73,10 +73,7 @@ def read_rows(
 ) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the rows of a table as `float32` arrays, or a `SkippedSample`.
 
-    Args:
-        lines: The lines of the table.
-        widths: Allowed numbers of columns; the first row decides.
-        delimiter: Character between columns. Defaults to `","`.
+    The first row decides which of the `widths`, numbers of columns, all rows have.
     """
     is_first = True
     for number, line in enumerate(lines, 1):
