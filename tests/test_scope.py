@@ -1,10 +1,11 @@
+import json
 import re
 
 import keras
 import pytest
 from model_cases import sequential
 
-from keras_micronets.layers import Scope, kernels, prepare
+from keras_micronets.layers import MicroDense, Scope, kernels, prepare
 
 
 @pytest.fixture
@@ -94,3 +95,18 @@ def test_scopes_that_choose_nothing_are_refused(model, scope, error, message):
 def test_a_plain_model_is_refused():
     with pytest.raises(ValueError, match="are none"):
         Scope()(sequential())
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        Scope("head", first=False),
+        Scope(["head", re.compile("1$", re.IGNORECASE)]),
+        Scope(without=[keras.layers.Dense, MicroDense], last=False),
+    ],
+    ids=str,
+)
+def test_it_is_restored_from_its_configuration_and_repr(scope):
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(scope)))
+    assert keras.saving.deserialize_keras_object(config) == scope
+    assert eval(repr(scope)) == scope

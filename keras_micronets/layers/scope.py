@@ -1,37 +1,44 @@
+"""Choice of the kernels that a callback prunes."""
+
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Self
 
 import keras
 
+from keras_micronets._serialization import serializable
 from keras_micronets.layers.kernels import Kernel, kernels
 
+__all__ = ["Scope"]
 
-@dataclass(frozen=True)
+
+@serializable()
+@dataclass(frozen=True, repr=False)
 class Scope:
     """Choose kernels of a model by the layers they belong to.
 
-    A matcher is the name of a layer (or of one of its kernels, as
-    `"separable/pointwise_kernel"`), a compiled regular expression that is searched in
-    it, a class of layers, a function from a layer to a boolean, or a list of
-    matchers of which one must hold.
+    A matcher is the name of a layer (or of one of its kernels, such as
+    `"separable/pointwise_kernel"`), a compiled regular expression to search in that
+    name, a class of layers, a function from a layer to a Boolean, or a list of
+    matchers of which at least one must match.
 
-    To treat layers differently, give `fit` a `WeightPruning` for each scope.
+    To prune some layers differently, pass `fit` one callback for each scope.
 
     Args:
-        only: Matcher of what is chosen; `None` for everything. Defaults to `None`.
-        without: Matcher of what is left out; `None` for nothing. Defaults to `None`.
-        first: Boolean, whether the model's first layer with kernels may be chosen.
-            Defaults to `True`.
-        last: Boolean, whether its last one may; order is that of
-            `model.summary()`. Defaults to `True`.
+        only: Matcher of the kernels to choose; `None` for all. Defaults to `None`.
+        without: Matcher of the kernels to leave out; `None` for none. Defaults to
+            `None`.
+        first: Boolean, whether the first layer with kernels may be chosen, in the
+            order of `model.summary()`. Defaults to `True`.
+        last: Boolean, whether the last one may be chosen. Defaults to `True`.
 
     Example:
 
     ```python
-    scope = Scope(without=[keras.layers.DepthwiseConv2D, "head"], first=False)
-    WeightPruning(schedule, scope=scope)
+    scope = kmn.layers.Scope(without=keras.layers.DepthwiseConv2D, first=False)
+    schedule = kmn.schedules.PolynomialDecay(0.0, 0.8)
+    kmn.callbacks.WeightPruning(schedule, scope=scope)
     ```
     """
 
@@ -42,35 +49,84 @@ class Scope:
     last: bool = True
 
     def __call__(self, model: keras.Model) -> list[Kernel]:
-        """Return the handles of the kernels that are chosen.
+        """Return the chosen kernels of a model.
 
         Args:
             model: A model that `layers.prepare` was called on.
 
         Raises:
-            TypeError: If a matcher is none of these.
-            ValueError: If nothing is chosen, or a name is no layer's with kernels.
+            TypeError: If a matcher has none of the types above.
+            ValueError: If no kernel is chosen, or if no layer with kernels has a given
+                name.
         """
-        found = kernels(model)
-        _check_names((self.only, self.without), found, model)
-        chosen = [kernel for kernel in found if self._chooses(kernel, found)]
+        every = kernels(model)
+        _check_names((self.only, self.without), every, model)
+        chosen = [kernel for kernel in every if self._chooses(kernel, every)]
         if not chosen:
-            names = list(dict.fromkeys(kernel.layer.name for kernel in found))
+            names = list(dict.fromkeys(kernel.layer.name for kernel in every))
             raise ValueError(
                 f"Expected a scope that chooses kernels of {model.name!r}, whose "
                 f"layers with kernels are {_few(names)}. Received: {self}."
             )
         return chosen
 
-    def _chooses(self, kernel, found):
-        at_first = kernel.layer is found[0].layer
-        at_last = kernel.layer is found[-1].layer
+    def _chooses(self, kernel, every):
+        at_first = kernel.layer is every[0].layer
+        at_last = kernel.layer is every[-1].layer
         return (
             (self.first or not at_first)
             and (self.last or not at_last)
             and (self.only is None or _matches(self.only, kernel))
             and not (self.without is not None and _matches(self.without, kernel))
         )
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments as Keras saves them; functions must be registered."""
+        matchers = {"only": _to_config(self.only), "without": _to_config(self.without)}
+        return {**matchers, "first": self.first, "last": self.last}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Make a scope from what `get_config` returned."""
+        matchers = {name: _from_config(config[name]) for name in ("only", "without")}
+        return cls(**{**config, **matchers})
+
+    def __repr__(self):
+        pairs = ", ".join(f"{name}={_text(x)}" for name, x in vars(self).items())
+        return f"Scope({pairs})"
+
+
+def _to_config(matcher):
+    if _is_list(matcher):
+        return list(map(_to_config, matcher))
+    if isinstance(matcher, re.Pattern):
+        return {"pattern": matcher.pattern, "flags": matcher.flags}
+    if isinstance(matcher, type):
+        return {"layer": keras.saving.get_registered_name(matcher)}
+    return keras.saving.serialize_keras_object(matcher)
+
+
+def _from_config(saved):
+    if isinstance(saved, list):
+        return list(map(_from_config, saved))
+    if isinstance(saved, dict) and "pattern" in saved:
+        return re.compile(**saved)
+    if isinstance(saved, dict) and "layer" in saved:
+        name = saved["layer"]
+        found = keras.saving.get_registered_object(name)
+        return getattr(keras.layers, name) if found is None else found
+    return keras.saving.deserialize_keras_object(saved)
+
+
+def _text(matcher):
+    if _is_list(matcher):
+        return f"[{', '.join(map(_text, matcher))}]"
+    name = getattr(matcher, "__name__", None)
+    if name is None:
+        return repr(matcher)
+    if getattr(keras.layers, name, None) is matcher:
+        return f"keras.layers.{name}"
+    return keras.saving.get_registered_name(matcher).rpartition(">")[2]
 
 
 def _matches(matcher, kernel):
@@ -94,8 +150,8 @@ def _is_list(matcher):
     return isinstance(matcher, Sequence | set) and not isinstance(matcher, str)
 
 
-def _check_names(matchers, found, model):
-    known = [name for kernel in found for name in (kernel.layer.name, kernel.path)]
+def _check_names(matchers, every, model):
+    known = [name for kernel in every for name in (kernel.layer.name, kernel.path)]
     for matcher in matchers:
         for one in matcher if _is_list(matcher) else [matcher]:
             if isinstance(one, str) and one not in known:
