@@ -1,61 +1,65 @@
+"""Batches of data for computations outside of the training step."""
+
 from collections.abc import Iterator
 from itertools import count, islice
+from typing import Any
 
 import keras
 import numpy as np
 
+__all__ = ["batches"]
+
 
 def batches(
-    data, *, batch_size: int = 128, seed: int = 0, start: int = 0
+    data: Any, *, batch_size: int = 128, seed: int = 0, start: int = 0
 ) -> Iterator[tuple]:
-    """Yield batches `(x, y, sample_weight)` of some data, round after round.
+    """Yield batches `(x, y, sample_weight)` of a data set, epoch after epoch.
 
-    What needs gradients beside the training, such as growth, reads its data here.
-    The batches depend on the arguments only, so that a run that resumes goes on
-    where it was. Nothing is read before it is asked for.
+    Callbacks that need gradients outside of the training step, for growth or
+    importance, read their data here. The batches depend on the arguments only, so a
+    resumed run continues where it stopped. Data are read when a batch is needed.
 
     Args:
-        data: A tuple of arrays `(x, y)` or `(x, y, sample_weight)`, each an array
-            or a structure of arrays, in batches drawn anew each round; or
-            batches as they are: a `keras.utils.PyDataset`, a `tf.data.Dataset`, a
-            PyTorch `DataLoader`, any iterable of such tuples.
-        batch_size: Integer, samples a batch of a tuple of arrays; of fewer
-            samples, all. Defaults to `128`.
+        data: A tuple `(x, y)` or `(x, y, sample_weight)` of arrays or structures of
+            arrays, shuffled each epoch; or batches: a `keras.utils.PyDataset`, a
+            `tf.data.Dataset`, a PyTorch `DataLoader` or another iterable of such
+            tuples.
+        batch_size: Integer, number of samples in a batch of a tuple of arrays, at most
+            all of them. Defaults to `128`.
         seed: Integer, for the order of a tuple of arrays. Defaults to `0`.
-        start: Integer, how many batches to leave out at first. Defaults to `0`.
+        start: Integer, number of batches to skip. Defaults to `0`.
 
     Yields:
-        Tuples `(x, y, sample_weight)`; `None` where the data have none.
+        Tuples `(x, y, sample_weight)`; `None` stands for missing entries.
 
     Raises:
-        ValueError: If the data end and cannot be read again, as a generator.
+        ValueError: If the data can be read only once, as a generator.
 
     Example:
 
     ```python
-    for x, y, _ in itertools.islice(batches((x_train, y_train)), 10):
-        gradients = keras_micronets.layers.kernel_gradients(model, x, y)
+    kmn.layers.prepare(model)
+    x, y, _ = next(kmn.layers.batches((x_train, y_train), batch_size=32))
+    gradients = kmn.layers.kernel_gradients(model, x, y)
     ```
     """
     if isinstance(data, tuple):
         return _of_arrays(data, batch_size, seed, start)
     if isinstance(data, keras.utils.PyDataset):
         return (_triple(data[index % len(data)]) for index in count(start))
-    return map(_triple, islice(_round_and_round(data), start, None))
+    return map(_triple, islice(_repeat(data), start, None))
 
 
 def _of_arrays(data, batch_size, seed, start):
     n_samples = len(keras.tree.flatten(data)[0])
     batch_size = min(batch_size, n_samples)
     n_batches = n_samples // batch_size
-    drawn = None
+    shuffled, order = None, np.arange(n_samples)
     for index in count(start):
         epoch, batch = divmod(index, n_batches)
-        if drawn != epoch:
-            drawn, order = (
-                epoch,
-                np.random.default_rng((seed, epoch)).permutation(n_samples),
-            )
+        if shuffled != epoch:
+            shuffled = epoch
+            order = np.random.default_rng((seed, epoch)).permutation(n_samples)
         rows = order[batch * batch_size : (batch + 1) * batch_size]
         yield _triple(_rows_of(data, rows))
 
@@ -66,7 +70,7 @@ def _rows_of(data, rows):
     )
 
 
-def _round_and_round(data):
+def _repeat(data):
     while True:
         empty = True
         for batch in data:
@@ -74,9 +78,8 @@ def _round_and_round(data):
             yield batch
         if empty:
             raise ValueError(
-                "Expected data that can be read again and again, as a tuple of arrays, "
-                "a list of batches or a dataset. Received: data that have ended: "
-                f"{data!r}."
+                "Expected data that can be read repeatedly: a tuple of arrays, a list "
+                f"of batches or a data set. Received: {data!r}, now without batches."
             )
 
 

@@ -1,4 +1,8 @@
+"""Copies of prepared models, with or without this package's layers."""
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,50 +15,58 @@ from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
 from keras_micronets.layers.quantization import quantized_share
 from keras_micronets.layers.state import State
 
+__all__ = [
+    "as_not_compiled",
+    "clone",
+    "keeps_state",
+    "plain_copy",
+    "plain_variables",
+    "strip",
+]
+
 
 def strip(model: keras.Model) -> keras.Model:
-    """Return a plain Keras copy of a prepared model, with its zeros baked in.
+    """Return a plain Keras copy of a prepared model, with masked weights set to zero.
 
-    The copy has the layers and names that the model had before preparation, none
-    of this package's classes, and is not compiled. Masked weights are zero; fake
-    quantisers are gone, and the weights are the raw ones. Keras may name input
-    layers anew that had no name of their own.
+    The copy has the layers and names that the model had before preparation, and none
+    of this package's classes. It has the raw weights, without fake quantisers, and is
+    not compiled. Keras may rename input layers that were given no name.
 
     Args:
         model: A built Keras model, prepared or not. A subclassed model needs a
             `get_config` that its constructor accepts, as for saving.
 
     Returns:
-        A new Keras model with the same outputs up to the fake quantisers.
+        A new Keras model with the same outputs, except for fake quantisation.
 
     Example:
 
     ```python
-    plain = keras_micronets.strip(model)
+    plain = kmn.strip(model)
     plain.save("plain.keras")  # loads without this package
     ```
     """
     plain = _copy_structure(model, plain_copy)
-    values = {id(kernel.variable): _zeroed(kernel) for kernel in kernels(model)}
+    values = {id(kernel.variable): _masked_weights(kernel) for kernel in kernels(model)}
     for target, source in zip(plain.variables, plain_variables(model), strict=True):
         value = values.get(id(source))
         target.assign(_copied(source) if value is None else value)
     return plain
 
 
-def _zeroed(kernel):
-    """The layer's own masked kernel may have its compute type, fewer bits."""
+def _masked_weights(kernel):
+    """Mask the variable: `layer.masked_kernel` has the layer's compute type."""
     weights = kernel.weights
     return np.where(kernel.mask, weights, weights.dtype.type(0))
 
 
 def _copied(variable):
-    """JAX would let both variables have one buffer, and training one delete it."""
+    """Under JAX two variables would share a buffer, which training one deletes."""
     return ops.convert_to_numpy(variable)
 
 
 def clone(model: keras.Model) -> keras.Model:
-    """Return a copy of a prepared model that is neither compiled nor shared.
+    """Return a copy of a prepared model that shares no variables and is not compiled.
 
     Args:
         model: A built Keras model, prepared or not. A subclassed model needs a
@@ -67,9 +79,8 @@ def clone(model: keras.Model) -> keras.Model:
     targets = [layer for layer in _layers(copy) if not isinstance(layer, State)]
     sources = [layer for layer in _layers(model) if not isinstance(layer, State)]
     for target, source in zip(targets, sources, strict=True):
-        if is_micro_layer(source) and not is_micro_layer(
-            target
-        ):  # a subclassed model made it
+        # The constructor of a subclassed model makes plain layers.
+        if is_micro_layer(source) and not is_micro_layer(target):
             target.__class__ = type(source)
             target.scheme = source.scheme
             target.extend(source.quantizers)
@@ -87,13 +98,13 @@ def _copy_structure(model, copy_layer):
             )
     copy = type(model).from_config(model.get_config())
     copy.build_from_config(model.get_build_config())
-    copy.built = True  # Keras has built its layers, and says so of those only
+    copy.built = True  # Keras sets it for the layers only
     return copy
 
 
 @contextmanager
-def as_not_compiled(model: keras.Model):
-    """Keras compiles the copy of a compiled model, and gives it an optimizer."""
+def as_not_compiled(model: keras.Model) -> Iterator[None]:
+    """Keep Keras from compiling the copies that are made inside the `with` block."""
     compiled = [layer for layer in _layers(model) if getattr(layer, "compiled", False)]
     for layer in compiled:
         layer.compiled = False
@@ -104,8 +115,8 @@ def as_not_compiled(model: keras.Model):
             layer.compiled = True
 
 
-def plain_copy(layer: keras.Layer, **changed) -> keras.Layer:
-    """Return a new plain layer of the same configuration, but for what is changed."""
+def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
+    """Return a new plain layer of the same configuration, except for some arguments."""
     config = layer.get_config()
     if is_micro_layer(layer):
         del config["quantizers"], config["scheme"]
@@ -117,7 +128,7 @@ def _same_copy(layer):
 
 
 def _state_pairs(targets, sources):
-    """Pair the state of twins by name: its order depends on how they came about."""
+    """Pair masks and quantisers by name: their order depends on the preparation."""
     for target, source in zip(targets, sources, strict=True):
         if isinstance(source, MicroLayer):
             for name, state in source.states().items():
@@ -127,17 +138,17 @@ def _state_pairs(targets, sources):
 
 
 def plain_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return a model's variables without those of masks and quantisers.
+    """Return a model's variables without masks and quantisers.
 
-    They are those of a plain copy, in its order.
+    A plain copy has the same variables, in this order.
     """
-    ours = {
+    added = {
         id(variable)
         for layer in _layers(model)
         if isinstance(layer, State)
         for variable in layer.variables
     }
-    return [variable for variable in model.variables if id(variable) not in ours]
+    return [variable for variable in model.variables if id(variable) not in added]
 
 
 def _layers(model):
@@ -145,9 +156,9 @@ def _layers(model):
 
 
 def keeps_state(model: keras.Model) -> bool:
-    """Return whether a `.keras` file of the model will bring its quantisers back.
+    """Return whether a `.keras` file of the model restores its quantisers.
 
-    Keras rebuilds a subclassed model by its constructor, which makes plain layers.
+    Keras restores a subclassed model by its constructor, which makes plain layers.
     """
     is_graph = _keras_private.is_functional(model)
     return is_graph or quantized_share(model) == 0

@@ -1,9 +1,13 @@
-"""Gradients of a model's kernels as one function a backend, compiled and kept."""
+"""Gradients of the loss with respect to kernels, also of masked weights.
+
+Each backend has one function, which is compiled once for each model and kept.
+"""
 
 import inspect
 import weakref
 from collections.abc import Callable
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,21 +17,23 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.quantization import quantizers
 
+__all__ = ["FLOAT16_SCALE", "gradient_function", "kernel_gradients"]
+
 _kept = weakref.WeakKeyDictionary()
 
 
 def gradient_function(model: keras.Model) -> Callable:
-    """Return the function that takes the gradients, as long as its trace holds.
+    """Return the compiled function that computes the gradients of a model's kernels.
 
-    It holds until the model is compiled or prepared anew. The functions refer to
-    their models weakly, so that none is kept alive by its own.
+    It is kept until the model is compiled or prepared again. It refers to the model
+    weakly, so it does not keep the model alive.
 
     Args:
         model: A compiled and prepared model.
 
     Returns:
-        A function of a batch, a tuple of tensors `(x, y, sample_weight)`, and of a
-        factor of the loss that returns tensors, one a kernel.
+        A function of a batch, which is a tuple of tensors `(x, y, sample_weight)`, and
+        of a factor of the loss. It returns one tensor for each kernel.
     """
     make = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     make = make[keras.backend.backend()]
@@ -44,12 +50,12 @@ def gradient_function(model: keras.Model) -> Callable:
 
 
 def _settled(function):
-    """Make the variables that a loss of several outputs asks for when first traced."""
+    """Create the variables that a loss of several outputs needs in its first trace."""
 
     def call(batch, scale):
         gradients = function(batch, scale)
         with keras.StatelessScope():
-            pass  # Keras initialises at its end what was asked for
+            pass  # at its end Keras initialises the variables that were requested
         return gradients
 
     return call
@@ -65,7 +71,7 @@ def _values(model):
 
 
 def _loss(model, probes, batch, scale, values):
-    """Return the loss of a training step, with probes added to the kernels."""
+    """Return the loss of a training step, with tensors added to the kernels."""
     x, y, sample_weight = batch
     state = zip(model.variables, values, strict=True)
     scope = keras.StatelessScope(state, collect_losses=True, initialize_variables=False)
@@ -83,7 +89,7 @@ def _loss(model, probes, batch, scale, values):
 
 @contextmanager
 def _probed(model, probes):
-    """Let each twin add a tensor to its kernel, before the fake quantiser."""
+    """Let each layer add a tensor to its masked kernel, before the fake quantiser."""
     handles = kernels(model)
     added = {
         (handle.layer, handle.name): probe
@@ -132,7 +138,7 @@ def _torch(model):
 
     def gradients(batch, scale):
         devices = range(torch.cuda.device_count())
-        # Dropout without a seed draws from PyTorch's own generators.
+        # Dropout without a seed uses PyTorch's global generators.
         with torch.enable_grad(), torch.random.fork_rng(devices):
             probes = [probe.requires_grad_() for probe in _zeros(model())]
             loss = _loss(model(), probes, batch, scale, _values(model()))
@@ -143,24 +149,23 @@ def _torch(model):
     return gradients
 
 
-# Where float16 gradients begin, as Keras's loss scale does, before it is lowered.
+# The first scale of a float16 loss, that of Keras's `LossScaleOptimizer`.
 FLOAT16_SCALE = 2.0**15
 
 
 def kernel_gradients(
-    model: keras.Model, x, y=None, sample_weight=None
+    model: keras.Model, x: Any, y: Any = None, sample_weight: Any = None
 ) -> list[np.ndarray]:
     """Return the gradient of the loss with respect to each kernel, masked or not.
 
-    The gradient is that with respect to the kernel that a layer computes with, so
-    it tells what a weight would do that the mask removes. It is that of a training
-    step: the compiled loss, with what layers add to it while they run, batch
-    normalisation by the batch, dropout, fake quantisers that gradients pass
-    straight through. What regularises the raw weights themselves is no part of it.
-    Nothing is left behind: statistics, ranges, seeds and metrics stay as they are.
+    It is the gradient with respect to the effective kernel, so masked weights have one
+    too. The loss is that of a training step: the compiled loss and the losses that
+    layers add when called, with batch statistics, dropout and fake quantisers.
+    Regularisers of the raw weights are not part of it. Statistics, ranges, seeds and
+    metrics are left unchanged.
 
-    It is compiled once for each model and shape of batch. It runs nothing
-    between calls, and adds nothing to the compiled training step.
+    It is compiled once for each model and batch shape. The training step is not
+    changed.
 
     Args:
         model: A compiled and prepared model.
@@ -169,7 +174,7 @@ def kernel_gradients(
         sample_weight: Array of shape `(batch,)`. Defaults to `None`.
 
     Returns:
-        A list of float32 arrays, one a kernel in the order of `kernels(model)`.
+        A list of float32 arrays, one for each kernel in the order of `kernels(model)`.
 
     Raises:
         ValueError: If the model is not compiled, or has no kernel.
@@ -177,9 +182,8 @@ def kernel_gradients(
     Example:
 
     ```python
-    model.compile("adam", "mse")
-    keras_micronets.layers.prepare(model)
-    gradients = keras_micronets.layers.kernel_gradients(model, x[:128], y[:128])
+    kmn.layers.prepare(model)
+    gradients = kmn.layers.kernel_gradients(model, x[:16], y[:16])
     ```
 
     Reference: Evci et al. 2020, "Rigging the lottery: making all tickets winners",
@@ -199,12 +203,12 @@ def kernel_gradients(
 def _check(model):
     if not model.compiled:
         raise ValueError(
-            f"Expected a compiled model: its loss is what is derived. Received: "
+            "Expected a compiled model, for the gradient of its loss. Received: "
             f"{model.name!r}, which is not compiled. Call `compile` with a loss."
         )
     if not kernels(model):
         raise ValueError(
-            "Expected a prepared model, with kernels that have masks. Received: "
+            "Expected a prepared model, whose kernels have masks. Received: "
             f"{model.name!r}. Call `keras_micronets.layers.prepare(model)` first."
         )
 

@@ -1,3 +1,5 @@
+"""Handles on the kernels of a prepared model: weights, masks, sparsity."""
+
 from dataclasses import dataclass
 
 import keras
@@ -8,14 +10,16 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.layout import Layout, layout_of
 from keras_micronets.layers.micro.kernel_layers import MicroKernelLayer
 
+__all__ = ["Kernel", "kernels", "sparsity", "write_zeros"]
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """A handle on one kernel of one twin: its raw weights and its mask.
+    """Read and set the raw weights and the mask of one kernel of a prepared layer.
 
     Attributes:
-        layer: The twin.
-        name: Name of the kernel within the layer, as `"kernel"`.
+        layer: The micro layer.
+        name: Name of the kernel within the layer, such as `"kernel"`.
     """
 
     layer: MicroKernelLayer
@@ -34,7 +38,7 @@ class Kernel:
 
     @property
     def layout(self) -> Layout:
-        """How an array of the kernel's shape is brought to `(..., inputs, outputs)`."""
+        """How to bring an array of the kernel's shape to `(..., inputs, outputs)`."""
         return layout_of(self.layer, self.name)
 
     @property
@@ -54,11 +58,11 @@ class Kernel:
 
     @property
     def sparsity(self) -> float:
-        """The share of weights that the mask removes."""
+        """The fraction of weights that the mask removes."""
         return 1.0 - int(np.count_nonzero(self.mask)) / self.size
 
     def set_mask(self, mask: np.ndarray) -> None:
-        """Set the mask, and write zeros where it removes.
+        """Set the mask, and set the weights that it removes to zero.
 
         Args:
             mask: Boolean array of the kernel's shape.
@@ -67,7 +71,7 @@ class Kernel:
         self.write_zeros()
 
     def assign_mask(self, mask: np.ndarray) -> None:
-        """Set the mask, and leave the raw weights, so that they may come back.
+        """Set the mask only: removed weights keep their values and can be restored.
 
         Args:
             mask: Boolean array of the kernel's shape.
@@ -75,7 +79,7 @@ class Kernel:
         self._mask.mask.assign(mask)
 
     def write_zeros(self) -> None:
-        """Write zeros into the raw weights that the mask removes."""
+        """Set the raw weights that the mask removes to zero."""
         variable = self.variable
         mask, weights = map(ops.convert_to_tensor, (self._mask.mask, variable))
         variable.assign(ops.where(mask, weights, 0.0))
@@ -86,27 +90,27 @@ class Kernel:
 
 
 def kernels(model: keras.Model) -> list[Kernel]:
-    """Return handles on all kernels of a model's twins, each once.
+    """Return handles on all kernels of a prepared model, each once.
 
     Args:
         model: A prepared model.
     """
-    twins = dict.fromkeys(
+    layers = dict.fromkeys(
         layer
         for layer in _keras_private.flatten_layers(model)
         if isinstance(layer, MicroKernelLayer)
     )
-    return [Kernel(twin, name) for twin in twins for name in twin.kernel_names]
+    return [Kernel(layer, name) for layer in layers for name in layer.kernel_names]
 
 
 def sparsity(model: keras.Model) -> float:
-    """Return the share of all maskable weights that a model's masks remove."""
+    """Return the fraction of all maskable weights that a model's masks remove."""
     handles = kernels(model)
     removed = sum(handle.size * handle.sparsity for handle in handles)
     return removed / max(1, sum(handle.size for handle in handles))
 
 
 def write_zeros(model: keras.Model) -> None:
-    """Write zeros into all raw weights of a model that its masks remove."""
+    """Set all raw weights of a model that its masks remove to zero."""
     for kernel in kernels(model):
         kernel.write_zeros()

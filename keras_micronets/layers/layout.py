@@ -1,31 +1,35 @@
+"""Canonical layout of kernels: inputs and outputs are the last two axes."""
+
 from dataclasses import dataclass
 from math import prod
 
 import keras
 import numpy as np
 
+__all__ = ["Layout", "layout_of"]
+
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the inputs and outputs of a kernel lie.
+    """Bring arrays of a kernel's shape to `(..., inputs, outputs)` and back.
 
-    In the canonical layout a kernel's last two axes are the inputs that one output
-    sums over and the outputs; axes before them are summed over too, as the height and
-    width of a convolution.
+    `inputs` are the inputs that one output sums over. The axes before them, such as the
+    height and width of a convolution, are summed over too.
 
     Args:
         order: Tuple of integers, the kernel's axes in canonical order.
         ordered: Tuple of integers, the kernel's shape in that order.
-        shape: Tuple of integers, the canonical shape, into which axes are merged.
+        shape: Tuple of integers, the canonical shape, in which axes are merged.
 
     Example:
 
     ```python
-    layout = keras_micronets.layers.kernels(model)[0].layout
-    canonical = layout.canonical(weights)
-    layout.restore(canonical)  # weights
+    kmn.layers.prepare(model)
+    kernel = kmn.layers.kernels(model)[0]
+    canonical = kernel.layout.canonical(kernel.weights)
+    kernel.layout.restore(canonical)  # kernel.weights
     ```
     """
 
@@ -45,16 +49,16 @@ class Layout:
 def layout_of(layer: keras.Layer, name: str) -> Layout:
     """Return the layout of a kernel.
 
-    * Dense, Conv1D, Conv2D and the pointwise kernels of separable layers: as it is.
-    * Conv2DTranspose: `(h, w, out, in)` has its last axes exchanged.
+    * Dense, Conv1D, Conv2D and pointwise kernels of separable layers: unchanged.
+    * Conv2DTranspose: the last two axes of `(h, w, out, in)` are swapped.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
-      `(h, w, 1, channels * multiplier)`: each output has one input.
-    * EinsumDense: `(inputs, outputs)`, all axes that the equation sums over merged,
-      and all others.
+      `(h, w, 1, channels * multiplier)`, since each output has one input.
+    * EinsumDense: `(inputs, outputs)`; the axes that the equation sums over are merged
+      into one, and all others into the other.
 
     Args:
-        layer: A twin, or the plain layer.
-        name: Name of the kernel within the layer, as `"kernel"`.
+        layer: A layer, prepared or not.
+        name: Name of the kernel within the layer, such as `"kernel"`.
     """
     if isinstance(layer, keras.layers.EinsumDense):
         return _einsum(layer)

@@ -1,4 +1,7 @@
-"""The slots that an optimizer keeps for each weight, found by their paths."""
+"""Slots: the variables that an optimizer keeps for each weight, such as momenta.
+
+Keras has no public way from a weight to its slots, so they are found by their names.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +10,22 @@ import keras
 import numpy as np
 from keras import ops
 
+__all__ = [
+    "adopt_variables",
+    "copy_slots",
+    "reset_slots",
+    "slots_of",
+    "zero_slots",
+]
+
 _COUNTS = ("iteration", "learning_rate", "step_counter", "dynamic_scale")
 
 
 def reset_slots(model: keras.Model) -> None:
-    """Give the optimizer's slots the values they have before the first step.
+    """Reset the optimizer's slots to their values before the first step.
 
-    Step counts, learning rate and loss scale stay. Averages of the weights, which
-    `use_ema` keeps, become the present weights.
+    Step counts, learning rate and loss scale are kept. The averages of the weights
+    that `use_ema` keeps are set to the present weights.
 
     Args:
         model: A compiled model.
@@ -32,14 +43,14 @@ def reset_slots(model: keras.Model) -> None:
 
 
 def adopt_variables(model: keras.Model) -> None:
-    """Give a model an optimizer that trains its new variables too.
+    """Replace a model's optimizer with one that also trains its new variables.
 
-    It is a new one of the same configuration, for a built optimizer takes no more
-    variables. Slots, step counts, learning rate and loss scale are copied by name.
+    A built optimizer takes no more variables, so the new one is made from its
+    configuration. Slots, step counts, learning rate and loss scale are copied by name.
 
     Args:
-        model: A model whose trainable variables have become more; without a built
-            optimizer nothing happens.
+        model: A model that got more trainable variables. Without a built optimizer
+            nothing changes.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
@@ -69,18 +80,17 @@ def _name(slot):
 def zero_slots(
     model: keras.Model, variables: Sequence[keras.Variable], where: Sequence[np.ndarray]
 ) -> None:
-    """Set the optimizer's slots of some weights to zero, and leave the others.
+    """Set the optimizer's slots of some weights to zero.
 
     Args:
-        model: A Keras model; without a built optimizer nothing happens.
+        model: A Keras model. Without a built optimizer nothing changes.
         variables: Variables of the model.
-        where: Boolean arrays of their shapes, `True` where slots become zero.
+        where: Boolean arrays of their shapes, `True` where slots are set to zero.
     """
     if getattr(model, "optimizer", None) is None:
         return
     trained = model.trainable_variables
-    found = slots_of(model.optimizer, trained)
-    slots = {id(variable): own for variable, own in zip(trained, found, strict=True)}
+    slots = dict(zip(map(id, trained), slots_of(model.optimizer, trained), strict=True))
     for variable, chosen in zip(variables, where, strict=True):
         for slot in slots.get(id(variable), ()):
             slot.assign(np.where(chosen, 0, ops.convert_to_numpy(slot)))
@@ -91,15 +101,15 @@ def slots_of(
 ) -> list[list[keras.Variable]]:
     """Return an optimizer's slots of each variable: momenta, velocities, averages.
 
-    Keras names a slot after its variable. Of variables with one path, as in two
-    nested models of one kind, the first has the first slot of a name.
+    Keras names a slot after its variable. Variables with equal paths, as in two nested
+    models of one class, have their equally named slots in the order of the variables.
 
     Args:
         optimizer: A Keras optimizer, built or not.
         variables: All variables that it trains, in its order.
 
     Returns:
-        A list of lists, one a variable, of the slots that have its shape.
+        A list for each variable, of the slots that have its shape.
     """
     keys = [variable.path.replace("/", "_") for variable in variables]
     found = [[] for _ in variables]
@@ -116,7 +126,7 @@ def slots_of(
 
 
 def _owners(name, keys):
-    """The positions of the variables with the longest name that a slot may bear."""
+    """Return the indices of the variables with the longest fitting name."""
     fits = [index for index, key in enumerate(keys) if name.startswith(f"{key}_")]
     longest = max((len(keys[index]) for index in fits), default=0)
     return [index for index in fits if len(keys[index]) == longest]
@@ -128,16 +138,16 @@ def copy_slots(
     counterparts: Mapping[int, keras.Variable],
     taken: Callable[[keras.Variable, keras.Variable], np.ndarray],
 ) -> None:
-    """Let a model's optimizer go on where that of another model is.
+    """Copy the state of a model's optimizer to that of a model cut from it.
 
     Args:
-        source: A compiled model; without a built optimizer nothing happens.
-        target: A model compiled alike, whose variables are those of `source`, or
-            parts of them.
-        counterparts: Dictionary from the `id` of a variable of `source` to that of
-            `target`.
-        taken: Function of a slot and the variable that it belongs to; it returns the
-            part that the target's variable has.
+        source: A compiled model. Without a built optimizer nothing changes.
+        target: A model with an optimizer of the same class, whose variables are those
+            of `source` or slices of them.
+        counterparts: Dictionary from the `id` of a variable of `source` to the
+            variable of `target`.
+        taken: Function of a slot and the variable that it belongs to. It returns the
+            slice that belongs to the target's variable.
     """
     old, new = source.optimizer, target.optimizer
     if old is None or not old.built:

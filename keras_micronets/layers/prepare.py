@@ -1,3 +1,5 @@
+"""Preparation of a model for pruning and quantisation, in place."""
+
 import warnings
 from dataclasses import dataclass
 
@@ -16,18 +18,20 @@ from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
 from keras_micronets.layers.quantizers.shared_range import share_all_ranges
 
+__all__ = ["PreparationReport", "prepare"]
+
 
 @dataclass(frozen=True)
 class PreparationReport:
-    """What `prepare` did.
+    """List what `prepare` changed and what it could not change.
 
     Attributes:
-        prepared: Names of the layers that became twins or got more quantisers.
-        skipped: Names and classes of the layers with kernels that have no twin.
-        floating: Names and classes of the operations that may stay in float, with
-            the reasons.
-        unfused: Names of the batch normalisations that an activation keeps apart
-            from the kernel before them.
+        prepared: Names of the layers that became prunable or got more quantisers.
+        skipped: Names and classes of the layers whose kernels cannot be pruned.
+        floating: Names and classes of the operations that a file may compute in float,
+            with the reasons.
+        unfused: Names of the batch normalisations that an activation separates from
+            the kernel before them.
     """
 
     prepared: tuple[str, ...]
@@ -36,33 +40,34 @@ class PreparationReport:
     unfused: tuple[str, ...] = ()
 
     def warn(self) -> None:
-        """Say once what was left alone, with a count and five examples."""
-        _warn(self.skipped, "cannot be pruned and are left as they are")
+        """Warn about unchanged layers: their number and five examples, by reason."""
+        _warn(self.skipped, "cannot be pruned and are left unchanged")
         _warn(self.floating, "may stay in float")
         _warn(
             self.unfused,
-            "normalise behind an activation: on the device each is one more operation, "
-            "which it would not be between the kernel and the activation",
+            "normalise after an activation: each is one more operation in the file. "
+            "Between the kernel and the activation they would be part of the kernel",
         )
 
 
 def prepare(
     model: keras.Model, *, quantize: bool | QuantizationScheme = False
 ) -> PreparationReport:
-    """Turn the layers of a model into their twins, in place.
+    """Make the layers of a model prunable and, if wanted, quantisable, in place.
 
-    Layer names, weights, optimizer state and every reference to the layers
-    survive. The model predicts exactly as before until a mask or a quantiser
-    changes. Layers that have no twin are left alone.
+    Each layer gets the class of its micro layer, with a mask for each kernel. Names,
+    weights, optimizer state and all references to the layers are kept. Predictions stay
+    the same until a mask or a quantiser changes. Layers without a micro layer are left
+    unchanged.
 
     Args:
         model: A built Keras model: sequential, functional or subclassed, nested
             models included.
-        quantize: Boolean, whether to add fake quantisers as well (inactive ones); or
-            a `QuantizationScheme` that says which. Defaults to `False`.
+        quantize: Boolean, whether to add fake quantisers, which are off; or a
+            `QuantizationScheme` for them. Defaults to `False`.
 
     Returns:
-        A `PreparationReport` that names what was prepared and what was skipped.
+        A `PreparationReport`.
 
     Raises:
         ValueError: If the model is not built, has no kernel to prune, or has
@@ -71,15 +76,15 @@ def prepare(
     Example:
 
     ```python
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
-    keras_micronets.layers.prepare(model).prepared  # ("dense",)
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2, name="head")])
+    kmn.layers.prepare(model).prepared  # ("head",)
     ```
     """
     if not model.built:
         raise ValueError(
-            "Expected a built model: preparation gives each kernel a mask of its "
-            f"shape. Received: {model.name!r}, which is not built. Call it on a "
-            "batch, or give it a `keras.Input`."
+            "Expected a built model, since masks have the shapes of the kernels. "
+            f"Received: {model.name!r}, which is not built. Call it on a batch, or "
+            "give it a `keras.Input`."
         )
     layers = list(dict.fromkeys(_keras_private.flatten_layers(model)))
     kernel_layers = [layer for layer in layers if is_kernel_layer(layer)]
@@ -96,7 +101,7 @@ def prepare(
         placement = place_quantizers(model, share_ranges=_shares_ranges(quantize))
         wanted.update(placement.quantizers)
         floating, unfused = placement.floating, placement.unfused
-        # Where no graph says so, their statistics can be held all the same.
+        # Also without a graph, `freeze` must be able to freeze their statistics.
         norms = [x for x in layers if plain_class(x) is keras.layers.BatchNormalization]
         wanted = {**dict.fromkeys(norms, QuantizerSpec()), **wanted}
     usable = {layer: spec for layer, spec in wanted.items() if _is_plain(layer)}
@@ -110,7 +115,7 @@ def prepare(
         share_all_ranges(layers)
         _forget_compiled_steps(model)
     skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
-    if not prepared:  # said before
+    if not prepared:  # an earlier call has reported it
         return PreparationReport((), ())
     return PreparationReport(
         _names(prepared), _names(skipped, classes=True), floating, unfused
@@ -118,7 +123,7 @@ def prepare(
 
 
 def _prepare(layer, quantizers, scheme):
-    """Make one layer a twin; return whether anything changed."""
+    """Make one layer a micro layer; return whether anything changed."""
     if not is_micro_layer(layer):
         layer.__class__ = MICRO_LAYERS[type(layer)]
     elif layer.quantizers | quantizers == layer.quantizers:
@@ -130,24 +135,24 @@ def _prepare(layer, quantizers, scheme):
 
 
 def _shares_ranges(scheme):
-    """Steps that are learned are trained each for itself."""
-    ranges = scheme.observer if isinstance(scheme, QuantizationScheme) else None
-    return not isinstance(ranges, LearnedStepSize)
+    """Return whether tensors can share a range: learned steps are separate weights."""
+    observer = scheme.observer if isinstance(scheme, QuantizationScheme) else None
+    return not isinstance(observer, LearnedStepSize)
 
 
 def _check_scheme(layers, scheme):
-    """Quantisers that are there were trained; they are not exchanged unasked."""
+    """Raise an error rather than replace quantisers that may be trained."""
     for layer in layers:
         if scheme and getattr(layer, "quantizers", None) and layer.scheme != scheme:
             raise ValueError(
                 f"Expected the scheme that the quantisers of {layer.name!r} already "
-                f"have: {layer.scheme}. Received: {scheme}. To begin anew, prepare "
-                "what `keras_micronets.strip(model)` returns."
+                f"have: {layer.scheme}. Received: {scheme}. To change it, prepare the "
+                "model that `keras_micronets.strip(model)` returns."
             )
 
 
 def _is_plain(layer):
-    """Layers that Keras itself has quantised, or given LoRA weights, are left alone."""
+    """Return whether Keras has neither quantised a layer nor given it LoRA weights."""
     quantized = getattr(layer, "quantization_mode", None) is not None
     return not (quantized or getattr(layer, "lora_enabled", False))
 
@@ -156,12 +161,12 @@ def _is_foreign(layer, usable):
     matrices = [v for v in layer.trainable_variables if len(v.shape) >= 2]
     inner = _keras_private.flatten_layers(layer)[1:]
     owned = {id(v) for child in inner for v in child.trainable_variables}
-    own = [v for v in matrices if id(v) not in owned]
-    return bool(own) and (layer not in usable or not has_micro_layer(layer))
+    has_kernel = any(id(v) not in owned for v in matrices)
+    return has_kernel and (layer not in usable or not has_micro_layer(layer))
 
 
 def _forget_compiled_steps(model):
-    """Compiled before the preparation, they would not read the new state."""
+    """Forget steps that were compiled without the new state."""
     for name in ("train_function", "test_function", "predict_function"):
         if hasattr(model, name):
             setattr(model, name, None)
@@ -174,7 +179,7 @@ def _names(layers, classes=False):
     )
 
 
-def _warn(names, what):
+def _warn(names, reason):
     if names:
         examples = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        warnings.warn(f"{len(names)} layers {what}: {examples}", stacklevel=3)
+        warnings.warn(f"{len(names)} layers {reason}: {examples}", stacklevel=3)

@@ -1,3 +1,5 @@
+"""Switches for all fake quantisers of a model."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +11,14 @@ from keras_micronets.layers.micro.normalization import MicroBatchNormalization
 from keras_micronets.layers.quantizers.learned import LearnedKernelQuantizer
 from keras_micronets.layers.state import Quantizer
 
+__all__ = [
+    "constant_quantizers",
+    "freeze",
+    "quantized_share",
+    "quantizers",
+    "set_quantizers",
+]
+
 
 def quantizers(model: keras.Model) -> list[Quantizer]:
     """Return the fake quantisers of a prepared model, each once."""
@@ -19,36 +29,41 @@ def quantizers(model: keras.Model) -> list[Quantizer]:
 def set_quantizers(model: keras.Model, active: bool) -> None:
     """Switch all fake quantisers of a prepared model on or off.
 
-    Steps that will be learned begin at the kernels' present ranges, once.
+    When they are first switched on, step sizes that will be learned are initialised
+    from the present kernels.
+
+    Args:
+        model: A prepared model.
+        active: Boolean, `True` to switch them on.
     """
     for quantizer in quantizers(model):
         quantizer.active.assign(active)
     if active:
         for layer in _keras_private.flatten_layers(model):
             for name in getattr(layer, "kernel_names", ()):
-                _begin(layer, name)
+                _initialize_step(layer, name)
 
 
-def _begin(layer, name):
+def _initialize_step(layer, name):
     quantizer = getattr(layer, f"{name}_quantizer", None)
     if isinstance(quantizer, LearnedKernelQuantizer):
-        quantizer.begin(layer.to_device(name, layer.masked_kernel(name)))
+        quantizer.initialize_step(layer.to_device(name, layer.masked_kernel(name)))
 
 
 def quantized_share(model: keras.Model) -> float:
-    """Return the share of a model's fake quantisers that are on; 0 without any."""
+    """Return the fraction of a model's fake quantisers that are on; 0 without any."""
     states = [bool(ops.convert_to_numpy(q.active)) for q in quantizers(model)]
     return sum(states) / len(states) if states else 0.0
 
 
 @contextmanager
 def constant_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[None]:
-    """Make the quantisers constant for what is run or traced inside the block.
+    """Make the quantisers constant for programs traced inside the `with` block.
 
     Args:
         model: A prepared model.
-        keep: Boolean, whether they keep their present state; otherwise they are
-            all off. Defaults to `True`.
+        keep: Boolean, whether they keep their present states; `False` to switch all
+            off. Defaults to `True`.
     """
     found = quantizers(model)
     for quantizer in found:
@@ -63,37 +78,38 @@ def constant_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[No
 def freeze(
     model: keras.Model, *, observers: bool = False, statistics: bool = False
 ) -> None:
-    """Say what training leaves as it is, near its end, so that weights settle.
+    """Freeze ranges and batch statistics, so that weights settle near the end of a run.
 
-    The training step is compiled anew if that changes anything: what is held costs
-    nothing then, and what is not held costs what it did. Nothing of this is saved.
+    The choice is a constant of the training step, which is compiled again if it
+    changes. It is not saved.
 
     Args:
         model: A model that `layers.prepare` was called on, compiled or not.
-        observers: Boolean, whether the ranges of the fake quantisers stay. Defaults to
-            `False`.
-        statistics: Boolean, whether batch normalisation computes with its moving
-            statistics, and leaves them. Defaults to `False`.
+        observers: Boolean, whether to freeze the ranges of the fake quantisers; `False`
+            lets them move again. Defaults to `False`.
+        statistics: Boolean, whether batch normalisation uses its moving statistics
+            without updating them. Defaults to `False`.
 
     Example:
 
     ```python
-    keras_micronets.layers.freeze(model, observers=True, statistics=True)
+    kmn.layers.prepare(model, quantize=True)
+    kmn.layers.freeze(model, observers=True, statistics=True)
     model.fit(x, y, epochs=2)
     ```
     """
     changed = False
     for layer in _keras_private.flatten_layers(model):
-        held = _wanted(layer, observers, statistics)
-        if held is not None and layer.frozen != held:
-            layer.frozen = held
+        frozen = _frozen(layer, observers, statistics)
+        if frozen is not None and layer.frozen != frozen:
+            layer.frozen = frozen
             changed = True
     if changed and getattr(model, "train_function", None) is not None:
         model.make_train_function(force=True)
 
 
-def _wanted(layer, observers, statistics):
-    """Whether a layer is to be held; `None` for those that cannot be."""
+def _frozen(layer, observers, statistics):
+    """Return whether a layer should be frozen; `None` if it cannot be."""
     if isinstance(layer, Quantizer):
         return observers
     return statistics if isinstance(layer, MicroBatchNormalization) else None

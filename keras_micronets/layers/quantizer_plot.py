@@ -1,3 +1,5 @@
+"""Plot of a model's graph with its fake quantisers."""
+
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -10,18 +12,20 @@ from keras_micronets.layers.reports import quantization_report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["plot_quantizers"]
+
 _ROUNDED, _FUSED, _FLOAT, _KERNEL = "#D55E00", "#E8F1F8", "#FBE3E3", "#0072B2"
 _CLOSE, _APART, _COLUMN = 1.0, 1.6, 3.0
 _BOX = {"boxstyle": "round,pad=0.35", "edgecolor": "#9a9a9a", "linewidth": 0.8}
 
 
 def plot_quantizers(model: keras.Model, ax: Any = None) -> "Figure":
-    """Draw a model's graph, and on it the tensors that are rounded.
+    """Plot a model's graph and the tensors that are quantised.
 
-    Layers that a device computes as one operation stand close together. A point below
-    a layer says that its output is rounded, one above it that its input is; beside it
-    stands the range. A blue frame is a quantised kernel's. What has no quantised twin
-    is red.
+    Layers that LiteRT computes as one operation are drawn close together. A point below
+    a layer stands for a quantised output, a point above it for a quantised input, with
+    the range beside it. A layer with a quantised kernel has a blue frame. Layers and
+    operations that cannot be quantised are red.
 
     Args:
         model: A functional or sequential Keras model, prepared with quantisers. A
@@ -33,45 +37,46 @@ def plot_quantizers(model: keras.Model, ax: Any = None) -> "Figure":
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the model has no graph to read.
+        ValueError: If the model is subclassed, so that it has no graph.
 
     Example:
 
     ```python
-    plot_quantizers(model).savefig("quantizers.png")
+    kmn.layers.prepare(model, quantize=True)
+    kmn.layers.plot_quantizers(model).savefig("quantizers.png")
     ```
     """
     if not _keras_private.is_functional(model):
         raise ValueError(
-            "Expected a functional or sequential model, whose graph can be drawn. "
+            "Expected a functional or sequential model, which has a graph to plot. "
             f"Received: {model.name!r}, a {type(model).__name__}. "
             "`quantization_report` lists the quantisers of any model."
         )
     edges = [(a, b) for a, b, _ in _keras_private.edges(model)]
     rows = {(row.layer, row.tensor): row for row in quantization_report(model).rows}
-    places = _places(edges, rows)
+    positions = _positions(edges, rows)
     if ax is None:
-        ax = _figures.new_axes(*_size(places))
+        ax = _figures.new_axes(*_size(positions))
     for edge in edges:
-        _line(ax, *(places[operation] for operation in edge))
-    for operation, place in places.items():
-        found = {
+        _line(ax, *(positions[operation] for operation in edge))
+    for operation, position in positions.items():
+        tensors = {
             tensor: row
             for (name, tensor), row in rows.items()
             if name == operation.name
         }
-        _box(ax, operation, place, has_kernel=any(map(_is_kernel, found)))
-        for tensor, row in found.items():
+        _box(ax, operation, position, has_kernel=any(map(_is_kernel, tensors)))
+        for tensor, row in tensors.items():
             if not _is_kernel(tensor):
-                _mark(ax, tensor, row, place)
-    right = max(x for x, _ in places.values()) + _COLUMN / 2
+                _point(ax, tensor, row, position)
+    right = max(x for x, _ in positions.values()) + _COLUMN / 2
     ax.set(xticks=[], yticks=[], xlim=(-_COLUMN / 2, right))
     ax.margins(y=0.03)
     return ax.figure
 
 
-def _places(edges, rows):
-    """Put each operation below all it reads, and beside what stands as low."""
+def _positions(edges, rows):
+    """Place each operation below those it reads, beside others of the same height."""
     operations = list(dict.fromkeys(operation for edge in edges for operation in edge))
     heights = {}
     for operation in operations:  # Keras lists producers before readers
@@ -100,9 +105,9 @@ def _is_rounded(operation, rows):
     )
 
 
-def _size(places):
-    """Inches that hold the boxes."""
-    xs, ys = zip(*places.values(), strict=True)
+def _size(positions):
+    """Return the width and height of the figure in inches."""
+    xs, ys = zip(*positions.values(), strict=True)
     return 0.9 * (max(xs) + _COLUMN), 0.8 - 0.42 * min(ys)
 
 
@@ -118,26 +123,26 @@ def _is_kernel(tensor):
     return tensor.endswith("kernel")
 
 
-def _box(ax, operation, place, *, has_kernel):
+def _box(ax, operation, position, *, has_kernel):
     known = isinstance(operation, (keras.layers.InputLayer, keras.Model))
     box = _BOX | {"facecolor": _FUSED if known or is_quantizable(operation) else _FLOAT}
     if has_kernel:
         box |= {"edgecolor": _KERNEL, "linewidth": 1.6}
     look = {"ha": "center", "va": "center", "size": 7, "color": INK, "zorder": 3}
-    ax.text(*place, _label(operation), bbox=box, clip_on=False, **look)
+    ax.text(*position, _label(operation), bbox=box, clip_on=False, **look)
 
 
 def _label(operation):
-    name, kind = operation.name, type(operation).__name__
+    name, class_name = operation.name, type(operation).__name__
     short = name if len(name) < 28 else f"{name[:26]}…"
-    told = name.replace("_", "").startswith(kind.lower())
-    return short if told else f"{short}\n{kind}"
+    has_class = name.replace("_", "").startswith(class_name.lower())
+    return short if has_class else f"{short}\n{class_name}"
 
 
-def _mark(ax, tensor, row, place):
-    x, y = place[0], place[1] + (0.5 if tensor.startswith("input") else -0.5)
+def _point(ax, tensor, row, position):
+    x, y = position[0], position[1] + (0.5 if tensor.startswith("input") else -0.5)
     ax.plot(x, y, marker="o", color=_ROUNDED, ms=5, zorder=4)
     text = f"[{row.lower:.2g}, {row.upper:.2g}]" if row.learned else "no data"
-    side = 1 if x > 0 else -1  # shortcuts of the first column bend to the right
+    side = 1 if x > 0 else -1  # shortcuts in the first column bend to the right
     look = {"size": 6.5, "va": "center", "color": _ROUNDED}
     ax.text(x + 0.2 * side, y, text, ha="left" if side > 0 else "right", **look)

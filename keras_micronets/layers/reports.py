@@ -1,3 +1,5 @@
+"""Reports on the sparsity and the quantisation of a model, printed as tables."""
+
 from dataclasses import dataclass
 
 import keras
@@ -9,10 +11,19 @@ from keras_micronets.layers.micro.micro_layer import MicroLayer
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
 from keras_micronets.layers.state import Quantizer
 
+__all__ = [
+    "QuantizationReport",
+    "QuantizedTensor",
+    "SparsityReport",
+    "quantization_report",
+    "quantizers_of",
+    "sparsity_report",
+]
+
 
 @dataclass(frozen=True)
 class SparsityReport:
-    """How sparse the kernels of a model are; it prints as a table.
+    """List the sparsity of each kernel of a model; printed as a table.
 
     Attributes:
         rows: For each kernel `(path, shape, n_weights, n_masked)`.
@@ -22,11 +33,11 @@ class SparsityReport:
 
     @property
     def sparsity(self) -> float:
-        """The share of all maskable weights that the masks remove."""
+        """The fraction of all maskable weights that the masks remove."""
         masked = sum(row[3] for row in self.rows)
         return masked / max(1, sum(row[2] for row in self.rows))
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{'kernel':<28}{'shape':>18}{'weights':>10}{'sparsity':>10}"]
         for path, shape, size, masked in self.rows:
             share = f"{masked / size:.1%}"
@@ -37,15 +48,15 @@ class SparsityReport:
 
 
 def sparsity_report(model: keras.Model) -> SparsityReport:
-    """Return how sparse each kernel of a model is.
+    """Return the sparsity of each kernel of a model.
 
     Args:
-        model: A built Keras model; one that was never prepared has no rows.
+        model: A built Keras model. If it was not prepared, the report has no rows.
 
     Example:
 
     ```python
-    print(keras_micronets.sparsity_report(model))
+    print(kmn.sparsity_report(model))
     ```
     """
     rows = [
@@ -57,14 +68,14 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A tensor that is rounded: a row of a `QuantizationReport`.
+    """Describe a fake quantiser: a row of a `QuantizationReport`.
 
     Attributes:
         layer: Name of the layer.
-        tensor: Which of its tensors, as `"output"`, `"input_0"` or `"kernel"`.
-        bits: Width of its integers.
-        lower, upper: The range; for a kernel that of the filter with the largest.
-        n_steps: Number of steps: of filters for a kernel with one each, else 1.
+        tensor: Which of its tensors, such as `"output"`, `"input_0"` or `"kernel"`.
+        bits: Width of the integers.
+        lower, upper: The range; for a kernel, the largest range of its filters.
+        n_steps: Number of step sizes: one for each filter, or 1.
         active: Whether the quantiser is on.
     """
 
@@ -78,16 +89,16 @@ class QuantizedTensor:
 
     @property
     def learned(self) -> bool:
-        """Whether it has a range; a quantiser that saw no data has none."""
+        """Whether the quantiser has a range: it has none before it has seen data."""
         return self.lower < self.upper
 
     @property
     def step(self) -> float:
-        """The real value of one integer, the largest where there are several."""
-        narrow = self.lower == -self.upper  # a kernel's integers are symmetric
+        """The step size, the largest if there are several."""
+        narrow = self.lower == -self.upper  # the integers of kernels are symmetric
         return (self.upper - self.lower) / (2**self.bits - 1 - narrow)
 
-    def __str__(self):
+    def __str__(self) -> str:
         if not self.learned:
             return "no data seen"
         steps = f" ({self.n_steps} steps)" if self.n_steps > 1 else ""
@@ -98,20 +109,20 @@ class QuantizedTensor:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Which tensors of a model are rounded, and to what; it prints as a table.
+    """List the fake quantisers of a model and their ranges; printed as a table.
 
     Attributes:
-        rows: A `QuantizedTensor` for each fake quantiser, in the model's order.
+        rows: A `QuantizedTensor` for each fake quantiser, in the order of the layers.
     """
 
     rows: tuple[QuantizedTensor, ...]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{'layer':<28}{'tensor':<18}{'bits':>4}     range"]
         for row in self.rows:
             state = "" if row.active else ", off"
-            place = f"{row.layer:<28}{row.tensor:<18}{row.bits:>4}"
-            lines.append(f"{place}     {row}{state}")
+            name = f"{row.layer:<28}{row.tensor:<18}{row.bits:>4}"
+            lines.append(f"{name}     {row}{state}")
         return "\n".join(lines)
 
 
@@ -119,23 +130,22 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
     """Return the ranges of a model's fake quantisers.
 
     Args:
-        model: A built Keras model; one that was never prepared for quantisation has
-            no rows.
+        model: A built Keras model. If it was not prepared for quantisation, the report
+            has no rows.
 
     Example:
 
     ```python
-    print(keras_micronets.quantization_report(model))
+    print(kmn.quantization_report(model))
     ```
     """
-    found = {
-        (layer, name): quantizer
-        for layer in _keras_private.flatten_layers(model)
+    layers = dict.fromkeys(_keras_private.flatten_layers(model))
+    rows = (
+        _row(layer, name, quantizer)
+        for layer in layers
         for name, quantizer in quantizers_of(layer).items()
-    }
-    return QuantizationReport(
-        tuple(_row(layer, name, q) for (layer, name), q in found.items())
     )
+    return QuantizationReport(tuple(rows))
 
 
 def quantizers_of(layer: keras.Layer) -> dict[str, Quantizer]:

@@ -1,39 +1,44 @@
+"""Nested layers that hold the state of prepared layers: masks and fake quantisers."""
+
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_micronets._backend import read
 from keras_micronets._serialization import serializable
 
+__all__ = ["Mask", "Quantizer", "State"]
+
 
 class State(keras.layers.Layer):
-    """Base of the small nested layers that hold a twin's masks and quantisers.
+    """Base class of the nested layers that hold masks and fake quantisers.
 
-    Keras layers save a fixed list of their own weights, and would drop any state
-    added to themselves; a nested layer is saved beside them. A file written by a
-    plain layer has no such state: loading it calls `reset()`.
+    Keras layers save a fixed list of their own weights and drop other state, but save
+    nested layers. A file that a plain layer wrote has no such state: loading it calls
+    `reset`.
     """
 
     def reset(self) -> None:
-        """Return to the state in which the twin computes what the plain layer does."""
+        """Return to the state in which the owner computes as the plain layer does."""
         raise NotImplementedError
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) == 0:
             self.reset()
         else:
             super().load_own_variables(store)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
 
 @serializable()
 class Mask(State):
-    """Keep some weights of a kernel and hold the others at zero.
+    """Replace some weights of a kernel with zeros.
 
-    A twin multiplies its kernel with a mask that lives in this nested layer, as
-    one non-trainable boolean a weight: gradients of masked weights are zero by
-    themselves, and the mask is saved and loaded with the model.
+    The mask is one non-trainable Boolean for each weight. It is saved with the model.
+    Masked weights get no gradient, with any optimizer.
 
     Call arguments:
         kernel: Float tensor of the shape that the mask was built with.
@@ -41,14 +46,14 @@ class Mask(State):
     Example:
 
     ```python
-    mask = keras_micronets.layers.Mask()
+    mask = kmn.layers.Mask()
     mask.build((4, 2))
     mask.mask.assign([[True, False]] * 4)
     mask(keras.ops.ones((4, 2)))  # the second column is zero
     ```
     """
 
-    def build(self, kernel_shape):
+    def build(self, kernel_shape: tuple[int, ...]) -> None:
         self.mask = self.add_weight(
             name="mask",
             shape=kernel_shape,
@@ -57,44 +62,50 @@ class Mask(State):
             trainable=False,
         )
 
-    def call(self, kernel):
+    def call(self, kernel: Any) -> Any:
         return ops.where(ops.convert_to_tensor(self.mask), kernel, 0.0)
 
-    def reset(self):
+    def reset(self) -> None:
         """Keep every weight."""
         self.mask.assign(ops.ones(self.mask.shape, "bool"))
 
 
 class Quantizer(State):
-    """Base of the fake quantisers: a switch, and a frozen form for export.
+    """Base class of the fake quantisers, which are off until `active` is set.
 
-    While `frozen` is set, training leaves the range as it is (`layers.freeze`).
+    Attributes:
+        active: Variable, whether the quantiser rounds. It is a variable so that the
+            training step is not compiled again when quantisation begins.
+        frozen: Boolean, whether training leaves the range unchanged. Set by
+            `layers.freeze`.
+        constant: `None`, or, within `layers.constant_quantizers`, the Boolean that
+            programs traced for an export read instead of `active`.
     """
 
     frozen = False
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.constant = None
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         self.active = self.add_weight(
             name="active", shape=(), dtype="bool", initializer="zeros", trainable=False
         )
 
-    def reset(self):
+    def reset(self) -> None:
         self.active.assign(False)
 
-    def is_on(self):
-        """Return whether the quantiser rounds: a Boolean tensor, or a frozen state."""
+    def is_on(self) -> Any:
+        """Return whether the quantiser rounds: a Boolean tensor, or a constant."""
         return read(self.active) if self.constant is None else self.constant
 
     def make_constant(self, *, keep: bool = True) -> None:
-        """Make the state a constant of the program traced next.
+        """Make the state a constant of programs that are traced from now on.
 
         Args:
-            keep: Boolean, whether it is the present state; otherwise the quantiser
-                is off. Defaults to `True`.
+            keep: Boolean, whether to keep the present state; `False` to switch the
+                quantiser off. Defaults to `True`.
         """
         self.constant = keep and bool(ops.convert_to_numpy(self.active))
 

@@ -9,7 +9,6 @@ from keras_micronets.layers.quantizers.fake_quant import quantize_activation
 from keras_micronets.layers.quantizers.observers import (
     MovingAverage,
     Observer,
-    with_observer,
 )
 from keras_micronets.layers.state import Quantizer
 
@@ -239,7 +238,10 @@ class ActivationQuantizer(Quantizer):
 
     @classmethod
     def from_config(cls, config):
-        return super().from_config(with_observer(config))
+        config = dict(config)
+        saved = config.pop("ranges", None) or config.pop("observer")  # 0.1.0: ranges
+        observer = keras.saving.deserialize_keras_object(saved)
+        return super().from_config({**config, "observer": observer})
 
 
 def _apart(lower, upper):

@@ -1,21 +1,24 @@
-"""Fake quantisation whose gradients cost little.
+"""Fake quantisation with cheap gradients.
 
-TensorFlow's own operations also compute the gradients of the range, and one channel
-after the other: more than the rounding itself. Nothing here learns a range by them.
+TensorFlow's own operations also compute gradients of the range, channel by channel,
+which takes longer than the rounding. No quantiser here learns a range by them.
 """
 
 import functools
+from typing import Any
 
 import keras
 from keras import ops
 
+__all__ = ["quantize_activation", "quantize_kernel"]
 
-def quantize_kernel(kernel, limit, *, axis: int | None, bits: int):
+
+def quantize_kernel(kernel: Any, limit: Any, *, axis: int | None, bits: int) -> Any:
     """Round a kernel within [-limit, limit]; gradients pass straight through.
 
     Args:
         kernel: Float tensor.
-        limit: The largest magnitude: a tensor of one element, or of one a channel.
+        limit: Tensor, the largest magnitude: one element, or one for each channel.
         axis: Integer, the axis of the channels, or `None`.
         bits: Integer from 2 to 8.
 
@@ -35,8 +38,16 @@ def quantize_kernel(kernel, limit, *, axis: int | None, bits: int):
     return _with_gradient(kernel, quantize, lambda upstream, x: upstream)
 
 
-def quantize_activation(inputs, lower, upper, *, bits, rectify=False, extremes=None):
-    """Round a tensor within [lower, upper]; gradients pass within and stop outside.
+def quantize_activation(
+    inputs: Any,
+    lower: Any,
+    upper: Any,
+    *,
+    bits: int,
+    rectify: bool = False,
+    extremes: tuple[Any, Any] | None = None,
+) -> Any:
+    """Round a tensor within [lower, upper]; gradients pass inside and stop outside.
 
     Args:
         inputs: Float tensor.
@@ -44,9 +55,8 @@ def quantize_activation(inputs, lower, upper, *, bits, rectify=False, extremes=N
         upper: Number or tensor of one element, greater than `lower`.
         bits: Integer from 2 to 8.
         rectify: Boolean, whether to round `relu(inputs)`. Defaults to `False`.
-        extremes: Tuple of the smallest and largest of the values to round, if they
-            are known: where all lie within the bounds, gradients cost less. Defaults
-            to `None`.
+        extremes: Tuple of the smallest and largest value to round, if known. Gradients
+            are cheaper where both are within the bounds. Defaults to `None`.
 
     Returns:
         Tensor of the shape and type of `inputs`.
@@ -67,14 +77,14 @@ def quantize_activation(inputs, lower, upper, *, bits, rectify=False, extremes=N
 
 
 def _with_gradient(x, function, gradient):
-    """Apply a function on TensorFlow; `gradient` takes what flows back, and `x`."""
+    """Apply a function on TensorFlow with `gradient(upstream, x)` as its gradient."""
     import tensorflow as tf
 
     @tf.custom_gradient
     def apply(x):
         return function(x), lambda upstream: gradient(upstream, x)
 
-    return apply(tf.convert_to_tensor(x))  # it would ask for a variable's gradient
+    return apply(tf.convert_to_tensor(x))  # of a variable it would need a gradient
 
 
 def _rectified_gradient(upstream, inputs, bounds, extremes):
@@ -92,7 +102,7 @@ def _clipped_gradient(upstream, inputs, bounds, extremes):
     import tensorflow as tf
 
     (lower, upper), (smallest, largest) = bounds, extremes
-    margin = (upper - lower) * 1e-6  # the bounds themselves are within
+    margin = (upper - lower) * 1e-6  # values at the bounds are inside
     lower, upper = lower - margin, upper + margin
     return tf.cond(
         tf.logical_and(smallest >= lower, largest <= upper),
@@ -104,9 +114,9 @@ def _clipped_gradient(upstream, inputs, bounds, extremes):
 
 
 def _gradient_up_to(upper, upstream, inputs):
-    """The gradient of a clip to [0, upper], in one pass: that of a scaled ReLU6.
+    """Return the gradient of a clip to [0, upper] as that of a scaled ReLU6.
 
-    TensorFlow's own, of its fake quantisers, takes three.
+    That is one pass over the tensor, where TensorFlow's fake quantisers take three.
     """
     import tensorflow as tf
 

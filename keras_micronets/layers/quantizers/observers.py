@@ -1,23 +1,25 @@
-"""How the ranges of fake quantisers are found: values that quantisers are given."""
+"""Observers: how fake quantisers find the ranges of activations."""
 
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
-import keras
 from keras import ops
 
 from keras_micronets._serialization import Configurable, serializable
 
+__all__ = ["LearnedStepSize", "MovingAverage", "Observer", "Percentile"]
+
 
 class Observer(Configurable):
-    """Base class of the ways to find the range of an activation.
+    """Base class of the observers.
 
-    A way has a `momentum`, the weight of the past in the moving average of what
-    `measure` returns.
+    A quantiser's range is the moving average of what `measure` returns for each batch.
+    `momentum` is the weight of earlier batches in it.
     """
 
     momentum = 0.0
 
-    def measure(self, inputs, *, rectify: bool = False):
+    def measure(self, inputs: Any, *, rectify: bool = False) -> tuple[Any, Any]:
         """Return the range `(lower, upper)` of a batch, zero within it.
 
         Args:
@@ -35,12 +37,12 @@ class Observer(Configurable):
 @serializable()
 @dataclass(frozen=True)
 class MovingAverage(Observer):
-    """The moving average of the batches' smallest and largest values.
+    """Average the smallest and largest values of the batches.
 
     The first batch sets the range.
 
     Args:
-        momentum: Float in [0, 1), the weight of the past. Defaults to `0.99`.
+        momentum: Float in [0, 1), the weight of earlier batches. Defaults to `0.99`.
 
     Raises:
         ValueError: If `momentum` lies outside [0, 1).
@@ -58,19 +60,18 @@ class MovingAverage(Observer):
 @serializable()
 @dataclass(frozen=True)
 class Percentile(Observer):
-    """The moving average of percentiles of the batches, which leave outliers out.
+    """Average percentiles of the batches, which are robust to outliers.
 
-    What lies beyond is clipped, and the steps between are finer. Large tensors are
-    sampled: whole rows of channels, evenly spaced over the batch. A percentile is
-    never finer than the sample: of 8,192 values, the 99.99th is nearly the largest.
+    Values outside of the range are clipped, so the steps within it are finer. Large
+    tensors are sampled in whole rows of channels, evenly spaced over the batch. The
+    sample limits the percentile: of 8,192 values, the 99.99th is nearly the largest.
 
     Args:
-        percentile: Float in (50, 100], in per cent, the share of the values at or
-            below the upper bound; as many are at or above the lower one. Defaults
-            to `99.99`.
-        momentum: Float in [0, 1), the weight of the past. Defaults to `0.99`.
-        samples: Integer, about how many values of a batch are sorted. Defaults to
-            `8192`.
+        percentile: Float in (50, 100], the percentage of values at or below the upper
+            bound; as many are at or above the lower bound. Defaults to `99.99`.
+        momentum: Float in [0, 1), the weight of earlier batches. Defaults to `0.99`.
+        samples: Integer, approximate number of values of a batch that are sorted. Use
+            more for percentiles close to 100. Defaults to `8192`.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -78,8 +79,8 @@ class Percentile(Observer):
     Example:
 
     ```python
-    observer = keras_micronets.observers.Percentile(99.9)
-    keras_micronets.callbacks.QuantizationAwareTraining(observer=observer)
+    observer = kmn.observers.Percentile(99.9)
+    kmn.callbacks.QuantizationAwareTraining(observer=observer)
     ```
     """
 
@@ -97,58 +98,52 @@ class Percentile(Observer):
             )
         if self.samples < 1:
             raise ValueError(
-                "Expected to sample one value or more. "
+                "Expected a positive number of samples. "
                 f"Received: samples={self.samples}."
             )
 
-    def measure(self, inputs, *, rectify=False):
+    def measure(self, inputs: Any, *, rectify: bool = False) -> tuple[Any, Any]:
         share = self.percentile / 100
         inputs = ops.stop_gradient(ops.convert_to_tensor(inputs))
         sample = _sample(inputs, self.samples)
-        found = ops.quantile(sample, ops.array([1 - share, share], "float32"))
-        # Sorting hides what is not a number; the sum does not.
-        found = ops.add(found, ops.multiply(ops.sum(sample), 0.0))
-        lower = ops.zeros_like(found[0]) if rectify else ops.minimum(found[0], 0.0)
-        return lower, ops.maximum(found[1], 0.0)
+        bounds = ops.quantile(sample, ops.array([1 - share, share], "float32"))
+        # Sorting hides values that are not finite; a sum does not.
+        bounds = ops.add(bounds, ops.multiply(ops.sum(sample), 0.0))
+        lower = ops.zeros_like(bounds[0]) if rectify else ops.minimum(bounds[0], 0.0)
+        return lower, ops.maximum(bounds[1], 0.0)
 
 
 @serializable("LearnedStep")
 @dataclass(frozen=True)
 class LearnedStepSize(Observer):
-    """Steps that are trained with the weights, of activations and of kernels.
+    """Learn the step sizes of activations and kernels with the weights.
 
-    The first batch, and the kernel when quantisation begins, give the first step;
-    then gradients move it, scaled as in the paper. What is trained is the logarithm
-    of its ratio to the first, within [-2, 2], so that it trains with any optimizer,
-    and weight decay at most draws it back. Of use for few bits; costs more than the
-    other ways. Adam suits it better than plain momentum.
+    The first batch, or the kernel when quantisation begins, sets the first step size.
+    Then gradients move it, scaled as in the paper. The trained variable is the
+    logarithm of the ratio to the first step size, within [-2, 2]: it trains with any
+    optimizer, and weight decay only pulls it towards the first step size. Use it for
+    kernels or activations of few bits, preferably with Adam; it costs more than the
+    other observers.
 
     References: Esser et al. 2020, "Learned Step Size Quantization"; for tensors with
     negative values, Bhalgat et al. 2020, "LSQ+".
     """
 
-    momentum = 1.0  # of the batches, the first alone counts
+    momentum = 1.0  # only the first batch counts
 
 
 def _check_momentum(momentum):
     if not 0.0 <= momentum < 1.0:
         raise ValueError(
-            "Expected a momentum in [0, 1), the weight of the past. "
+            "Expected a momentum in [0, 1), the weight of earlier batches. "
             f"Received: momentum={momentum}."
         )
 
 
 def _sample(inputs, size):
-    """Take about `size` values of a tensor, in whole rows of its last axis."""
+    """Return about `size` values of a tensor, in whole rows of its last axis."""
     channels = inputs.shape[-1]
     rows = ops.reshape(inputs, (-1, channels))
     stride = ops.shape(rows)[0] * channels // size
-    stride = 2 * (stride // 2) + 1  # an odd one goes through the columns of an image
+    stride = 2 * (stride // 2) + 1  # odd: visits all columns of an image
     return ops.cast(ops.reshape(rows[::stride], (-1,)), "float32")
-
-
-def with_observer(config: dict) -> dict:
-    """Deserialize the observer of a configuration; its key was `"ranges"` before."""
-    config = dict(config)
-    saved = config.pop("ranges", None) or config.pop("observer")
-    return {**config, "observer": keras.saving.deserialize_keras_object(saved)}

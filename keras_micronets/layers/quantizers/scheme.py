@@ -1,3 +1,5 @@
+"""Which tensors of a layer are quantised, and how."""
+
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -15,8 +17,9 @@ from keras_micronets.layers.quantizers.observers import (
     LearnedStepSize,
     MovingAverage,
     Observer,
-    with_observer,
 )
+
+__all__ = ["QuantizationScheme", "QuantizerSpec", "as_quantizer_spec"]
 
 
 @serializable()
@@ -97,24 +100,27 @@ def as_quantizer_spec(value: Any) -> QuantizerSpec:
 @serializable()
 @dataclass(frozen=True)
 class QuantizationScheme(Configurable):
-    """What fake quantisers a model's layers get: their ranges and their widths.
+    """Configure the fake quantisers of a model: observer and bit widths.
 
     Args:
-        observer: How ranges are found: a value of `keras_micronets.observers`. Defaults
-            to `MovingAverage()`.
-        kernel_bits: Integer from 2 to 8. Defaults to `8`.
+        observer: How the ranges of activations are found: a value of
+            `keras_micronets.observers`. Defaults to `MovingAverage()`.
+        kernel_bits: Integer from 2 to 8. Use fewer for smaller files; files store 4 or
+            8. Defaults to `8`.
         activation_bits: Integer from 2 to 8. Defaults to `8`.
 
     Raises:
-        ValueError: If an argument is none of these.
+        ValueError: If an argument has another type or is out of range.
 
     Example:
 
     ```python
-    scheme = keras_micronets.layers.QuantizationScheme(kernel_bits=4)
-    keras_micronets.layers.prepare(model, quantize=scheme)
+    scheme = kmn.layers.QuantizationScheme(kernel_bits=4)
+    kmn.layers.prepare(model, quantize=scheme)
     ```
     """
+
+    renamed = {"ranges": "observer"}
 
     observer: Observer = field(default_factory=MovingAverage)
     kernel_bits: int = 8
@@ -129,8 +135,10 @@ class QuantizationScheme(Configurable):
         _check_bits("kernel_bits", self.kernel_bits)
         _check_bits("activation_bits", self.activation_bits)
 
-    def activation_quantizer(self, *, fixed_range=None, **kwargs):
-        """Make a quantiser of activations; keyword arguments are those of a layer."""
+    def activation_quantizer(
+        self, *, fixed_range: tuple[float, float] | None = None, **kwargs: Any
+    ) -> ActivationQuantizer:
+        """Make a quantiser of activations; `kwargs` are those of a layer."""
         learned = self._learns_steps and fixed_range is None
         make = LearnedActivationQuantizer if learned else ActivationQuantizer
         return make(
@@ -140,10 +148,13 @@ class QuantizationScheme(Configurable):
             **kwargs,
         )
 
-    def kernel_quantizer(self, *, axis=None, least_bits=2, **kwargs):
-        """Make a quantiser of kernels; keyword arguments are those of a layer.
+    def kernel_quantizer(
+        self, *, axis: int | None = None, least_bits: int = 2, **kwargs: Any
+    ) -> KernelQuantizer:
+        """Make a quantiser of kernels; `kwargs` are those of a layer.
 
-        It has 8 bits where the device has no kernel as narrow as is wanted.
+        It has 8 bits if the scheme has fewer than `least_bits`, the fewest that LiteRT
+        supports for the layer.
         """
         make = LearnedKernelQuantizer if self._learns_steps else KernelQuantizer
         bits = self.kernel_bits if self.kernel_bits >= least_bits else 8
@@ -153,14 +164,9 @@ class QuantizationScheme(Configurable):
     def _learns_steps(self):
         return isinstance(self.observer, LearnedStepSize)
 
-    @classmethod
-    def from_config(cls, config: dict) -> Self:
-        """Make a scheme from what `get_config` returned."""
-        return cls(**with_observer(config))
-
 
 def _check_bits(name, bits):
     if bits not in range(2, 9):
         raise ValueError(
-            f"Expected a whole number of bits from 2 to 8. Received: {name}={bits}."
+            f"Expected an integer number of bits from 2 to 8. Received: {name}={bits}."
         )

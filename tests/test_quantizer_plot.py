@@ -70,5 +70,5 @@ def test_what_stays_in_float_is_red():
 def test_a_subclassed_model_has_no_graph():
     model = subclassed()
     model(images())
-    with pytest.raises(ValueError, match="whose graph can be drawn"):
+    with pytest.raises(ValueError, match="which has a graph to plot"):
         layers.plot_quantizers(model)
