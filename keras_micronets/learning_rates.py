@@ -170,7 +170,8 @@ def as_learning_rate(
             )
         return lambda progress: rate(round(progress * total_steps))
     if rate is None or callable(rate):
-        return rate
+        function: Any = rate
+        return function
     _check_rate(rate, "learning_rate")
     return lambda progress: rate
 

@@ -178,11 +178,12 @@ def as_schedule(schedule: Any, total_steps: int | None) -> Callable[[float], flo
                 f"keras_micronets.schedules. Received: {schedule!r}."
             )
         schedule = TfmotSchedule(schedule, total_steps)
+    function: Any = schedule
     for percent in range(101):
-        sparsity = schedule(percent / 100)
+        sparsity = function(percent / 100)
         if not 0.0 <= sparsity < 1.0:
             check_sparsity(sparsity, f"{schedule!r} at {percent} % of the run")
-    return schedule
+    return function
 
 
 def _is_tfmot(schedule):

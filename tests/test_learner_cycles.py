@@ -1,3 +1,5 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -63,6 +65,14 @@ def test_learning_rate_is_steered_batch_by_batch(pool):
     cycles = LearnerCycles(pool, 2, cycle, warmup=1 / 3, warmup_learning_rate=0.5)
     fit(compiled(dense_model()), cycles, rates, epochs=6)
     expected = [0.5] * 20 + [Cosine(0.1)(i / 20) for i in range(20)] * 2
+    np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
+
+
+def test_a_keras_schedule_counts_the_steps_of_a_cycle(pool):
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 20)
+    rates, cycle = Rates(), Cycle(learning_rate=schedule)
+    fit(compiled(dense_model()), LearnerCycles(pool, 2, cycle), rates, epochs=4)
+    expected = [float(schedule(step)) for step in range(20)] * 2
     np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
 
 
@@ -237,6 +247,36 @@ def test_a_callback_may_sparsify_during_the_run(pool):
     history = fit(compiled(dense_model()), cycles, epochs=4)
     assert history.history["sparsity"] == pytest.approx([0.5] * 4, abs=0.01)
     assert [round(learner.sparsity, 2) for learner in pool] == [0.5, 0.5]
+
+
+def test_callbacks_of_the_cycles_receive_every_hook(pool):
+    called = {"fit": [], "outside": []}
+
+    class Hooks(keras.callbacks.Callback):
+        def __init__(self, name):
+            super().__init__()
+            hooks = [name for name in dir(self) if name.startswith("on_")]
+            for hook in hooks:
+                note = partial(self.note, called[name], hook, getattr(self, hook))
+                setattr(self, hook, note)
+
+        def note(self, calls, hook, call, *args, **kwargs):
+            calls.append((hook, self.params["epochs"], self.model.name))
+            call(*args, **kwargs)
+
+        def on_epoch_end(self, epoch, logs=None):
+            logs["epochs"] = epoch + 1
+
+    (x, y), model = data(), compiled(dense_model())
+    cycles = LearnerCycles(pool, 1, callbacks=[Hooks("fit")])
+    both = [cycles, Hooks("outside")]
+    history = fit(model, *both, epochs=2, validation_data=(x, y))
+    assert history.history["epochs"] == [1, 2]
+    assert pool[0].metrics["epochs"] == 2
+    model.evaluate(x, y, verbose=0, callbacks=both)
+    model.predict(x, verbose=0, callbacks=both)
+    assert len({hook for hook, *_ in called["fit"]}) == 16
+    assert called["fit"] == called["outside"]
 
 
 def test_quantisers_are_switched_on_within_each_cycle(pool):

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -133,7 +134,9 @@ class ChannelPruning(ProgressCallback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        self._batches = self._averages = self._last_step = None
+        self._batches: Iterator | None = None
+        self._averages: Any = None
+        self._last_step: int | None = None
         self._is_final = False
         self._importance = self._importance_function()
 

@@ -18,7 +18,7 @@ __all__ = ["LearnerCycles"]
 
 
 def _forward(hook):
-    def call(self, *args, **kwargs):
+    def call(self: "LearnerCycles", *args: Any, **kwargs: Any) -> None:
         getattr(self._inner, hook)(*args, **kwargs)
 
     return call
@@ -240,7 +240,7 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             self._disagreement = self._disagreement_of(name)
 
     def _disagreement_of(self, name):
-        data = self.validation_data
+        data: Any = self.validation_data
         x = data[0] if isinstance(data, tuple) else data
         matrix = selection.disagreement(self.pool.predict(x, verbose=0))
         row = [learner.name for learner in self.pool].index(name)

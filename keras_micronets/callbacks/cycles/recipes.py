@@ -1,4 +1,4 @@
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from keras_micronets import learning_rates
 from keras_micronets.callbacks.cycles import masks
@@ -6,20 +6,22 @@ from keras_micronets.callbacks.cycles.cycle import Cycle
 from keras_micronets.callbacks.dynamic_sparse_training import DynamicSparseTraining
 from keras_micronets.learners import LearnerPool
 
+if TYPE_CHECKING:
+    from keras_micronets.callbacks.cycles.learner_cycles import LearnerCycles
+
 __all__ = ["PublishedCycles"]
 
 
 class PublishedCycles:
-    """Constructors of `LearnerCycles` for published methods."""
+    """Constructors of `LearnerCycles` for published methods.
 
-    if TYPE_CHECKING:
-
-        def __init__(self, pool: Any, n_learners: int, cycle: Cycle, **options: Any):
-            """Make `LearnerCycles`."""
+    All take a `LearnerPool`, the number of learners, the (peak) learning rate and
+    further arguments of `LearnerCycles` as `options`.
+    """
 
     @classmethod
     def prune2edge(
-        cls,
+        cls: Any,
         pool: LearnerPool,
         n_learners: int = 20,
         *,
@@ -27,18 +29,17 @@ class PublishedCycles:
         learning_rate: float = 1e-5,
         sequential: bool = False,
         **options: Any,
-    ) -> Self:
+    ) -> "LearnerCycles":
         """Return the cycles of Prune2Edge: pruned copies of one parent.
 
         Each learner is the parent without its smallest weights, to a random sparsity,
-        trained at a small learning rate; the published number of epochs per learner
-        is 2. Learners of equal sparsity have the same mask. The papers also sample the
+        trained at a small learning rate. Learners of equal sparsity have the same
+        mask. The authors train 500 learners for 2 epochs each, and also sample the
         batch size and the loss, which are fixed within one `fit`:
         `keras_micronets.train_prune2edge` runs several.
 
         Args:
-            pool: A `LearnerPool`.
-            n_learners: Integer. Defaults to `20`; the authors train 500.
+            pool, n_learners, options: As for `LearnerCycles`.
             sparsity: Pair of floats, the range of the sparsity. Defaults to
                 `(0.2, 0.55)`.
             learning_rate: Positive float. Defaults to `1e-5`, the authors' value for
@@ -46,7 +47,6 @@ class PublishedCycles:
             sequential: Boolean, whether each learner starts from the previous one, as
                 in the authors' code, which wraps the same layers repeatedly. Defaults
                 to `False`: independent copies of the parent, as in the paper.
-            **options: Further arguments of `LearnerCycles`.
 
         Reference: Alhalabi, Gaber and Basurra 2020, "Prune2Edge: A Multi-Phase
         Pruning Pipelines to Deep Ensemble Learning in IIoT"; ranges as in the
@@ -61,21 +61,19 @@ class PublishedCycles:
 
     @classmethod
     def snapshot(
-        cls,
+        cls: Any,
         pool: LearnerPool,
         n_learners: int = 5,
         *,
         learning_rate: float = 0.2,
         **options: Any,
-    ) -> Self:
+    ) -> "LearnerCycles":
         """Return the cycles of snapshot ensembles: restarts of a cosine.
 
         Args:
-            pool: A `LearnerPool`.
-            n_learners: Integer. Defaults to `5`.
+            pool, n_learners, options: As for `LearnerCycles`.
             learning_rate: Positive float, at each restart; the default is for SGD.
                 Defaults to `0.2`.
-            **options: Further arguments of `LearnerCycles`.
 
         Reference: Huang et al. 2017, "Snapshot Ensembles: Train 1, get M for free".
         """
@@ -84,7 +82,7 @@ class PublishedCycles:
 
     @classmethod
     def free_tickets(
-        cls,
+        cls: Any,
         pool: LearnerPool,
         n_learners: int = 3,
         *,
@@ -95,28 +93,21 @@ class PublishedCycles:
         regrow: float = 0.8,
         seed: int = 0,
         **options: Any,
-    ) -> Self:
+    ) -> "LearnerCycles":
         """Return the cycles of FreeTickets (EDST): dynamic sparse training throughout.
 
-        The warm-up is a third of the run, with RigL (set `warmup=` for another share).
+        The warm-up is a third of the run, with RigL (set `warmup` for another share).
         Each cycle then trains at a tenth and, in its second half, a hundredth of the
         learning rate. Between learners most weights are dropped and others grown.
 
         Args:
-            pool: A `LearnerPool`.
-            n_learners: Integer. Defaults to `3`.
-            data: Training data to compute the gradients of growth on, as for
-                `DynamicSparseTraining`.
-            sparsity: Float in [0, 1), of the whole model, divided by
-                Erdos-Renyi-Kernel. Defaults to `0.8`.
+            pool, n_learners, seed, options: As for `LearnerCycles`.
+            data, sparsity, frequency: As for `DynamicSparseTraining`. Updates are
+                every 1000 batches by default.
             learning_rate: Positive float, of the warm-up; the default is for SGD.
                 Defaults to `0.1`.
-            frequency: Integer, batches between the updates of the mask. Defaults to
-                `1000`.
             regrow: Float in [0, 1], the share of weights moved between learners.
                 Defaults to `0.8`.
-            seed: Integer. Defaults to `0`.
-            **options: Further arguments of `LearnerCycles`.
 
         Reference: Liu et al. 2022, "Deep Ensembling with No Overhead for either
         Training or Testing: The All-Round Blessings of Dynamic Sparsity". The share
@@ -140,14 +131,14 @@ class PublishedCycles:
 
     @classmethod
     def prune_and_tune(
-        cls,
+        cls: Any,
         pool: LearnerPool,
         n_learners: int = 6,
         *,
         learning_rate: float = 0.1,
         warmup: float = 0.7,
         **options: Any,
-    ) -> Self:
+    ) -> "LearnerCycles":
         """Return the cycles of Prune and Tune: random halves of one parent.
 
         Learners come in pairs: a random half of the weights of the parent, and the
@@ -155,13 +146,9 @@ class PublishedCycles:
         stays dense.
 
         Args:
-            pool: A `LearnerPool`.
-            n_learners: Integer. Defaults to `6`.
+            pool, n_learners, warmup, options: As for `LearnerCycles`.
             learning_rate: Positive float, the peak; the default is for SGD. Defaults
                 to `0.1`.
-            warmup: Float in [0, 1), the share of the run that trains the parent.
-                Defaults to `0.7`.
-            **options: Further arguments of `LearnerCycles`.
 
         Reference: Whitaker and Whitley 2022, "Prune and Tune Ensembles: Low-Cost
         Ensemble Learning With Sparse Independent Subnetworks".

@@ -1,0 +1,126 @@
+"""All callbacks have the same arguments, and act in `fit` only."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+from tiny_keras import compiled, data, dense_model, fit
+
+from keras_micronets import LearnerPool, callbacks
+from keras_micronets.callbacks import (
+    ChannelPruning,
+    Cycle,
+    DynamicSparseTraining,
+    LearnerCheckpoint,
+    LearnerCycles,
+    QuantizationAwareTraining,
+    WeightPruning,
+    masks,
+)
+from keras_micronets.schedules import Constant
+
+CALLBACKS = [
+    value
+    for value in vars(callbacks).values()
+    if inspect.isclass(value) and issubclass(value, keras.callbacks.Callback)
+]
+ORDER = [
+    "scope",
+    "importance",
+    "data",
+    "allocation",
+    "frequency",
+    "start",
+    "end",
+    "run",
+    "seed",
+]
+DEFAULTS = dict.fromkeys(("scope", "importance", "data", "allocation", "frequency"))
+DEFAULTS |= {"start": 0.0, "end": 0.75, "seed": 0}
+# The published fractions of channel pruning, and the seed of a run, if it is known.
+OTHERS = {
+    (ChannelPruning, "start"): 0.1,
+    (ChannelPruning, "end"): 0.6,
+    (LearnerCheckpoint, "seed"): None,
+}
+
+
+def arguments(cls):
+    return inspect.signature(cls).parameters
+
+
+def made(cls, folder):
+    """Return a callback that trains in a moment, with a pool of its own."""
+    pool = LearnerPool(folder / f"pool-{len(list(folder.iterdir()))}")
+    cycle = Cycle(mask=masks.Magnitude(0.5), quantize=0.0)
+    pruning = WeightPruning(Constant(0.5))
+    return {
+        WeightPruning: lambda: pruning,
+        DynamicSparseTraining: lambda: cls(0.5, growth="random", frequency=5),
+        ChannelPruning: lambda: cls(macs=0.7, round_to=1, min_channels=1),
+        QuantizationAwareTraining: lambda: cls(),
+        LearnerCheckpoint: lambda: cls(pool),
+        LearnerCycles: lambda: cls(pool, 1, cycle, callbacks=[pruning]),
+    }[cls]()
+
+
+@pytest.mark.parametrize("cls", CALLBACKS)
+def test_arguments_have_one_order(cls):
+    shared = [name for name in arguments(cls) if name in ORDER]
+    assert shared == sorted(shared, key=ORDER.index)
+
+
+@pytest.mark.parametrize("cls", CALLBACKS)
+def test_arguments_have_one_default(cls):
+    for name, parameter in arguments(cls).items():
+        if name in DEFAULTS:
+            expected = OTHERS.get((cls, name), DEFAULTS[name])
+            assert parameter.default == expected, name
+
+
+@pytest.mark.parametrize("cls", CALLBACKS)
+def test_shared_arguments_are_given_by_name(cls):
+    kinds = {
+        name: parameter.kind
+        for name, parameter in arguments(cls).items()
+        if name in ORDER and (cls, name) != (QuantizationAwareTraining, "start")
+    }
+    assert set(kinds.values()) <= {inspect.Parameter.KEYWORD_ONLY}
+
+
+def about(model):
+    """Return what a callback could change in a model, apart from values."""
+    return [type(x) for x in (model, *model.layers)], [v.path for v in model.variables]
+
+
+@pytest.mark.parametrize("cls", CALLBACKS)
+def test_predict_and_evaluate_change_nothing(cls, tmp_path):
+    (x, y), model = data(), compiled(dense_model())
+    for _ in ("new", "trained"):
+        before, weights = about(model), model.get_weights()
+        model.predict(x, verbose=0, callbacks=[made(cls, tmp_path)])
+        model.evaluate(x, y, verbose=0, callbacks=[made(cls, tmp_path)])
+        assert about(model) == before
+        for ours, theirs in zip(model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        fit(model, epochs=1)
+
+
+@pytest.mark.parametrize("cls", CALLBACKS)
+def test_trains_the_same_if_fit_cannot_be_told_from_predict(cls, tmp_path):
+    """Only a new history tells that `fit` begins before it compiles its step."""
+
+    def train(*others):
+        model, callback = compiled(dense_model()), made(cls, tmp_path)
+        model.predict(data()[0], verbose=0, callbacks=[callback])
+        fit(model, epochs=1, shuffle=False)
+        fit(model, callback, *others, epochs=2, shuffle=False)
+        return model
+
+    used = keras.callbacks.History()
+    fit(compiled(dense_model()), used, epochs=1)
+    model, expected = train(used), train()
+    assert about(model)[0] == about(expected)[0]
+    for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
