@@ -87,11 +87,12 @@ def _printed(name, value):
 
 
 def _serialize(name, value):
-    if isinstance(value, FunctionType):
-        registered = keras.saving.get_registered_name(value)
+    if callable(value) and not hasattr(value, "get_config"):
+        name_of = keras.saving.get_registered_name
+        registered = name_of(value) if hasattr(value, "__name__") else ""
         if keras.saving.get_registered_object(registered) is not value:
             raise ValueError(
-                f"Expected `{name}` to be a function that is registered with "
+                f"Expected `{name}` to be registered with "
                 "`keras.saving.register_keras_serializable`, so that a configuration "
                 f"can name it. Received: {name}={value!r}."
             )

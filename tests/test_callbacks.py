@@ -1,6 +1,7 @@
 """All callbacks have the same arguments, and act in `fit` only."""
 
 import inspect
+import json
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from keras_micronets.callbacks import (
     masks,
 )
 from keras_micronets.schedules import Constant
+from keras_micronets.sparsity import taylor, uniform
 
 CALLBACKS = [
     value
@@ -124,3 +126,34 @@ def test_trains_the_same_if_fit_cannot_be_told_from_predict(cls, tmp_path):
     assert about(model)[0] == about(expected)[0]
     for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def half(progress):
+    return 0.5
+
+
+def test_configurations_restore_functions_and_arrays():
+    pruning = WeightPruning(half, importance=taylor, data=data(4), allocation=uniform)
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(pruning)))
+    copy = keras.saving.deserialize_keras_object(config)
+    assert (copy.schedule, copy.importance, copy.allocation) == (half, taylor, uniform)
+    for ours, theirs in zip(copy.data, pruning.data, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+    names = {"WeightPruning": WeightPruning, "data": pruning.data}
+    names |= {"half": half, "taylor": taylor, "uniform": uniform}
+    assert eval(repr(pruning), names).get_config() == pruning.get_config()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": lambda progress: 0.5}, "Expected `schedule` to be registered"),
+        ({"schedule": half, "data": iter([])}, "Expected `data` to be a value"),
+        ({"schedule": half, "importance": print}, "Expected `importance` to be"),
+    ],
+)
+def test_configurations_name_what_they_cannot_restore(options, message):
+    with pytest.raises(ValueError, match=message):
+        WeightPruning(**options).get_config()
