@@ -169,7 +169,7 @@ def zeroed(model, plan):
     values = {id(v): ops.convert_to_numpy(v).copy() for v in model.variables}
     for node in graph.nodes:
         if node.role == "reads":
-            values[id(node.weight)] *= node.along(keep[node.channels])
+            values[id(node.weight)] *= node.broadcast(keep[node.channels])
     for ours, theirs in zip(copy.variables, model.variables, strict=True):
         ours.assign(values[id(theirs)])
     return copy

@@ -11,7 +11,7 @@ from keras_micronets.layers import prepare
 
 
 def free(model):
-    return {group.name: len(group.channels) for group in channel_graph(model).free}
+    return {group.name: len(group.channels) for group in channel_graph(model).prunable}
 
 
 def reasons(model):
@@ -23,7 +23,7 @@ def test_a_chain_has_a_group_for_each_kernel():
     assert free(model) == {"conv2d": 16, "conv2d_1": 12}
     assert reasons(model) == {
         "input of conv2d": "inputs, or of unknown origin",
-        "dense": "the model puts them out",
+        "dense": "the model returns them",
     }
 
 
@@ -41,14 +41,14 @@ def test_channels_of_one_kernel_may_belong_to_two_groups():
 
 def test_a_flattened_channel_is_a_run_of_inputs():
     graph = channel_graph(made(MODELS["flattened"]))
-    (group,) = graph.free
+    (group,) = graph.prunable
     (node,) = (n for n in graph.nodes if n.role == "reads" and n.layer.name == "dense")
     np.testing.assert_array_equal(node.channels, np.tile(group.channels, 64))
 
 
 def test_groups_lose_the_same_of_their_channels():
     graph = channel_graph(made(lambda x: head(conv(conv(x), 12, groups=4))))
-    by_name = {group.name: len(group.channels) for group in graph.free}
+    by_name = {group.name: len(group.channels) for group in graph.prunable}
     assert by_name == {"conv2d": 2, "conv2d_1": 3}
 
 
@@ -58,7 +58,7 @@ def test_a_shared_layer_is_cut_for_all_its_calls():
 
 
 def test_what_a_nested_model_puts_out_goes_on_outside():
-    groups = channel_graph(made(MODELS["nested"])).free
+    groups = channel_graph(made(MODELS["nested"])).prunable
     assert {len(group.channels) for group in groups} == {8, 6}
 
 
@@ -136,7 +136,7 @@ def test_channels_may_come_first():
     x = layers.DepthwiseConv2D(3, data_format="channels_first")(x)
     x = layers.Flatten(data_format="channels_first")(x)
     graph = channel_graph(keras.Model(inputs, layers.Dense(4)(x)))
-    (group,) = graph.free
+    (group,) = graph.prunable
     (node,) = (n for n in graph.nodes if n.role == "reads" and n.layer.name == "dense")
     np.testing.assert_array_equal(node.channels, np.tile(group.channels, 16))
 

@@ -1,6 +1,7 @@
 """A plan meets its budget, says what it will do, and does nothing."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_micronets.channels import (
     cut,
     importance,
     plan,
+    plans,
     plot_plan,
 )
 
@@ -76,7 +78,7 @@ def test_nothing_more_fits():
     """Each run of channels that was left out would be too much."""
     model = vgg()
     chosen = plan(model, macs=0.3)
-    sizes = {group.name: len(group.channels) for group in channel_graph(model).free}
+    sizes = {group.name: len(group.channels) for group in channel_graph(model).prunable}
     for name, kept in chosen.kept.items():
         if len(kept) < sizes[name]:
             more = tuple(range(len(kept) + 8))
@@ -145,7 +147,7 @@ def test_it_prints_as_a_table():
     assert lines[0].split() == ["layer", "channels", "parameters", "MACs"]
     assert lines[1].startswith("conv2d ")
     assert any(line.startswith("all ") for line in lines)
-    assert "input of conv2d stays" in text
+    assert "input of conv2d is protected" in text
 
 
 def test_it_says_if_a_budget_is_not_come_close_to():
@@ -264,24 +266,69 @@ def test_layers_whose_channels_stay():
         vgg(), macs=0.4, scope=kmn.layers.Scope(without=["conv2d", "conv2d_3"])
     )
     assert {"conv2d", "conv2d_3"}.isdisjoint(chosen.kept)
-    assert chosen.frozen["conv2d"] == "outside the scope"
+    assert chosen.protected["conv2d"] == "outside the scope"
     assert chosen.macs[1] <= 0.4 * chosen.macs[0]
     with pytest.raises(ValueError, match="'conv9'"):
         plan(vgg(), macs=0.4, scope=kmn.layers.Scope(without=["conv9"]))
 
 
-@pytest.mark.parametrize("kind", ["channels", "params", "macs"])
-def test_a_picture_has_two_bars_a_layer(kind):
+def nested_text_model():
+    inputs = keras.Input((5, 8))
+    x = layers.Dense(8, name="inner_dense")(inputs)
+    inner = keras.Model(inputs, layers.Conv1D(8, 3, name="inner_conv")(x))
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Conv1D(12, 2, name="outer")(inner(layers.Embedding(20, 8)(tokens)))
+    return keras.Model(tokens, layers.Dense(4, name="head")(layers.Flatten()(x)))
+
+
+def sequential_model():
+    first = layers.Dense(16, "relu", name="first")
+    second = layers.Dense(12, "relu", name="second")
+    return keras.Sequential([keras.Input((8,)), first, second, layers.Dense(4)])
+
+
+@pytest.mark.parametrize(
+    ("build", "scope", "protected"),
+    [
+        (vgg, kmn.layers.Scope(first=False), {"conv2d"}),
+        (vgg, kmn.layers.Scope(re.compile("[23]$")), {"conv2d_1", "conv2d_3"}),
+        (sequential_model, kmn.layers.Scope(last=False), {"second"}),
+        (sequential_model, lambda model: kmn.layers.kernels(model)[1:], {"first"}),
+        (nested_text_model, kmn.layers.Scope(only=layers.Conv1D), {"inner_dense"}),
+        (nested_text_model, kmn.layers.Scope(without="outer"), {"outer"}),
+    ],
+)
+def test_scope_of_a_model_that_is_not_prepared(build, scope, protected):
+    """The choice is the same once it is prepared, and the model stays as it is."""
+    model = build()
+    options = {"scope": scope, "round_to": 2, "min_channels": 2}
+    chosen = plan(model, params=0.9, **options)
+    assert not kmn.layers.kernels(model)
+    assert protected <= chosen.protected.keys()
+    assert chosen.kept.keys().isdisjoint(protected)
+    kmn.layers.prepare(model)
+    assert plan(model, params=0.9, **options) == chosen
+
+
+def test_a_plan_is_restored_from_its_configuration_and_repr():
+    chosen = plan(vgg(), params=0.9, macs=0.1)
+    config = keras.saving.serialize_keras_object(chosen)
+    assert keras.saving.deserialize_keras_object(config) == chosen
+    assert eval(repr(chosen), vars(plans)) == chosen
+
+
+@pytest.mark.parametrize("quantity", ["channels", "params", "macs"])
+def test_a_picture_has_two_bars_a_layer(quantity):
     chosen = plan(vgg(), macs=0.3)
-    figure = plot_plan(chosen, kind=kind)
+    figure = plot_plan(chosen, quantity=quantity)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    rows = [getattr(row, kind) for row in chosen.rows if row.macs[0]]
+    rows = [getattr(row, quantity) for row in chosen.rows if row.macs[0]]
     assert widths == [before for before, _ in rows] + [after for _, after in rows]
 
 
 def test_a_picture_of_something_else():
     with pytest.raises(ValueError, match="'bytes'"):
-        plot_plan(plan(vgg(), macs=0.3), kind="bytes")
+        plot_plan(plan(vgg(), macs=0.3), quantity="bytes")
 
 
 def test_group_norms_press_on_the_smallest():
@@ -301,7 +348,7 @@ def test_scales_come_closer_to_zero():
     model = made(MODELS["plain"])
     gamma = model.get_layer("batch_normalization").gamma
     gamma.assign(np.linspace(-0.2, 0.2, 16))
-    importance.NormalizationScale(step=0.1).regularize(channel_graph(model), None)
+    importance.NormalizationScale(strength=0.1).regularize(channel_graph(model), None)
     expected = np.sign(np.linspace(-1, 1, 16)) * np.maximum(
         np.abs(np.linspace(-0.2, 0.2, 16)) - 0.1, 0
     )

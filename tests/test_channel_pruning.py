@@ -44,7 +44,7 @@ def pruning(**kwargs):
 UTILITIES = {
     "default": None,
     "Taylor": importance.Taylor(),
-    "scales": importance.NormalizationScale(step=0.01),
+    "scales": importance.NormalizationScale(strength=0.01),
     "magnitude": importance.Magnitude(),
     "random": importance.Random(),
     "own": lambda model, graph, gradients: [
@@ -186,7 +186,7 @@ def test_what_has_no_mask_stays():
     model, callback = compiled("volumes"), pruning(macs=0.9)
     fit(model, callback)
     assert set(callback.plan_.kept) == {"conv3d_transpose"}
-    assert "no mask" in callback.plan_.frozen["conv3d"]
+    assert "no mask" in callback.plan_.protected["conv3d"]
 
 
 def test_a_run_that_was_interrupted_ends_at_its_budget(tmp_path):

@@ -132,8 +132,8 @@ def touched(graph):
     made = [
         (len(group.channels), group.reason)
         for group in graph.groups
-        if any(graph.nodes[index].role == "makes" for index in group.nodes)
-        and group.reason != "the model puts them out"
+        if any(graph.nodes[index].role == "produces" for index in group.nodes)
+        and group.reason != "the model returns them"
     ]
     total = sum(n for n, _ in made)
     return sum(n for n, reason in made if reason is None) / max(total, 1)
@@ -208,7 +208,7 @@ def zeroed(model, plan):
     values = {id(v): keras.ops.convert_to_numpy(v).copy() for v in model.variables}
     for node in graph.nodes:
         if node.role == "reads":
-            values[id(node.weight)] *= node.along(keep[node.channels])
+            values[id(node.weight)] *= node.broadcast(keep[node.channels])
     copy = keras.models.clone_model(model)
     for ours, theirs in zip(copy.variables, model.variables, strict=True):
         ours.assign(values[id(theirs)])

@@ -190,7 +190,7 @@ ROWS = {
     "Taylor": partial(pruned, importance.Taylor()),
     "group norms": partial(pruned, None),
     "group norms, hardly pushed": partial(pruned, importance.GroupNorm(strength=0.001)),
-    "scales": partial(pruned, importance.NormalizationScale(step=0.003)),
+    "scales": partial(pruned, importance.NormalizationScale(strength=0.003)),
     "magnitude": partial(pruned, importance.Magnitude()),
     "random": partial(pruned, importance.Random()),
     "one-shot": one_shot,

@@ -1,4 +1,4 @@
-"""Take channels out of a network: which go together, which to keep, and the cut."""
+"""Cut channels out of models: group, score, plan, mask and cut them."""
 
 from keras_micronets.channels import importance
 from keras_micronets.channels.counts import count_macs
@@ -8,3 +8,18 @@ from keras_micronets.channels.make_plan import plan
 from keras_micronets.channels.masking import compact, mask_channels
 from keras_micronets.channels.planner import Planner
 from keras_micronets.channels.plans import Plan, plot_plan
+
+__all__ = [
+    "ChannelGraph",
+    "Group",
+    "Plan",
+    "Planner",
+    "channel_graph",
+    "compact",
+    "count_macs",
+    "cut",
+    "importance",
+    "mask_channels",
+    "plan",
+    "plot_plan",
+]

@@ -1,4 +1,4 @@
-"""How many channels of each group to keep, for the best scores within a budget."""
+"""Allocate a budget to groups: how many channels of each to keep."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,89 +6,87 @@ import numpy as np
 
 from keras_micronets.channels.counts import Counts
 
-# What a channel is worth grows as its group becomes narrower, by this power of the
-# share that is left: the error of networks falls with a power of their width.
-BALANCE = 2
-# How many moves are counted exactly, and by how much they may seem to be too much.
-N_EXACT, SLACK = 24, 0.02
+__all__ = ["allocate", "allocate_uniformly"]
+
+# The importance of a channel grows as its group becomes narrower, with this power of
+# the group's relative width: a network's error falls with a power of its width.
+WIDTH_POWER = 2
+# How many moves of `refine` are counted exactly, and the estimated excess (a logarithm)
+# up to which a move is considered.
+N_EXACT, MAX_EXCESS = 24, 0.02
 
 
-def solve(
+def allocate(
     counts: Counts,
-    scores: Sequence[np.ndarray],
+    importance: Sequence[np.ndarray],
     limits: Mapping[str, float],
     *,
     min_channels: np.ndarray,
-    step: int,
+    round_to: int,
 ) -> np.ndarray:
-    """Return how many channels of each group are kept.
+    """Return how many channels of each group to keep for the highest importance.
 
-    Runs of `step` channels are taken away one after the other, always that which
-    loses least for what it saves. What is saved counts for each budget as much as is
-    still missing, which leads to all budgets at one time. Then runs are given back or
-    exchanged, as long as that comes closer to the budgets from below.
+    Runs of `round_to` channels are removed one by one, always the run of the lowest
+    importance for its cost. Costs are weighted by how far each budget is exceeded, so
+    that all budgets are reached together. Then runs are added or exchanged as long as
+    that uses more of the budgets.
 
     Args:
         counts: The `Counts` of the model.
-        scores: One descending float array `(channels,)` a group, the mean about 1.
-        limits: Dictionary from `"params"` or `"macs"` to the most that may be left.
+        importance: Float array `(channels,)` for each group, in descending order, the
+            mean about 1.
+        limits: Dictionary from `"params"` or `"macs"` to the largest number allowed.
         min_channels: Integer array `(groups,)`, how many channels have to stay.
-        step: Integer, of which kept numbers are multiples where a group has
-            channels enough.
+        round_to: Integer, the kept numbers are multiples of it where a group has
+            enough channels.
 
     Returns:
-        Integer array `(groups,)`. It exceeds a budget only where nothing is left to
-        take away.
+        Integer array `(groups,)`. It exceeds a limit only if nothing is left to remove.
     """
-    search = _Search(counts, scores, limits, min_channels, step)
+    search = _Search(counts, importance, limits, min_channels, round_to)
     return search.refine(search.shrink(counts.full.copy()))
 
 
-def solve_uniformly(
-    counts: Counts, limits: Mapping[str, float], *, min_channels: np.ndarray, step: int
+def allocate_uniformly(
+    counts: Counts,
+    limits: Mapping[str, float],
+    *,
+    min_channels: np.ndarray,
+    round_to: int,
 ) -> np.ndarray:
-    """Return how many channels of each group are kept if all keep the same share.
-
-    Args:
-        counts, limits, min_channels, step: As for `solve`.
-    """
-    kept = min_channels
+    """Return what `allocate` does, but keep the same share of all groups."""
+    kept, full = min_channels, counts.full
     for share in np.linspace(0, 1, 1001):
-        widths = np.maximum(np.round(counts.full * share / step) * step, min_channels)
-        widths = np.minimum(widths, counts.full).astype(int)
-        if any(counts.total(kind, widths) > limit for kind, limit in limits.items()):
+        widths = np.round(full * share / round_to) * round_to
+        widths = np.minimum(np.maximum(widths, min_channels), full).astype(int)
+        if any(counts.total(name, widths) > limit for name, limit in limits.items()):
             break
         kept = widths
     return kept
 
 
 class _Search:
-    def __init__(self, counts, scores, limits, min_channels, step):
-        self.counts, self.limits, self.min_channels, self.step = (
-            counts,
-            limits,
-            min_channels,
-            step,
-        )
-        self.sums = [np.concatenate([[0.0], np.cumsum(own)]) for own in scores]
+    def __init__(self, counts, importance, limits, min_channels, round_to):
+        self.counts, self.limits = counts, limits
+        self.min_channels, self.round_to = min_channels, round_to
+        self.sums = [np.concatenate([[0.0], np.cumsum(own)]) for own in importance]
 
     def shrink(self, kept):
-        """Take runs away until every budget is met, or nothing is left to take."""
+        """Remove runs until all limits are met, or nothing is left to remove."""
         while self.excess(kept).max() > 0:
             fewer = self._fewer(kept)
             if (fewer == kept).all():
                 break
             saved = self._shares(kept).T @ self.excess(kept) * (kept - fewer)
-            costs = np.array(
-                [self._loss(*run) for run in enumerate(zip(kept, fewer, strict=True))]
-            )
+            runs = enumerate(zip(kept, fewer, strict=True))
+            costs = np.array([self._loss(group, *run) for group, run in runs])
             costs = np.where(fewer < kept, costs / np.maximum(saved, 1e-12), np.inf)
-            chosen = int(costs.argmin())
-            kept[chosen] = fewer[chosen]
+            cheapest = int(costs.argmin())
+            kept[cheapest] = fewer[cheapest]
         return kept
 
     def refine(self, kept):
-        """Come closer to the budgets from below, by moves of one or two runs."""
+        """Use more of the limits without exceeding them, one or two runs at a time."""
         while True:
             moves = self._moves(kept)
             distances = [self._distance(move) for move in moves]
@@ -97,53 +95,48 @@ class _Search:
             kept = moves[int(np.argmin(distances))]
 
     def excess(self, kept):
-        """By how much each budget is exceeded, as a logarithm; below 0 if it is met."""
-        totals = [self.counts.total(kind, kept) for kind in self.limits]
+        """Return by how much each limit is exceeded, as a logarithm."""
+        totals = [self.counts.total(name, kept) for name in self.limits]
         return np.log(np.maximum(totals, 1e-9) / np.array([*self.limits.values()]))
 
     def _shares(self, kept):
-        """What one channel of each group is of each total, `(budgets, groups)`."""
-        return np.stack(
-            [
-                self.counts.marginal(kind, kept) / self.counts.total(kind, kept)
-                for kind in self.limits
-            ]
-        )
+        """Return one channel's share of each total, by group: `(limits, groups)`."""
+        counts = self.counts
+        shares = [counts.marginal(x, kept) / counts.total(x, kept) for x in self.limits]
+        return np.stack(shares)
 
     def _fewer(self, kept):
-        fewer = (kept - 1) // self.step * self.step
+        fewer = (kept - 1) // self.round_to * self.round_to
         return np.where(fewer >= self.min_channels, fewer, kept)
 
     def _more(self, kept):
-        return np.minimum((kept // self.step + 1) * self.step, self.counts.full)
+        more = (kept // self.round_to + 1) * self.round_to
+        return np.minimum(more, self.counts.full)
 
-    def _loss(self, group, run):
-        kept, fewer = run
-        left = kept / max(self.counts.full[group], 1)
-        return (self.sums[group][kept] - self.sums[group][fewer]) / left**BALANCE
+    def _loss(self, group, kept, fewer):
+        width = kept / max(self.counts.full[group], 1)
+        return (self.sums[group][kept] - self.sums[group][fewer]) / width**WIDTH_POWER
 
     def _distance(self, kept):
-        """How far below its budgets a choice is; infinite above them."""
+        """Return how far all totals are below their limits; infinite if above one."""
         excess = self.excess(kept)
         return -excess.sum() if excess.max() <= 0 else np.inf
 
     def _moves(self, kept):
-        """Choices a run away, or two, that seem to come closest to the budgets."""
+        """Return the moves of one or two runs that use most by a linear estimate."""
         n, shares = len(kept), self._shares(kept)
-        steps = np.stack(
-            [np.zeros(n, int), self._fewer(kept) - kept, self._more(kept) - kept]
-        )
+        steps = np.stack([kept, self._fewer(kept), self._more(kept)]) - kept
         changes = (steps[:, None] * shares).transpose(1, 0, 2).reshape(len(shares), -1)
-        both = changes[:, :, None] + changes[:, None, :]
-        after = self.excess(kept)[:, None, None] + both
-        worst, far = after.max(axis=0), np.abs(after).sum(axis=0)
-        near = np.where(worst < SLACK, far, np.inf)  # what is seen is linear
-        order = np.argsort(near, axis=None)[: 4 * N_EXACT]
+        pairs = changes[:, :, None] + changes[:, None, :]
+        excess = self.excess(kept)[:, None, None] + pairs
+        distances = np.abs(excess).sum(axis=0)
+        estimates = np.where(excess.max(axis=0) < MAX_EXCESS, distances, np.inf)
+        order = np.argsort(estimates, axis=None)[: 4 * N_EXACT]
         moves = {}
-        for first, second in zip(*np.unravel_index(order, far.shape), strict=True):
+        for first, second in np.stack(np.unravel_index(order, pairs.shape[1:])).T:
             moved = kept.copy()
-            for index in {first % n, second % n}:
-                rows = {i // n for i in (first, second) if i % n == index}
-                moved[index] += steps[max(rows), index]
+            for group in {first % n, second % n}:
+                rows = {i // n for i in (first, second) if i % n == group}
+                moved[group] += steps[max(rows), group]
             moves[moved.tobytes()] = moved
         return list(moves.values())[:N_EXACT]

@@ -1,3 +1,5 @@
+"""Count parameters and multiply-accumulates for any choice of channels."""
+
 from collections import defaultdict
 from math import prod
 
@@ -7,13 +9,16 @@ import numpy as np
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.layers.clone import plain_variables
 
-KINDS = ("params", "macs")
+__all__ = ["Counts", "count_macs"]
+
+QUANTITIES = ("params", "macs")
 
 
 def count_macs(model: keras.Model) -> int:
-    """Return the multiply-accumulates of one sample's prediction.
+    """Return the number of multiply-accumulates for one sample.
 
-    Each product of a kernel's weight and a value is one, whatever masks say.
+    One multiply-accumulate is the product of a kernel's weight and a value. Masked
+    weights are counted too. Biases, normalisation and activations are not counted.
 
     Args:
         model: A built functional or sequential model, prepared or not.
@@ -36,33 +41,31 @@ def count_macs(model: keras.Model) -> int:
 
 def check_sizes(model: keras.Model, graph: ChannelGraph) -> None:
     """Raise a `ValueError` if a model's multiply-accumulates depend on its input."""
-    if graph.is_open:
+    if graph.has_open_sizes:
         raise ValueError(
-            "Expected a model whose inputs have sizes, for its multiply-accumulates "
-            f"depend on them. Received: {model.name!r}, with inputs of shapes "
-            f"{[tensor.shape for tensor in model.inputs]}. Give `keras.Input` sizes, "
-            "or a budget of parameters."
+            "Expected a model with fixed input sizes, on which its number of "
+            f"multiply-accumulates depends. Received: {model.name!r}, with inputs of "
+            f"shapes {[tensor.shape for tensor in model.inputs]}. Give `keras.Input` "
+            "sizes, or set a budget of `params` only."
         )
 
 
 class Counts:
-    """Parameters and multiply-accumulates of a model, for each choice of channels.
+    """Parameters and multiply-accumulates of a model, for any numbers of channels.
 
-    Parameters are those that Keras counts for the plain model, statistics of
-    normalisations among them. A multiply-accumulate is one product of a kernel's
-    weight and a value in one sample's prediction; additions of biases, normalisations
-    and activations are not counted. Twice as many are often given as FLOPs; the
-    figures of most papers on pruning count one, as here.
+    Parameters are those that Keras counts for the plain model, moving statistics
+    included. Multiply-accumulates are counted as in `count_macs`.
 
-    All are sums of products of lengths of axes, and a length is a sum of numbers of
-    channels.
+    Both are sums of terms, a term is a fixed factor times the lengths of some axes, and
+    the length of an axis is a weighted sum of the groups' numbers of channels.
 
     Args:
         model: A built model, prepared or not.
         graph: Its `ChannelGraph`.
 
     Attributes:
-        full: Integer array `(groups,)`, how many channels each group has.
+        full: Integer array `(groups,)`, the number of channels of each group.
+        variables: Dictionary from the `id` of a plain variable to its index.
     """
 
     def __init__(self, model: keras.Model, graph: ChannelGraph):
@@ -74,70 +77,56 @@ class Counts:
         for index, node in enumerate(graph.nodes):
             if node.weight is not None:
                 axes[id(node.weight)][node.axis] = index
-        rows = [_times_by_node(graph)]
-        sizes = [_fixed_and_nodes(v.shape, axes[id(v)]) for v in variables]
-        products = []
-        for found in graph.products:
-            fixed, nodes = sizes[self.variables[id(found.weight)]]
-            along = [sum(map(len, rows)) + i for i in range(len(found.axes))]
-            rows.append(_times_along(graph, found.axes))
-            products.append((fixed * found.positions, [*nodes, *along]))
-        self._lengths = np.concatenate(rows)
-        self._terms = {
-            "params": self._stacked(sizes),
-            "macs": self._stacked(products),
-        }
-        self._products = [self.variables[id(found.weight)] for found in graph.products]
+        sizes = [_fixed_and_rows(v.shape, axes[id(v)]) for v in variables]
+        calls = graph.kernel_calls
+        self._call_variables = [self.variables[id(call.weight)] for call in calls]
+        lengths, products = list(_node_lengths(graph)), []
+        for call, variable in zip(calls, self._call_variables, strict=True):
+            fixed, rows = sizes[variable]
+            first = len(lengths)
+            lengths += [_axis_length(graph, channels) for channels in call.axes]
+            rows = [*rows, *range(first, len(lengths))]
+            products.append((fixed * call.positions, rows))
+        self._lengths = np.array(lengths).reshape(len(lengths), len(graph.groups))
+        self._terms = {"params": self._stack(sizes), "macs": self._stack(products)}
 
-    def _stacked(self, terms):
-        """Arrays of factors, and of rows of lengths; the row behind the last is 1."""
+    def _stack(self, terms):
+        """Return arrays of factors and of rows of lengths; the last row is 1."""
         width = max((len(rows) for _, rows in terms), default=0)
         one = len(self._lengths)
         padded = [[*rows, *[one] * (width - len(rows))] for _, rows in terms]
         factors = np.array([fixed for fixed, _ in terms], float)
         return factors, np.array(padded, int).reshape(len(terms), width)
 
-    def by_variable(self, kind: str, kept: np.ndarray) -> np.ndarray:
-        """Return an array `(variables,)` of parameters or multiply-accumulates.
+    def total(self, quantity: str, kept: np.ndarray) -> float:
+        """Return the `"params"` or `"macs"` of the model if `kept` channels are kept.
 
         Args:
-            kind: `"params"` or `"macs"`.
+            quantity: `"params"` or `"macs"`.
             kept: Array `(groups,)`, how many channels of each group are kept.
         """
-        found = self._of_terms(kind, kept)
-        if kind == "params":
-            return found
-        summed = np.zeros(len(self.variables))
-        np.add.at(summed, self._products, found)
-        return summed
+        return float(self._of_terms(quantity, kept).sum())
 
-    def total(self, kind: str, kept: np.ndarray) -> float:
-        """Return the parameters or multiply-accumulates of the whole model.
+    def by_variable(self, quantity: str, kept: np.ndarray) -> np.ndarray:
+        """Return the same for each variable, as an array `(variables,)`."""
+        terms = self._of_terms(quantity, kept)
+        if quantity == "params":
+            return terms
+        sums = np.zeros(len(self.variables))
+        np.add.at(sums, self._call_variables, terms)
+        return sums
 
-        Args:
-            kind, kept: As for `by_variable`.
-        """
-        return float(self._of_terms(kind, kept).sum())
-
-    def _of_terms(self, kind, kept):
-        factors, rows = self._terms[kind]
+    def _of_terms(self, quantity, kept):
+        factors, rows = self._terms[quantity]
         return factors * self.lengths(kept)[rows].prod(axis=1)
 
     def lengths(self, kept: np.ndarray) -> np.ndarray:
-        """Return the length of the axis of each node of the graph, first of all.
-
-        Args:
-            kept: As for `by_variable`.
-        """
+        """Return the axis lengths of all nodes of the graph, and further ones."""
         return np.append(self._lengths @ kept, 1.0)
 
-    def marginal(self, kind: str, kept: np.ndarray) -> np.ndarray:
-        """Return an array `(groups,)`: what one channel more of each group costs.
-
-        Args:
-            kind, kept: As for `by_variable`.
-        """
-        factors, rows = self._terms[kind]
+    def marginal(self, quantity: str, kept: np.ndarray) -> np.ndarray:
+        """Return the derivative of `total` by each group's number of channels."""
+        factors, rows = self._terms[quantity]
         lengths = self.lengths(kept)[rows]
         slopes = np.zeros(len(self._lengths) + 1)
         for column in range(rows.shape[1]):
@@ -146,25 +135,24 @@ class Counts:
         return slopes[:-1] @ self._lengths
 
 
-def _times_by_node(graph):
-    """How many indices of each node each channel of a group has."""
-    times = np.zeros((len(graph.nodes), len(graph.groups)))
+def _node_lengths(graph):
+    """Return how many indices of each node one channel of each group has."""
+    lengths = np.zeros((len(graph.nodes), len(graph.groups)))
     for column, group in enumerate(graph.groups):
-        for node, n in group.nodes.items():
-            times[node, column] = n
-    return times
+        for node, times in group.nodes.items():
+            lengths[node, column] = times
+    return lengths
 
 
-def _times_along(graph, axes):
-    """The same for the axes of a tensor."""
-    times = np.zeros((len(axes), len(graph.groups)))
-    for row, channels in enumerate(axes):
-        for column, group in enumerate(graph.groups):
-            found = np.count_nonzero(np.isin(channels, group.channels))
-            times[row, column] = found / len(group.channels)
-    return times
+def _axis_length(graph, channels):
+    """Return the same for one axis of a tensor, with the given channels."""
+    return [
+        np.count_nonzero(np.isin(channels, group.channels)) / len(group.channels)
+        for group in graph.groups
+    ]
 
 
-def _fixed_and_nodes(shape, axes):
+def _fixed_and_rows(shape, axes):
+    """Return the product of a variable's fixed axes, and the nodes of the others."""
     fixed = prod(length for axis, length in enumerate(shape) if axis not in axes)
     return fixed, list(axes.values())

@@ -1,3 +1,5 @@
+"""Cut channels: copy a model with smaller layers."""
+
 import warnings
 from collections import defaultdict
 
@@ -11,30 +13,31 @@ from keras_micronets.channels.plans import Plan
 from keras_micronets.layers.clone import as_not_compiled, plain_copy, plain_variables
 from keras_micronets.layers.optimizer_slots import copy_slots
 
+__all__ = ["cut"]
+
 
 def cut(model: keras.Model, plan: Plan) -> keras.Model:
     """Return a plain Keras model without the channels that a plan leaves out.
 
-    It predicts what `model` does when the kernels that read those channels have zeros
-    in their place. Layers keep their names; masks and fake quantisers are left behind.
-    A compiled model's copy is compiled alike, and its optimizer goes on with what it
-    has of the channels that stay.
+    Its predictions are those of `model` with zeros in place of these channels. Layer
+    names stay; masks and fake quantisers are removed. The copy of a compiled model is
+    compiled alike, with the optimizer state of the channels that are kept.
 
     Args:
-        model: A built functional or sequential model, prepared or not; it is left as
-            it is.
+        model: A built functional or sequential model, prepared or not. It is not
+            changed.
         plan: A `Plan` of this model or of one of the same layers.
 
     Returns:
         A new Keras model.
 
     Raises:
-        ValueError: If the plan is of another model.
+        ValueError: If the plan is another model's.
 
     Example:
 
     ```python
-    plan = keras_micronets.channels.plan(model, macs=0.5)
+    plan = keras_micronets.channels.plan(model, macs=0.5, min_channels=2, round_to=2)
     small = keras_micronets.channels.cut(model, plan)
     ```
     """
@@ -42,25 +45,18 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
 
 
 def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.Model:
-    """Cut a model whose graph has been read already.
-
-    Args:
-        model: As for `cut`.
-        graph: Its `ChannelGraph`.
-        plan: As for `cut`.
-    """
+    """Cut a model whose graph is known."""
     keep = plan.kept_channels(graph)
-    settings = _settings(graph, keep)
-    small = _copied(model, settings)
+    small = _copy_structure(model, _new_settings(graph, keep))
     sources = plain_variables(model)
-    indices = _indices(graph, keep)
+    indices = _kept_indices(graph, keep)
     for target, source in zip(small.variables, sources, strict=True):
-        target.assign(_taken(source, indices[id(source)]))
+        target.assign(_take(source, indices[id(source)]))
     if getattr(model, "compiled", False):
         _compile_alike(small, model)
     if small.compiled:
         pairs = {id(s): t for s, t in zip(sources, small.variables, strict=True)}
-        copy_slots(model, small, pairs, lambda slot, of: _taken(slot, indices[id(of)]))
+        copy_slots(model, small, pairs, lambda slot, of: _take(slot, indices[id(of)]))
     return small
 
 
@@ -69,23 +65,23 @@ def _compile_alike(small, model):
         small.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
         warnings.warn(
-            f"What is left of {model.name!r} is not compiled: Keras can't make its "
-            f"optimizer, loss or metrics again ({error}). Compile it yourself.",
+            f"The cut copy of {model.name!r} is not compiled: Keras cannot restore its "
+            f"optimizer, loss or metrics ({error}). Compile it yourself.",
             stacklevel=3,
         )
 
 
-def _copied(model, settings, inputs=None):
-    """Make the layers anew; those of an inner model behind inputs of their own."""
+def _copy_structure(model, settings, inputs=None):
+    """Copy a model with new layers; nested models get new inputs of their new sizes."""
 
     def copy(layer):
         if not _keras_private.is_functional(layer):
             return _resized(layer, settings[layer])
         tensors, _ = _keras_private.graph_tensors(layer)
-        inputs = [_input(tensor, settings) for tensor in tensors]
+        inputs = [_new_input(tensor, settings) for tensor in tensors]
         if not isinstance(layer, keras.Sequential):
             inputs = keras.tree.pack_sequence_as(layer.input, inputs)
-        return _copied(layer, settings, inputs)
+        return _copy_structure(layer, settings, inputs)
 
     with as_not_compiled(model):
         return keras.models.clone_model(
@@ -93,25 +89,27 @@ def _copied(model, settings, inputs=None):
         )
 
 
-def _input(tensor, settings):
+def _new_input(tensor, settings):
     layer, _ = _keras_private.producer(tensor)
     shape = list(tensor.shape)
     for _, axis, length in settings[layer]:
         shape[axis] = length
-    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=layer.name)
+    name = getattr(layer, "name", None)
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name)
 
 
-def _settings(graph: ChannelGraph, keep):
-    """The new lengths that a layer's configuration names, by layer."""
-    found = defaultdict(list)
+def _new_settings(graph, keep):
+    """Return lists of `(name, index, length)`, new configuration entries by layer."""
+    settings = defaultdict(list)
     for node in graph.nodes:
         if node.setting is not None:
             length = int(np.count_nonzero(keep[node.channels]))
-            found[node.layer].append((*node.setting, length))
-    return found
+            settings[node.layer].append((*node.setting, length))
+    return settings
 
 
 def _resized(layer, settings):
+    """Return a plain copy of a layer with new configuration entries."""
     changed = {}
     for name, index, length in settings:
         old = changed.get(name, layer.get_config()[name])
@@ -122,16 +120,16 @@ def _resized(layer, settings):
     return plain_copy(layer, **changed)
 
 
-def _indices(graph, keep):
-    """Which indices of each variable's axes stay, by its `id`."""
-    found = defaultdict(dict)
+def _kept_indices(graph, keep):
+    """Return the kept indices of each variable by axis, by the variable's `id`."""
+    indices = defaultdict(dict)
     for node in graph.nodes:
         if node.weight is not None:
-            found[id(node.weight)][node.axis] = np.flatnonzero(keep[node.channels])
-    return found
+            indices[id(node.weight)][node.axis] = np.flatnonzero(keep[node.channels])
+    return indices
 
 
-def _taken(variable, indices):
+def _take(variable, indices):
     values = ops.convert_to_numpy(variable)
     for axis, kept in indices.items():
         values = np.take(values, kept, axis)

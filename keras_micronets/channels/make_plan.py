@@ -1,4 +1,4 @@
-"""Budgets that no count tells: the size of an int8 file, and its time here."""
+"""The public `plan`, and its budgets that are measured: file size and latency."""
 
 import tempfile
 import warnings
@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.cut import cut_by_graph
-from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.planner import Planner
 from keras_micronets.channels.plans import Plan
@@ -18,93 +17,10 @@ from keras_micronets.export.tflite import export_tflite
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers.kernels import Kernel
 
-N_SAMPLES, N_HALVINGS, N_TIMES = 8, 6, 21
+__all__ = ["plan"]
 
-
-def meet(
-    model: keras.Model,
-    graph: ChannelGraph,
-    plan_to: Callable[[float], Plan],
-    *,
-    n_bytes: float | None,
-    latency: float | None,
-    lowest: float,
-) -> Plan:
-    """Return the plan of the most multiply-accumulates whose file is within budgets.
-
-    It is found by halving: networks are cut, exported to int8 with ranges from noise
-    (sizes and times do not depend on them), and measured.
-
-    Args:
-        model: The whole model.
-        graph: Its `ChannelGraph`.
-        plan_to: Function from a share of multiply-accumulates to the plan.
-        n_bytes: Share of the whole model's int8 file that may be kept, or `None`.
-        latency: Share of its time on this machine, or `None`.
-        lowest: The smallest share of multiply-accumulates that can be asked for.
-
-    Raises:
-        ValueError: If a budget lies outside (0, 1], or the smallest network that can
-            be made is above one.
-    """
-    shares = [share for share in (n_bytes, latency) if share is not None]
-    if not all(0 < share <= 1 for share in shares):
-        raise ValueError(
-            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 "
-            f"and at most 1. Received: {n_bytes=}, {latency=}."
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        whole = _file(model, path)
-
-        def excess(plan):
-            part = _file(cut_by_graph(model, graph, plan), path)
-            return _excess(part, whole, n_bytes, latency)
-
-        best = plan_to(lowest)
-        over = excess(best)
-        if max(over.values()) > 1:
-            worst = max(over, key=over.get)
-            raise ValueError(
-                f"Expected a share of {worst} that can be kept. Received one that the "
-                f"smallest network that {model.name!r} can become exceeds by "
-                f"{over[worst] - 1:.0%}. Allow more, or lower `min_channels`."
-            )
-        low, high = lowest, 1.0
-        for _ in range(N_HALVINGS):
-            middle = (low + high) / 2
-            plan = plan_to(middle)
-            if max(excess(plan).values()) <= 1:
-                low, best = middle, plan
-            else:
-                high = middle
-    return best
-
-
-def _file(model, path):
-    """The int8 file of a model, with ranges from noise."""
-    rng = np.random.default_rng(0)
-    noise = [
-        rng.normal(0, 1, (N_SAMPLES, *tensor.shape[1:])).astype("float32")
-        for tensor in keras.tree.flatten(model.inputs)
-    ]
-    data = noise[0] if len(noise) == 1 else noise
-    with warnings.catch_warnings():  # about ranges, which do not matter here
-        warnings.simplefilter("ignore")
-        export_tflite(model, path, representative_data=data)
-    return path.read_bytes()
-
-
-def _excess(part, whole, n_bytes, latency):
-    """By what factor each budget is exceeded."""
-    found = {}
-    if n_bytes is not None:
-        found["n_bytes"] = len(part) / len(whole) / n_bytes
-    if latency is not None:
-        tasks = [TFLiteModel(file, "model").invocation() for file in (part, whole)]
-        ours, theirs = interleaved_medians(tasks, repeats=N_TIMES)
-        found["latency"] = ours / theirs / latency
-    return found
+# Calibration samples, steps of the bisection, and repetitions of a measurement.
+N_SAMPLES, N_BISECTIONS, N_TIMES = 8, 6, 21
 
 
 def plan(
@@ -120,51 +36,47 @@ def plan(
     round_to: int = 8,
     min_channels: int = 8,
 ) -> Plan:
-    """Choose the channels of a model to keep, within a budget; nothing is cut yet.
+    """Choose the channels of a model to keep within budgets, without cutting them.
 
-    Budgets are shares that may be *kept*, and are come close to from below: as long
-    as a run of `round_to` channels more would fit, it is kept. With two of them the
-    widths are chosen so that both are reached.
-
-    A multiply-accumulate is one product of a weight of a kernel and a value; what
-    most papers on pruning call a FLOP is one, too. Parameters are all that Keras counts
-    for the plain model.
+    A budget is the share that may be *kept*. As long as another run of `round_to`
+    channels fits, it is kept. With two budgets the widths are chosen to reach both.
 
     Args:
         model: A built functional or sequential model, prepared or not.
-        params: Float in (0, 1], the share of parameters that may be kept. `None` for
-            any. Defaults to `None`.
-        macs: The same for multiply-accumulates.
+        params: Float in (0, 1], the share of parameters to keep at most, as Keras
+            counts them for the plain model. Defaults to `None`, no limit.
+        macs: The same for multiply-accumulates (see `count_macs`). Most papers on
+            pruning call these FLOPs.
         n_bytes: The same for the size of the int8 `.tflite` file, which is measured:
-            eight networks are exported on the way.
-        latency: The same for the time of that file on this machine, with one thread,
-            measured in turns with the whole model's.
-        scope: `layers.Scope`, or any function from a model to kernel handles. Layers
-            whose kernels are not chosen keep all channels that they read or make.
-            `None` for all layers. Defaults to `None`.
-        importance: One of `keras_micronets.channels.importance`, any function `(model,
-            graph, gradients)` that returns an array `(channels,)` for each group of the
-            model's `channel_graph`, or those arrays. In each group the highest stay.
-            `None` for `GroupNorm()`. Defaults to `None`.
-        allocation: `"global"`: widths follow the scores, and what channels cost.
-            `"uniform"`: all groups keep the same share, and the tighter budget counts.
-            Defaults to `"global"`.
-        round_to: Integer, of which the numbers kept in a group are multiples. Defaults
+            eight models are exported.
+        latency: The same for that file's inference time on this machine, with one
+            thread, measured in alternation with the whole model's.
+        scope: `layers.Scope`, or any function from a prepared model to kernel handles.
+            Layers whose kernels are not chosen keep all channels that they read or
+            produce. Defaults to `None`, all layers.
+        importance: One of `keras_micronets.channels.importance`; any function `(model,
+            graph, gradients)` that returns an array `(channels,)` for each group of
+            the model's `channel_graph`; or these arrays. In each group the most
+            important channels stay. Defaults to `None`, `GroupNorm()`.
+        allocation: `"global"`: widths follow importance and cost. `"uniform"`: all
+            groups keep the same share, as the tighter budget requires. Defaults to
+            `"global"`.
+        round_to: Integer, the numbers of channels kept are multiples of it. Defaults
             to `8`.
-        min_channels: Integer, how many channels of each group stay. Defaults to `8`.
+        min_channels: Integer, how many channels of each group stay at least. Defaults
+            to `8`.
 
     Returns:
-        A `Plan`; its `notes` say if a budget could not be come close to.
+        A `Plan`. Its `notes` name budgets that are not fully used.
 
     Raises:
-        ValueError: If no budget is given, one lies outside (0, 1], the model has
-            nothing to cut, a layer is not there, or the smallest that it can become is
-            above a budget.
+        ValueError: If no budget is given, one lies outside (0, 1] or cannot be met,
+            the model has nothing to cut, or the scope names an unknown layer.
 
     Example:
 
     ```python
-    plan = keras_micronets.channels.plan(model, params=0.059, macs=0.238)
+    plan = keras_micronets.channels.plan(model, params=0.5, macs=0.5, min_channels=2)
     print(plan)
     ```
     """
@@ -180,13 +92,74 @@ def plan(
         scores = scores(model, planner.graph, None)
     if n_bytes is None and latency is None:
         return planner.plan(scores, params=params, macs=macs)
-    return meet(
-        model,
-        planner.graph,
-        lambda share: planner.plan(
-            scores, params=params, macs=min(share, 1.0 if macs is None else macs)
-        ),
-        n_bytes=n_bytes,
-        latency=latency,
-        lowest=planner.lowest("macs"),
-    )
+
+    def plan_for(share):
+        largest = 1.0 if macs is None else macs
+        return planner.plan(scores, params=params, macs=min(share, largest))
+
+    return _plan_by_measuring(planner, plan_for, n_bytes, latency)
+
+
+def _plan_by_measuring(planner, plan_for, n_bytes, latency):
+    """Find the largest share of multiply-accumulates whose int8 file is within budgets.
+
+    `plan_for` returns the plan of a share.
+    """
+    model, smallest = planner.model, planner.smallest_share("macs")
+    shares = [share for share in (n_bytes, latency) if share is not None]
+    if not all(0 < share <= 1 for share in shares):
+        raise ValueError(
+            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 "
+            f"and at most 1. Received: {n_bytes=}, {latency=}."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        whole = _int8_file(model, path)
+
+        def ratios(plan):
+            part = _int8_file(cut_by_graph(model, planner.graph, plan), path)
+            return _ratios(part, whole, n_bytes, latency)
+
+        best = plan_for(smallest)
+        ratio, budget = max((ratio, name) for name, ratio in ratios(best).items())
+        if ratio > 1:
+            raise ValueError(
+                f"Expected a share of {budget} that {model.name!r} can meet. Received "
+                f"one that its smallest version exceeds by {ratio - 1:.0%}. Raise the "
+                "budget, or lower `min_channels`."
+            )
+        low, high = smallest, 1.0
+        for _ in range(N_BISECTIONS):
+            middle = (low + high) / 2
+            plan = plan_for(middle)
+            if max(ratios(plan).values()) <= 1:
+                low, best = middle, plan
+            else:
+                high = middle
+    return best
+
+
+def _int8_file(model, path):
+    """Export with noise as calibration data, which affects neither size nor time."""
+    rng = np.random.default_rng(0)
+    noise = [
+        rng.normal(0, 1, (N_SAMPLES, *tensor.shape[1:])).astype("float32")
+        for tensor in keras.tree.flatten(model.inputs)
+    ]
+    data = noise[0] if len(noise) == 1 else noise
+    with warnings.catch_warnings():  # about the calibration, which does not matter
+        warnings.simplefilter("ignore")
+        export_tflite(model, path, representative_data=data)
+    return path.read_bytes()
+
+
+def _ratios(part, whole, n_bytes, latency):
+    """Return the ratio of each measurement to its budget."""
+    ratios = {}
+    if n_bytes is not None:
+        ratios["n_bytes"] = len(part) / len(whole) / n_bytes
+    if latency is not None:
+        tasks = [TFLiteModel(file, "model").invocation() for file in (part, whole)]
+        part_time, whole_time = interleaved_medians(tasks, repeats=N_TIMES)
+        ratios["latency"] = part_time / whole_time / latency
+    return ratios

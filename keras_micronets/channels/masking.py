@@ -1,4 +1,4 @@
-"""Channels that a prepared model has, but does not use."""
+"""Mask the channels that a plan leaves out, and cut masked channels."""
 
 from collections import defaultdict
 
@@ -7,18 +7,20 @@ import numpy as np
 
 from keras_micronets.channels.counts import Counts
 from keras_micronets.channels.cut import cut_by_graph
-from keras_micronets.channels.graph import ChannelGraph, Node, channel_graph
-from keras_micronets.channels.planner import describe
+from keras_micronets.channels.graph import ChannelGraph, channel_graph
+from keras_micronets.channels.graph.node import Node
+from keras_micronets.channels.planner import build_plan
 from keras_micronets.channels.plans import Plan
 from keras_micronets.layers.kernels import Kernel, kernels
 
+__all__ = ["compact", "mask_channels", "masked_plan"]
+
 
 def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
-    """Let the kernels of a prepared model read only the channels that a plan keeps.
+    """Mask the kernels of a prepared model so that they read only kept channels.
 
-    The weights are left as they are, so that a channel may come back with them. That
-    is all that is needed to predict what the cut model does: what reads nothing of a
-    channel, whatever it is, does not depend on it.
+    The model then predicts what the cut model would. Raw weights stay as they are, so
+    that a channel can return with them.
 
     Args:
         model: A prepared model.
@@ -29,7 +31,7 @@ def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
     for kernel, nodes in _readers(model, graph):
         mask = np.ones(nodes[0].weight.shape, bool)
         for node in nodes:
-            mask &= node.along(keep[node.channels])
+            mask &= node.broadcast(keep[node.channels])
         kernel.assign_mask(mask)
 
 
@@ -40,7 +42,7 @@ def compact(model: keras.Model) -> keras.Model:
         model: A prepared model that `callbacks.ChannelPruning` has masked.
 
     Returns:
-        A new Keras model, as `cut` makes it.
+        A new Keras model, as from `cut`.
 
     Raises:
         ValueError: If the model is subclassed.
@@ -48,8 +50,8 @@ def compact(model: keras.Model) -> keras.Model:
     Example:
 
     ```python
-    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5)
-    model.fit(x, y, epochs=20, callbacks=[pruning])
+    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, min_channels=2)
+    model.fit(x, y, epochs=2, callbacks=[pruning])
     small = keras_micronets.channels.compact(model)
     ```
     """
@@ -58,12 +60,7 @@ def compact(model: keras.Model) -> keras.Model:
 
 
 def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
-    """Return the plan that keeps the channels that some kernel of a model reads.
-
-    Args:
-        model: A prepared model.
-        graph: Its `ChannelGraph`.
-    """
+    """Return the plan that keeps the channels that some kernel of a model reads."""
     readers = _readers(model, graph)
     masked = {id(node.weight) for _, nodes in readers for node in nodes}
     is_read = np.zeros(graph.n_channels, bool)
@@ -73,20 +70,20 @@ def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
     for kernel, nodes in readers:
         mask = kernel.mask
         for node in nodes:
-            others = tuple(a for a in range(mask.ndim) if a != node.axis)
+            others = tuple(axis for axis in range(mask.ndim) if axis != node.axis)
             np.logical_or.at(is_read, node.channels, mask.any(axis=others))
     chosen = {
         group.name: tuple(np.flatnonzero(is_read[group.channels]).tolist())
-        for group in graph.free
+        for group in graph.prunable
     }
-    return describe(graph, Counts(model, graph), chosen)
+    return build_plan(graph, Counts(model, graph), chosen)
 
 
 def _readers(model, graph) -> list[tuple[Kernel, list[Node]]]:
-    """The kernels that have masks, each with the axes that it sums over."""
+    """Return the kernels that have masks, each with the nodes of the axes it reads."""
     nodes = defaultdict(list)
     for node in graph.nodes:
         if node.role == "reads":
             nodes[id(node.weight)].append(node)
-    found = ((kernel, kernel.variable) for kernel in kernels(model))
-    return [(k, nodes[id(raw)]) for k, raw in found if id(raw) in nodes]
+    handles = ((kernel, id(kernel.variable)) for kernel in kernels(model))
+    return [(kernel, nodes[key]) for kernel, key in handles if key in nodes]

@@ -1,38 +1,36 @@
+"""Plan which channels to keep within budgets of parameters and multiply-accumulates."""
+
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_micronets.channels.allocation import solve, solve_uniformly
-from keras_micronets.channels.counts import KINDS, Counts, check_sizes
-from keras_micronets.channels.graph import (
-    ChannelGraph,
-    channel_graph,
-    maskable,
-    protect,
-)
-from keras_micronets.channels.plans import Plan, rows_of
+from keras_micronets.channels.allocation import allocate, allocate_uniformly
+from keras_micronets.channels.counts import QUANTITIES, Counts, check_sizes
+from keras_micronets.channels.graph import ChannelGraph, channel_graph
+from keras_micronets.channels.graph.channel_graph import protect, protect_unmaskable
+from keras_micronets.channels.plans import Plan, plan_rows
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
 from keras_micronets.layers.prepare import prepare
 
-# A budget that less of is used is told of.
-NEARLY = 0.97
+__all__ = ["Planner"]
+
+# A plan notes when it uses less than this share of a budget.
+NOTED_USE = 0.97
 
 
 class Planner:
-    """Plans for one model: what is known of it once, for scores that change.
+    """Make plans for one model, reading its graph once.
 
     Args:
         model, allocation, round_to, min_channels, scope: As for `plan`.
-        masked: Boolean, whether only channels go that masks can leave out, as every
-            kernel that reads them is a twin's. Defaults to `False`.
+        masked: Boolean, whether to protect channels that masks cannot leave out, since
+            a layer without a mask reads them. Defaults to `False`.
 
     Attributes:
         graph: The model's `ChannelGraph`.
-
-    Raises:
-        ValueError: If an argument is unusable, or the model has nothing to cut.
     """
 
     def __init__(
@@ -45,71 +43,61 @@ class Planner:
         scope: Callable[[keras.Model], Sequence[Kernel]] | None = None,
         masked: bool = False,
     ):
-        _check(allocation, round_to, min_channels)
+        _check_arguments(allocation, round_to, min_channels)
         self.model, self.allocation, self.round_to = model, allocation, round_to
         self.graph = protect(channel_graph(model), layers_outside(scope, model))
         if masked:
-            self.graph = maskable(model, self.graph)
-        _check_freedom(model, self.graph)
+            self.graph = protect_unmaskable(model, self.graph)
+        _check_prunable(model, self.graph)
         self.counts = Counts(model, self.graph)
-        free = np.array([group.reason is None for group in self.graph.groups])
         full = self.counts.full
-        self.floors = np.where(free, np.minimum(full, min_channels), full)
+        prunable = np.array([group.reason is None for group in self.graph.groups])
+        self.min_channels = np.where(prunable, np.minimum(full, min_channels), full)
 
     def plan(
         self,
-        scores: Sequence[np.ndarray],
+        importance: Sequence[np.ndarray],
         *,
         params: float | None = None,
         macs: float | None = None,
     ) -> Plan:
-        """Return the plan of the highest scores within a budget.
+        """Return the plan of the highest importance within budgets.
 
         Args:
-            scores: Float array `(channels,)` for each group.
+            importance: Float array `(channels,)` for each group of the graph.
             params, macs: As for `plan`.
-
-        Raises:
-            ValueError: If a budget is unusable, or can't be met.
         """
-        limits = self.limits(params=params, macs=macs)
+        groups, limits = self.graph.groups, self.limits(params=params, macs=macs)
+        options = {"min_channels": self.min_channels, "round_to": self.round_to}
         if self.allocation == "uniform":
-            kept = solve_uniformly(
-                self.counts, limits, min_channels=self.floors, step=self.round_to
-            )
+            kept = allocate_uniformly(self.counts, limits, **options)
         else:
-            pairs = zip(self.graph.groups, scores, strict=True)
+            pairs = zip(groups, importance, strict=True)
             ranked = [_ranked(self.graph, group, own) for group, own in pairs]
-            kept = solve(
-                self.counts,
-                ranked,
-                limits,
-                min_channels=self.floors,
-                step=self.round_to,
-            )
+            kept = allocate(self.counts, ranked, limits, **options)
         chosen = {
             group.name: tuple(np.sort(np.argsort(-own, kind="stable")[:n]).tolist())
-            for group, own, n in zip(self.graph.groups, scores, kept, strict=True)
+            for group, own, n in zip(groups, importance, kept, strict=True)
             if group.reason is None
         }
-        return describe(self.graph, self.counts, chosen, limits)
+        return build_plan(self.graph, self.counts, chosen, limits)
 
     def meets(self, plan: Plan, **budgets: float | None) -> bool:
-        """Return whether a plan keeps no more than some shares allow."""
+        """Return whether a plan is within budgets, given as for `plan`."""
         limits = self.limits(**budgets)
-        return all(getattr(plan, kind)[1] <= limits[kind] for kind in limits)
+        return all(getattr(plan, name)[1] <= limits[name] for name in limits)
 
-    def lowest(self, kind: str) -> float:
-        """Return the share of parameters or MACs that has to be kept."""
-        counts = self.counts
-        return counts.total(kind, self.floors) / counts.total(kind, counts.full)
+    def smallest_share(self, quantity: str) -> float:
+        """Return the smallest share of `"params"` or `"macs"` that a plan can keep."""
+        total = self.counts.total
+        return total(quantity, self.min_channels) / total(quantity, self.counts.full)
 
     def limits(
         self, *, params: float | None = None, macs: float | None = None
     ) -> dict[str, float]:
-        """Return the numbers that shares allow, by `"params"` or `"macs"`."""
-        shares = dict(zip(KINDS, (params, macs), strict=True))
-        shares = {kind: share for kind, share in shares.items() if share is not None}
+        """Return the largest numbers within budgets, by `"params"` and `"macs"`."""
+        shares = {"params": params, "macs": macs}
+        shares = {name: share for name, share in shares.items() if share is not None}
         if not shares or not all(0 < share <= 1 for share in shares.values()):
             raise ValueError(
                 "Expected `params`, `macs` or both as shares that may be kept, above 0 "
@@ -117,72 +105,69 @@ class Planner:
             )
         if "macs" in shares:
             check_sizes(self.model, self.graph)
-        limits = {}
-        for kind, share in shares.items():
-            smallest = self.lowest(kind)
+        for name, share in shares.items():
+            smallest = self.smallest_share(name)
             if smallest > share:
                 raise ValueError(
-                    f"Expected a share of {kind} that can be kept: of "
-                    f"{self.model.name!r} it is {smallest:.4g} or more. Received: "
-                    f"{kind}={share:.4g}. Allow more, or lower `min_channels`."
+                    f"Expected a budget that {self.model.name!r} can meet: {name} of "
+                    f"{smallest:.4g} or more. Received: {name}={share:.4g}. Raise the "
+                    "budget, or lower `min_channels`."
                 )
-            limits[kind] = share * self.counts.total(kind, self.counts.full)
-        return limits
+        full = self.counts.full
+        return {name: x * self.counts.total(name, full) for name, x in shares.items()}
 
 
-def describe(
+def build_plan(
     graph: ChannelGraph,
     counts: Counts,
     chosen: Mapping[str, tuple[int, ...]],
     limits: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Return the `Plan` that keeps some channels.
+    """Return the `Plan` that keeps the chosen channels of groups, given by their names.
 
-    Args:
-        graph: The model's `ChannelGraph`.
-        counts: Its `Counts`.
-        chosen: Dictionary from the name of a group to the tuple of channels kept.
-        limits: Dictionary from `"params"` or `"macs"` to what was allowed. Defaults to
-            `None`.
+    Limits, by `"params"` and `"macs"`, are needed to note unused budgets.
     """
     kept = np.array([len(chosen.get(g.name, g.channels)) for g in graph.groups])
-    both = {
-        kind: tuple(round(counts.total(kind, n)) for n in (counts.full, kept))
-        for kind in KINDS
+    totals = {
+        name: (round(counts.total(name, counts.full)), round(counts.total(name, kept)))
+        for name in QUANTITIES
     }
     notes = tuple(
-        f"{kind}: {both[kind][1] / both[kind][0]:.1%} kept, though "
-        f"{limit / both[kind][0]:.1%} were allowed."
-        for kind, limit in (limits or {}).items()
-        if both[kind][1] < NEARLY * limit
+        f"{name}: {totals[name][1] / totals[name][0]:.1%} kept, though "
+        f"{limit / totals[name][0]:.1%} were allowed."
+        for name, limit in (limits or {}).items()
+        if totals[name][1] < NOTED_USE * limit
     )
-    frozen = {group.name: group.reason for group in graph.groups if group.reason}
-    rows = rows_of(graph, counts, kept)
-    return Plan(chosen, rows, both["params"], both["macs"], frozen, notes)
+    protected = {group.name: group.reason for group in graph.groups if group.reason}
+    rows = plan_rows(graph, counts, kept)
+    return Plan(chosen, rows, totals["params"], totals["macs"], protected, notes)
 
 
 def layers_outside(
     scope: Callable[[keras.Model], Sequence[Kernel]] | None, model: keras.Model
 ) -> set[str]:
-    """Return the names of the layers with kernels that a scope does not choose."""
+    """Return the names of the layers whose kernels a scope does not choose."""
     if scope is None:
         return set()
-    if not kernels(model):  # a scope chooses kernels, which plain layers do not list
+    if not kernels(model):  # only prepared layers have handles for a scope to choose
         model = clone(model)
         prepare(model)
-    chosen = {kernel.layer.name for kernel in scope(model)}
-    return {kernel.layer.name for kernel in kernels(model)} - chosen
+    return _layer_names(kernels(model)) - _layer_names(scope(model))
 
 
-def _ranked(graph, group, scores):
-    """Scores in descending order, their mean the number of layers that make them."""
+def _layer_names(handles: Sequence[Any]) -> set[str]:
+    return {kernel.layer.name for kernel in handles}
+
+
+def _ranked(graph, group, importance):
+    """Sort in descending order; scale the mean to the number of producing layers."""
     nodes = [graph.nodes[index] for index in group.nodes]
-    n_makers = sum(node.role == "makes" for node in nodes)
-    mean = max(float(np.mean(scores)), 1e-12)
-    return np.sort(scores)[::-1] / mean * max(n_makers, 1)
+    n_producers = sum(node.role == "produces" for node in nodes)
+    mean = max(float(np.mean(importance)), 1e-12)
+    return np.sort(importance)[::-1] / mean * max(n_producers, 1)
 
 
-def _check(allocation, round_to, min_channels):
+def _check_arguments(allocation, round_to, min_channels):
     if allocation not in ("global", "uniform"):
         raise ValueError(
             "Expected `allocation` to be 'global' or 'uniform'. Received: "
@@ -195,8 +180,8 @@ def _check(allocation, round_to, min_channels):
         )
 
 
-def _check_freedom(model, graph):
-    if not graph.free:
+def _check_prunable(model, graph):
+    if not graph.prunable:
         reasons = dict.fromkeys(group.reason for group in graph.groups)
         raise ValueError(
             "Expected a model with channels that can be cut. Received: "

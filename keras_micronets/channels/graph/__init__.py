@@ -1,10 +1,9 @@
-"""Which channels belong together: read from a model's own graph."""
+"""Read from a model's graph which channels belong together."""
 
 from keras_micronets.channels.graph.channel_graph import (
     ChannelGraph,
     Group,
     channel_graph,
-    maskable,
-    protect,
 )
-from keras_micronets.channels.graph.node import Node
+
+__all__ = ["ChannelGraph", "Group", "channel_graph"]

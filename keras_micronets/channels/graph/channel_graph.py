@@ -1,3 +1,5 @@
+"""Groups of channels that must be cut together, read from a model's graph."""
+
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -6,21 +8,23 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.channels.graph.node import Node, Products
-from keras_micronets.channels.graph.trace import Walk
+from keras_micronets.channels.graph.node import KernelCall, Node
+from keras_micronets.channels.graph.trace import Tracer
 from keras_micronets.layers.kernels import kernels
+
+__all__ = ["ChannelGraph", "Group", "channel_graph", "protect", "protect_unmaskable"]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Channels that the same layers hold, each to be kept or cut in all of them.
+    """Channels that the same layers have; each is kept or cut in all of them.
 
     Attributes:
-        name: The names of the layers that make them.
-        channels: Integer array, the numbers of the channels.
-        nodes: Dictionary from the position of a `Node` in the graph to how many of
-            its indices each channel has.
-        reason: Why none of them can be cut; `None` if they can.
+        name: The names of the layers that produce them.
+        channels: Integer array of channel numbers.
+        nodes: Dictionary from the index of a `Node` in the graph to how many indices
+            of its axis each channel has.
+        reason: Why the channels are protected from being cut; `None` if they are not.
     """
 
     name: str
@@ -31,142 +35,129 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGraph:
-    """Which channels of a model must be cut together.
+    """The channels of a model, in groups that must be cut together.
 
     Attributes:
-        nodes: Tuple of `Node`s; their channels are numbered so that tied ones have
-            one number.
-        groups: Tuple of `Group`s, those that can't be cut as well.
-        products: Tuple of `Products`, what multiplications there are.
-        unknown: Dictionary from the names of layers that are not understood to their
-            classes' names.
-        is_open: Boolean, whether the model leaves sizes of its inputs open, on which
-            the number of multiplications depends.
+        nodes: Tuple of `Node`s. Tied channels have the same number.
+        groups: Tuple of `Group`s, protected ones included.
+        kernel_calls: Tuple of `KernelCall`s.
+        unknown: Dictionary from the names of layers with weights but without a channel
+            rule to their classes' names. Their channels are protected.
+        has_open_sizes: Boolean, whether the number of multiplications depends on input
+            sizes that the model leaves open.
     """
 
     nodes: tuple[Node, ...]
     groups: tuple[Group, ...]
-    products: tuple[Products, ...]
+    kernel_calls: tuple[KernelCall, ...]
     unknown: dict[str, str]
-    is_open: bool = False
+    has_open_sizes: bool = False
 
     @property
     def n_channels(self) -> int:
-        """One more than the largest number of a channel."""
+        """One more than the largest channel number."""
         return 1 + max((int(g.channels.max()) for g in self.groups), default=-1)
 
     @property
-    def free(self) -> tuple[Group, ...]:
+    def prunable(self) -> tuple[Group, ...]:
         """The groups whose channels can be cut."""
         return tuple(group for group in self.groups if group.reason is None)
 
 
 def channel_graph(model: keras.Model) -> ChannelGraph:
-    """Read from a model's own graph which channels must be cut together.
+    """Find the groups of channels of a model that must be cut together.
 
-    Nested models are walked, shared layers cut once for all their calls. Layers
-    without weights are tried: those that treat channels apart let them through.
-    What is not understood keeps its size, with everything that depends on it.
+    Nested models are traced, and shared layers are cut once for all their calls. Layers
+    without weights are run on random values: those that keep channels apart pass them
+    on. Channels that reach any other operation are protected.
 
     Args:
         model: A built functional or sequential model, prepared or not.
 
+    Returns:
+        A `ChannelGraph`.
+
     Raises:
-        ValueError: If the model is subclassed, so that it has no graph to read.
+        ValueError: If the model is subclassed or not built: it has no graph to read.
     """
     if not _keras_private.is_functional(model):
         raise ValueError(
-            "Expected a functional or sequential model, whose graph says which "
+            "Expected a built functional or sequential model, whose graph shows which "
             f"channels belong together. Received: {model.name!r}, a "
-            f"{type(model).__name__} that is not built or has no graph. Build it, or "
-            "make it a functional model of the same layers."
+            f"{type(model).__name__} without a graph. Build it, or make it a "
+            "functional model of the same layers."
         )
-    walk = Walk(model)
-    numbers, reasons = walk.ties.components(), walk.ties.reasons()
-
-    def numbered(channels):
-        return numbers[channels]
-
-    nodes = tuple(
-        replace(node, channels=numbered(node.channels)) for node in walk.nodes.values()
+    tracer = Tracer(model)
+    numbers, reasons = tracer.ties.components(), tracer.ties.reasons()
+    traced = tracer.nodes.values()
+    nodes = tuple(replace(node, channels=numbers[node.channels]) for node in traced)
+    kernel_calls = tuple(
+        replace(call, axes=tuple(numbers[axis] for axis in call.axes))
+        for call in tracer.kernel_calls
     )
-    products = tuple(
-        replace(product, axes=tuple(map(numbered, product.axes)))
-        for product in walk.products
-    )
+    unknown, open_sizes = tracer.unknown, tracer.has_open_sizes
     groups = _groups(nodes, reasons)
-    return ChannelGraph(nodes, groups, products, dict(walk.unknown), walk.is_open)
+    return ChannelGraph(nodes, groups, kernel_calls, unknown, open_sizes)
 
 
 def protect(graph: ChannelGraph, names: Collection[str]) -> ChannelGraph:
-    """Return the graph in which some layers keep all channels that they read or make.
-
-    Args:
-        graph: A `ChannelGraph`.
-        names: Names of layers.
-    """
+    """Return the graph with all channels protected that the named layers have."""
 
     def reason(nodes):
-        outside = any(node.layer.name in names for node in nodes)
-        return "outside the scope" if outside else None
+        if any(node.layer.name in names for node in nodes):
+            return "outside the scope"
 
-    return _protected(graph, reason)
+    return _with_reasons(graph, reason)
 
 
-def maskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
-    """Return the graph with those channels frozen that masks can't leave out.
-
-    Args:
-        model: A prepared model.
-        graph: Its `ChannelGraph`.
-    """
-    raw = {id(kernel.variable) for kernel in kernels(model)}
+def protect_unmaskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
+    """Return the graph with those channels protected that masks cannot leave out."""
+    masked = {id(kernel.variable) for kernel in kernels(model)}
 
     def reason(nodes):
         for node in nodes:
             if node.role == "averages":
                 return f"{node.layer.name} takes a mean over them"
         for node in nodes:
-            if node.role == "reads" and id(node.weight) not in raw:
+            if node.role == "reads" and id(node.weight) not in masked:
                 return f"{node.layer.name} has no mask to leave them out"
-        return None
 
-    return _protected(graph, reason)
+    return _with_reasons(graph, reason)
 
 
-def _protected(graph, reason):
-    """The graph with more groups frozen, those whose nodes give a reason."""
+def _with_reasons(graph, reason):
+    """Protect those groups too for whose nodes a function returns a reason."""
 
-    def judged(group):
+    def protected(group):
         nodes = [graph.nodes[index] for index in group.nodes]
         return replace(group, reason=group.reason or reason(nodes))
 
-    return replace(graph, groups=tuple(map(judged, graph.groups)))
+    return replace(graph, groups=tuple(map(protected, graph.groups)))
 
 
 def _groups(nodes, reasons):
-    held = defaultdict(dict)
+    """Group the channels that have the same nodes, as often, and the same reason."""
+    by_channel = defaultdict(dict)
     for index, node in enumerate(nodes):
         for channel, times in Counter(node.channels.tolist()).items():
-            held[channel][index] = times
-    alike = defaultdict(list)
-    for channel, by_node in held.items():
-        if not any(nodes[index].role == "reads" for index in by_node):
-            reasons.setdefault(channel, "nothing sums over them")
-        alike[tuple(by_node.items()), reasons.get(channel)].append(channel)
+            by_channel[channel][index] = times
+    members = defaultdict(list)
+    for channel, times in by_channel.items():
+        if not any(nodes[index].role == "reads" for index in times):
+            reasons.setdefault(channel, "no kernel sums over them")
+        members[tuple(times.items()), reasons.get(channel)].append(channel)
     names, groups = Counter(), []
-    for (by_node, reason), channels in alike.items():
-        name = _name(nodes, by_node)
+    for (times, reason), channels in members.items():
+        name = _group_name([nodes[index] for index, _ in times])
         names[name] += 1
         unique = name if names[name] == 1 else f"{name}#{names[name]}"
-        groups.append(Group(unique, np.array(channels), dict(by_node), reason))
+        groups.append(Group(unique, np.array(channels), dict(times), reason))
     return tuple(groups)
 
 
-def _name(nodes, by_node):
-    """Of the layers that make the channels, or else of those that hold them."""
-    held = [nodes[index] for index, _ in by_node]
-    makers = [node for node in held if node.role == "makes"]
-    named = [node.layer.name for node in makers if node.weight is not None]
-    names = named or [f"input of {held[0].layer.name}"]
+def _group_name(nodes):
+    """Join the names of the layers that produce the channels, or name a reader."""
+    producers = [node for node in nodes if node.role == "produces"]
+    names = [node.layer.name for node in producers if node.weight is not None]
+    names = names or [f"input of {nodes[0].layer.name}"]
     return "+".join(dict.fromkeys(names))

@@ -1,116 +1,118 @@
-"""Try whether an operation without weights takes the channels of its inputs apart."""
+"""Test with random values whether an operation keeps its input channels apart."""
+
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_micronets.channels.graph.node import Flow, described
+from keras_micronets.channels.graph.node import TracedTensor, describe_operation
+
+__all__ = ["probe"]
 
 MAGNITUDES = (0.1, 1.0, 30.0)
 UNKNOWN_LENGTH, BATCH = 8, 2
 
 
-def probe(walk, call, flows: list[Flow]) -> list[Flow]:
-    """Return what an operation makes of tensors, whose channels it may leave apart.
+def probe(tracer: Any, call: Any, tensors: list[TracedTensor]) -> list[TracedTensor]:
+    """Return the traced outputs of an operation without weights.
 
-    It does if fewer channels in are the same fewer channels out, whatever they are:
-    tried with random values of several magnitudes. That is so of activations,
-    arithmetic, pooling, padding, dropout and the like, of the user's own ones, too.
-    What is not so, as a softmax over channels, freezes them.
+    An operation passes channels on if a subset of its input channels gives the same
+    subset of its output channels, for random values of several magnitudes. Activations,
+    arithmetic, pooling, padding and dropout do, custom ones too. An operation that does
+    not, such as a softmax over channels, protects its input channels.
 
     Args:
-        walk: The `Walk`.
-        call: The `Call` of the operation.
-        flows: What it reads.
+        tracer: The `Tracer`.
+        call: The call of the operation, from `_keras_private.graph_calls`.
+        tensors: Its traced inputs.
     """
-    found = [{} for _ in call.outputs]
-    for offset in sorted({a - len(f.shape) for f in flows for a in f.channels}):
-        _follow(walk, call, flows, offset, found)
-    return [Flow(t.shape, own) for t, own in zip(call.outputs, found, strict=True)]
+    channels = [{} for _ in call.outputs]
+    for offset in sorted({axis - len(t.shape) for t in tensors for axis in t.channels}):
+        _probe_axis(tracer, call, tensors, offset, channels)
+    outputs = zip(call.outputs, channels, strict=True)
+    return [TracedTensor(output.shape, own) for output, own in outputs]
 
 
-def _follow(walk, call, flows, offset, found):
-    """Follow the channels that all inputs have at one axis, counted from the last."""
-    length = max(f.shape[o] for f, o in _at(flows, offset) if o in f.channels)
-    chosen = [
-        (index, flow, axis)
-        for index, flow in enumerate(flows)
-        for axis in [offset + len(flow.shape)]
-        if axis > 0 and flow.shape[axis] == length
+def _probe_axis(tracer, call, tensors, offset, channels_out):
+    """Pass on the channels of one axis of all inputs, counted from the last."""
+    name = call.operation.name
+    axes = [(tensor, offset + len(tensor.shape)) for tensor in tensors]
+    length = max(tensor.shape[a] for tensor, a in axes if a in tensor.channels)
+    for tensor, axis in axes:
+        if axis in tensor.channels and tensor.shape[axis] != length:
+            tracer.ties.protect(tensor.channels[axis], f"{name} repeats them")
+    axis_of = {
+        index: axis
+        for index, (tensor, axis) in enumerate(axes)
+        if axis > 0 and tensor.shape[axis] == length
+    }
+    axes_out = _output_axes(call, axis_of, offset, length)
+    channels = [
+        tracer.channels(tensors[index], axis) for index, axis in axis_of.items()
     ]
-    for flow, axis in _at(flows, offset):  # one channel for all is needed as it is
-        if axis in flow.channels and flow.shape[axis] != length:
-            walk.ties.freeze(flow.channels[axis], f"{call.operation.name} repeats them")
-    axes = _axes_out(call, {index: axis for index, _, axis in chosen}, offset, length)
-    channels = [walk.channels(flow, axis) for _, flow, axis in chosen]
-    if axes is None:
+    if axes_out is None:
         for own in channels:
-            walk.ties.freeze(own, f"{described(call.operation)} mixes them")
+            reason = f"{describe_operation(call.operation)} mixes them"
+            tracer.ties.protect(own, reason)
         return
     for own in channels[1:]:
-        walk.ties.tie(channels[0], own)
-    for axis, own in zip(axes, found, strict=True):
+        tracer.ties.tie(channels[0], own)
+    for axis, own in zip(axes_out, channels_out, strict=True):
         own[axis] = channels[0]
 
 
-def _at(flows, offset):
-    places = [(flow, offset + len(flow.shape)) for flow in flows]
-    return [(flow, axis) for flow, axis in places if axis > 0]
+def _output_axes(call, axis_of, offset, length):
+    """Return the axis of each output that has the channels, or `None`.
 
-
-def _axes_out(call, axes, offset, length):
-    """Return the axis of each output on which the channels are, or `None`."""
+    `axis_of` maps the index of an input to its axis with `length` channels.
+    """
     rng = np.random.default_rng(0)
     kept = np.sort(rng.permutation(length)[: max(1, length // 2)])
     candidates = [_candidates(tensor.shape, offset, length) for tensor in call.outputs]
     if length == 1 or not all(candidates):
         return None
+    flat = keras.tree.flatten((call.args, call.kwargs))
+    inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
     for magnitude in MAGNITUDES:
-        whole, part = [], []
-        for x in _tensors(call):
-            whole.append(_values(x, magnitude, rng))
-            axis = axes.get(len(part))
-            taken = whole[-1] if axis is None else np.take(whole[-1], kept, axis)
-            part.append(taken)
+        whole = [_random_values(x, magnitude, rng) for x in inputs]
+        subset = [
+            np.take(values, kept, axis_of[index]) if index in axis_of else values
+            for index, values in enumerate(whole)
+        ]
         try:
-            expected, got = _run(call, whole), _run(call, part)
-        except Exception:  # of any kind: it is the user's, or a backend's
+            expected, received = _run(call, whole), _run(call, subset)
+        except Exception:  # custom code and backends raise errors of any class
             return None
         candidates = [
-            [axis for axis in own if _equal(np.take(e, kept, axis), g)]
-            for own, e, g in zip(candidates, expected, got, strict=True)
+            [axis for axis in axes if _equal(np.take(e, kept, axis), r)]
+            for axes, e, r in zip(candidates, expected, received, strict=True)
         ]
         if not all(candidates):
             return None
-    return [own[0] for own in candidates]
+    return [axes[0] for axes in candidates]
 
 
 def _candidates(shape, offset, length):
+    """Return the axes of as many channels, the one at the inputs' offset first."""
     axes = [axis for axis in range(1, len(shape)) if shape[axis] == length]
     return sorted(axes, key=lambda axis: axis != offset + len(shape))
 
 
-def _tensors(call):
-    flat = keras.tree.flatten((call.args, call.kwargs))
-    return [x for x in flat if isinstance(x, keras.KerasTensor)]
-
-
-def _values(tensor, magnitude, rng):
+def _random_values(tensor, magnitude, rng):
     shape = [BATCH, *(length or UNKNOWN_LENGTH for length in tensor.shape[1:])]
     return (rng.normal(0, 1, shape) * magnitude).astype(tensor.dtype)
 
 
 def _run(call, values):
     values = iter(values)
-    args, kwargs = keras.tree.map_structure(
-        lambda x: next(values) if isinstance(x, keras.KerasTensor) else x,
-        (call.args, call.kwargs),
-    )
-    args, kwargs = keras.tree.map_structure(
-        lambda x: keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x,
-        (args, kwargs),
-    )
-    made = keras.tree.flatten(call.operation(*args, **kwargs))
-    return [keras.ops.convert_to_numpy(y) for y in made]
+
+    def value(x):
+        x = next(values) if isinstance(x, keras.KerasTensor) else x
+        return keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x
+
+    args, kwargs = keras.tree.map_structure(value, (call.args, call.kwargs))
+    outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
 def _equal(first, second):

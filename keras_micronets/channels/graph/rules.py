@@ -1,7 +1,13 @@
-"""What rules have in common."""
+"""Channel rules: what each layer class does with the channels of its inputs.
+
+A rule is called as `rule(tracer, layer, shape, *tensors)`, with the output's shape and
+the traced inputs. It binds the layer's weights and returns the output's channels, by
+axis.
+"""
 
 from collections.abc import Callable
 from string import ascii_uppercase
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,25 +16,26 @@ from keras import layers
 from keras_micronets import _keras_private
 from keras_micronets.layers.litert.capabilities import plain_class
 
-_RULES: dict[type, Callable] = {}
+__all__ = ["rule_for", "rule_of"]
+
+_RULES: dict[Any, Callable] = {}
+FILTERS = ("filters", None)
 
 
 def rule_for(*classes: type) -> Callable:
-    """Make a function the rule of some classes of layers or operations."""
+    """Register a function as the rule of layer or operation classes."""
 
     def register(rule):
-        _RULES.update(dict.fromkeys(classes, rule))
+        _RULES.update({cls: rule for cls in classes})
         return rule
 
     return register
 
 
 def rule_of(operation: keras.Operation) -> Callable | None:
-    """Return the function that tells what an operation does to channels, if any.
+    """Return the rule of an operation, if any.
 
-    It is called as `rule(walk, operation, flows, shape)`, with what the operation
-    reads and the shape of what it makes, and returns the channels of the latter by
-    axis. Layers that Keras has quantised, or given LoRA weights, have none.
+    Layers that Keras has quantised, or given LoRA weights, have none.
     """
     altered = getattr(operation, "quantization_mode", None) or getattr(
         operation, "lora_enabled", False
@@ -36,275 +43,249 @@ def rule_of(operation: keras.Operation) -> Callable | None:
     return None if altered else _RULES.get(plain_class(operation))
 
 
-def weight(layer, name: str) -> keras.Variable:
-    """Return a variable of a layer, a twin's raw kernel."""
-    raw = getattr(layer, "raw", None)
-    return raw(name) if raw and name in layer.kernel_names else getattr(layer, name)
+def _kernel_rule(*classes, kernels=("kernel",), at_input=False):
+    """Register a rule `(tracer, layer, channels, *kernels)` that returns new channels.
+
+    The kernels are applied at each position of the output, or of the input.
+    """
+
+    def register(rule):
+        @rule_for(*classes)
+        def convolution(tracer, layer, shape, tensor):
+            axis = 1 if layer.data_format == "channels_first" else len(shape) - 1
+            reason = f"{layer.name} slides along their axis"
+            tracer.protect(tensor, reason, except_axes=(axis,))
+            weights = [getattr(layer, name) for name in kernels]
+            out = rule(tracer, layer, tracer.channels(tensor, axis), *weights)
+            spatial = [other for other in range(1, len(shape)) if other != axis]
+            for kernel in weights:
+                at = tensor.shape if at_input else shape
+                tracer.add_kernel_call(kernel, at, spatial)
+            return {axis: out}
+
+        return rule
+
+    return register
 
 
-def channels_of(walk, layer, flow):
-    """Return the channels that a convolution reads, and their axis; freeze others."""
-    rank = len(flow.shape)
-    axis = 1 if layer.data_format == "channels_first" else rank - 1
-    walk.freeze(flow, f"{layer.name} slides along their axis", but=(axis,))
-    return walk.channels(flow, axis), axis
-
-
-def places(shape, axis: int) -> list[int]:
-    """Return the axes along which a convolution slides."""
-    return [place for place in range(1, len(shape)) if place != axis]
-
-
-def made(walk, layer, kernel, axis, setting, repeats=1):
-    """Return the channels that a kernel makes, which a bias has, too."""
-    out = walk.make(layer, kernel, axis, setting, repeats)
-    follow(walk, layer, out, "bias")
+def _produce(tracer, layer, kernel, axis, setting, repeats=1):
+    """Return the channels that a kernel produces; the bias has the same."""
+    out = tracer.produce(layer, kernel, axis, setting, repeats)
+    _follow(tracer, layer, out, "bias")
     return out
 
 
-def follow(walk, layer, channels, *names: str) -> None:
-    """Note that vectors of a layer have an element for each channel."""
+def _follow(tracer, layer, channels, *names):
+    """Bind vectors of a layer that have one element for each channel."""
     for name in names:
         weight = getattr(layer, name, None)
         if weight is not None:
-            walk.bind(layer, weight, 0, channels)
+            tracer.bind(layer, weight, 0, channels)
+
+
+def _tie_groups(tracer, channels, n_groups):
+    """Tie the channels of all groups, so that each loses the same; return the first."""
+    by_group = channels.reshape(n_groups, -1)
+    tracer.ties.tie(by_group, np.broadcast_to(by_group[0], by_group.shape))
+    return by_group[0]
 
 
 @rule_for(layers.Dense)
-def _dense(walk, layer, flows, shape):
-    (flow,) = flows
-    last = len(shape) - 1
-    kernel = weight(layer, "kernel")
-    walk.bind(layer, kernel, 0, walk.channels(flow, last), role="reads")
-    along = {axis: ids for axis, ids in flow.channels.items() if axis != last}
-    walk.multiply(kernel, flow.shape, range(1, last), along)
-    return along | {last: made(walk, layer, kernel, -1, ("units", None))}
+def _dense(tracer, layer, shape, tensor):
+    last, kernel = len(shape) - 1, layer.kernel
+    tracer.bind(layer, kernel, 0, tracer.channels(tensor, last), role="reads")
+    others = {axis: c for axis, c in tensor.channels.items() if axis != last}
+    tracer.add_kernel_call(kernel, tensor.shape, range(1, last), others)
+    return others | {last: _produce(tracer, layer, kernel, -1, ("units", None))}
 
 
-@rule_for(layers.Conv1D, layers.Conv2D, layers.Conv3D)
-def _convolution(walk, layer, flows, shape):
-    channels, axis = channels_of(walk, layer, flows[0])
-    kernel = weight(layer, "kernel")
-    filters, groups = ("filters", None), layer.groups
-    if groups == len(channels) > 1:  # each group goes as a whole
+@_kernel_rule(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+def _convolution(tracer, layer, channels, kernel):
+    groups = layer.groups
+    if groups == len(channels) > 1:  # a whole group is cut with its channel
         out = np.repeat(channels, layer.filters // groups)
-        walk.bind(layer, kernel, -1, out, filters)
-        walk.bind(layer, None, 0, channels, ("groups", None))
-        follow(walk, layer, out, "bias")
-    else:  # groups stay, and lose the same of their channels
-        by_group = channels.reshape(groups, -1)
-        walk.ties.tie(by_group, np.broadcast_to(by_group[0], by_group.shape))
-        walk.bind(layer, kernel, -2, by_group[0], role="reads")
-        out = made(walk, layer, kernel, -1, filters, groups)
-    walk.multiply(kernel, shape, places(shape, axis), {})
-    return {axis: out}
+        tracer.bind(layer, kernel, -1, out, FILTERS)
+        tracer.bind(layer, None, 0, channels, ("groups", None))
+        _follow(tracer, layer, out, "bias")
+        return out
+    first_group = _tie_groups(tracer, channels, groups)
+    tracer.bind(layer, kernel, -2, first_group, role="reads")
+    return _produce(tracer, layer, kernel, -1, FILTERS, groups)
 
 
-@rule_for(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-def _transposed(walk, layer, flows, shape):
-    channels, axis = channels_of(walk, layer, flows[0])
-    kernel = weight(layer, "kernel")
-    walk.bind(layer, kernel, -1, channels, role="reads")
-    walk.multiply(kernel, flows[0].shape, places(shape, axis), {})
-    return {axis: made(walk, layer, kernel, -2, ("filters", None))}
+@_kernel_rule(
+    *(layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose),
+    at_input=True,
+)
+def _transposed(tracer, layer, channels, kernel):
+    tracer.bind(layer, kernel, -1, channels, role="reads")
+    return _produce(tracer, layer, kernel, -2, FILTERS)
 
 
-@rule_for(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-def _depthwise(walk, layer, flows, shape):
-    channels, axis = channels_of(walk, layer, flows[0])
-    kernel = weight(layer, "kernel")
-    walk.bind(layer, kernel, -2, channels)
-    walk.multiply(kernel, shape, places(shape, axis), {})
+@_kernel_rule(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def _depthwise(tracer, layer, channels, kernel):
+    tracer.bind(layer, kernel, -2, channels)
     out = np.repeat(channels, layer.depth_multiplier)
-    follow(walk, layer, out, "bias")
-    return {axis: out}
+    _follow(tracer, layer, out, "bias")
+    return out
 
 
-@rule_for(layers.SeparableConv1D, layers.SeparableConv2D)
-def _separable(walk, layer, flows, shape):
-    channels, axis = channels_of(walk, layer, flows[0])
-    kernels = [weight(layer, f"{name}_kernel") for name in ("depthwise", "pointwise")]
-    walk.bind(layer, kernels[0], -2, channels)
+@_kernel_rule(
+    *(layers.SeparableConv1D, layers.SeparableConv2D),
+    kernels=("depthwise_kernel", "pointwise_kernel"),
+)
+def _separable(tracer, layer, channels, depthwise, pointwise):
+    tracer.bind(layer, depthwise, -2, channels)
     between = np.repeat(channels, layer.depth_multiplier)
-    walk.bind(layer, kernels[1], -2, between, role="reads")
-    for kernel in kernels:
-        walk.multiply(kernel, shape, places(shape, axis), {})
-    return {axis: made(walk, layer, kernels[1], -1, ("filters", None))}
+    tracer.bind(layer, pointwise, -2, between, role="reads")
+    return _produce(tracer, layer, pointwise, -1, FILTERS)
 
 
 @rule_for(layers.EinsumDense)
-def _einsum(walk, layer, flows, shape):
-    (flow,) = flows
-    read, own, after = _letters(layer, len(flow.shape))
-    kernel, out = weight(layer, "kernel"), {}
+def _einsum(tracer, layer, shape, tensor):
+    read, weights, after = _letters(layer, len(tensor.shape))
+    kernel, out = layer.kernel, {}
 
-    def setting(letter):  # the shape that is set leaves out what no letter stands for
+    def setting(letter):  # `output_shape` has no entry for the batch or an ellipsis
         explicit = layer.equation.partition("->")[2].replace(".", "").strip()
         skipped = 0 if "..." in layer.equation else 1
         return "output_shape", explicit.index(letter) - skipped
 
     for axis, letter in enumerate(read):
-        if letter in own and letter not in after:
-            channels = walk.channels(flow, axis)
-            walk.bind(layer, kernel, own.index(letter), channels, role="reads")
-        elif letter in own or axis in flow.channels:
-            out[letter] = walk.channels(flow, axis)
-            if letter in own:
-                walk.bind(layer, kernel, own.index(letter), out[letter])
+        if letter in weights and letter not in after:
+            channels = tracer.channels(tensor, axis)
+            tracer.bind(layer, kernel, weights.index(letter), channels, role="reads")
+        elif letter in weights or axis in tensor.channels:
+            out[letter] = tracer.channels(tensor, axis)
+            if letter in weights:
+                tracer.bind(layer, kernel, weights.index(letter), out[letter])
             if letter in layer.equation:
-                walk.bind(layer, None, axis, out[letter], setting(letter))
-    for axis, letter in enumerate(own):
+                tracer.bind(layer, None, axis, out[letter], setting(letter))
+    for axis, letter in enumerate(weights):
         if letter not in read:
-            out[letter] = walk.make(layer, kernel, axis, setting(letter))
-    for axis, length in enumerate(layer.bias.shape if layer.bias is not None else ()):
-        letter = after[axis - len(layer.bias.shape)]
+            out[letter] = tracer.produce(layer, kernel, axis, setting(letter))
+    bias_shape = getattr(layer.bias, "shape", ())
+    for axis, length in enumerate(bias_shape):
+        letter = after[axis - len(bias_shape)]
         if length > 1 and letter in out:
-            walk.bind(layer, layer.bias, axis, out[letter])
-    places = [axis for axis in range(1, len(read)) if read[axis] not in own]
-    walk.multiply(kernel, flow.shape, places, flow.channels)
+            tracer.bind(layer, layer.bias, axis, out[letter])
+    axes = [axis for axis in range(1, len(read)) if read[axis] not in weights]
+    tracer.add_kernel_call(kernel, tensor.shape, axes, tensor.channels)
     return {after.index(letter): channels for letter, channels in out.items()}
 
 
 def _letters(layer, rank):
-    """The letters of an einsum's input, kernel and output, with none left out."""
+    """Return the letters of an einsum's input, kernel and output, ellipses expanded."""
     read, _, rest = layer.equation.replace(" ", "").partition(",")
-    own, _, made = rest.partition("->")
+    weights, _, out = rest.partition("->")
     spare = [letter for letter in ascii_uppercase if letter not in layer.equation]
     batch = "".join(spare[: rank - len(read.replace("...", ""))])
-    return read.replace("...", batch), own, made.replace("...", batch)
+    return read.replace("...", batch), weights, out.replace("...", batch)
 
 
 @rule_for(layers.Concatenate, *_keras_private.operation_classes("Concatenate").values())
-def _concatenate(walk, operation, flows, shape):
-    along = operation.axis % len(shape)
+def _concatenate(tracer, operation, shape, *tensors):
+    joined_axis = operation.axis % len(shape)
     out = {}
-    for axis in set().union(*(flow.channels for flow in flows)):
-        found = [walk.channels(flow, axis) for flow in flows]
-        if axis == along:
-            out[axis] = np.concatenate(found)
+    for axis in set().union(*(tensor.channels for tensor in tensors)):
+        channels = [tracer.channels(tensor, axis) for tensor in tensors]
+        if axis == joined_axis:
+            out[axis] = np.concatenate(channels)
             continue
-        out[axis] = found[0]
-        for channels in found[1:]:
-            walk.ties.tie(found[0], channels)
+        out[axis] = channels[0]
+        for other in channels[1:]:
+            tracer.ties.tie(channels[0], other)
     return out
 
 
 @rule_for(layers.Flatten, layers.Reshape)
-def _reshape(walk, layer, flows, shape):
-    """A channel may become a run of indices, or part of one axis of several."""
-    (flow,) = flows
-    if not flow.channels:
+def _reshape(tracer, layer, shape, tensor):
+    """One channel may become a run of indices, or part of one of several axes."""
+    if not tensor.channels:
         return {}
-    found = _axis_after(layer, flow, shape)
-    if found is None:
-        walk.freeze(flow, f"{layer.name} mixes their axis with others")
+    moved = _reshaped_channels(layer, tensor, shape)
+    if moved is None:
+        tracer.protect(tensor, f"{layer.name} mixes their axis with others")
         return {}
-    axis, channels = found
+    axis, channels = moved
     if isinstance(layer, layers.Reshape) and layer.target_shape[axis - 1] != -1:
-        walk.bind(layer, None, axis, channels, ("target_shape", axis - 1))
+        tracer.bind(layer, None, axis, channels, ("target_shape", axis - 1))
     return {axis: channels}
 
 
-def _axis_after(layer, flow, shape):
-    """Return where channels are after a reshape, and them; `None` if on two axes."""
-    sizes = flow.shape[1:]
-    if None in (*sizes, *shape[1:]) or len(flow.channels) > 1:
+def _reshaped_channels(layer, tensor, shape):
+    """Return the axis and the channels after a reshape; `None` if on several axes."""
+    sizes = tensor.shape[1:]
+    if None in (*sizes, *shape[1:]) or len(tensor.channels) > 1:
         return None
-    ((axis, channels),) = flow.channels.items()
-    at = [1] * len(sizes)
-    at[axis - 1] = -1
-    spread = np.broadcast_to(channels.reshape(at), sizes)
-    return _varying(spread.transpose(_moved(layer, sizes)).reshape(shape[1:]))
-
-
-def _moved(layer, sizes):
-    """A Flatten brings channels that come first to the end."""
-    order = list(range(len(sizes)))
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return order[1:] + order[:1] if first and len(sizes) > 1 else order
-
-
-def _varying(numbers):
-    """Return the only axis, the batch counted, along which numbers vary, and them."""
-    found = []
-    for axis in range(numbers.ndim):
-        first = np.take(numbers, [0], axis)
-        if (numbers != first).any():
-            found.append(axis)
-    if len(found) > 1:
+    ((axis, channels),) = tensor.channels.items()
+    broadcast_shape = [1] * len(sizes)
+    broadcast_shape[axis - 1] = -1
+    numbers = np.broadcast_to(channels.reshape(broadcast_shape), sizes)
+    if getattr(layer, "data_format", None) == "channels_first":
+        numbers = np.moveaxis(numbers, 0, -1)  # as Flatten does
+    numbers = numbers.reshape(shape[1:])
+    axes = range(numbers.ndim)
+    varying = [a for a in axes if (numbers != np.take(numbers, [0], a)).any()]
+    if len(varying) > 1:
         return None
-    axis = found[0] if found else numbers.ndim - 1
-    index = [0] * numbers.ndim
-    index[axis] = slice(None)
-    return axis + 1, numbers[tuple(index)]
+    axis = varying[0] if varying else numbers.ndim - 1
+    return axis + 1, np.moveaxis(numbers, axis, -1)[(0,) * (numbers.ndim - 1)]
 
 
 @rule_for(layers.BatchNormalization)
-def _batch_normalization(walk, layer, flows, shape):
-    (flow,) = flows
-    axis = layer.axis % len(shape)
+def _batch_normalization(tracer, layer, shape, tensor):
+    channels = tracer.channels(tensor, layer.axis % len(shape))
     names = ("gamma", "beta", "moving_mean", "moving_variance")
-    follow(walk, layer, walk.channels(flow, axis), *names)
-    return flow.channels
+    _follow(tracer, layer, channels, *names)
+    return tensor.channels
 
 
 @rule_for(layers.LayerNormalization, layers.RMSNormalization)
-def _layer_normalization(walk, layer, flows, shape):
-    """A mean over channels is one over those that stay, once others are cut."""
-    (flow,) = flows
+def _layer_normalization(tracer, layer, shape, tensor):
     axes = [axis % len(shape) for axis in np.atleast_1d(layer.axis)]
-    for place, axis in enumerate(axes):
-        if axis in flow.channels:
-            channels = flow.channels[axis]
-            walk.bind(layer, None, axis, channels, role="averages")
+    for position, axis in enumerate(axes):
+        if axis in tensor.channels:
+            channels = tensor.channels[axis]
+            tracer.bind(layer, None, axis, channels, role="averages")
             for name in ("gamma", "beta", "scale"):
                 weight = getattr(layer, name, None)
                 if getattr(weight, "shape", None):  # `scale` may be a Boolean
-                    walk.bind(layer, weight, place, channels)
-    return flow.channels
+                    tracer.bind(layer, weight, position, channels)
+    return tensor.channels
 
 
 @rule_for(layers.GroupNormalization)
-def _group_normalization(walk, layer, flows, shape):
-    (flow,) = flows
+def _group_normalization(tracer, layer, shape, tensor):
     axis = layer.axis % len(shape)
-    channels = walk.channels(flow, axis)
-    names = ("gamma", "beta")
-    if layer.groups in (-1, len(channels)):  # each is normalised for itself
-        follow(walk, layer, channels, *names)
-        if layer.groups != -1:
-            walk.bind(layer, None, 0, channels, ("groups", None))
-        return flow.channels
-    by_group = channels.reshape(layer.groups, -1)  # groups stay, and lose the same
-    walk.ties.tie(by_group, np.broadcast_to(by_group[0], by_group.shape))
-    walk.bind(layer, None, axis, channels, role="averages")
-    follow(walk, layer, channels, *names)
-    others = {a: ids for a, ids in flow.channels.items() if a not in (0, axis)}
-    for ids in others.values():
-        walk.ties.freeze(ids, f"{layer.name} takes a mean over them")
-    return flow.channels
+    channels = tracer.channels(tensor, axis)
+    if layer.groups == len(channels):  # each channel is normalised by itself
+        tracer.bind(layer, None, 0, channels, ("groups", None))
+    elif layer.groups != -1:
+        _tie_groups(tracer, channels, layer.groups)
+        tracer.bind(layer, None, axis, channels, role="averages")
+        reason = f"{layer.name} takes a mean over them"
+        tracer.protect(tensor, reason, except_axes=(0, axis))
+    _follow(tracer, layer, channels, "gamma", "beta")
+    return tensor.channels
 
 
 @rule_for(*_keras_private.application_classes("ConvNeXtTiny", "LayerScale"))
-def _layer_scale(walk, layer, flows, shape):
-    (flow,) = flows
-    last = len(shape) - 1
-    channels = walk.channels(flow, last)
-    walk.bind(layer, layer.gamma, 0, channels, ("projection_dim", None))
-    return flow.channels
+def _layer_scale(tracer, layer, shape, tensor):
+    channels = tracer.channels(tensor, len(shape) - 1)
+    tracer.bind(layer, layer.gamma, 0, channels, ("projection_dim", None))
+    return tensor.channels
 
 
 @rule_for(layers.PReLU)
-def _prelu(walk, layer, flows, shape):
-    (flow,) = flows
-    for axis, channels in flow.channels.items():
+def _prelu(tracer, layer, shape, tensor):
+    for axis, channels in tensor.channels.items():
         if layer.alpha.shape[axis - 1] > 1:
-            walk.bind(layer, layer.alpha, axis - 1, channels)
-    return flow.channels
+            tracer.bind(layer, layer.alpha, axis - 1, channels)
+    return tensor.channels
 
 
 @rule_for(layers.Embedding)
-def _embedding(walk, layer, flows, shape):
-    setting = ("output_dim", None)
-    weight = layer.embeddings
-    return {len(shape) - 1: walk.make(layer, weight, -1, setting)}
+def _embedding(tracer, layer, shape, tensor):
+    weight, setting = layer.embeddings, ("output_dim", None)
+    return {len(shape) - 1: tracer.produce(layer, weight, -1, setting)}

@@ -1,4 +1,8 @@
+"""Trace the channels of a model from the layers that produce them to their readers."""
+
+from collections.abc import Collection, Sequence
 from math import prod
+from typing import Any
 
 import keras
 import numpy as np
@@ -6,156 +10,167 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keras_micronets import _keras_private
-from keras_micronets.channels.graph.node import Flow, Node, Products, described
+from keras_micronets.channels.graph.node import (
+    KernelCall,
+    Node,
+    TracedTensor,
+    describe_operation,
+)
 from keras_micronets.channels.graph.probe import probe
 from keras_micronets.channels.graph.rules import rule_of
 from keras_micronets.layers.clone import plain_variables
 
+__all__ = ["ChannelTies", "Tracer"]
 
-class Ties:
-    """Numbers of channels, of which some are tied: kept together or cut together.
+Setting = tuple[str, int | None] | None
 
-    Channels that are needed as they are can be frozen, and with them those that they
-    are tied to.
 
-    Example:
+class ChannelTies:
+    """Channel numbers, with pairs that are tied: kept together or cut together.
 
-    ```python
-    ties = Ties()
-    a, b = ties.new(2), ties.new(2)
-    ties.tie(a, b)
-    ties.components()  # array([0, 1, 0, 1])
-    ```
+    Protected channels are never cut, nor are the channels tied to them.
     """
 
     def __init__(self):
         self.n = 0
-        self._pairs, self._frozen = [np.zeros((2, 0), int)], []
+        self._pairs, self._protected = [np.zeros((2, 0), int)], []
 
     def new(self, n: int) -> np.ndarray:
-        """Return the numbers of `n` channels that nothing is tied to yet."""
+        """Return the numbers of `n` new channels, tied to none."""
         self.n += n
         return np.arange(self.n - n, self.n)
 
     def tie(self, first: np.ndarray, second: np.ndarray) -> None:
-        """Tie the channels of one array to those of another of its size, in order."""
+        """Tie the channels of two arrays of the same size, element by element."""
         self._pairs.append(np.stack([np.ravel(first), np.ravel(second)]))
 
-    def freeze(self, channels: np.ndarray, reason: str) -> None:
-        """Let none of some channels be cut, for a reason that the user is told."""
-        self._frozen.append((np.ravel(channels), reason))
+    def protect(self, channels: np.ndarray, reason: str) -> None:
+        """Mark channels as protected, with the reason to report."""
+        self._protected.append((np.ravel(channels), reason))
 
     def components(self) -> np.ndarray:
-        """Return for each channel the number of the set of those it is tied to."""
+        """Return the component number of each channel; tied channels share one."""
         first, second = np.concatenate(self._pairs, axis=1)
         graph = coo_array((np.ones(len(first)), (first, second)), (self.n, self.n))
         return connected_components(graph, directed=False)[1]
 
     def reasons(self) -> dict[int, str]:
-        """Return why sets of tied channels are frozen, by their numbers."""
-        found, of = {}, self.components()
-        for channels, reason in self._frozen:
-            for component in np.unique(of[channels]):
-                found.setdefault(int(component), reason)
-        return found
+        """Return the first reason of each protected component, by its number."""
+        reasons, components = {}, self.components()
+        for channels, reason in self._protected:
+            for component in np.unique(components[channels]):
+                reasons.setdefault(int(component), reason)
+        return reasons
 
 
-class Walk:
-    """Follow the channels of a model from the layers that make them to their readers.
+class Tracer:
+    """Number the channels of a model, tie them, and bind the layers' weights to them.
 
-    A channel goes on through whatever treats it alike and apart from the others; what
-    needs it as it is, or is not understood, freezes it.
+    Operations that treat each channel alike and apart from the others pass channels on.
+    All others, and those without a rule, protect the channels that they receive.
 
     Attributes:
-        ties: `Ties` of the channels.
-        nodes: Dictionary of the `Node`s found, by weight and axis.
-        products: List of `Products`, one for each call of a kernel.
-        is_open: Boolean, whether kernels multiply as often as an input is large whose
-            size the model leaves open.
-        unknown: Dictionary from the name of a layer with weights that has no rule to
-            its class's name.
+        ties: The `ChannelTies`.
+        nodes: Dictionary of the `Node`s, by weight and axis.
+        kernel_calls: List of `KernelCall`s.
+        has_open_sizes: Boolean, whether the number of multiplications depends on input
+            sizes that the model leaves open.
+        unknown: Dictionary from the names of layers with weights but without a rule to
+            their classes' names.
     """
 
     def __init__(self, model: keras.Model):
-        self.ties = Ties()
-        self.nodes, self.products, self.unknown = {}, [], {}
-        self.is_open = False
+        self.ties = ChannelTies()
+        self.nodes: dict[tuple, Node] = {}
+        self.kernel_calls: list[KernelCall] = []
+        self.unknown: dict[str, str] = {}
+        self.has_open_sizes = False
         inputs, _ = _keras_private.graph_tensors(model)
-        flows = [Flow(tensor.shape) for tensor in inputs]
-        for flow in self.through(model, flows):
-            self.freeze(flow, "the model puts them out")
+        tensors = [TracedTensor(tensor.shape) for tensor in inputs]
+        for tensor in self.trace(model, tensors):
+            self.protect(tensor, "the model returns them")
 
-    def through(self, model: keras.Model, flows: list[Flow]) -> list[Flow]:
-        """Return what a model makes of its inputs."""
+    def trace(
+        self, model: keras.Model, tensors: list[TracedTensor]
+    ) -> list[TracedTensor]:
+        """Return the traced outputs of a model, given its traced inputs."""
         inputs, outputs = _keras_private.graph_tensors(model)
-        found = dict(zip(map(id, inputs), flows, strict=True))
+        traced = dict(zip(map(id, inputs), tensors, strict=True))
         for call in _keras_private.graph_calls(model):
             if isinstance(call.operation, keras.layers.InputLayer):
                 continue
-            read = keras.tree.flatten((call.args, call.kwargs))
-            read = [found[id(x)] for x in read if isinstance(x, keras.KerasTensor)]
-            made = self._call(call, read)
-            found.update(zip(map(id, call.outputs), made, strict=True))
-        return [found[id(tensor)] for tensor in outputs]
+            arguments = keras.tree.flatten((call.args, call.kwargs))
+            read = [x for x in arguments if isinstance(x, keras.KerasTensor)]
+            results = self._call(call, [traced[id(x)] for x in read])
+            traced.update(zip(map(id, call.outputs), results, strict=True))
+        return [traced[id(tensor)] for tensor in outputs]
 
-    def _call(self, call, flows):
+    def _call(self, call, tensors):
         operation = call.operation
         if _keras_private.is_functional(operation):
-            self._enter(operation, flows)
-            return self.through(operation, flows)
+            self._enter(operation, tensors)
+            return self.trace(operation, tensors)
         rule = rule_of(operation)
         if rule is not None:
             shape = call.outputs[0].shape
-            return [Flow(shape, rule(self, operation, flows, shape))]
+            return [TracedTensor(shape, rule(self, operation, shape, *tensors))]
         if not _has_weights(operation):
-            return probe(self, call, flows)
+            return probe(self, call, tensors)
         self.unknown[operation.name] = type(operation).__name__
-        for flow in flows:
-            self.freeze(flow, f"{described(operation)} reads them")
-        return [Flow(tensor.shape) for tensor in call.outputs]
+        for tensor in tensors:
+            self.protect(tensor, f"{describe_operation(operation)} reads them")
+        return [TracedTensor(tensor.shape) for tensor in call.outputs]
 
-    def _enter(self, model, flows):
-        """The input layers of an inner model name the numbers of channels, too."""
+    def _enter(self, model, tensors):
+        """Bind the input layers of a nested model, which name channel counts too."""
         inputs, _ = _keras_private.graph_tensors(model)
-        for tensor, flow in zip(inputs, flows, strict=True):
-            layer, _ = _keras_private.producer(tensor)
-            for axis, channels in flow.channels.items():
+        for symbolic, tensor in zip(inputs, tensors, strict=True):
+            layer, _ = _keras_private.producer(symbolic)
+            for axis, channels in tensor.channels.items():
                 self.bind(layer, None, axis, channels, ("batch_shape", axis))
 
-    def freeze(self, flow: Flow, reason: str, *, but: tuple[int, ...] = ()) -> None:
-        """Freeze the channels of a tensor, except along some axes."""
-        for axis, channels in flow.channels.items():
-            if axis not in but:
-                self.ties.freeze(channels, reason)
+    def protect(
+        self, tensor: TracedTensor, reason: str, *, except_axes: Collection[int] = ()
+    ) -> None:
+        """Protect the channels of a tensor, except along some axes."""
+        for axis, channels in tensor.channels.items():
+            if axis not in except_axes:
+                self.ties.protect(channels, reason)
 
-    def channels(self, flow: Flow, axis: int) -> np.ndarray:
-        """Return the channels of a tensor's axis; new, frozen ones if it has none."""
-        if axis not in flow.channels:
-            channels = self.ties.new(flow.shape[axis])
-            self.ties.freeze(channels, "inputs, or of unknown origin")
+    def channels(self, tensor: TracedTensor, axis: int) -> np.ndarray:
+        """Return the channels of an axis; new, protected ones if it has none."""
+        if axis not in tensor.channels:
+            channels = self.ties.new(tensor.shape[axis])
+            self.ties.protect(channels, "inputs, or of unknown origin")
             return channels
-        return flow.channels[axis]
+        return tensor.channels[axis]
 
-    def make(self, layer, weight, axis, setting=None, repeats=1) -> np.ndarray:
-        """Return the channels that an axis of a weight makes, the same at each call.
+    def produce(
+        self, layer: Any, weight: Any, axis: int, setting: Setting, repeats: int = 1
+    ) -> np.ndarray:
+        """Return the channels that an axis of a weight produces, the same at each call.
 
         Args:
-            layer, weight, axis, setting: As `Node` has them.
-            repeats: Integer, into how many runs of the same channels the axis falls.
+            layer, weight, axis, setting: See `Node`.
+            repeats: How often the axis repeats the same channels. Defaults to `1`.
         """
         key = (id(weight), axis % len(weight.shape))
         if key not in self.nodes:
-            own = self.ties.new(weight.shape[axis] // repeats)
-            spread = np.tile(own, repeats)
-            self.bind(layer, weight, axis, spread, setting, "makes")
+            new = self.ties.new(weight.shape[axis] // repeats)
+            channels = np.tile(new, repeats)
+            self.bind(layer, weight, axis, channels, setting, "produces")
         return self.nodes[key].channels
 
-    def bind(self, layer, weight, axis, channels, setting=None, role="follows"):
-        """Note that an axis of a weight, or a setting, is as long as some channels.
-
-        Args:
-            layer, weight, axis, channels, setting, role: As `Node` has them.
-        """
+    def bind(
+        self,
+        layer: Any,
+        weight: Any,
+        axis: int,
+        channels: np.ndarray,
+        setting: Setting = None,
+        role: str = "follows",
+    ) -> None:
+        """Add a `Node` of these attributes, or tie its channels if it exists."""
         key = (id(layer), setting)
         if weight is not None:
             axis %= len(weight.shape)
@@ -165,25 +180,32 @@ class Walk:
         else:
             self.nodes[key] = Node(layer, weight, axis, channels, setting, role)
 
-    def multiply(self, weight, flow_shape, axes, channels) -> None:
-        """Count a kernel's products with a sample.
+    def add_kernel_call(
+        self,
+        weight: Any,
+        shape: tuple,
+        axes: Sequence[int],
+        channels: dict[int, np.ndarray] | None = None,
+    ) -> None:
+        """Add a `KernelCall`: a kernel applied along some axes of a tensor.
 
         Args:
-            weight: The kernel.
-            flow_shape: Shape of a tensor `(batch, ...)`.
-            axes: The axes of it along which the kernel is applied.
-            channels: Dictionary from axis to channels, of the axes that have them.
+            weight: The kernel's variable.
+            shape: Shape of the tensor.
+            axes: The axes.
+            channels: Dictionary from axis to channels, where known. Defaults to `None`.
         """
-        self.is_open |= None in flow_shape[1:]
-        fixed = [flow_shape[axis] for axis in axes if axis not in channels]
-        along = tuple(channels[axis] for axis in axes if axis in channels)
+        channels = channels or {}
+        self.has_open_sizes |= None in shape[1:]
+        fixed = [shape[axis] for axis in axes if axis not in channels]
+        cut = tuple(channels[axis] for axis in axes if axis in channels)
         positions = prod(length or 1 for length in fixed)
-        self.products.append(Products(weight, positions, along))
+        self.kernel_calls.append(KernelCall(weight, positions, cut))
 
 
 def _has_weights(operation):
-    """Whether it has any but those of masks and quantisers."""
+    """Whether an operation has weights other than those of masks and quantisers."""
     if not isinstance(operation, keras.Layer):
         return False
-    own = set(map(id, plain_variables(operation)))
-    return any(id(weight) in own for weight in operation.weights)
+    plain = set(map(id, plain_variables(operation)))
+    return any(id(weight) in plain for weight in operation.weights)
