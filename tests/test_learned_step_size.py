@@ -99,7 +99,7 @@ def test_a_batch_that_is_not_finite_sets_no_step():
 def test_kernels(axis, bits):
     kernel = np.where(np.abs(X) > 1, X, 0)
     quantizer = active(LearnedKernelQuantizer, axis=axis, bits=bits)
-    quantizer.begin(ops.convert_to_tensor(kernel))
+    quantizer.initialize_step(ops.convert_to_tensor(kernel))
     quantizer.step.assign(np.full(quantizer.step.shape, 0.1))
     rounded = ops.convert_to_numpy(quantizer(kernel))
     assert np.all(rounded[kernel == 0] == 0)

@@ -7,6 +7,7 @@ of the weights leave it alone.
 
 import functools
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -212,7 +213,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
 class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
     """Round a kernel to integers whose step is trained with the weights.
 
-    Symmetric, so that zeros stay zero. `begin` sets the first step. Does nothing
+    Symmetric, so that zeros stay zero. `initialize_step` sets the first step. Does nothing
     until `active` is set.
 
     Args:
@@ -244,7 +245,7 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
         self.initial.assign(ops.zeros_like(self.initial))
         self.step.assign(ops.zeros_like(self.step))
 
-    def begin(self, kernel) -> None:
+    def initialize_step(self, kernel: Any) -> None:
         """Set the first range by a kernel, unless that was done before."""
         if not ops.convert_to_numpy(self.initial).any():
             self.initial.assign(ops.convert_to_numpy(self._first_limit(kernel)))
