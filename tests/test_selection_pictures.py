@@ -247,7 +247,7 @@ def test_curves_are_means_and_bands_percentiles():
     at_one = band[band[:, 0] == 1, 1]
     ends = np.percentile(values[:, 0], [10, 90])
     np.testing.assert_allclose([at_one.min(), at_one.max()], ends)
-    with pytest.raises(ValueError, match="measure='age'"):
+    with pytest.raises(ValueError, match="metric='age'"):
         plot_curves(scores, "age")
 
 

@@ -113,7 +113,7 @@ def test_text_is_a_table_with_the_kept_marked():
     assert "50%" in text
     assert "1.5" in text
     assert "Kept (*) 2 of 6 learners by KMeans, representative='accuracy'." in text
-    assert "40 samples used for choosing, which flatters" in text
+    assert "40 samples used for selection: optimistic" in text
 
 
 def test_long_names_and_many_learners_fit_100_columns():

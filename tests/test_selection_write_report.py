@@ -9,7 +9,7 @@ import pytest
 from selection_cases import pool
 
 from keras_micronets.selection import METHODS, Selection, accuracy, top_k, write_report
-from keras_micronets.selection.report.page_content import methods
+from keras_micronets.selection.report.page_content import compared_methods
 
 matplotlib = pytest.importorskip("matplotlib")
 
@@ -111,7 +111,7 @@ def test_says_what_is_kept_and_what_it_is_worth(text, inputs):
     for share in (accuracy(p[[1, 4]].mean(axis=0), y), accuracy(p, y).max()):
         assert f"{share:.1%} (NLL" in text
     assert f"{accuracy(p.mean(axis=0), y):.1%} (NLL" in text
-    assert "2 of 9 learners are kept, chosen by KMeans" in text
+    assert "2 of 9 learners are kept, selected by KMeans" in text
     assert "on 40 samples" in text
 
 
@@ -176,7 +176,7 @@ def test_given_methods_members_and_temperature(inputs, tmp_path):
 def test_finds_the_method_that_chose(choose):
     p, y = pool(5, 9, 40)
     chosen = choose(p, y, 3, random_state=0)
-    found = methods(chosen)
+    found = compared_methods(chosen)
     assert {"greedy", "random_k"} - {chosen.method.split()[0]} <= set(found)
     if choose is uncertain:
         assert set(found) == {"greedy", "top_k", "random_k"}
@@ -192,7 +192,7 @@ def test_a_large_pool_is_cut_and_says_so(tmp_path):
     page = write(tmp_path / "page.html", p, y, top_k(p, y, 2), n_members=[1, 2])
     assert "320 of 520 are left out" in page
     assert "Shown are 300 of 520 learners" in page
-    assert "Chosen from a random sample of 500 of 520 learners" in page
+    assert "Selected from a random sample of 500 of 520 learners" in page
 
 
 def test_nothing_is_left_behind_when_it_fails(inputs, tmp_path):

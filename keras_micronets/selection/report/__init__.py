@@ -1,1 +1,3 @@
-"""The report of a selection: a table, pictures, and a page that holds them all."""
+"""Reports of a selection: a text table, plots, and an HTML page with all of them."""
+
+__all__: list[str] = []

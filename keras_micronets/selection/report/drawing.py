@@ -1,4 +1,7 @@
-"""The strokes that the pictures share. Imports matplotlib only when drawing."""
+"""Elements that the plots share: axes, colours, marks, labels, a legend.
+
+Imports matplotlib only when drawing.
+"""
 
 from typing import Any
 
@@ -8,21 +11,24 @@ from keras_micronets import _figures
 from keras_micronets._figures import FAINT, INK
 from keras_micronets.selection.report.report import SelectionReport, shorten
 
-# Okabe and Ito's colours, told apart by colour-blind readers, and three more; clusters
-# beyond the tenth begin again.
+__all__ = ["FAINT", "INK", "NOISE", "SOFT", "colour", "label", "legend", "new_axes"]
+
+# Okabe and Ito's colours, which colour-blind readers can distinguish, and three more;
+# they repeat after ten clusters.
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800"]
 _COLOURS += ["#6A3D9A", "#7F5539", "#5C6B73"]
 NOISE, SOFT, _STAR = "#9a9a9a", "#555555", "#C1121F"
-# Where a label may stand, in points from its mark, the best first.
+# Offsets of a label from its mark in points, the best first.
 _SIDES = [(1, 0), (-1, 0), (0, 1), (0, -1)]
 _CORNERS = [(0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)]
 _OFFSETS = [(r * x, r * y) for r in (13, 22, 34, 50, 70) for x, y in _SIDES + _CORNERS]
-_NO_ROOM = 1000
+_NO_SPACE = 1000
 _ONE_A_CLUSTER = ("accuracy", "loss", "medoid", "farthest")
 _Points = dict[int, tuple[float, float]]
 
 
 def new_axes(width: float = 7.2, height: float = 5.2) -> Any:
+    """Return axes with a grid on a new figure, whose size is in inches."""
     ax = _figures.new_axes(width, height)
     ax.grid(color=FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
@@ -32,58 +38,75 @@ def new_axes(width: float = 7.2, height: float = 5.2) -> Any:
     return ax
 
 
+def with_title(ax: Any, title: str, **options: Any) -> Any:
+    """Return axes, new ones for `None`, with a title."""
+    ax = new_axes() if ax is None else ax
+    ax.set_title(title, loc="left", **options)
+    return ax
+
+
 def colour(cluster: int) -> str:
+    """Return the colour of a cluster; grey for noise, `-1`."""
     return _COLOURS[cluster % len(_COLOURS)] if cluster >= 0 else NOISE
 
 
 def sizes_by_accuracy(report: SelectionReport) -> list[float]:
+    """Return the areas of the marks on the map, larger for more accurate learners."""
     accuracies = np.array([row.accuracy for row in report.on_map])
     spread = max(float(np.ptp(accuracies)), 1e-9)
     return (30 + 110 * (accuracies - accuracies.min()) / spread).tolist()
 
 
-def learners(
+def draw_learners(
     ax: Any, report: SelectionReport, points: _Points, sizes: list[float] | None = None
 ) -> None:
+    """Draw learners as marks in the colours of their clusters; ring the kept ones."""
     shown = [row for row in report.rows if row.index in points]
     areas = np.array(sizes or [60] * len(shown))
     kept = np.array([row.kept for row in shown], bool)
-    at = np.array([points[row.index] for row in shown]).reshape(-1, 2)
+    positions = np.array([points[row.index] for row in shown]).reshape(-1, 2)
     colours = np.array([colour(row.cluster) for row in shown])
     for part, alpha in ((~kept, 0.55), (kept, 1)):
-        look = {"s": areas[part], "c": colours[part], "alpha": alpha}
-        ax.scatter(*at[part].T, **look, linewidths=0, zorder=3)
+        style = {"s": areas[part], "c": colours[part], "alpha": alpha}
+        ax.scatter(*positions[part].T, **style, linewidths=0, zorder=3)
     rings = (np.sqrt(areas[kept]) + 6) ** 2
-    ax.scatter(*at[kept].T, s=rings, facecolors="none", edgecolors=INK, zorder=4)
+    ax.scatter(*positions[kept].T, s=rings, facecolors="none", edgecolors=INK, zorder=4)
 
 
-def spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
+def draw_spokes(ax: Any, report: SelectionReport, points: _Points) -> None:
+    """Draw a line from each learner to the representative of its cluster."""
     if report.representative not in _ONE_A_CLUSTER:
         return
     shown = report.on_map
-    keepers = {row.cluster: points[row.index] for row in shown if row.kept}
+    representatives = {row.cluster: points[row.index] for row in shown if row.kept}
     for row in shown:
-        if row.cluster in keepers:
-            ends = np.array([points[row.index], keepers[row.cluster]])
+        if row.cluster in representatives:
+            ends = np.array([points[row.index], representatives[row.cluster]])
             ax.plot(*ends.T, color=colour(row.cluster), alpha=0.35, lw=1, zorder=1)
 
 
-def ensemble(ax: Any, at: tuple[float, float]) -> None:
-    ax.scatter(*at, s=330, marker="*", color=_STAR, edgecolors="white", zorder=5)
+def draw_ensemble(ax: Any, position: tuple[float, float]) -> None:
+    """Draw the ensemble as a star."""
+    ax.scatter(*position, s=330, marker="*", color=_STAR, edgecolors="white", zorder=5)
 
 
-def ensemble_label(report: SelectionReport, at: tuple[float, float]) -> dict[str, Any]:
-    text = f"ensemble of {len(report.kept)}\n{at[1]:.1f}%, {at[0]:.3g} kB"
-    return {"text": text, "xy": at, "color": _STAR, "weight": "bold"}
+def ensemble_label(
+    report: SelectionReport, position: tuple[float, float]
+) -> dict[str, Any]:
+    """Return the label of the star at a size in kB and an accuracy in percent."""
+    size, accuracy = position
+    text = f"ensemble of {len(report.kept)}\n{accuracy:.1f}%, {size:.3g} kB"
+    return {"text": text, "xy": position, "color": _STAR, "weight": "bold"}
 
 
 def kept_labels(
     ax: Any, report: SelectionReport, points: _Points
 ) -> list[dict[str, Any]]:
-    room = min(24, int(4 * ax.figure.get_figwidth()))
+    """Return the labels of the kept learners."""
+    width = min(24, int(4 * ax.figure.get_figwidth()))
     return [
         {
-            "text": f"{shorten(row.name, room)}\n{row.accuracy:.1%}",
+            "text": f"{shorten(row.name, width)}\n{row.accuracy:.1%}",
             "xy": points[row.index],
             "color": INK,
         }
@@ -92,7 +115,8 @@ def kept_labels(
     ]
 
 
-def size_axes(ax: Any, sizes: list[float]) -> None:
+def scale_size_axes(ax: Any, sizes: list[float]) -> None:
+    """Scale the axes of a plot of accuracy in percent against sizes."""
     ax.margins(0.14, 0.16)
     if min(sizes) > 0 and max(sizes) > 10 * min(sizes):
         from matplotlib.ticker import LogLocator
@@ -107,22 +131,41 @@ def size_axes(ax: Any, sizes: list[float]) -> None:
     ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= min(high, 100)])
 
 
-def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
-    """Write each label beside its point, where it covers least.
+def legend(ax: Any) -> None:
+    """Write the names of the lines below the axes."""
+    from matplotlib.transforms import ScaledTranslation
 
-    A label that finds no place beside those already there, or none that leaves the
-    points with labels free, is left out.
+    below_labels = ScaledTranslation(0, -30 / 72, ax.figure.dpi_scale_trans)
+    result = ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=ax.transAxes + below_labels,
+        borderaxespad=0,
+        ncols=2,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+    )
+    for text in result.get_texts():
+        text.set_parse_math(False)
+
+
+def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
+    """Write each label beside its point, where it covers the least.
+
+    A label is omitted if it fits nowhere without touching another label or a point that
+    has one.
     """
     figure = ax.figure.canvas.figure
     figure.draw_without_rendering()
     reach = 6 * figure.dpi / 72
-    places = np.array([*points.values()]).reshape(-1, 2)
-    taken = ax.transData.transform(places)
+    positions = np.array([*points.values()]).reshape(-1, 2)
+    marks = ax.transData.transform(positions)
     named = ax.transData.transform([item["xy"] for item in labels] or np.empty((0, 2)))
     written: list[Any] = []
     for item in labels:
         note = _note(ax, item)
-        box = _place(note, ax, taken, named, reach, written)
+        box = _place(note, ax, marks, named, reach, written)
         if box is None:
             note.remove()
         else:
@@ -134,10 +177,9 @@ def label(ax: Any, labels: list[dict[str, Any]], points: _Points) -> None:
 def _note(ax: Any, item: dict[str, Any]) -> Any:
     from matplotlib.patheffects import withStroke
 
-    look = {"fontsize": 8.5, "linespacing": 1.15, "zorder": 6}
-    # A name may hold dollar signs.
-    look["parse_math"] = False
-    note = ax.annotate(**item, **look, xytext=(0, 0), textcoords="offset points")
+    style = {"fontsize": 8.5, "linespacing": 1.15, "zorder": 6}
+    style["parse_math"] = False  # a name may contain dollar signs
+    note = ax.annotate(**item, **style, xytext=(0, 0), textcoords="offset points")
     note.set_in_layout(False)  # or the axes would move under the labels just placed
     note.set_path_effects([withStroke(linewidth=2.5, foreground="white", alpha=0.85)])
     return note
@@ -145,47 +187,47 @@ def _note(ax: Any, item: dict[str, Any]) -> Any:
 
 def _leader(ax: Any, mark: tuple[float, float], offset: tuple[float, float]) -> None:
     line = {"arrowstyle": "-", "color": NOISE, "lw": 0.7, "shrinkA": 0, "shrinkB": 8}
-    where = {"xytext": offset, "textcoords": "offset points", "zorder": 2}
-    ax.annotate("", mark, **where, arrowprops=line).set_in_layout(False)
+    position = {"xytext": offset, "textcoords": "offset points", "zorder": 2}
+    ax.annotate("", mark, **position, arrowprops=line).set_in_layout(False)
 
 
 def _place(
     note: Any,
     ax: Any,
-    taken: np.ndarray,
+    marks: np.ndarray,
     named: np.ndarray,
     reach: float,
     written: list[Any],
 ) -> Any:
+    """Move a note to the offset of the lowest cost; return its box, or `None`."""
     mark = ax.transData.transform(note.xy)
     pixels = ax.figure.dpi / 72
-    best, best_cost = None, _NO_ROOM
+    best, best_cost = None, _NO_SPACE
     for offset in _OFFSETS:
         box = _move(note, offset)
         outside = not (ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max))
         hidden = outside + sum(map(box.overlaps, written)) + _covered(box, named, reach)
         end = mark + pixels * np.array(offset)
-        cost = _NO_ROOM * hidden + _covered(box, taken, reach)
-        cost += _crossed(mark, end, taken, reach) + 5 * _crossed(
-            mark, end, named, reach
-        )
+        cost = _NO_SPACE * hidden + _covered(box, marks, reach)
+        cost += _crossed(mark, end, marks, reach)
+        cost += 5 * _crossed(mark, end, named, reach)
         if cost < best_cost:
             best, best_cost = offset, cost
     return None if best is None else _move(note, best)
 
 
-def _covered(box: Any, taken: np.ndarray, reach: float) -> int:
-    inside = (taken > box.min - reach) & (taken < box.max + reach)
+def _covered(box: Any, marks: np.ndarray, reach: float) -> int:
+    inside = (marks > box.min - reach) & (marks < box.max + reach)
     return int(inside.all(axis=1).sum())
 
 
 def _crossed(
-    start: np.ndarray, end: np.ndarray, taken: np.ndarray, reach: float
+    start: np.ndarray, end: np.ndarray, marks: np.ndarray, reach: float
 ) -> int:
-    """Count the marks that a leader would pass over, not those at its start."""
-    along = np.clip((taken - start) @ (end - start) / np.sum((end - start) ** 2), 0, 1)
-    near = np.linalg.norm(taken - start - along[:, None] * (end - start), axis=1)
-    return int(((near < reach) & (along > 0) & (taken != start).any(axis=1)).sum())
+    """Count the marks that a leader crosses, except at its start."""
+    along = np.clip((marks - start) @ (end - start) / np.sum((end - start) ** 2), 0, 1)
+    near = np.linalg.norm(marks - start - along[:, None] * (end - start), axis=1)
+    return int(((near < reach) & (along > 0) & (marks != start).any(axis=1)).sum())
 
 
 def _move(note: Any, offset: tuple[float, float]) -> Any:

@@ -1,74 +1,91 @@
-"""What the page says in words, and whom it compares."""
+"""The sentences and tables of the report page, and the methods it compares."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from keras_micronets.selection.methods import METHODS
 from keras_micronets.selection.report.report import (
-    FIGURES,
+    METRICS,
     LearnerRow,
     SelectionReport,
-    figures,
+    describe_disagreement,
+    format_metrics,
 )
 from keras_micronets.selection.selection import Selection
 
-_RIVALS = ("greedy", "top_k", "random_k")
+__all__ = [
+    "compared_methods",
+    "compared_predictors",
+    "comparison_table",
+    "learner_table",
+    "size_table",
+    "summary",
+    "title",
+]
+
+_MAX_ROWS = 200
+_BASELINES = ("greedy", "top_k", "random_k")
+_GLOSSARY = (
+    "acc.: accuracy. NLL: negative log-likelihood in nats, lower is better. ECE: "
+    "expected calibration error, the gap between confidence and accuracy, lower is "
+    "better. why: the rank by accuracy, within the cluster if there are clusters."
+)
+_SIZES = slice(METRICS.index("kB"), None)
 
 
-def methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
-    """Find the function that made a selection, if it is one of ours, and its rivals."""
-    own = _own_method(selection)
-    return own | {name: METHODS[name] for name in _RIVALS if name not in own}
+def compared_methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
+    """Return the method of a selection, if it is in `METHODS`, and baselines."""
+    methods = _method_of(selection)
+    return methods | {name: METHODS[name] for name in _BASELINES if name not in methods}
 
 
-def _own_method(selection: Selection) -> dict[str, Callable[..., Selection]]:
+def _method_of(selection: Selection) -> dict[str, Callable[..., Selection]]:
     if selection.choice is not None:
         name = selection.choice.method
         return {name: METHODS[name]} if name in METHODS else {}
     if selection.method == "KMeans":
-        chosen = partial(METHODS["cluster"], representative=selection.representative)
-        return {"cluster": chosen}
-    name, _, kind = selection.method.partition(" by ")
+        method = partial(METHODS["cluster"], representative=selection.representative)
+        return {"cluster": method}
+    name, _, option = selection.method.partition(" by ")
     if name not in METHODS:
         return {}
-    options = {"by" if name == "top_k" else "loss": kind} if kind else {}
+    options = {"by" if name == "top_k" else "loss": option} if option else {}
     return {selection.method: partial(METHODS[name], **options)}
 
 
 def title(report: SelectionReport) -> str:
-    """Say how many are kept."""
-    return f"{_kept(report)} kept"
+    """Return the title: how many learners are kept."""
+    return f"{_count_kept(report)} kept"
 
 
 def summary(report: SelectionReport, mean_of_all: dict[str, float]) -> str:
-    """Say in a paragraph what was kept, how, and what it is worth."""
-    ensemble, best, together = map(_scores, compared(report, mean_of_all).values())
-    how = report.method
+    """Return a paragraph on the selection and its scores."""
+    predictors = compared_predictors(report, mean_of_all).values()
+    ensemble, best, mean = map(_format_scores, predictors)
+    method = report.method
     if report.representative:
-        how += f" (representative: {report.representative})"
+        method += f" (representative: {report.representative})"
     verb = "is" if len(report.kept) == 1 else "are"
-    samples = _many(report.n_samples, "sample")
     text = (
-        f"{_kept(report)} {verb} kept, chosen by {how} on {samples}. On these the "
-        f"ensemble reaches an accuracy of {ensemble}, the best single learner {best}, "
-        f"and the mean of all learners {together}. "
+        f"{_count_kept(report)} {verb} kept, selected by {method} on "
+        f"{_count(report.n_samples, 'sample')}. On these samples the ensemble has an "
+        f"accuracy of {ensemble}, the best single learner {best}, and the mean of all "
+        f"learners {mean}. "
     )
     if report.disagreement is not None:
-        text += f"Two learners differ in {report.disagreement:.1%} of their predictions"
-        if report.disagreement_kept is not None:
-            text += f", two kept ones in {report.disagreement_kept:.1%}"
-        text += ". "
+        text += describe_disagreement(report) + " "
     return text + (
-        "Scores on samples that were used for choosing flatter: "
-        "judge the ensemble on others."
+        "Scores on the samples used for selection are optimistic: evaluate the "
+        "ensemble on other samples."
     )
 
 
-def compared(
+def compared_predictors(
     report: SelectionReport, mean_of_all: dict[str, float]
-) -> dict[str, dict[str, float]]:
-    """Give the measures of the ensemble, the best learner and the mean of all."""
+) -> dict[str, dict[str, Any]]:
+    """Return the metrics of the ensemble, the best learner and the mean of all."""
     best = min(report.rows, key=lambda r: (-r.accuracy, r.negative_log_likelihood))
     unknown = {"n_bytes": None, "gzip_bytes": None, "milliseconds": None}
     return {
@@ -78,7 +95,51 @@ def compared(
     }
 
 
-def _scores(values: dict[str, float]) -> str:
+def comparison_table(predictors: dict[str, dict[str, Any]]) -> str:
+    """Return the table of the metrics of predictors, by name."""
+    lines = [
+        ([name, *format_metrics(values)[:3]], "") for name, values in predictors.items()
+    ]
+    return _table("The ensemble and its baselines", ["", *METRICS[:3]], lines)
+
+
+def learner_table(report: SelectionReport) -> str:
+    """Return the table of learners: the kept ones first, then the most accurate."""
+    rows = sorted(report.rows, key=lambda r: (not r.kept, -r.accuracy, r.index))
+    shown = rows[: max(_MAX_ROWS, len(report.kept))]
+    lines = [(_cells(row), "kept" if row.kept else "") for row in shown]
+    header = ["learner", "kept", "cluster", *METRICS, "why"]
+    note = _GLOSSARY
+    if len(shown) < len(rows):
+        note = (
+            f"Shown are the {len(report.kept)} kept learners and the most accurate "
+            f"others: {len(rows) - len(shown):,} of {len(rows):,} are left out. {note}"
+        )
+    return _table("The learners", header, lines) + _note(note)
+
+
+def size_table(report: SelectionReport) -> str:
+    """Return the table of sizes and times of the members; empty if unknown."""
+    lines = [
+        ([row.name, *format_metrics(row._asdict())[_SIZES]], "") for row in report.kept
+    ]
+    if not any("".join(cells[1:]) for cells, _ in lines):
+        return ""
+    lines.append((["together", *format_metrics(report.ensemble)[_SIZES]], "total"))
+    heading = Element("h3")
+    heading.text = "Size on the device"
+    return (
+        f'<section class="sizes">{_html(heading)}'
+        + _table("Size and time of the members", ["", *METRICS[_SIZES]], lines)
+        + _note(
+            "kB: 1,000 bytes of each learner's file, and after gzip. ms: milliseconds "
+            "for one sample. Together: the sum, as members run one after the other."
+        )
+        + "</section>"
+    )
+
+
+def _format_scores(values: dict[str, Any]) -> str:
     return (
         f"{values['accuracy']:.1%} (NLL "
         f"{values['negative_log_likelihood']:.3f}, ECE "
@@ -86,84 +147,29 @@ def _scores(values: dict[str, float]) -> str:
     )
 
 
-def _kept(report: SelectionReport) -> str:
-    return f"{len(report.kept):,} of {_many(len(report.rows), 'learner')}"
+def _count_kept(report: SelectionReport) -> str:
+    return f"{len(report.kept):,} of {_count(len(report.rows), 'learner')}"
 
 
-def _many(count: int, name: str) -> str:
+def _count(count: int, name: str) -> str:
     return f"{count:,} {name}" + ("s" if count != 1 else "")
-
-
-_MOST_ROWS = 200
-_GLOSSARY = (
-    "acc.: accuracy. NLL: negative log-likelihood, in nats; lower is better. ECE: "
-    "expected calibration error, how far confidence and accuracy are apart; lower is "
-    "better. why: the place by accuracy, in the cluster where there are clusters."
-)
-_SIZES = slice(FIGURES.index("kB"), None)
-
-
-def comparison(values: dict[str, dict[str, float]]) -> str:
-    """Write a table of the measures of some predictors.
-
-    Args:
-        values: Dictionary from a name to the measures.
-    """
-    lines = [([name, *figures(of)[:3]], "") for name, of in values.items()]
-    return _scrolled(
-        "The ensemble and what it is compared to", ["", *FIGURES[:3]], lines
-    )
-
-
-def learners(report: SelectionReport) -> str:
-    """Write the table of learners: the kept first, then the most accurate."""
-    rows = sorted(report.rows, key=lambda r: (not r.kept, -r.accuracy, r.index))
-    shown = rows[: max(_MOST_ROWS, len(report.kept))]
-    lines = [(_cells(row), "kept" if row.kept else "") for row in shown]
-    header = ["learner", "kept", "cluster", *FIGURES, "why"]
-    words = _GLOSSARY
-    if len(shown) < len(rows):
-        words = (
-            f"Shown are the {len(report.kept)} kept learners and the most accurate "
-            f"others: {len(rows) - len(shown):,} of {len(rows):,} are left out. {words}"
-        )
-    return _scrolled("The learners", header, lines) + _note(words)
-
-
-def sizes(report: SelectionReport) -> str:
-    """Write the table of the sizes and the time of the kept; empty if not known."""
-    lines = [([row.name, *figures(row._asdict())[_SIZES]], "") for row in report.kept]
-    if not any("".join(cells[1:]) for cells, _ in lines):
-        return ""
-    lines.append((["together", *figures(report.ensemble)[_SIZES]], "total"))
-    heading = Element("h3")
-    heading.text = "What goes to the device"
-    return (
-        f'<section class="sizes">{_html(heading)}'
-        + _scrolled("Size and time of the kept", ["", *FIGURES[_SIZES]], lines)
-        + _note(
-            "kB: 1,000 bytes of each learner's file, and after gzip. ms: milliseconds "
-            "for one sample. Together is the sum, as members run one after the other."
-        )
-        + "</section>"
-    )
 
 
 def _cells(row: LearnerRow) -> list[str]:
     label = str(row.cluster) if row.cluster >= 0 else "-"
     mark = "yes" if row.kept else ""
-    return [row.name, mark, label, *figures(row._asdict()), row.why]
+    return [row.name, mark, label, *format_metrics(row._asdict()), row.why]
 
 
-def _scrolled(label: str, header: Sequence[str], lines: list[tuple[list, str]]) -> str:
-    """Write a table in a box of its own, without the columns that hold nothing."""
+def _table(label: str, header: Sequence[str], lines: list[tuple[list, str]]) -> str:
+    """Return a table in a box that scrolls, without empty columns."""
     columns = [
         c
         for c in zip(header, *(cells for cells, _ in lines), strict=True)
         if any(c[1:])
     ]
     header, *body = zip(*columns, strict=True)
-    numeric = [name in (*FIGURES, "cluster") for name in header]
+    numeric = [name in (*METRICS, "cluster") for name in header]
     box = Element(
         "div",
         {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label},
@@ -173,20 +179,20 @@ def _scrolled(label: str, header: Sequence[str], lines: list[tuple[list, str]]) 
     table = SubElement(box, "table")
     _row(SubElement(table, "thead"), header, numeric)
     rows = SubElement(table, "tbody")
-    for cells, (_, kind) in zip(body, lines, strict=True):
+    for cells, (_, css_class) in zip(body, lines, strict=True):
         row = _row(rows, cells, numeric)
-        if kind:
-            row.set("class", kind)
+        if css_class:
+            row.set("class", css_class)
     return _html(box)
 
 
 def _row(parent: Element, cells: Sequence[str], numeric: list[bool]) -> Element:
     row = SubElement(parent, "tr")
-    head = parent.tag == "thead"
+    in_head = parent.tag == "thead"
     for i, (text, is_number) in enumerate(zip(cells, numeric, strict=True)):
-        cell = SubElement(row, "th" if head or i == 0 else "td")
+        cell = SubElement(row, "th" if in_head or i == 0 else "td")
         if cell.tag == "th":
-            cell.set("scope", "col" if head else "row")
+            cell.set("scope", "col" if in_head else "row")
         if is_number:
             cell.set("class", "number")
         cell.text = text

@@ -1,4 +1,4 @@
-"""The pictures of the page, in order, and the words below each."""
+"""The plots of the report page, in order, and their captions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,19 +18,21 @@ from keras_micronets.selection.report import pair_plots, plots
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 
-_MOST_SCORED = 500
+__all__ = ["PagePlot", "page_plots"]
+
+_MAX_SCORED = 500
 
 
-class Picture(NamedTuple):
-    """A picture of the page: how to paint it on axes, and its words."""
+class PagePlot(NamedTuple):
+    """A plot of the page: its id, heading, caption, and how to draw it on axes."""
 
     name: str
     heading: str
     caption: str
-    paint: Callable[[Any], Any]
+    draw: Callable[[Any], Any]
 
 
-def pictures(
+def page_plots(
     report: SelectionReport,
     p: np.ndarray,
     y: np.ndarray,
@@ -42,23 +44,20 @@ def pictures(
     temperature: float | None,
     random_state: int | None,
     verbose: int,
-) -> list[Picture]:
-    """Gather what the page shows.
+) -> list[PagePlot]:
+    """Return the plots of the page.
 
     Args:
         report: A `SelectionReport`.
         p: Array of shape `(learners, samples, classes)`.
         y: Integers of shape `(samples,)`.
-        ensemble: Array of shape `(samples, classes)`: what the kept predict together.
-        methods: See `write_report`, as all that follows.
+        ensemble: Array of shape `(samples, classes)`, predicted by the ensemble.
+        methods: See `write_report`, as for all that follow.
         n_members: Integers.
         n_resamples: Integer.
         temperature: Float or `None`.
         random_state: Integer or `None`.
         verbose: `0` or `1`.
-
-    Returns:
-        List of `Picture`.
     """
     random = np.random.RandomState(random_state)
     shown = replace(report, rows=report.on_map)
@@ -68,10 +67,10 @@ def pictures(
             f" Shown are {len(shown.rows)} of {len(report.rows):,} learners: the kept "
             "ones and a random sample of the others."
         )
-    made = _of_pairs(shown, p, sample)
+    result = _of_pairs(shown, p, sample)
     if len(y) > 1:
         counts = _counts(report, n_members)
-        scored = np.sort(random.permutation(len(p))[:_MOST_SCORED])
+        scored = np.sort(random.permutation(len(p))[:_MAX_SCORED])
         counts = [count for count in counts if count <= len(scored)]
         scores = scores_by_members(
             p if len(scored) == len(p) else p[scored],
@@ -82,39 +81,39 @@ def pictures(
             random_state=random,
             verbose=verbose,
         )
-        made += _of_members(scores, n_resamples, len(scored), len(p))
-        made.append(_of_confidence(ensemble, y, temperature, random))
-    return made + _of_sizes(shown, sample)
+        result += _of_members(scores, n_resamples, len(scored), len(p))
+        result.append(_of_confidence(ensemble, y, temperature, random))
+    return result + _of_sizes(shown, sample)
 
 
-def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[Picture]:
+def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[PagePlot]:
     distances = disagreement(p[[row.index for row in shown.rows]])
+    pairs = {"report": shown, "distances": distances}
     return [
-        Picture(
+        PagePlot(
             "map",
-            "Who predicts alike",
-            "Each point is a learner, a larger one more accurate; the closer two are, "
-            "the more alike the probabilities they predict. Kept learners are ringed "
-            "and, where there is room, named; colours are clusters, noise is grey."
-            + sample,
+            "Map of the learners",
+            "Each point is a learner, larger if it is more accurate; the closer two "
+            "points, the more similar the predicted probabilities. Kept learners are "
+            "ringed and, where there is space, named; colours are clusters, noise is "
+            "grey." + sample,
             partial(plots.draw_map, report=shown),
         ),
-        Picture(
+        PagePlot(
             "tree",
-            "Who disagrees least",
-            "Follow two learners to the left until their lines meet: there stands the "
-            "share of samples on which their branches predict different classes, on "
-            "average. Kept learners are ringed; “+ 3” is a point for three more."
-            + sample,
-            partial(pair_plots.draw_dendrogram, report=shown, distances=distances),
+            "Disagreement as a tree",
+            "Two branches meet at the mean share of samples on which their learners "
+            "predict different classes. Kept learners are ringed; “+ 3” is a point for "
+            "three more." + sample,
+            partial(pair_plots.draw_dendrogram, **pairs),
         ),
-        Picture(
+        PagePlot(
             "matrix",
-            "Who disagrees with whom",
-            "Each row and each column is a learner, cluster by cluster as the coloured "
-            "bars say; the darker, the more often the two predict different classes. "
-            "Pale blocks are learners that stand for one another." + sample,
-            partial(pair_plots.draw_disagreement, report=shown, distances=distances),
+            "Disagreement of all pairs",
+            "Each row and each column is a learner, ordered by cluster as the coloured "
+            "bars show; darker cells predict different classes more often. Pale blocks "
+            "are learners that can replace each other." + sample,
+            partial(pair_plots.draw_disagreement, **pairs),
         ),
     ]
 
@@ -128,35 +127,34 @@ def _counts(report: SelectionReport, n_members: Any) -> list[int]:
 
 def _of_members(
     scores: MemberScores, n_resamples: int, n_scored: int, n_learners: int
-) -> list[Picture]:
+) -> list[PagePlot]:
     low, high = plots.BAND
-    how = (
+    note = (
         f" Each point is the mean of {n_resamples} random splits of the samples, half "
-        f"to choose on and half to score on; bands reach from the {low}th to the "
+        f"to select on and half to score on; bands reach from the {low}th to the "
         f"{high}th percentile of the splits."
     )
     if n_scored < n_learners:
-        how += f" Chosen from a random sample of {n_scored} of {n_learners:,} learners."
+        note += (
+            f" Selected from a random sample of {n_scored} of {n_learners:,} learners."
+        )
     if any(np.isnan(values).any() for values in scores.accuracy.values()):
-        how += " A gap: there the method could not choose so many."
+        note += " A gap: the method could not select this number of members."
+    curves = partial(plots.draw_curves, scores=scores)
     return [
-        Picture(
+        PagePlot(
             "accuracy",
-            "What another member adds: accuracy",
+            "Accuracy by number of members",
             "Higher is better. Where a line flattens, more members cost more than they "
-            "give." + how,
-            partial(plots.draw_curves, scores=scores, measure="accuracy"),
+            "gain." + note,
+            partial(curves, metric="accuracy"),
         ),
-        Picture(
+        PagePlot(
             "likelihood",
-            "What another member adds: likelihood",
-            "Negative log-likelihood: lower is better, and it counts how sure a wrong "
-            "answer was." + how,
-            partial(
-                plots.draw_curves,
-                scores=scores,
-                measure="negative_log_likelihood",
-            ),
+            "Likelihood by number of members",
+            "Negative log-likelihood: lower is better; it penalises confident errors."
+            + note,
+            partial(curves, metric="negative_log_likelihood"),
         ),
     ]
 
@@ -166,7 +164,7 @@ def _of_confidence(
     y: np.ndarray,
     temperature: float | None,
     random: np.random.RandomState,
-) -> Picture:
+) -> PagePlot:
     shown, where = np.arange(len(y)), "on all samples"
     if temperature is None:
         to_fit, shown = np.split(random.permutation(len(y)), [len(y) // 2])
@@ -175,11 +173,11 @@ def _of_confidence(
     before, labels = ensemble[shown], y[shown]
     after = apply_temperature(before, temperature)
     errors = [expected_calibration_error(q, labels) for q in (before, after)]
-    return Picture(
+    return PagePlot(
         "reliability",
-        "As sure as it is right?",
-        "On the diagonal the ensemble is right as often as it says, below it too sure, "
-        "above it not sure enough; larger points hold more samples. The temperature is "
+        "Reliability of the confidence",
+        "On the diagonal the ensemble is calibrated, below it overconfident, above it "
+        "underconfident; larger points have more samples. The temperature is "
         f"{temperature:.2f}, {where}; the calibration error goes from {errors[0]:.3f} "
         f"to {errors[1]:.3f}.",
         partial(
@@ -190,24 +188,24 @@ def _of_confidence(
     )
 
 
-def _of_sizes(report: SelectionReport, sample: str) -> list[Picture]:
+def _of_sizes(report: SelectionReport, sample: str) -> list[PagePlot]:
     try:
-        after = " after gzip" if plots.size_key(report) == "gzip_bytes" else ""
+        suffix = " after gzip" if plots.size_key(report) == "gzip_bytes" else ""
     except ValueError:
         return []
     return [
-        Picture(
+        PagePlot(
             "bytes",
-            "What the bytes buy",
-            f"Size{after} against accuracy on the samples used for choosing. The star "
-            "is the ensemble, at the size of its members together; up and to the left "
-            "is better." + sample,
-            partial(_draw_bytes, report=report),
+            "Accuracy by size",
+            f"Size{suffix} against accuracy on the samples used for selection. The "
+            "star is the ensemble, at the total size of its members; up and to the "
+            "left is better." + sample,
+            partial(_draw_sizes, report=report),
         )
     ]
 
 
-def _draw_bytes(ax: Any, report: SelectionReport) -> None:
+def _draw_sizes(ax: Any, report: SelectionReport) -> None:
     ax.set_xlabel("Size, kB")
     ax.set_ylabel("Accuracy, %")
     plots.draw_accuracy_bytes(ax, report)

@@ -1,4 +1,4 @@
-"""Pictures of how far learners disagree: as a tree, and as a matrix."""
+"""Plots of the disagreement of learners: a tree and a matrix."""
 
 from collections import Counter
 from itertools import groupby
@@ -9,24 +9,32 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from sklearn.isotonic import isotonic_regression
 
-from keras_micronets.selection.report import drawing as draw
-from keras_micronets.selection.report.report import LearnerRow, SelectionReport
+from keras_micronets.selection.report import drawing
+from keras_micronets.selection.report.report import (
+    LearnerRow,
+    SelectionReport,
+    shorten,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_LEAVES, _MOST_NAMED = 40, 14
+__all__ = ["plot_dendrogram", "plot_disagreement"]
+
+_MAX_LEAVES, _MAX_NAMED = 40, 14
+# In points: a line of text, the gap before it, and the length of its leader.
+_LINE, _GAP, _LEADER = 10.5, 4, 14
 
 
 def plot_dendrogram(
     report: SelectionReport, disagreements: Any, ax: Any = None
 ) -> "Figure":
-    """Draw which learners disagree least, as a tree of average linkage.
+    """Draw the average-linkage tree of the learners' disagreement.
 
     Two branches meet at the mean share of samples on which their learners predict
-    different classes. Leaves are coloured by cluster; kept learners are ringed and
-    named, and in a small pool the others are named too. Of more than 40 learners the
-    last 40 branches are drawn, the largest point for the most learners.
+    different classes. Leaves have the colours of the clusters; kept learners are ringed
+    and named, and in a small pool the others are named too. Of more than 40 learners
+    the last 40 branches are drawn, with a larger point for more learners.
 
     Args:
         report: A `SelectionReport`.
@@ -44,44 +52,48 @@ def plot_dendrogram(
     Example:
 
     ```python
-    plot_dendrogram(report, disagreement(probabilities)).savefig("tree.png")
+    selection = kmn.selection.cluster(probabilities, y, n_members=4, random_state=0)
+    names = [f"learner-{i}" for i in range(len(probabilities))]
+    report = kmn.selection.selection_report(probabilities, y, selection, names=names)
+    distances = kmn.selection.disagreement(probabilities)
+    plot_dendrogram(report, distances).savefig("tree.png")
+    plot_disagreement(report, distances).savefig("matrix.png")
     ```
 
     Reference: Sokal & Michener, "A Statistical Method for Evaluating Systematic
     Relationships", Univ. Kansas Sci. Bull., 1958 (average linkage).
     """
     distances = _checked(report, disagreements)
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("Who disagrees least", loc="left")
+    ax = drawing.with_title(ax, "Disagreement as a tree")
     draw_dendrogram(ax, report, distances)
     return ax.figure
 
 
 def draw_dendrogram(ax: Any, report: SelectionReport, distances: np.ndarray) -> None:
-    """Draw the tree without words around it."""
+    """Draw the tree of `plot_dendrogram` without a title."""
     tree = _tree(distances)
     leaves = _leaves(tree, report.rows)
-    _branches(ax, tree)
-    for place, rows in enumerate(leaves):
-        _leaf(ax, place, rows, size=4 if len(leaves) <= _MOST_LEAVES / 2 else 3)
+    _draw_branches(ax, tree)
+    for index, rows in enumerate(leaves):
+        _draw_leaf(ax, index, rows, size=4 if len(leaves) <= _MAX_LEAVES / 2 else 3)
     top = 100 * tree[:, 2].max(initial=0) or 1
     ax.set_xlim(1.05 * top, -0.05 * top)
     ax.set_ylim(len(leaves) - 0.3, -0.7)
     ax.set_yticks([])
     ax.set_xlabel("Disagreement, % of samples")
     ax.grid(visible=False, axis="y")
-    texts = [_name(rows, everyone=len(leaves) <= _MOST_NAMED) for rows in leaves]
-    label_rows(ax, {index: text for index, text in enumerate(texts) if text})
+    texts = [_name(rows, everyone=len(leaves) <= _MAX_NAMED) for rows in leaves]
+    _label_rows(ax, {index: text for index, text in enumerate(texts) if text})
 
 
 def plot_disagreement(
     report: SelectionReport, disagreements: Any, ax: Any = None
 ) -> "Figure":
-    """Draw how far every two learners disagree, as a matrix ordered by cluster.
+    """Draw the disagreement of all pairs of learners as a matrix, ordered by cluster.
 
-    Learners of a cluster lie side by side, those that agree most next to each other;
-    bars in the margins have the colours of the clusters. Kept learners are named. The
-    darker, the more they disagree; the scale begins at the pair that agrees most.
+    Learners of a cluster are adjacent, those that agree most next to each other; bars
+    in the margins have the colours of the clusters. Kept learners are named. Darker
+    cells disagree more; the scale begins at the pair that agrees most.
 
     Args:
         report: A `SelectionReport`.
@@ -90,28 +102,21 @@ def plot_disagreement(
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
 
     Returns:
-        The matplotlib `Figure`.
+        The matplotlib `Figure`. See `plot_dendrogram` for an example.
 
     Raises:
         ImportError: If matplotlib is not installed.
         ValueError: If `disagreements` has another shape.
-
-    Example:
-
-    ```python
-    plot_disagreement(report, disagreement(probabilities)).savefig("matrix.png")
-    ```
     """
     distances = _checked(report, disagreements)
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("Who disagrees with whom", loc="left", pad=12)
+    ax = drawing.with_title(ax, "Disagreement of all pairs", pad=12)
     draw_disagreement(ax, report, distances)
     return ax.figure
 
 
 def draw_disagreement(ax: Any, report: SelectionReport, distances: np.ndarray) -> None:
-    """Draw the matrix without words around it."""
-    order = matrix_order(report, distances)
+    """Draw the matrix of `plot_disagreement` without a title."""
+    order = _matrix_order(report, distances)
     rows = [report.rows[i] for i in order]
     shares = 100 * distances[np.ix_(order, order)]
     np.fill_diagonal(shares, np.nan)
@@ -121,21 +126,29 @@ def draw_disagreement(ax: Any, report: SelectionReport, distances: np.ndarray) -
     ax.grid(visible=False)
     ax.set_xticks([])
     ax.set_yticks([])
-    cluster_bars(ax, [row.cluster for row in rows])
+    _draw_cluster_bars(ax, [row.cluster for row in rows])
     bar = ax.figure.colorbar(image, ax=ax, location="bottom", aspect=30, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=draw.SOFT)
-    bar.set_label("Disagreement, % of samples", fontsize=9, color=draw.INK)
-    label_rows(ax, {i: _name([row]) for i, row in enumerate(rows) if row.kept})
+    bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=drawing.SOFT)
+    bar.set_label("Disagreement, % of samples", fontsize=9, color=drawing.INK)
+    _label_rows(ax, {i: _name([row]) for i, row in enumerate(rows) if row.kept})
 
 
-def matrix_order(report: SelectionReport, distances: np.ndarray) -> np.ndarray:
-    """Order learners by cluster, noise last, and within by the tree."""
-    tree = _tree(distances)
-    leaves = hierarchy.leaves_list(tree) if len(tree) else np.arange(len(distances))
-    clusters = np.array([row.cluster for row in report.rows])
-    clusters = np.where(clusters < 0, clusters.max() + 1, clusters)
-    return leaves[np.argsort(clusters[leaves], kind="stable")]
+def spread(wanted: np.ndarray, gap: float, height: float) -> np.ndarray:
+    """Move positions apart as little as possible, to a distance of at least `gap`.
+
+    Args:
+        wanted: Increasing floats in `[0, height]`.
+        gap: Float, the smallest distance of two positions.
+        height: Float. Positions stay at least half a gap from zero and from `height`.
+
+    Returns:
+        Floats of the same shape: the least-squares solution, isotonic regression of the
+        wanted positions minus their gaps, plus the gaps.
+    """
+    gaps = gap * np.arange(len(wanted))
+    low, high = gap / 2, max(height - gap / 2 - gaps[-1], gap / 2)
+    return isotonic_regression(wanted - gaps, y_min=low, y_max=high) + gaps
 
 
 def _checked(report: SelectionReport, disagreements: Any) -> np.ndarray:
@@ -149,6 +162,15 @@ def _checked(report: SelectionReport, disagreements: Any) -> np.ndarray:
     return distances
 
 
+def _matrix_order(report: SelectionReport, distances: np.ndarray) -> np.ndarray:
+    """Order learners by cluster, noise last, and by the tree within a cluster."""
+    tree = _tree(distances)
+    leaves = hierarchy.leaves_list(tree) if len(tree) else np.arange(len(distances))
+    clusters = np.array([row.cluster for row in report.rows])
+    clusters = np.where(clusters < 0, clusters.max() + 1, clusters)
+    return leaves[np.argsort(clusters[leaves], kind="stable")]
+
+
 def _tree(distances: np.ndarray) -> np.ndarray:
     if len(distances) < 2:
         return np.empty((0, 4))
@@ -156,39 +178,50 @@ def _tree(distances: np.ndarray) -> np.ndarray:
 
 
 def _leaves(tree: np.ndarray, rows: tuple[LearnerRow, ...]) -> list[list[LearnerRow]]:
-    """Give the learners of each leaf, from top to bottom."""
+    """Return the learners of each leaf, from top to bottom."""
     if not len(tree):
         return [[rows[0]]]
-    nodes = hierarchy.to_tree(tree, rd=True)[1]
-    return [
-        [rows[i] for i in nodes[leaf].pre_order()] for leaf in _drawn(tree)["leaves"]
-    ]
+    nodes: Any = hierarchy.to_tree(tree, rd=True)
+    leaves = _layout(tree)["leaves"]
+    return [[rows[i] for i in nodes[1][leaf].pre_order()] for leaf in leaves]
 
 
-def _drawn(tree: np.ndarray) -> dict[str, Any]:
-    cut = "lastp" if len(tree) + 1 > _MOST_LEAVES else None
-    return hierarchy.dendrogram(tree, _MOST_LEAVES, cut, no_plot=True)
+def _layout(tree: np.ndarray) -> dict[str, Any]:
+    truncate = "lastp" if len(tree) + 1 > _MAX_LEAVES else None
+    return hierarchy.dendrogram(tree, _MAX_LEAVES, truncate, no_plot=True)
 
 
-def _branches(ax: Any, tree: np.ndarray) -> None:
+def _draw_branches(ax: Any, tree: np.ndarray) -> None:
     if not len(tree):
         return
-    drawn = _drawn(tree)
-    for heights, places in zip(drawn["dcoord"], drawn["icoord"], strict=True):
+    layout = _layout(tree)
+    for heights, positions in zip(layout["dcoord"], layout["icoord"], strict=True):
         # SciPy puts leaves at 5, 15, 25 and so on.
-        x, y = 100 * np.array(heights), (np.array(places) - 5) / 10
-        ax.plot(x, y, color=draw.NOISE, linewidth=1, zorder=2)
+        x, y = 100 * np.array(heights), (np.array(positions) - 5) / 10
+        ax.plot(x, y, color=drawing.NOISE, linewidth=1, zorder=2)
 
 
-def _leaf(ax: Any, place: int, rows: list[LearnerRow], size: float) -> None:
+def _draw_leaf(ax: Any, index: int, rows: list[LearnerRow], size: float) -> None:
     size += np.sqrt(len(rows) - 1) / 2
     ((cluster, _),) = Counter(row.cluster for row in rows).most_common(1)
-    mark = {"clip_on": False, "zorder": 3}
-    fill = {"color": draw.colour(cluster), "linewidths": 0}
-    ax.scatter(0, place, s=size**2, **fill, **mark)
+    style = {"clip_on": False, "zorder": 3}
+    fill = {"color": drawing.colour(cluster), "linewidths": 0}
+    ax.scatter(0, index, s=size**2, **fill, **style)
     if any(row.kept for row in rows):
-        ring = {"facecolors": "none", "edgecolors": draw.INK, "linewidths": 1}
-        ax.scatter(0, place, s=(size + 3) ** 2, **ring, **mark)
+        ring = {"facecolors": "none", "edgecolors": drawing.INK, "linewidths": 1}
+        ax.scatter(0, index, s=(size + 3) ** 2, **ring, **style)
+
+
+def _draw_cluster_bars(ax: Any, clusters: list[int]) -> None:
+    """Draw a bar for each run of rows of one cluster, to the left and on top."""
+    style: dict[str, Any] = {"linewidth": 3, "solid_capstyle": "butt", "clip_on": False}
+    start = -0.5
+    for cluster, run in groupby(clusters):
+        ends = [start, start + len(list(run))]
+        style["color"] = drawing.colour(cluster)
+        ax.plot([-0.02] * 2, ends, transform=ax.get_yaxis_transform(), **style)
+        ax.plot(ends, [1.02] * 2, transform=ax.get_xaxis_transform(), **style)
+        start = ends[1]
 
 
 def _name(rows: list[LearnerRow], *, everyone: bool = False) -> str:
@@ -196,19 +229,16 @@ def _name(rows: list[LearnerRow], *, everyone: bool = False) -> str:
     if not named:
         return ""
     rest = f" + {len(rows) - 1}" if len(rows) > 1 else ""
-    return draw.shorten(named[0].name, 20) + rest
+    return shorten(named[0].name, 20) + rest
 
 
-_LINE, _GAP, _REACH = 10.5, 4, 14  # points: a line of text, and the leader's parts
+def _label_rows(ax: Any, texts: dict[int, str]) -> None:
+    """Write texts to the right of rows, moved apart where they would touch.
 
-
-def label_rows(ax: Any, texts: dict[int, str]) -> None:
-    """Write names to the right of rows, moved apart where they would touch.
-
-    Of names for which there is no room, the lower ones are left out.
+    The lowest texts are omitted if there is no space for all.
     """
     notes = {row: _note(ax, row, texts[row]) for row in sorted(texts)}
-    ax.figure.canvas.figure.draw_without_rendering()  # what names leave of the axes
+    ax.figure.canvas.figure.draw_without_rendering()  # the names shrink the axes
     points_per_row = _points_per_row(ax)
     height = points_per_row * abs(np.ptp(ax.get_ylim()))
     n_lines = max(1, int(height // _LINE))
@@ -217,54 +247,24 @@ def label_rows(ax: Any, texts: dict[int, str]) -> None:
     if not notes:
         return
     wanted = (np.array(list(notes)) - min(ax.get_ylim())) * points_per_row
-    for note, shift in zip(
-        notes.values(), wanted - spread(wanted, _LINE, height), strict=True
-    ):
-        note.set_position((_GAP + _REACH, shift))
-
-
-def spread(wanted: np.ndarray, gap: float, height: float) -> np.ndarray:
-    """Move places apart as little as can be, so that none is closer than `gap`.
-
-    Args:
-        wanted: Increasing floats in `[0, height]`.
-        gap: Float, the least distance of two places.
-        height: Float. The places stay between half a gap and `height` less that.
-
-    Returns:
-        Floats of the same shape. Least squares: the wanted places less their gaps,
-        made not to fall (isotonic regression), and the gaps again.
-    """
-    gaps = gap * np.arange(len(wanted))
-    low, high = gap / 2, max(height - gap / 2 - gaps[-1], gap / 2)
-    return isotonic_regression(wanted - gaps, y_min=low, y_max=high) + gaps
-
-
-def cluster_bars(ax: Any, clusters: list[int]) -> None:
-    """Draw a bar for each run of rows of one cluster, to the left and on top."""
-    look = {"linewidth": 3, "solid_capstyle": "butt", "clip_on": False}
-    start = -0.5
-    for cluster, run in groupby(clusters):
-        ends = [start, start + len(list(run))]
-        look["color"] = draw.colour(cluster)
-        ax.plot([-0.02] * 2, ends, transform=ax.get_yaxis_transform(), **look)
-        ax.plot(ends, [1.02] * 2, transform=ax.get_xaxis_transform(), **look)
-        start = ends[1]
+    shifts = wanted - spread(wanted, _LINE, height)
+    for note, shift in zip(notes.values(), shifts, strict=True):
+        note.set_position((_GAP + _LEADER, shift))
 
 
 def _note(ax: Any, row: int, text: str) -> Any:
-    line = {"arrowstyle": "-", "color": draw.NOISE, "lw": 0.7, "relpos": (0, 0.5)}
+    line = {"arrowstyle": "-", "color": drawing.NOISE, "lw": 0.7, "relpos": (0, 0.5)}
     return ax.annotate(
         text,
         xy=(1, row),
         xycoords=ax.get_yaxis_transform(),
-        xytext=(_GAP + _REACH, 0),
+        xytext=(_GAP + _LEADER, 0),
         textcoords="offset points",
         annotation_clip=False,
         arrowprops={**line, "shrinkA": 0, "shrinkB": _GAP},
         verticalalignment="center",
         fontsize=8.5,
-        color=draw.INK,
+        color=drawing.INK,
         parse_math=False,
     )
 

@@ -1,4 +1,9 @@
-"""Pictures of a `SelectionReport`: who is like whom, and what a byte buys."""
+"""Plots of a selection: a map, sizes, scores by members, and reliability.
+
+Each `plot_*` function draws on given matplotlib `Axes`, or on a new figure, and returns
+the `Figure`; without matplotlib it raises an `ImportError`. The `draw_*` functions draw
+the same without a title.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -6,20 +11,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_micronets.selection.cross_validation import METRICS, MemberScores
-from keras_micronets.selection.report import drawing as draw
+from keras_micronets.selection.metrics import confidence_bins
+from keras_micronets.selection.report import drawing
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+__all__ = ["plot_accuracy_bytes", "plot_curves", "plot_map", "plot_reliability"]
+
+_AXIS = {
+    "accuracy": "Accuracy on unseen samples, %",
+    "negative_log_likelihood": "NLL on unseen samples",
+}
+#: The percentiles of the splits between which the band lies.
+BAND = (10, 90)
+
 
 def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
-    """Draw the learners as a map: those that predict alike lie close together.
+    """Draw a map of the learners, on which similar predictions are close together.
 
-    Colours are clusters. Kept learners are ringed and, where there is room, named; a
-    line joins each to those that it stands for. The larger a point, the more accurate
-    the learner.
+    Colours are clusters. Kept learners are ringed and, where there is space, named; a
+    line connects each to the learners that it represents. Larger points are more
+    accurate.
 
     Args:
         report: A `SelectionReport`.
@@ -28,41 +43,41 @@ def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
     Returns:
         The matplotlib `Figure`.
 
-    Raises:
-        ImportError: If matplotlib is not installed.
-
     Example:
 
     ```python
+    selection = kmn.selection.cluster(probabilities, y, n_members=4, random_state=0)
+    names = [f"learner-{i}" for i in range(len(probabilities))]
+    report = kmn.selection.selection_report(probabilities, y, selection, names=names)
     plot_map(report).savefig("map.png")
     ```
     """
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("Learners by what they predict", loc="left")
+    ax = drawing.with_title(ax, "Learners by what they predict")
     ax.set_xlabel(
         "Distance between two points ≈ root-mean-square difference of their predicted\n"
-        f"probabilities. Larger: more accurate. {_key_to_marks(report)}"
+        f"probabilities. Larger: more accurate. {_describe_marks(report)}"
     )
     draw_map(ax, report)
     return ax.figure
 
 
 def draw_map(ax: Any, report: SelectionReport) -> None:
-    """Draw the map without words around it."""
-    points = {row.index: (row.map_x, row.map_y) for row in report.on_map}
-    draw.spokes(ax, report, points)
-    draw.learners(ax, report, points, sizes=draw.sizes_by_accuracy(report))
+    """Draw the map of `plot_map` without a title."""
+    points: Any = {row.index: (row.map_x, row.map_y) for row in report.on_map}
+    drawing.draw_spokes(ax, report, points)
+    sizes = drawing.sizes_by_accuracy(report)
+    drawing.draw_learners(ax, report, points, sizes=sizes)
     ax.margins(0.12)
     ax.set_aspect("equal", adjustable="datalim")
-    draw.label(ax, draw.kept_labels(ax, report, points), points)
+    drawing.label(ax, drawing.kept_labels(ax, report, points), points)
 
 
 def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     """Draw accuracy against file size: all learners, and the ensemble as a star.
 
-    The ensemble stands at the sum of its members' bytes. Sizes after gzip are taken
-    where the report has them, otherwise plain ones; learners of unknown size are left
-    out.
+    The size of the ensemble is the sum of its members' bytes. Sizes are those after
+    gzip where the report has them, otherwise uncompressed; learners of unknown size are
+    omitted.
 
     Args:
         report: A `SelectionReport` made with `gzip_bytes` or `n_bytes`.
@@ -72,53 +87,49 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
         The matplotlib `Figure`.
 
     Raises:
-        ImportError: If matplotlib is not installed.
         ValueError: If the report has no sizes.
 
     Example:
 
     ```python
+    selection = kmn.selection.greedy(probabilities, y, n_members=4)
+    report = kmn.selection.selection_report(
+        probabilities, y, selection, names="abcdefghijkl", n_bytes=[1000] * 12
+    )
     plot_accuracy_bytes(report).savefig("bytes.png")
     ```
     """
-    after = " after gzip" if size_key(report) == "gzip_bytes" else ""
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("What the bytes buy", loc="left")
+    suffix = " after gzip" if size_key(report) == "gzip_bytes" else ""
+    ax = drawing.with_title(ax, "Accuracy by size")
     ax.set_xlabel(
-        f"Size{after}, kB; the ensemble: its members together. {_key_to_marks(report)}"
+        f"Size{suffix}, kB; the ensemble: sum of its members. {_describe_marks(report)}"
     )
-    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for choosing, %")
+    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for selection, %")
     draw_accuracy_bytes(ax, report)
     return ax.figure
 
 
 def draw_accuracy_bytes(ax: Any, report: SelectionReport) -> None:
-    """Draw accuracy against size without words around it."""
+    """Draw accuracy against size without a title and axis labels."""
     key = size_key(report)
     points = {
         row.index: (getattr(row, key) / 1000, 100 * row.accuracy)
         for row in report.rows
         if getattr(row, key) is not None
     }
-    draw.learners(ax, report, points)
-    labels = draw.kept_labels(ax, report, points)
+    drawing.draw_learners(ax, report, points)
+    labels = drawing.kept_labels(ax, report, points)
     if report.ensemble[key] is not None:
         star = report.ensemble[key] / 1000, 100 * report.ensemble["accuracy"]
-        draw.ensemble(ax, star)
-        labels = [draw.ensemble_label(report, star), *labels]
-    draw.size_axes(
-        ax, [item["xy"][0] for item in labels] + [x for x, _ in points.values()]
-    )
-    draw.label(ax, labels, points)
-
-
-def _key_to_marks(report: SelectionReport) -> str:
-    clustered = len({row.cluster for row in report.rows}) > 1
-    return "Ringed: kept. " + ("Colours: clusters." if clustered else "")
+        drawing.draw_ensemble(ax, star)
+        labels = [drawing.ensemble_label(report, star), *labels]
+    sizes = [item["xy"][0] for item in labels] + [x for x, _ in points.values()]
+    drawing.scale_size_axes(ax, sizes)
+    drawing.label(ax, labels, points)
 
 
 def size_key(report: SelectionReport) -> str:
-    """Name the sizes to draw: those known of most learners, if equal after gzip."""
+    """Return which sizes to draw: those known of most learners, if equal after gzip."""
 
     def n_known(key: str) -> int:
         return sum(getattr(row, key) is not None for row in report.rows)
@@ -132,108 +143,93 @@ def size_key(report: SelectionReport) -> str:
     )
 
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_AXIS = {
-    "accuracy": "Accuracy on unseen samples, %",
-    "negative_log_likelihood": "NLL on unseen samples",
-}
-#: The percentiles of the splits between which the band lies.
-BAND = (10, 90)
-
-
 def plot_curves(
-    scores: MemberScores, measure: str = "accuracy", ax: Any = None
+    scores: MemberScores, metric: str = "accuracy", ax: Any = None
 ) -> "Figure":
-    """Draw how good the ensemble is against the number of its members.
+    """Draw the score of the ensemble against the number of its members.
 
     Lines are means over the splits, bands reach from their 10th to their 90th
-    percentile. A line has a gap where the method could not choose so many.
+    percentile. A line has a gap where the method failed.
 
     Args:
         scores: A `MemberScores`; see `scores_by_members`.
-        measure: `"accuracy"` or `"negative_log_likelihood"`. Defaults to
-            `"accuracy"`.
+        metric: `"accuracy"` or `"negative_log_likelihood"`. Defaults to `"accuracy"`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
 
     Returns:
         The matplotlib `Figure`.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If `measure` is unknown.
+        ValueError: If `metric` is unknown.
 
     Example:
 
     ```python
-    scores = scores_by_members(probabilities, y, {"top_k": top_k})
+    methods = {"top_k": kmn.selection.top_k}
+    scores = kmn.selection.scores_by_members(probabilities, y, methods)
     plot_curves(scores, "negative_log_likelihood").savefig("nll.png")
     ```
     """
-    if measure not in METRICS:
+    if metric not in METRICS:
         raise ValueError(
-            f"Expected measure to be one of {sorted(METRICS)}. Received: {measure=}."
+            f"Expected metric to be one of {sorted(METRICS)}. Received: {metric=}."
         )
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("What another member adds", loc="left")
-    draw_curves(ax, scores, measure)
+    ax = drawing.with_title(ax, "Score by number of members")
+    draw_curves(ax, scores, metric)
     return ax.figure
 
 
-def draw_curves(ax: Any, scores: MemberScores, measure: str) -> None:
-    """Draw the curves without a title."""
-    unit = 100 if measure == "accuracy" else 1
-    for i, (name, values) in enumerate(getattr(scores, measure).items()):
-        look = {"color": draw.colour(i), "zorder": 3}
+def draw_curves(ax: Any, scores: MemberScores, metric: str) -> None:
+    """Draw the curves of `plot_curves` without a title."""
+    unit = 100 if metric == "accuracy" else 1
+    for i, (name, values) in enumerate(getattr(scores, metric).items()):
+        style: Any = {"color": drawing.colour(i), "zorder": 3}
         x = scores.n_kept[name].mean(axis=0)
         low, high = np.percentile(unit * values, BAND, axis=0)
-        ax.fill_between(x, low, high, alpha=0.13, linewidth=0, color=look["color"])
-        ax.plot(x, unit * values.mean(axis=0), label=name, marker="o", ms=3, **look)
+        ax.fill_between(x, low, high, alpha=0.13, linewidth=0, color=style["color"])
+        ax.plot(x, unit * values.mean(axis=0), label=name, marker="o", ms=3, **style)
     for name, dashes in (("best_learner", "--"), ("mean_of_all", ":")):
-        level = unit * getattr(scores, name)[measure].mean()
+        level = unit * getattr(scores, name)[metric].mean()
         label = name.replace("_", " ")
-        ax.axhline(level, color=draw.SOFT, linestyle=dashes, lw=1.2, label=label)
-    _count_axis(ax, scores.n_members)
-    ax.set_ylabel(_AXIS[measure])
-    legend(ax)
+        ax.axhline(level, color=drawing.SOFT, linestyle=dashes, lw=1.2, label=label)
+    _scale_member_axis(ax, scores.n_members)
+    ax.set_ylabel(_AXIS[metric])
+    drawing.legend(ax)
 
 
 def plot_reliability(
     predictors: Mapping[str, Any], y: Any, ax: Any = None, *, n_bins: int = 10
 ) -> "Figure":
-    """Draw how often predictors are right against how sure they are.
+    """Draw a reliability diagram: the accuracy of predictors against their confidence.
 
-    On the diagonal a predictor is as often right as it says. Samples are put into bins
-    of equal width by the probability of the predicted class; the larger a point, the
-    more samples are in its bin.
+    A calibrated predictor is on the diagonal. Samples are put into bins of equal width
+    by the probability of the predicted class; larger points have more samples.
 
     Args:
         predictors: Dictionary from a name to probabilities of shape
             `(samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
-        n_bins: Integer. Number of bins over `(0, 1]`. Defaults to `10`.
+        n_bins: Integer, the number of bins over `(0, 1]`. Defaults to `10`.
 
     Returns:
         The matplotlib `Figure`.
 
     Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If data is bad or `n_bins` is less than one.
+        ValueError: If the data is invalid or `n_bins` is less than one.
 
     Example:
 
     ```python
-    scaled = apply_temperature(p, fit_temperature(p, y))
+    p = probabilities.mean(axis=0)
+    scaled = kmn.selection.apply_temperature(p, 0.5)
     plot_reliability({"before": p, "after": scaled}, y).savefig("reliability.png")
     ```
 
     Reference: DeGroot & Fienberg, "The Comparison and Evaluation of Forecasters",
     The Statistician, 1983.
     """
-    ax = draw.new_axes() if ax is None else ax
-    ax.set_title("As sure as right?", loc="left")
+    ax = drawing.with_title(ax, "Reliability")
     draw_reliability(ax, predictors, y, n_bins)
     return ax.figure
 
@@ -242,62 +238,49 @@ def draw_reliability(
     ax: Any, predictors: Mapping[str, Any], y: Any, n_bins: int = 10
 ) -> None:
     """Draw the reliability diagram without a title."""
-    ax.plot([0, 100], [0, 100], color=draw.NOISE, lw=1, zorder=1)
+    ax.plot([0, 100], [0, 100], color=drawing.NOISE, lw=1, zorder=1)
     for i, (name, probabilities) in enumerate(predictors.items()):
-        sure, right, share = reliability(probabilities, y, n_bins)
-        look = {"color": draw.colour(i), "zorder": 3}
-        ax.plot(100 * sure, 100 * right, lw=1.2, label=name, **look)
-        ax.scatter(100 * sure, 100 * right, s=8 + 150 * share, alpha=0.8, **look)
-    ax.set_xlabel("Probability of the predicted class, %")
-    ax.set_ylabel("Right, % of samples")
-    legend(ax)
+        confidence, accuracy, share = reliability(probabilities, y, n_bins)
+        x, y_, sizes = 100 * confidence, 100 * accuracy, 8 + 150 * share
+        style: Any = {"color": drawing.colour(i), "zorder": 3}
+        ax.plot(x, y_, lw=1.2, label=name, **style)
+        ax.scatter(x, y_, s=sizes, alpha=0.8, **style)
+    ax.set_xlabel("Confidence: probability of the predicted class, %")
+    ax.set_ylabel("Accuracy, %")
+    drawing.legend(ax)
 
 
 def reliability(
     probabilities: Any, y: Any, n_bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Say how often one predictor is right where it is how sure.
+    """Return the accuracy of one predictor by its confidence.
 
     Args:
         probabilities: Array of shape `(samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        n_bins: Integer. Number of bins over `(0, 1]`. Defaults to `10`.
+        n_bins: Integer, the number of bins over `(0, 1]`. Defaults to `10`.
 
     Returns:
-        Three float arrays, one value for each bin that has samples: the mean
-        confidence, the share of right predictions, the share of all samples. As in
-        `expected_calibration_error`, which is their mean gap weighted by the last.
-
-    Raises:
-        ValueError: If data is bad or `n_bins` is less than one.
+        Three float arrays with a value for each bin that has samples: the mean
+        confidence, the accuracy, the share of all samples. The mean gap of the first
+        two, weighted by the third, is `expected_calibration_error`.
     """
-    if n_bins < 1:
-        raise ValueError(f"Expected at least one bin. Received: {n_bins=}.")
     p = check_probabilities(np.asarray(probabilities)[None])[0]
     right = p.argmax(axis=1) == as_labels(y, p.shape[1], p.shape[0])
-    sure = p.max(axis=1).astype(np.float64)
-    inner_edges = np.linspace(0, 1, n_bins + 1)[1:-1]
-    bins = np.digitize(sure, inner_edges, right=True)
+    bins, confidence = confidence_bins(p, n_bins)
     counts = np.bincount(bins)
     filled = counts > 0
     counts = counts[filled]
-    sums = [np.bincount(bins, weights=values)[filled] for values in (sure, right)]
+    sums = [np.bincount(bins, weights=v)[filled] for v in (confidence, right)]
     return sums[0] / counts, sums[1] / counts, counts / len(right)
 
 
-def legend(ax: Any) -> None:
-    """Write the names of the lines below the axes."""
-    from matplotlib.transforms import ScaledTranslation
-
-    ticks_and_label = ScaledTranslation(0, -30 / 72, ax.figure.dpi_scale_trans)
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0}
-    place["bbox_transform"] = ax.transAxes + ticks_and_label
-    made = ax.legend(ncols=2, frameon=False, fontsize=8.5, labelcolor=draw.INK, **place)
-    for text in made.get_texts():
-        text.set_parse_math(False)
+def _describe_marks(report: SelectionReport) -> str:
+    clustered = len({row.cluster for row in report.rows}) > 1
+    return "Ringed: kept. " + ("Colours: clusters." if clustered else "")
 
 
-def _count_axis(ax: Any, counts: np.ndarray) -> None:
+def _scale_member_axis(ax: Any, counts: np.ndarray) -> None:
     ticks = counts
     if counts.max() > 10:
         ax.set_xscale("log", base=2)

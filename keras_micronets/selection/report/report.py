@@ -1,19 +1,21 @@
-"""`SelectionReport`: who was kept, why, and what it is worth."""
+"""`SelectionReport`: the learners, which of them are kept and why, and the scores."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+__all__ = ["LearnerRow", "SelectionReport"]
+
 _WIDTH = 100
-_MOST_ROWS = 40
-FIGURES = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
-_HEADER = ["", "learner", "cluster", *FIGURES, "why"]
+_MAX_ROWS = 40
+METRICS = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
+_HEADER = ["", "learner", "cluster", *METRICS, "why"]
 
 
 class LearnerRow(NamedTuple):
-    """One learner in a `SelectionReport`; what is not known is `None`.
+    """One learner in a `SelectionReport`; unknown values are `None`.
 
-    The map of a large pool shows the kept learners and some others: those that are not
-    on it have no `map_x` and `map_y`.
+    The map of a large pool shows the kept learners and a sample of the others; all
+    others have no `map_x` and `map_y`.
     """
 
     index: int
@@ -34,23 +36,22 @@ class LearnerRow(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class SelectionReport:
-    """Who was kept, why, and what it is worth; prints as a table.
+    """The learners, which of them are kept and why, and the scores; prints as a table.
 
-    Made by `selection_report`. Everything in it is a plain number, string or `None`.
+    `selection_report` makes it. It holds numbers, strings and `None` only.
 
     Args:
-        rows: Tuple of `LearnerRow`, one a learner, in the order of the learners.
-        method: String. How the learners were grouped or ranked.
-        representative: String or `None`. How members were taken from the clusters.
-        n_samples: Integer. Number of samples that the choice was made on.
+        rows: Tuple of `LearnerRow`, in the order of the learners.
+        method: String, the name of the selection method.
+        representative: String, how members were taken from the clusters, or `None`.
+        n_samples: Integer, the number of samples used for the selection.
         disagreement: Float or `None`. Mean share of samples on which two learners
             predict different classes; `None` for a single learner.
-        disagreement_kept: The same among the kept.
+        disagreement_kept: The same among the kept learners.
         ensemble: Dictionary of the ensemble's `accuracy`, `negative_log_likelihood`
             and `expected_calibration_error` on these samples, its `n_bytes`, its
-            `gzip_bytes` and its `milliseconds` (sums over the kept, or `None`).
-        choice: String, how the method itself was chosen, or `None`. Defaults to
-            `None`.
+            `gzip_bytes` and its `milliseconds` (sums over the members, or `None`).
+        choice: String, how the method was chosen, or `None`. Defaults to `None`.
     """
 
     rows: tuple[LearnerRow, ...]
@@ -69,15 +70,11 @@ class SelectionReport:
 
     @property
     def on_map(self) -> tuple[LearnerRow, ...]:
-        """The rows of the learners that the map shows."""
+        """The rows of the learners on the map."""
         return tuple(row for row in self.rows if row.map_x is not None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as a dictionary that `json.dumps` takes.
-
-        Returns:
-            Dictionary of the attributes; `rows` is a list of dictionaries.
-        """
+        """Return the attributes as a dictionary that `json.dumps` accepts."""
         return {**asdict(self), "rows": [row._asdict() for row in self.rows]}
 
     def __str__(self) -> str:
@@ -88,7 +85,7 @@ class SelectionReport:
 
 
 def _table(report: SelectionReport) -> list[str]:
-    shown = report.rows if len(report.rows) <= _MOST_ROWS else report.kept
+    shown = report.rows if len(report.rows) <= _MAX_ROWS else report.kept
     shown = sorted(shown, key=lambda r: (r.cluster, not r.kept, -r.accuracy, r.index))
     lines = [_HEADER, *map(_cells, shown), _ensemble_cells(report)]
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
@@ -103,15 +100,21 @@ def _table(report: SelectionReport) -> list[str]:
 
 def _cells(row: LearnerRow) -> list[str]:
     mark, label = "*" if row.kept else "", str(row.cluster) if row.cluster >= 0 else "-"
-    return [mark, row.name, label, *figures(row._asdict()), row.why]
+    return [mark, row.name, label, *format_metrics(row._asdict()), row.why]
 
 
 def _ensemble_cells(report: SelectionReport) -> list[str]:
-    return ["*", f"ensemble of {len(report.kept)}", "", *figures(report.ensemble), ""]
+    return [
+        "*",
+        f"ensemble of {len(report.kept)}",
+        "",
+        *format_metrics(report.ensemble),
+        "",
+    ]
 
 
-def figures(values: dict[str, Any]) -> list[str]:
-    """Write the figures of a learner or an ensemble; empty where not known."""
+def format_metrics(values: dict[str, Any]) -> list[str]:
+    """Format the metrics of a learner or an ensemble; empty where unknown."""
     zeros, milliseconds = values.get("sparsity"), values["milliseconds"]
     return [
         f"{values['accuracy']:.2%}",
@@ -136,25 +139,30 @@ def _align(column: tuple[str, ...], room: int) -> list[str]:
 
 
 def shorten(name: str, width: int) -> str:
-    """Cut out the middle of a name: learners' names differ at both ends."""
+    """Omit the middle of a long name: learners' names differ at both ends."""
     tail = (width - 1) // 2
     return name if len(name) <= width else f"{name[: width - 1 - tail]}…{name[-tail:]}"
 
 
 def _notes(report: SelectionReport) -> list[str]:
-    how = report.method
+    method = report.method
     if report.representative:
-        how += f", representative={report.representative!r}"
-    notes = [f"Kept (*) {len(report.kept)} of {len(report.rows)} learners by {how}."]
-    if len(report.rows) > _MOST_ROWS:
+        method += f", representative={report.representative!r}"
+    notes = [f"Kept (*) {len(report.kept)} of {len(report.rows)} learners by {method}."]
+    if len(report.rows) > _MAX_ROWS:
         notes.append("The others are in `rows`.")
     if report.disagreement is not None:
-        note = f"Two learners differ in {report.disagreement:.1%} of their predictions"
-        if report.disagreement_kept is not None:
-            note += f", two kept ones in {report.disagreement_kept:.1%}"
-        notes.append(note + ".")
+        notes.append(describe_disagreement(report))
     return [
         *notes,
-        f"Measured on the {report.n_samples} samples used for choosing, which flatters:"
-        " judge the ensemble on others.",
+        f"Measured on the {report.n_samples} samples used for selection: optimistic, "
+        "evaluate on others.",
     ]
+
+
+def describe_disagreement(report: SelectionReport) -> str:
+    """Return a sentence on the mean disagreement of two learners, which is known."""
+    text = f"Two learners differ in {report.disagreement:.1%} of their predictions"
+    if report.disagreement_kept is not None:
+        text += f", two kept ones in {report.disagreement_kept:.1%}"
+    return text + "."

@@ -1,7 +1,6 @@
-"""Make a `SelectionReport` from predictions and a `Selection`."""
+"""Make a `SelectionReport`: scores, reasons, and a map of the learners."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,11 @@ from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import check_probabilities
 
-_MOST_ON_MAP = 300
+__all__ = ["prediction_distances", "prediction_map", "selection_report"]
+
+_MAX_ON_MAP = 300
+# What a kept learner is among its cluster, for representatives but the most accurate.
+_KEPT_AS = {"loss": "lowest loss", "medoid": "nearest", "farthest": "farthest"}
 
 
 def selection_report(
@@ -32,43 +35,45 @@ def selection_report(
     milliseconds: Sequence[float | None] | None = None,
     ensemble_probabilities: Any = None,
 ) -> SelectionReport:
-    """Report who was kept, why, and what it is worth.
+    """Report which learners were kept, why, and the scores of the ensemble.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`: what the choice
+        probabilities: Array of shape `(learners, samples, classes)` that the selection
             was made on.
         y: Labels, sparse or one-hot; see `as_labels`.
-        selection: The `Selection` made from them.
-        names: Sequence of strings, one a learner.
-        sparsity: Sequence of floats in `[0, 1]`, one a learner; `None` where not
-            known. Defaults to `None`, none known.
+        selection: The `Selection`.
+        names: Sequence of strings, one for each learner.
+        sparsity: Sequence of floats in `[0, 1]`, one for each learner; `None` where
+            unknown. Defaults to `None`, all unknown.
         n_bytes: Sequence of integers, the size of each learner's file in bytes;
-            `None` where not known. Defaults to `None`.
+            `None` where unknown. Defaults to `None`.
         gzip_bytes: The same after gzip. Defaults to `None`.
-        milliseconds: Sequence of floats, the time that each learner takes for one
-            sample; `None` where not known. Defaults to `None`.
-        ensemble_probabilities: Array of shape `(samples, classes)`: what the ensemble
-            predicts. Defaults to `None`: the mean, weighted as in `selection`.
+        milliseconds: Sequence of floats, each learner's time for one sample; `None`
+            where unknown. Defaults to `None`.
+        ensemble_probabilities: Array of shape `(samples, classes)`, predicted by the
+            ensemble. Defaults to `None`: the mean weighted as in `selection`.
 
     Returns:
         A `SelectionReport`. Of more than 300 learners, the map shows the kept ones and
-        a sample of the others, the same at every call.
+        a fixed sample of the others.
 
     Raises:
-        ValueError: If data is bad or a sequence has not one value a learner.
+        ValueError: If the data is invalid or a sequence has another length than there
+            are learners.
 
     Example:
 
     ```python
-    selection = cluster(probabilities, y, n_members=4, random_state=0)
+    selection = kmn.selection.cluster(probabilities, y, n_members=4, random_state=0)
+    names = [f"learner-{i}" for i in range(len(probabilities))]
     print(selection_report(probabilities, y, selection, names=names))
     ```
     """
     p = check_probabilities(probabilities)
-    found = Candidates(p, y)
+    candidates = Candidates(p, y)
     _check_length("selection.labels", selection.labels, len(p))
     _check_length("names", names, len(p))
-    sizes = {
+    columns = {
         "sparsity": _column("sparsity", sparsity, float, len(p)),
         "n_bytes": _column("n_bytes", n_bytes, int, len(p)),
         "gzip_bytes": _column("gzip_bytes", gzip_bytes, int, len(p)),
@@ -77,63 +82,23 @@ def selection_report(
     if ensemble_probabilities is None:
         ensemble_probabilities = selection.combined(p)
     kept = np.isin(np.arange(len(p)), selection.indices)
+    totals = {key: _total(columns[key], kept) for key in columns if key != "sparsity"}
     return SelectionReport(
-        rows=_rows(p, found, selection, [str(name) for name in names], sizes),
+        rows=_rows(p, candidates, selection, [str(name) for name in names], columns),
         method=selection.method,
         representative=selection.representative,
-        n_samples=len(found.y),
-        disagreement=_mean_disagreement(found.votes),
+        n_samples=len(candidates.y),
+        disagreement=_mean_disagreement(candidates.votes),
         disagreement_kept=_mean_disagreement(
-            found.votes_of(np.flatnonzero(kept[found.order]))
+            candidates.votes_of(np.flatnonzero(kept[candidates.order]).tolist())
         ),
-        ensemble={
-            **measures(ensemble_probabilities, found.y),
-            **{key: _total(sizes[key], kept) for key in sizes if key != "sparsity"},
-        },
+        ensemble={**compute_metrics(ensemble_probabilities, candidates.y), **totals},
         choice=None if selection.choice is None else str(selection.choice),
     )
 
 
-def _rows(
-    p: np.ndarray,
-    found: Candidates,
-    selection: Selection,
-    names: list[str],
-    sizes: dict[str, list],
-) -> tuple[LearnerRow, ...]:
-    why = reasons(selection, found)
-    positions = _positions(p, selection.indices)
-    places = np.argsort(found.order)
-    accuracies, losses = found.accuracies[places], found.losses[places]
-    kept = set(selection.indices.tolist())
-    return tuple(
-        LearnerRow(
-            index=i,
-            name=names[i],
-            cluster=int(selection.labels[i]),
-            kept=i in kept,
-            why=why[i],
-            map_x=positions.get(i, (None, None))[0],
-            map_y=positions.get(i, (None, None))[1],
-            accuracy=float(accuracies[i]),
-            negative_log_likelihood=float(losses[i]),
-            expected_calibration_error=float(expected_calibration_error(p[i], found.y)),
-            **{key: values[i] for key, values in sizes.items()},
-        )
-        for i in range(len(p))
-    )
-
-
-def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]]:
-    others = np.setdiff1d(np.arange(len(p)), kept)
-    others = np.random.default_rng(0).permutation(others)
-    shown = np.sort(np.concatenate([kept, others])[:_MOST_ON_MAP])
-    positions = prediction_map(prediction_distances(p[shown]))
-    return dict(zip(shown.tolist(), map(tuple, positions.tolist()), strict=True))
-
-
-def measures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Measure one predictor; `p` is of shape `(samples, classes)`."""
+def compute_metrics(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Return the metrics of one predictor; `p` is of shape `(samples, classes)`."""
     return {
         "accuracy": float(accuracy(p, y)),
         "negative_log_likelihood": float(negative_log_likelihood(p, y)),
@@ -141,98 +106,8 @@ def measures(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     }
 
 
-def _column(name: str, values: Any, kind: Callable, n_learners: int) -> list:
-    if values is None:
-        return [None] * n_learners
-    _check_length(name, values, n_learners)
-    return [None if value is None else kind(value) for value in values]
-
-
-def _check_length(name: str, values: Any, n_learners: int) -> None:
-    if len(values) != n_learners:
-        raise ValueError(
-            f"Expected {name} to have {n_learners} values, one a learner. "
-            f"Received: {len(values)}."
-        )
-
-
-def _total(sizes: list[int | None], kept: np.ndarray) -> int | None:
-    chosen = [size for size, is_kept in zip(sizes, kept, strict=True) if is_kept]
-    return None if None in chosen else sum(chosen)
-
-
-def _mean_disagreement(votes: np.ndarray) -> float | None:
-    """Count the pairs of learners that agree by the votes for each class."""
-    n_pairs = votes[0].sum() * (votes[0].sum() - 1)
-    if n_pairs == 0:
-        return None
-    return float(1 - (votes * (votes - 1)).sum() / (n_pairs * len(votes)))
-
-
-def reasons(selection: Selection, found: Candidates) -> list[str]:
-    """Say why each learner was kept or not.
-
-    Args:
-        selection: A `Selection`.
-        found: The `Candidates` that it was made from.
-
-    Returns:
-        List of strings, one a learner.
-    """
-    ranks = np.argsort(found.order)
-    kept = np.isin(np.arange(len(ranks)), selection.indices)
-    say = _SAY.get(selection.representative, _ranked)
-    if selection.method == "random_k":
-        say = _drawn
-    return [
-        say(bool(kept[i]), *_place(i, selection.labels, ranks))
-        if selection.labels[i] >= 0
-        else "noise"
-        for i in range(len(ranks))
-    ]
-
-
-def _place(learner: int, labels: np.ndarray, ranks: np.ndarray) -> tuple[int, int]:
-    """Give the learner's rank by accuracy in its cluster, and the cluster's size."""
-    of_cluster = ranks[labels == labels[learner]]
-    return int((of_cluster <= ranks[learner]).sum()), len(of_cluster)
-
-
-def _most_accurate(kept: bool, place: int, size: int) -> str:
-    if size == 1:
-        return "alone"
-    return f"best of {size}" if kept else _ranked(kept, place, size)
-
-
-def _outstanding(kept_as: str, kept: bool, place: int, size: int) -> str:
-    if size == 1:
-        return "alone"
-    return f"{kept_as} of {size}" if kept else f"not {kept_as}"
-
-
-def _best_cluster(kept: bool, place: int, size: int) -> str:
-    return "best cluster" if kept else "other cluster"
-
-
-def _drawn(kept: bool, place: int, size: int) -> str:
-    return f"{'drawn' if kept else 'not drawn'}, rank {place} of {size}"
-
-
-def _ranked(kept: bool, place: int, size: int) -> str:
-    return f"rank {place} of {size}"
-
-
-_SAY = {
-    "accuracy": _most_accurate,
-    "loss": partial(_outstanding, "lowest loss"),
-    "medoid": partial(_outstanding, "nearest"),
-    "farthest": partial(_outstanding, "farthest"),
-    "best_cluster": _best_cluster,
-}
-
-
 def prediction_distances(probabilities: Any) -> np.ndarray:
-    """Measure how far apart the predicted probabilities of learners are.
+    """Return the distances between the predicted probabilities of learners.
 
     The distance of two learners is the root mean square, over samples, of the
     Euclidean distance of their probabilities: 0 if they are equal everywhere, 1.41
@@ -256,15 +131,15 @@ def prediction_distances(probabilities: Any) -> np.ndarray:
 
 
 def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
-    """Place learners on a plane so that their distances show as well as they can.
+    """Place learners on a plane so that it shows their distances as well as possible.
 
-    Multidimensional scaling: principal coordinates, then stress majorisation. The
-    same distances always give the same map.
+    This is multidimensional scaling: principal coordinates, then stress majorisation.
+    It is deterministic.
 
     Args:
         distances: Symmetric array of shape `(learners, learners)`; see
             `prediction_distances`.
-        n_iterations: Integer. Steps of the majorisation. Defaults to `100`.
+        n_iterations: Integer, the steps of the majorisation. Defaults to `100`.
 
     Returns:
         Float array of shape `(learners, 2)`, centred on zero.
@@ -272,7 +147,7 @@ def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
     Example:
 
     ```python
-    x, y = prediction_map(prediction_distances(probabilities)).T
+    positions = prediction_map(prediction_distances(probabilities))
     ```
 
     References: Torgerson, "Multidimensional Scaling: I", Psychometrika, 1952.
@@ -283,8 +158,9 @@ def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
     for _ in range(n_iterations):
         shown = np.hypot(*(positions.T[:, :, None] - positions.T[:, None, :]))
         ratio = np.divide(distances, shown, out=np.zeros_like(shown), where=shown > 0)
-        pull = ratio.sum(axis=1, keepdims=True) * positions - ratio @ positions
-        positions = pull / len(positions)
+        # The Guttman transform.
+        positions = ratio.sum(axis=1, keepdims=True) * positions - ratio @ positions
+        positions = positions / len(positions)
     return positions - positions.mean(axis=0)
 
 
@@ -299,3 +175,92 @@ def _principal_coordinates(distances: np.ndarray) -> np.ndarray:
     largest = np.abs(coordinates).argmax(axis=0)
     signs = np.where(coordinates[largest, np.arange(len(largest))] < 0, -1, 1)
     return np.pad(coordinates * signs, ((0, 0), (0, 2 - len(signs))))
+
+
+def _rows(
+    p: np.ndarray,
+    candidates: Candidates,
+    selection: Selection,
+    names: list[str],
+    columns: dict[str, list],
+) -> tuple[LearnerRow, ...]:
+    ranks = np.argsort(candidates.order)
+    kept = set(selection.indices.tolist())
+    positions = _positions(p, selection.indices)
+    return tuple(
+        LearnerRow(
+            index=i,
+            name=names[i],
+            cluster=int(selection.labels[i]),
+            kept=i in kept,
+            why=_reason(selection, i, ranks, kept=i in kept),
+            map_x=positions.get(i, (None, None))[0],
+            map_y=positions.get(i, (None, None))[1],
+            accuracy=float(candidates.accuracies[ranks[i]]),
+            negative_log_likelihood=float(candidates.losses[ranks[i]]),
+            expected_calibration_error=float(
+                expected_calibration_error(p[i], candidates.y)
+            ),
+            **{key: values[i] for key, values in columns.items()},
+        )
+        for i in range(len(p))
+    )
+
+
+def _reason(
+    selection: Selection, learner: int, ranks: np.ndarray, *, kept: bool
+) -> str:
+    """Return in a few words why a learner was kept or not."""
+    labels = selection.labels
+    if labels[learner] < 0:
+        return "noise"
+    of_cluster = ranks[labels == labels[learner]]
+    size = len(of_cluster)
+    rank = f"rank {(of_cluster <= ranks[learner]).sum()} of {size}"
+    representative = selection.representative or ""
+    if selection.method == "random_k":
+        return f"{'drawn' if kept else 'not drawn'}, {rank}"
+    if representative == "best_cluster":
+        return "best cluster" if kept else "other cluster"
+    if size == 1 and representative in ("accuracy", *_KEPT_AS):
+        return "alone"
+    if representative in _KEPT_AS:
+        word = _KEPT_AS[representative]
+        return f"{word} of {size}" if kept else f"not {word}"
+    return f"best of {size}" if kept and representative == "accuracy" else rank
+
+
+def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]]:
+    others = np.setdiff1d(np.arange(len(p)), kept)
+    others = np.random.default_rng(0).permutation(others)
+    shown = np.sort(np.concatenate([kept, others])[:_MAX_ON_MAP])
+    positions = prediction_map(prediction_distances(p[shown])).tolist()
+    return {i: (x, y) for i, (x, y) in zip(shown.tolist(), positions, strict=True)}
+
+
+def _column(name: str, values: Any, convert: Callable, n_learners: int) -> list:
+    if values is None:
+        return [None] * n_learners
+    _check_length(name, values, n_learners)
+    return [None if value is None else convert(value) for value in values]
+
+
+def _check_length(name: str, values: Any, n_learners: int) -> None:
+    if len(values) != n_learners:
+        raise ValueError(
+            f"Expected {name} to have {n_learners} values, one for each learner. "
+            f"Received: {len(values)}."
+        )
+
+
+def _total(values: list[Any], kept: np.ndarray) -> Any:
+    chosen = [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
+    return None if None in chosen else sum(chosen)
+
+
+def _mean_disagreement(votes: np.ndarray) -> float | None:
+    """Return the mean disagreement of all pairs, from the votes for each class."""
+    n_pairs = votes[0].sum() * (votes[0].sum() - 1)
+    if n_pairs == 0:
+        return None
+    return float(1 - (votes * (votes - 1)).sum() / (n_pairs * len(votes)))
