@@ -11,7 +11,7 @@ from keras import ops
 from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.outputs import settle_from_logits
+from keras_micronets.learners.outputs import infer_from_logits
 from keras_micronets.schedules import Constant
 
 __all__ = ["Prune2EdgeSettings", "draw_prune2edge", "train_prune2edge"]
@@ -127,7 +127,7 @@ def train_prune2edge(
     FedNets.
     """
     if from_logits is None:
-        from_logits = settle_from_logits(parent)
+        from_logits = infer_from_logits(parent)
     if from_logits is None:
         raise ValueError(
             "Expected a parent that is compiled with a loss that has `from_logits`, or "

@@ -7,7 +7,7 @@ from keras_micronets import layers
 from keras_micronets.learners.outputs import (
     architecture_hash,
     count_classes,
-    settle_from_logits,
+    infer_from_logits,
     to_probabilities,
 )
 
@@ -43,7 +43,7 @@ def with_last_layer(layer):
 def test_logits_are_settled(model, settled, prepared):
     if prepared:
         layers.prepare(model, quantize=True)
-    assert settle_from_logits(model) is settled
+    assert infer_from_logits(model) is settled
 
 
 def test_probabilities_of_logits():

@@ -1,8 +1,8 @@
-"""Learners that are in no pool: models, files, functions, or their predictions."""
+"""Adapt learners that are in no pool: models, files, functions or predictions."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,23 @@ from keras_micronets.edge import Member
 from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.learners.outputs import (
     estimate_int8_gzip_size,
-    settle_from_logits,
+    infer_from_logits,
     to_probabilities,
 )
 from keras_micronets.learners.pool import LearnerPool
+from keras_micronets.learners.predictions import progress_bar
+
+__all__ = ["ExternalLearner", "ExternalLearners", "Function", "as_learners"]
 
 
 class Function:
-    """A function from inputs to class probabilities, as a member of an ensemble.
+    """Wrap a function from inputs to class probabilities as a model.
 
     Args:
         function: Takes an array `(samples, ...)`, returns `(samples, classes)`.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable) -> None:
         self.function = function
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -38,12 +41,12 @@ class Function:
 
 @dataclass(frozen=True, eq=False)
 class ExternalLearner:
-    """One learner that is in no pool; the attributes are those of a `Learner`.
+    """Describe one learner that is in no pool, with the attributes of a `Learner`.
 
     Args:
         name: String.
-        model: A Keras model, a `Member` or a `Function`; `None` for one of which only
-            the predictions are known.
+        model: A Keras model, a `Member` or a `Function`; `None` if only predictions
+            are known.
         path: Path of its `.tflite` file, or `None`.
     """
 
@@ -61,7 +64,7 @@ class ExternalLearner:
 
     @cached_property
     def from_logits(self) -> bool | None:
-        return settle_from_logits(self.model) if self.is_keras else None
+        return infer_from_logits(self.model) if self.is_keras else None
 
     @cached_property
     def sparsity(self) -> float | None:
@@ -93,25 +96,25 @@ class ExternalLearner:
 
 
 class ExternalLearners:
-    """Learners that are in no pool, with a pool's way to predict.
+    """Predict with learners that are in no pool, as a `LearnerPool` does.
 
-    Nothing is kept on disk: each call predicts anew.
+    Nothing is cached: each call predicts again.
 
     Args:
         learners: Sequence of `ExternalLearner`.
-        probabilities: Array of shape `(learners, samples, classes)`, what they predict
-            if their models are not known. Defaults to `None`.
+        probabilities: Array of shape `(learners, samples, classes)`, their predictions
+            if there are no models. Defaults to `None`.
     """
 
     def __init__(
         self,
         learners: Sequence[ExternalLearner],
         probabilities: np.ndarray | None = None,
-    ):
+    ) -> None:
         self.learners = tuple(learners)
         self.probabilities = probabilities
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.learners)
 
     def __iter__(self) -> Iterator[ExternalLearner]:
@@ -131,57 +134,53 @@ class ExternalLearners:
         """Return the class probabilities of all learners on one data set.
 
         Args:
-            x: Array of shape `(samples, ...)`; `None` if predictions are all that is
-                known.
-            batch_size: Integer, samples a batch for Keras models. Defaults to `256`.
-            verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
-                `"auto"`.
-            mapped: Not used; here because pools have it.
+            x: Array of shape `(samples, ...)`; `None` if there are predictions only.
+            batch_size, verbose: As for `LearnerPool.predict`.
+            mapped: Not used; present because pools have it.
 
         Returns:
             Array of shape `(learners, samples, classes)`.
 
         Raises:
-            ValueError: If `x` is given and models are not known, or learners differ in
-                what they put out.
+            ValueError: If `x` is given and there are no models, or the outputs differ
+                in their shape.
         """
         if self.probabilities is not None:
             if x is not None:
                 raise ValueError(
                     "Expected x=None, for the learners are bare probabilities. "
-                    "Received: inputs, which nothing is there to predict from."
+                    "Received: inputs, but no models to predict with."
                 )
             return self.probabilities
-        verbose = 1 if verbose == "auto" else verbose
-        bar = keras.utils.Progbar(len(self), verbose=verbose, unit_name="learner")
-        found = []
+        bar = progress_bar(len(self), verbose)
+        predictions = []
         for learner in self:
-            found.append(learner.predict(np.asarray(x), batch_size))
-            self._check_like_the_first(learner, found, len(x))
+            predictions.append(learner.predict(np.asarray(x), batch_size))
+            self._check_shape(learner, predictions, len(x))
             bar.add(1)
-        return np.stack(found)
+        return np.stack(predictions)
 
-    def _check_like_the_first(self, learner, found, n_samples):
-        shape = found[-1].shape
-        if len(shape) != 2 or shape[0] != n_samples or shape != found[0].shape:
+    def _check_shape(self, learner, predictions, n_samples):
+        first, shape = predictions[0].shape, predictions[-1].shape
+        if len(shape) != 2 or shape[0] != n_samples or shape != first:
             raise ValueError(
-                "Expected learners of the same classes, that put out one row a sample: "
-                f"shape {found[0].shape} for {n_samples} samples. Received: "
+                "Expected learners of the same classes, with one row of outputs per "
+                f"sample: shape {first} for {n_samples} samples. Received: "
                 f"{learner.name!r} with shape {shape}."
             )
 
 
 def as_learners(learners: Any) -> LearnerPool | ExternalLearners | None:
-    """Bring what a user has to something that predicts.
+    """Return an object that predicts with all given learners.
 
     Args:
-        learners: A `LearnerPool`; a sequence, or a dictionary from names, of Keras
-            models, paths of `.tflite` or `.keras` files, scikit-learn classifiers and
-            functions from inputs to probabilities, in any mixture; or an array of
+        learners: A `LearnerPool`; a sequence, or a dictionary by name, of Keras models,
+            paths of `.tflite` or `.keras` files, scikit-learn classifiers and functions
+            from inputs to probabilities, in any mixture; an array of predictions of
             shape `(learners, samples, classes)`; or `None`.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: If it is of another type.
         ValueError: If there is no learner, or a file does not load.
     """
     if learners is None or isinstance(learners, LearnerPool | ExternalLearners):
@@ -190,26 +189,21 @@ def as_learners(learners: Any) -> LearnerPool | ExternalLearners | None:
         rows = [ExternalLearner(f"learner-{i}") for i in range(len(learners))]
         return ExternalLearners(rows, learners)
     if isinstance(learners, Mapping):
-        named = [_as_learner(one, str(name)) for name, one in learners.items()]
-        return ExternalLearners(_not_none(named))
-    if not isinstance(learners, Sequence) or isinstance(learners, str):
+        adapted = [_adapt(one, str(name)) for name, one in learners.items()]
+    elif isinstance(learners, Sequence) and not isinstance(learners, str):
+        adapted = _with_unique_names([_adapt(one) for one in learners])
+    else:
         raise TypeError(
             "Expected a LearnerPool, a list or dictionary of Keras models, .tflite "
             "files, classifiers and functions, or an array (learners, samples, "
-            "classes). "
-            f"Received: {type(learners).__name__}."
+            f"classes). Received: {type(learners).__name__}."
         )
-    unnamed = [_as_learner(one) for one in learners]
-    return ExternalLearners(_with_own_names(_not_none(unnamed)))
-
-
-def _not_none(learners: list[ExternalLearner]) -> list[ExternalLearner]:
-    if not learners:
+    if not adapted:
         raise ValueError("Expected at least one learner. Received: none.")
-    return learners
+    return ExternalLearners(adapted)
 
 
-def _as_learner(one: Any, name: str | None = None) -> ExternalLearner:
+def _adapt(one: Any, name: str | None = None) -> ExternalLearner:
     if isinstance(one, keras.Model):
         return ExternalLearner(name or one.name, one)
     if isinstance(one, str | os.PathLike):
@@ -221,19 +215,15 @@ def _as_learner(one: Any, name: str | None = None) -> ExternalLearner:
     if hasattr(one, "predict_proba"):
         return ExternalLearner(name or type(one).__name__, Function(one.predict_proba))
     if callable(one):
-        name = name or getattr(one, "__name__", type(one).__name__)
-        return ExternalLearner(name, Function(one))
+        function_name = getattr(one, "__name__", type(one).__name__)
+        return ExternalLearner(name or function_name, Function(one))
     raise TypeError(
         "Expected a Keras model, a path of a .tflite or .keras file, a scikit-learn "
         f"classifier with predict_proba, or a function. Received: {type(one).__name__}."
     )
 
 
-def _with_own_names(learners: list[ExternalLearner]) -> list[ExternalLearner]:
-    names = [learner.name for learner in learners]
-    if len(set(names)) == len(names):
+def _with_unique_names(learners):
+    if len({learner.name for learner in learners}) == len(learners):
         return learners
-    return [
-        ExternalLearner(f"{learner.name}-{i}", learner.model, learner.path)
-        for i, learner in enumerate(learners)
-    ]
+    return [replace(x, name=f"{x.name}-{i}") for i, x in enumerate(learners)]

@@ -1,17 +1,22 @@
+"""Describe one learner of a pool."""
+
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from keras_micronets.edge import Member
+
+__all__ = ["METADATA_FILE", "Learner"]
 
 METADATA_FILE = "learner.json"
 
 
 @dataclass(frozen=True)
 class Learner:
-    """One model of a pool, as a file with what is known about it.
+    """Describe one model of a pool and its file.
 
     Attributes:
         directory: Folder of the learner.
@@ -19,17 +24,17 @@ class Learner:
         file: Name of the model's file: `model.keras` or `model.tflite`.
         sha256: Hash of that file.
         n_bytes: Size of that file.
-        gzip_bytes: Size after gzip of a `.tflite` file; for a Keras model, an
-            estimate for the int8 file it will make.
-        from_logits: Whether the model puts out logits; `None` if that is not known,
-            and its outputs must be probabilities.
+        gzip_bytes: Size of a `.tflite` file after gzip; for a Keras model, an
+            estimate for its int8 file.
+        from_logits: Whether the model's output is logits; `None` if that is unknown,
+            and the outputs must be probabilities.
         n_classes: Number of classes.
-        architecture: Hash shared by the learners that differ in weights only.
+        architecture: Hash shared by learners that differ in their weights only.
         sparsity: Share of the weights that the masks remove.
         quantized: Whether it computes, or simulates, 8-bit integers.
-        run: Name of the run that it comes from.
+        run: Name of its training run.
         epoch: Epochs trained.
-        seed: Seed of the run, if it was told.
+        seed: Seed of the run, if known.
         metrics: The metrics at that epoch.
         origin: How it was made, in words.
         source: Hash of the learner that it was quantised from, if it was.
@@ -63,13 +68,13 @@ class Learner:
 
     def write(self, directory: Path) -> None:
         """Write the metadata into a folder."""
-        values = self.about("directory")
+        values = self.to_dict(exclude=("directory",))
         text = json.dumps(values, indent=2, default=lambda number: number.item())
         (directory / METADATA_FILE).write_text(text)
 
-    def about(self, *without: str) -> dict:
-        """Return the attributes as a dictionary, without those named."""
-        return {key: x for key, x in vars(self).items() if key not in without}
+    def to_dict(self, *, exclude: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the attributes as a dictionary, without those excluded."""
+        return {key: x for key, x in vars(self).items() if key not in exclude}
 
     @property
     def path(self) -> Path:
@@ -81,8 +86,8 @@ class Learner:
         """Whether it is a Keras model, not a `.tflite` file."""
         return self.file.endswith(".keras")
 
-    def load(self) -> "keras.Model | Member":
-        """Load the model: a `keras.Model`, or a `Member` that LiteRT runs."""
+    def load(self) -> Any:
+        """Load the model: a `keras.Model`, or a `Member` that runs the file."""
         if self.is_keras:
             return keras.saving.load_model(self.path, compile=False)
         return Member(self.path, name=self.name, from_logits=bool(self.from_logits))

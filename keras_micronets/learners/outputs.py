@@ -1,7 +1,8 @@
-"""What is known of a model: its outputs, its architecture, how it was made."""
+"""Describe models: their outputs, architecture and estimated size."""
 
 import hashlib
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,46 +10,49 @@ import numpy as np
 from keras_micronets import layers
 from keras_micronets.edge.member import normalize, softmax
 from keras_micronets.export.flatbuffer import gzip_size
-from keras_micronets.layers import clone, kernels, prepare
+
+__all__ = [
+    "architecture_hash",
+    "count_classes",
+    "describe",
+    "estimate_int8_gzip_size",
+    "infer_from_logits",
+    "output_shape",
+    "to_probabilities",
+]
 
 _LEVELS = 127
 _FLATBUFFER_BYTES = 2500  # the operations and scales of a small file
 
 
-def settle_from_logits(model: keras.Model) -> bool | None:
-    """Tell whether a model puts out logits.
+def infer_from_logits(model: keras.Model) -> bool | None:
+    """Return whether a model's output is logits, or `None` if that is unknown.
+
+    The `from_logits` of the compiled loss decides if it has one; else the output is
+    probabilities if the last layer ends in a softmax or sigmoid.
 
     Args:
         model: A built Keras model.
-
-    Returns:
-        What the compiled loss says, if it has a `from_logits`; else `False` where
-        the last layer ends in a softmax or sigmoid; else `None`: not known.
     """
-    said = getattr(getattr(model, "loss", None), "from_logits", None)
-    if said is not None:
-        return bool(said)
+    from_logits = getattr(getattr(model, "loss", None), "from_logits", None)
+    if from_logits is not None:
+        return bool(from_logits)
     normalizing = (keras.activations.softmax, keras.activations.sigmoid)
     last = model.layers[-1] if model.layers else model
     if isinstance(last, keras.layers.Softmax):
         return False
-    if getattr(last, "activation", None) in normalizing:
-        return False
-    return None
+    return False if getattr(last, "activation", None) in normalizing else None
 
 
-def output_shape(model: keras.Model) -> tuple:
-    """Return the shape of a built model's output.
-
-    A subclassed model does not know it before it is called on something symbolic.
-    """
+def output_shape(model: keras.Model) -> Any:
+    """Return the shape of a built model's output, also of a subclassed model."""
     if hasattr(model, "output_shape"):
         return model.output_shape
     outputs = model(keras.KerasTensor(model.get_build_config()["input_shape"]))
     return keras.tree.map_structure(lambda tensor: tensor.shape, outputs)
 
 
-def count_classes(output_shape: tuple, name: str) -> int:
+def count_classes(output_shape: Any, name: str) -> int:
     """Return the number of classes of a classifier.
 
     Args:
@@ -56,7 +60,7 @@ def count_classes(output_shape: tuple, name: str) -> int:
         name: Name for the message.
 
     Raises:
-        ValueError: If it puts out anything but one row of classes.
+        ValueError: If its output is not one row of classes per sample.
     """
     match output_shape:
         case (_, int(classes)):
@@ -68,7 +72,7 @@ def count_classes(output_shape: tuple, name: str) -> int:
 
 
 def to_probabilities(
-    outputs: np.ndarray, from_logits: bool | None, *, quantized: bool = False
+    outputs: Any, from_logits: bool | None, *, quantized: bool = False
 ) -> np.ndarray:
     """Return class probabilities for a model's outputs.
 
@@ -85,14 +89,38 @@ def to_probabilities(
 
 
 def describe(model: keras.Model) -> str:
-    """Say in words how sparse a model is, and whether it simulates integers."""
+    """Return how sparse a model is, and whether it simulates integers, in words."""
     quantized = layers.quantized_share(model) > 0
     text = f"sparsity {layers.sparsity(model):.3f}"
     return f"{text}, quantisation-aware" if quantized else text
 
 
+def estimate_int8_gzip_size(model: keras.Model) -> int:
+    """Estimate the gzipped size of a model's int8 file without converting it.
+
+    Kernels count as the gzipped integers they round to, masked zeros included, and
+    every other trainable weight as four bytes.
+
+    Args:
+        model: A built model; of a plain one, a copy is prepared.
+    """
+    if not layers.kernels(model):
+        model = layers.clone(model)
+        layers.prepare(model)
+    kernels = layers.kernels(model)
+    rounded = [_round(kernel.weights * kernel.mask) for kernel in kernels]
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    n_others = trainable - sum(kernel.size for kernel in kernels)
+    return gzip_size(b"".join(rounded)) + 4 * n_others + _FLATBUFFER_BYTES
+
+
+def _round(weights):
+    largest = np.abs(weights).max() or 1.0
+    return np.rint(weights / largest * _LEVELS).astype("int8").tobytes()
+
+
 def architecture_hash(model: keras.Model) -> str:
-    """Return a hash that models share which differ in weights and names only."""
+    """Return a hash shared by models that differ in weights and names only."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     names = {}
@@ -106,11 +134,11 @@ def _collect_names(value, names):
         name = value.get("name")
         if isinstance(name, str):
             names.setdefault(name, f"#{len(names)}")
-        for item in value.values():
-            _collect_names(item, names)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _collect_names(item, names)
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for item in value:
+        _collect_names(item, names)
 
 
 def _rename(value, names):
@@ -119,27 +147,3 @@ def _rename(value, names):
     if isinstance(value, list | tuple):
         return [_rename(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value
-
-
-def estimate_int8_gzip_size(model: keras.Model) -> int:
-    """Estimate the gzipped size of a model's int8 file, without making it.
-
-    Kernels count as the gzipped integers they round to, zeros of the mask included,
-    and every other trainable weight as four bytes.
-
-    Args:
-        model: A built model; a plain one is prepared for that, as a copy.
-    """
-    if not kernels(model):
-        model = clone(model)
-        prepare(model)
-    handles = kernels(model)
-    rounded = [_round(kernel.weights * kernel.mask) for kernel in handles]
-    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
-    n_others = trainable - sum(kernel.size for kernel in handles)
-    return gzip_size(b"".join(rounded)) + 4 * n_others + _FLATBUFFER_BYTES
-
-
-def _round(weights):
-    largest = np.abs(weights).max() or 1.0
-    return np.rint(weights / largest * _LEVELS).astype("int8").tobytes()

@@ -1,9 +1,12 @@
+"""Keep learners in a folder, with their files, metadata and predictions."""
+
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,17 +21,18 @@ from keras_micronets.learners.outputs import (
     count_classes,
     describe,
     estimate_int8_gzip_size,
+    infer_from_logits,
     output_shape,
-    settle_from_logits,
 )
 from keras_micronets.learners.predictions import (
     Predictor,
     check_same_classes,
     predict_all,
+    progress_bar,
 )
 from keras_micronets.learners.quantize import (
     check_keras,
-    check_made_from,
+    check_source,
     quantize_learner,
 )
 from keras_micronets.learners.storage import (
@@ -39,24 +43,26 @@ from keras_micronets.learners.storage import (
     store,
 )
 
+__all__ = ["LearnerPool"]
+
 
 class LearnerPool:
-    """A folder of learners: models of one problem, trained and kept.
+    """Keep trained models of one problem, the learners, in a folder.
 
-    A learner is added as a whole or not at all, so that a process may be killed at
-    any moment; several may add to one pool. A learner whose file is damaged is
-    named in a warning and in `damaged`, and left out.
+    A learner is added as a whole or not at all, even if the process is killed, and
+    several processes may add to one pool. A learner with a damaged file is skipped
+    with a warning.
 
     Args:
-        path: The folder. It is made if it does not exist.
+        path: Path of the folder. It is made if it does not exist.
 
     Attributes:
-        path: The folder.
-        learners: The sound learners, in the order of their names.
-        damaged: Names of the folders that were left out.
+        path: Path of the folder.
+        learners: The valid learners, ordered by name.
+        damaged: Names of the folders that were skipped.
 
     Raises:
-        ValueError: If the path exists and is something else.
+        ValueError: If the path exists and is not a pool.
 
     Example:
 
@@ -67,26 +73,27 @@ class LearnerPool:
     ```
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._folder = open_folder(self.path)
         self._predictor = Predictor()
-        self.learners, self.damaged = [], []
+        self.learners: list[Learner] = []
+        self.damaged: list[str] = []
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder again, for what other processes have added."""
+        """Read the folder again, for learners that other processes added."""
         before = self.damaged
         self.learners, damaged = read_learners(self._folder, self.learners)
         self.damaged = list(damaged)
         for name in set(damaged) - set(before):
             warnings.warn(
                 f"Learner {name!r} of pool {self.path} is left out: {damaged[name]}. "
-                "Remove its folder to be rid of this message.",
+                "Remove its folder to silence this warning.",
                 stacklevel=3,
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.learners)
 
     def __iter__(self) -> Iterator[Learner]:
@@ -100,21 +107,21 @@ class LearnerPool:
     def __contains__(self, name: str) -> bool:
         return (self._folder / name).exists()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"LearnerPool({str(self.path)!r}): {len(self)} learners"
 
     def next_run(self) -> str:
-        """Return the name of a run that no learner has yet."""
+        """Return the first free name of a run."""
         return f"run-{self._last_number() + 1:03d}"
 
     def last_run(self) -> str:
-        """Return the name of the last numbered run, for a `fit` that resumes."""
+        """Return the name of the last numbered run, for a resumed `fit`."""
         return f"run-{max(self._last_number(), 0):03d}"
 
     def _last_number(self):
         self.refresh()
-        found = [re.fullmatch(r"run-(\d+)", x.run or "") for x in self.learners]
-        return max((int(match[1]) for match in found if match), default=-1)
+        matches = [re.fullmatch(r"run-(\d+)", x.run or "") for x in self.learners]
+        return max((int(match[1]) for match in matches if match), default=-1)
 
     def add(
         self,
@@ -128,29 +135,28 @@ class LearnerPool:
         from_logits: bool | None = None,
         origin: str = "",
     ) -> Learner:
-        """Add a Keras model as it is now, masks and quantisers included.
+        """Add a copy of a Keras model, masks and quantisers included.
 
         Args:
-            model: A built model that puts out one row of classes a sample:
+            model: A built classifier with one output of shape `(samples, classes)`:
                 sequential or functional, or subclassed with a `get_config`.
-            name: Name of the learner, letters that a folder's name may have. `None`
-                for the next number. Defaults to `None`.
+            name: Name of the learner, valid as a folder's name. `None` for the next
+                number. Defaults to `None`.
             run: Name of the training run. Defaults to `None`.
             epoch: Integer, epochs trained. Defaults to `None`.
             seed: Integer, seed of the run. Defaults to `None`.
             metrics: Dictionary from name to number. Defaults to `None`.
-            from_logits: Boolean, whether the model puts out logits. `None` to take
-                the compiled loss's word for it, or else that of the last layer's
-                activation; if neither tells, its outputs must turn out to be
-                probabilities. Defaults to `None`.
+            from_logits: Boolean, whether the model's output is logits. `None` to infer
+                it from the compiled loss or the last activation; if neither tells, the
+                outputs must be probabilities. Defaults to `None`.
             origin: How it was made, in words. Defaults to `""`.
 
         Returns:
             The `Learner`.
 
         Raises:
-            ValueError: If the name is taken or no folder can have it, or the model
-                is not built or puts out anything but one row of classes.
+            ValueError: If the name is taken or invalid, or the model is not a built
+                classifier.
         """
         if not model.built:
             raise ValueError(
@@ -165,7 +171,7 @@ class LearnerPool:
                 f"{model.name!r} with active quantisers."
             )
         if from_logits is None:
-            from_logits = settle_from_logits(model)
+            from_logits = infer_from_logits(model)
         metadata = {
             "from_logits": from_logits,
             "n_classes": count_classes(output_shape(copy), model.name),
@@ -189,17 +195,16 @@ class LearnerPool:
         *,
         name: str | None = None,
         from_logits: bool = False,
-        **metadata,
+        **metadata: Any,
     ) -> Learner:
         """Add a `.tflite` classifier.
 
         Args:
-            path: The file; it is copied.
-            name: Name of the learner; `None` for the next number. Defaults to
-                `None`.
-            from_logits: Boolean, whether it puts out logits. Defaults to `False`.
-            **metadata: `sparsity`, `run`, `epoch`, `seed`, `metrics`, `origin`, as
-                `Learner` has them.
+            path: Path of the file, which is copied.
+            name: Name of the learner; `None` for the next number. Defaults to `None`.
+            from_logits: Boolean, whether its output is logits. Defaults to `False`.
+            **metadata: `sparsity`, `run`, `epoch`, `seed`, `metrics` and `origin`, see
+                `Learner`.
 
         Returns:
             The `Learner`.
@@ -227,7 +232,7 @@ class LearnerPool:
 
     def predict(
         self,
-        x: np.ndarray,
+        x: Any,
         *,
         batch_size: int = 256,
         verbose: int | str = "auto",
@@ -235,17 +240,15 @@ class LearnerPool:
     ) -> np.ndarray:
         """Return the class probabilities of all learners on one data set.
 
-        They are kept in the pool's folder, and computed again only if the data or
-        the learner is another.
+        They are cached in the pool's folder by the hashes of data and learners.
 
         Args:
             x: Array of shape `(samples, ...)`.
-            batch_size: Integer, samples a batch. Defaults to `256`.
+            batch_size: Integer, samples per batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
-            mapped: Whether the array is to lie on disk, in half precision and
-                memory-mapped: for pools whose predictions fill the memory. Defaults
-                to `False`.
+            mapped: Whether the result is memory-mapped from disk in half precision,
+                for pools whose predictions do not fit in memory. Defaults to `False`.
 
         Returns:
             Float32 array of shape `(learners, samples, classes)`; float16 if `mapped`.
@@ -262,28 +265,27 @@ class LearnerPool:
             self.path / "predictions",
             self._predictor,
             batch_size=batch_size,
-            verbose=1 if verbose == "auto" else verbose,
+            verbose=verbose,
             mapped=mapped,
         )
 
     def quantize(
         self,
-        representative_data=None,
+        representative_data: Any = None,
         *,
         path: str | os.PathLike | None = None,
         verbose: int | str = "auto",
     ) -> "LearnerPool":
-        """Return the pool of the same learners as int8 `.tflite` files.
+        """Return a pool of the same learners as int8 `.tflite` files.
 
-        Learners that were trained with quantisers keep the ranges they learned; the
-        others are quantised after training. Learners that the other pool has
-        already are not made again.
+        Learners trained with quantisers keep the ranges they learned; the others are
+        quantised after training. Learners that the new pool has already are skipped.
 
         Args:
             representative_data: Some hundred inputs, as for `export_tflite`. `None`
                 if all learners have learned ranges. Defaults to `None`.
-            path: Folder of the new pool. `None` for this pool's path with `-int8`
-                behind it. Defaults to `None`.
+            path: Folder of the new pool. `None` for this pool's path followed by
+                `-int8`. Defaults to `None`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
 
@@ -291,15 +293,15 @@ class LearnerPool:
             The `LearnerPool` of int8 learners, with the same names.
 
         Raises:
-            ValueError: If the pool is empty, or has learners that are not Keras
-                models; if the other pool's were made from other learners; or as
+            ValueError: If the pool is empty or has learners that are not Keras models,
+                if the new pool's learners were made from others, or as
                 `export_tflite` does.
         """
         self._check_not_empty()
         check_keras(self)
         path = Path(path or f"{self.path}-int8")
         is_new, pool = not path.exists(), LearnerPool(path)
-        check_made_from(pool, self)
+        check_source(pool, self)
         try:
             data = reusable(representative_data)
             pool._quantize_all(self.learners, data, verbose)
@@ -310,8 +312,7 @@ class LearnerPool:
         return pool
 
     def _quantize_all(self, learners, data, verbose):
-        verbose = 1 if verbose == "auto" else verbose
-        bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
+        bar = progress_bar(len(learners), verbose)
         for learner in learners:
             if learner.name not in self:
                 self._add_quantized(learner, data)

@@ -1,10 +1,11 @@
-"""Predictions of many learners, computed once and kept on disk."""
+"""Predict with many learners, and cache the predictions on disk."""
 
 import hashlib
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,25 +14,32 @@ from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import to_probabilities
 
+__all__ = [
+    "PredictionCache",
+    "Predictor",
+    "check_same_classes",
+    "predict_all",
+    "progress_bar",
+]
+
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class PredictionCache:
-    """Probabilities of learners on data sets, one file a learner and data set.
+    """Cache the probabilities of learners on a data set, one file per learner.
 
-    A file is found by the hash of the data and the hash of the learner's model, and
-    so is reused only when both are the same; it ends with the hash of itself.
+    A file's path holds the hashes of data and model; its last bytes are its own hash.
 
     Args:
-        directory: Where the files lie; made when the first is written.
+        directory: Folder of the files; made when the first is written.
         x: The data, an array.
     """
 
-    def __init__(self, directory: Path, x: np.ndarray):
+    def __init__(self, directory: Path, x: np.ndarray) -> None:
         self.directory = directory / _hash_array(x)[:32]
 
     def read(self, learner: Learner) -> np.ndarray | None:
-        """Return the learner's probabilities, or `None` if there are none sound."""
+        """Return the learner's probabilities, or `None` without a valid file."""
         try:
             content = self._path(learner).read_bytes()
         except OSError:
@@ -42,47 +50,43 @@ class PredictionCache:
         return np.load(io.BytesIO(array), allow_pickle=False)
 
     def write(self, learner: Learner, probabilities: np.ndarray) -> None:
-        """Keep a learner's probabilities."""
+        """Write a learner's probabilities."""
         self.directory.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.save(buffer, probabilities, allow_pickle=False)
         content = buffer.getvalue()
-        digest = hashlib.sha256(content).digest()  # NumPy does not read so far
+        digest = hashlib.sha256(content).digest()  # after the part that NumPy reads
         write_atomically(self._path(learner), content + digest)
 
     def mapped(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return an array in half precision that is a file without a name.
-
-        Nobody else sees it, and its room is free when the array is gone.
-        """
+        """Return an array in half precision, mapped from an unnamed temporary file."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.directory) as file:
             return np.memmap(file, np.float16, "w+", shape=shape)
 
     def _path(self, learner):
-        kind = {True: "logits", False: "probabilities", None: "unknown"}
-        return self.directory / (
-            f"{learner.sha256[:32]}-{kind[learner.from_logits]}.npy"
-        )
+        names = {True: "logits", False: "probabilities", None: "unknown"}
+        outputs = names[learner.from_logits]
+        return self.directory / f"{learner.sha256[:32]}-{outputs}.npy"
 
 
 class Predictor:
-    """Predict with one learner after the other, compiling once an architecture.
+    """Predict with one learner after the other, compiling each architecture once.
 
-    It keeps the model of the learner before, and gives it the next one's weights.
+    The model of the last learner is kept, and loads the weights of the next.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._architecture = None
-        self._model = None
+        self._model: Any = None
 
     def predict(self, learner: Learner, x: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return the learner's probabilities, `(samples, classes)`.
+        """Return the probabilities of a learner, `(samples, classes)`.
 
         Args:
             learner: The learner.
-            x: The data, an array of shape `(samples, ...)`.
-            batch_size: Integer, samples a batch for Keras models.
+            x: Array of shape `(samples, ...)`.
+            batch_size: Integer, samples per batch for Keras models.
         """
         if not learner.is_keras:
             return learner.load().predict(x)
@@ -98,7 +102,7 @@ class Predictor:
         )
 
     def _outputs(self, x, batch_size):
-        # `predict` would set up a data set for each learner, to read the same data.
+        # `predict` would build a data pipeline for each learner, over the same data.
         batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
         return np.concatenate(
             [self._model.predict_on_batch(batch) for batch in batches]
@@ -112,33 +116,40 @@ def predict_all(
     predictor: Predictor,
     *,
     batch_size: int,
-    verbose: int,
+    verbose: int | str,
     mapped: bool = False,
 ) -> np.ndarray:
     """Return the probabilities of learners, `(learners, samples, classes)`.
 
     Args:
         learners: Learners with the same number of classes.
-        x: Data of shape `(samples, ...)`.
-        cache_directory: Where predictions are kept.
-        predictor: What computes those that are not there.
-        batch_size: Integer, samples a batch.
-        verbose: Integer, 0 for silence, 1 for a progress bar.
-        mapped: Whether they lie on disk, in half precision. Defaults to `False`.
+        x: Array of shape `(samples, ...)`.
+        cache_directory: Folder of the cached predictions.
+        predictor: Computes those that are not cached.
+        batch_size: Integer, samples per batch.
+        verbose: `"auto"` or 1 for a progress bar, 0 for silence.
+        mapped: Whether the result is mapped from disk, in half precision. Defaults to
+            `False`.
     """
     cache = PredictionCache(cache_directory, x)
     shape = (len(learners), len(x), learners[0].n_classes)
     probabilities = cache.mapped(shape) if mapped else np.empty(shape, "float32")
-    bar = keras.utils.Progbar(len(learners), verbose=verbose, unit_name="learner")
-    # Learners of one architecture follow each other, to be compiled for together.
+    bar = progress_bar(len(learners), verbose)
+    # Sorted, so that learners of one architecture share the compiled model.
     for i in sorted(range(len(learners)), key=lambda i: learners[i].architecture):
-        found = cache.read(learners[i])
-        if found is None:
-            found = predictor.predict(learners[i], x, batch_size)
-            cache.write(learners[i], found)
-        probabilities[i] = found
+        predicted = cache.read(learners[i])
+        if predicted is None:
+            predicted = predictor.predict(learners[i], x, batch_size)
+            cache.write(learners[i], predicted)
+        probabilities[i] = predicted
         bar.add(1)
     return probabilities
+
+
+def progress_bar(n_learners: int, verbose: int | str) -> keras.utils.Progbar:
+    """Return a progress bar; `verbose` is `"auto"` or 1, or 0 for silence."""
+    verbose = 1 if verbose == "auto" else verbose
+    return keras.utils.Progbar(n_learners, verbose=verbose, unit_name="learner")
 
 
 def check_same_classes(learners: Iterable[Learner]) -> None:
@@ -147,11 +158,11 @@ def check_same_classes(learners: Iterable[Learner]) -> None:
         raise ValueError(
             "Expected learners of the same classes. Received: "
             + ", ".join(f"{x.name} with {x.n_classes}" for x in learners)
-            + ". Keep one pool a problem."
+            + ". Keep one pool per problem."
         )
 
 
 def _hash_array(x):
     digest = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
-    digest.update(np.ascontiguousarray(x))
+    digest.update(np.ascontiguousarray(x).data)
     return digest.hexdigest()

@@ -1,25 +1,28 @@
-"""Turning the Keras learners of a pool into int8 `.tflite` ones."""
+"""Convert the Keras learners of a pool to int8 `.tflite` learners."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from keras_micronets.export import export_tflite
 from keras_micronets.learners.learner import Learner
 
+__all__ = ["check_keras", "check_source", "quantize_learner"]
 
-def quantize_learner(learner: Learner, path: Path, representative_data) -> dict:
-    """Write a learner's int8 `.tflite` file, and return what is known of it.
+
+def quantize_learner(learner: Learner, path: Path, representative_data: Any) -> dict:
+    """Write a learner's int8 `.tflite` file, and return its metadata.
 
     Args:
         learner: A Keras learner.
-        path: Where to write.
+        path: Path of the file.
         representative_data: As for `export_tflite`.
     """
     report = export_tflite(
         learner.load(), path, representative_data=representative_data
     )
     of_the_file = ("directory", "name", "file", "sha256", "n_bytes", "created")
-    return learner.about(*of_the_file) | {
+    return learner.to_dict(exclude=of_the_file) | {
         "architecture": "tflite",
         "gzip_bytes": report.gzip_bytes,
         "quantized": True,
@@ -38,16 +41,12 @@ def check_keras(learners: Iterable[Learner]) -> None:
         )
 
 
-def check_made_from(made: Iterable[Learner], learners: Iterable[Learner]) -> None:
-    """Raise a `ValueError` if learners share a name but not their origin.
+def check_source(quantized: Iterable[Learner], learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` if quantised learners were made from others of their names.
 
-    Learners may have been trained anew under the names of old ones.
-
-    Args:
-        made: Learners that were quantised before.
-        learners: Those that shall be quantised.
+    That happens when the learners were trained again under the same names.
     """
-    sources = {learner.name: learner.source for learner in made}
+    sources = {learner.name: learner.source for learner in quantized}
     others = [x.name for x in learners if sources.get(x.name, x.sha256) != x.sha256]
     if others:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The folder of a pool: a marker, and one subfolder a learner."""
+"""Read and write the folder of a pool: a marker, and one subfolder per learner."""
 
 import datetime
 import json
@@ -9,10 +9,23 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from keras_micronets.edge.bundle.integrity import sha256
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import METADATA_FILE, Learner
+
+__all__ = [
+    "FORMAT",
+    "MARKER",
+    "discard_empty",
+    "open_folder",
+    "partial_directory",
+    "read_learners",
+    "remove_abandoned",
+    "store",
+    "write_json",
+]
 
 FORMAT = {"format": "keras_micronets learner pool", "version": 1}
 MARKER = "pool.json"
@@ -21,13 +34,13 @@ _NAME = re.compile(r"\w[\w .=+-]*")
 
 
 def open_folder(path: Path) -> Path:
-    """Open the folder of a pool, or make one, and return where its learners lie.
+    """Open or make the folder of a pool, and return the folder of its learners.
 
     Args:
         path: The folder.
 
     Raises:
-        ValueError: If the path exists and is something else; nothing is written.
+        ValueError: If the path exists and is not a pool; nothing is written then.
     """
     marker, folder = path / MARKER, path / _FOLDER
     if marker.is_file():
@@ -35,7 +48,7 @@ def open_folder(path: Path) -> Path:
     elif path.exists() and not (path.is_dir() and _is_free(path)):
         raise ValueError(
             "Expected the path of a pool, or one that is free. Received: "
-            f"{path}, which exists and is no pool. Choose another path."
+            f"{path}, which exists and is not a pool. Choose another path."
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not marker.is_file():
@@ -45,7 +58,7 @@ def open_folder(path: Path) -> Path:
 
 
 def discard_empty(path: Path) -> None:
-    """Remove the folder of a pool that no learner came into."""
+    """Remove the folder of a pool if it has no learners."""
     if not any((path / _FOLDER).iterdir()):
         shutil.rmtree(path)
 
@@ -53,39 +66,44 @@ def discard_empty(path: Path) -> None:
 def read_learners(
     folder: Path, known: Iterable[Learner] = ()
 ) -> tuple[list[Learner], dict[str, str]]:
-    """Return the sound learners of a folder, and what is wrong with the others.
+    """Return the valid learners of a folder, and the errors of the others by name.
 
     Args:
-        folder: What `open_folder` returned.
-        known: Learners that were read, and their files hashed, before.
+        folder: The path that `open_folder` returned.
+        known: Learners that were read and verified before.
     """
-    known = {learner.name: learner for learner in known}
-    sound, damaged = [], {}
+    by_name = {learner.name: learner for learner in known}
+    valid, damaged = [], {}
     for directory in sorted(folder.iterdir()):
         if directory.name.startswith("."):
             continue
         try:
-            sound.append(known.get(directory.name) or _read(directory))
+            valid.append(by_name.get(directory.name) or _read(directory))
         except (OSError, ValueError, TypeError, KeyError) as error:
             damaged[directory.name] = f"{type(error).__name__}: {error}"
-    return sound, damaged
+    return valid, damaged
 
 
 def store(
-    folder: Path, partial: Path, file: str, name: str | None, number: int, **metadata
+    folder: Path,
+    partial: Path,
+    file: str,
+    name: str | None,
+    number: int,
+    **metadata: Any,
 ) -> str:
-    """Complete a partial folder, put it in its place in one step, return its name.
+    """Complete a partial folder, move it into the pool, and return the learner's name.
 
     Args:
-        folder: What `open_folder` returned.
-        partial: Folder with the model's file in it.
+        folder: The path that `open_folder` returned.
+        partial: Folder that holds the model's file.
         file: Name of that file.
-        name: Name of the learner; `None` for the first number that is free.
-        number: Integer to begin with.
+        name: Name of the learner; `None` for the first free number.
+        number: Integer, the first number to try.
         **metadata: The other attributes of the `Learner`.
 
     Raises:
-        ValueError: If the name is taken, or a folder cannot have it.
+        ValueError: If the name is taken or invalid.
     """
     if name and not _NAME.fullmatch(name):
         raise ValueError(
@@ -118,18 +136,18 @@ def store(
 
 def _check_format(marker):
     try:
-        found = json.loads(marker.read_text())
+        content = json.loads(marker.read_text())
     except ValueError as error:
-        found = f"{type(error).__name__}: {error}"
-    if found != FORMAT:
+        content = f"{type(error).__name__}: {error}"
+    if content != FORMAT:
         raise ValueError(
-            f"Expected a pool of format {FORMAT}. Received: {marker}, which says "
-            f"{found}. Use the version that wrote it, or choose another path."
+            f"Expected a pool of format {FORMAT}. Received: {marker}, which holds "
+            f"{content}. Use the version that wrote it, or choose another path."
         )
 
 
 def _is_free(path):
-    """Whether nothing is there but what a pool that is being made has."""
+    """Return whether a folder holds nothing but parts of a pool being made."""
     names = {entry.name for entry in path.iterdir()}
     return all(name in (MARKER, _FOLDER) or name.startswith(".") for name in names)
 
@@ -145,10 +163,10 @@ def _read(directory):
 
 @contextmanager
 def partial_directory(parent: Path) -> Iterator[Path]:
-    """Give a hidden directory to fill; it is gone when the block ends.
+    """Yield a hidden directory to fill; it is removed when the block ends.
 
-    Its name tells which process fills it, so that the rests of one that was killed
-    can be told from one at work.
+    Its name holds the process's id, so that leftovers of a killed process can be told
+    from a running one.
 
     Args:
         parent: The directory that will hold the finished one.
@@ -162,14 +180,14 @@ def partial_directory(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the partial directories of processes that run no more."""
+    """Remove the partial directories of processes that have ended."""
     for path in parent.glob(".partial-*"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and not _is_running(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_atomically(path, json.dumps(value, indent=2).encode())
 
