@@ -32,14 +32,6 @@ class MachineState:
         temperature: Degrees Celsius, or `None` where it is unknown.
         throttling: Names of the reasons, empty for none, or `None` where they are
             unknown: only a Raspberry Pi reports them.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.machine import MachineState
-
-    print(MachineState.read())  # 48.3 °C, not throttled
-    ```
     """
 
     temperature: float | None
@@ -69,17 +61,7 @@ def parse_temperature(text: str) -> float | None:
 
 
 def parse_throttled(text: str) -> tuple[str, ...] | None:
-    """Return the names of the flags that `vcgencmd get_throttled` prints.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.machine import parse_throttled
-
-    parse_throttled("throttled=0x20002")
-    # ("frequency capped", "frequency capped earlier")
-    ```
-    """
+    """Return the names of the flags that `vcgencmd get_throttled` prints."""
     match = re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", text.strip())
     if not match:
         return None

@@ -40,15 +40,6 @@ class BundleFiles:
 
     Raises:
         ValueError: If it is neither, or a zip with invalid entries.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.bundle.files import BundleFiles
-
-    with BundleFiles("bundle.zip") as files:
-        text = files.read("requirements.txt").decode()
-    ```
     """
 
     def __init__(self, path: str | os.PathLike) -> None:

@@ -37,14 +37,6 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
     Raises:
         ValueError: If Pillow is not installed, the model takes no images, or the file
             is not a complete image, or too large.
-
-    Example:
-
-    ```python
-    from keras_micronets.edge.inputs import read_image
-
-    read_image("dog.jpg", (32, 32, 3))  # (1, 32, 32, 3)
-    ```
     """
     image_module, ops = check_images(input_shape)
     height, width = input_shape[:2]
