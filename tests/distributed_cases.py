@@ -1,4 +1,4 @@
-"""What the tests of nodes and gateways share."""
+"""Helpers for the tests of nodes and gateways."""
 
 import os
 import secrets
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def until(condition, seconds=10.0):
-    """Wait for something that happens elsewhere."""
+    """Wait until a condition holds, and return its value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "it did not happen"
@@ -23,7 +23,7 @@ def until(condition, seconds=10.0):
 
 
 class Client:
-    """Listen to topics, and say what a test likes."""
+    """Subscribe to topics, and publish arbitrary messages."""
 
     def __init__(self, broker, *topics, name=None):
         self.messages, self._some = [], threading.Condition()
@@ -43,7 +43,7 @@ class Client:
             self._some.notify_all()
 
     def say(self, message):
-        """Publish, and return once the broker has it."""
+        """Publish, and wait for the acknowledgement of the broker."""
         self.connection.publish(message).wait_for_publish(5)
 
     def get(self, seconds=5.0):

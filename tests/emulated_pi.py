@@ -1,4 +1,4 @@
-"""A Raspberry Pi's userland in a folder, and a processor that is emulated."""
+"""The userland of a Raspberry Pi in a folder, on an emulated processor."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ ENVIRONMENT = {"LANG": "C.UTF-8"}
 EMULATORS = ("qemu-aarch64-static", "qemu-aarch64")  # Debian 12, and those after it
 
 # QEMU 7.2 shows the host's file, where no Arm processor is found (QEMU 10 has its own):
-# LiteRT from 2.2 then crashes as it makes an interpreter. So a Pi shows its cores.
+# LiteRT from 2.2 then crashes when it creates an interpreter. So we write the file.
 CPUINFO = """processor\t: {core}
 BogoMIPS\t: 108.00
 Features\t: {features}
@@ -61,7 +61,7 @@ class EmulatedPi:
         self._root, self._venv = folder / "root", folder / "venv"
         unpack_debian(folder / "apt", self._root, release)
         write_cpuinfo(self._root, processor)
-        # Without pip: it would be a process of its own, which nobody would emulate.
+        # Without pip, which would start another process, without the emulator.
         python = self._root / "usr" / "bin" / "python3"
         self._emulate(python, "-m", "venv", "--without-pip", self._venv)
 
@@ -75,7 +75,7 @@ class EmulatedPi:
         return self._emulate(self._venv / "bin" / "python", *arguments, **options)
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen:
-        """Start the Python of the virtual environment, its output to be read.
+        """Start the Python of the virtual environment with a pipe for its output.
 
         Args:
             *arguments: As for `python`.
@@ -87,7 +87,7 @@ class EmulatedPi:
         return subprocess.Popen(command, env=environment, **output)
 
     def install(self, *requirements: object) -> None:
-        """Install what `pip install` would find there: wheels alone.
+        """Install the wheels that `pip install` would select there.
 
         Args:
             *requirements: Arguments of pip, `"numpy"` or `"-r", path`.
@@ -113,14 +113,14 @@ class EmulatedPi:
 
 
 def require_emulator() -> str:
-    """Return the emulator's path; skip the test, or fail, where something is missing.
+    """Return the emulator's path; skip the test, or fail, if something is missing.
 
     It fails if the environment variable `REQUIRE_EMULATED_PI` is set.
     """
-    found = [*filter(None, map(shutil.which, EMULATORS))]
+    programs = [*filter(None, map(shutil.which, EMULATORS))]
     apt = shutil.which("apt-get") and shutil.which("dpkg-deb")
-    if found and apt and KEYRING.exists():
-        return found[0]
+    if programs and apt and KEYRING.exists():
+        return programs[0]
     message = f"needs apt-get, {KEYRING} and QEMU: apt-get install qemu-user-static"
     if os.environ.get("REQUIRE_EMULATED_PI"):
         pytest.fail(message)
@@ -128,7 +128,7 @@ def require_emulator() -> str:
 
 
 def write_cpuinfo(root: Path, processor: str) -> None:
-    """Write what four cores of a processor show, where the emulator looks first."""
+    """Write the `/proc/cpuinfo` of four cores, where the emulator looks first."""
     part, features = PROCESSORS[processor]
     cores = (CPUINFO.format(core=n, part=part, features=features) for n in range(4))
     (root / "proc").mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def unpack_debian(
     release: str,
     packages: Sequence[str] = ("python3", "python3-venv", "libstdc++6"),
 ) -> None:
-    """Unpack Debian's arm64 packages, and all they need, to a folder.
+    """Unpack Debian's arm64 packages and their dependencies to a folder.
 
     Args:
         apt: New folder for a state of apt of its own.

@@ -1,4 +1,4 @@
-"""Bundles made to do harm, for the tests."""
+"""Hostile bundles for the tests."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ def files_of(directory):
 
 
 def edited(contents, change):
-    """Return the files with another manifest, as whoever writes a bundle can."""
+    """Return the files with another manifest and a matching checksum."""
     manifest = json.loads(contents["manifest.json"])
     change(manifest)
     return sealed(contents, (json.dumps(manifest, indent=2) + "\n").encode())
@@ -24,7 +24,7 @@ def sealed(contents, manifest):
 
 
 def forged(contents, name, data):
-    """Return the files with one replaced, and with the hash that suits it."""
+    """Return the files with one replaced, and a matching hash."""
     digest = hashlib.sha256(data).hexdigest()
     changed = edited(contents, lambda m: m["files"].update({name: digest}))
     return changed | {name: data}
@@ -48,13 +48,13 @@ def write_zip(path, contents, *extra, compression=zipfile.ZIP_DEFLATED):
 def damaged(data, random):
     """Return the bytes with some of them changed, cut out, cut off or repeated."""
     data = bytearray(data)
-    # Half of the places are near the end, in a zip's table of contents.
+    # Half of the positions are near the end, in a zip's table of contents.
     at = random.randrange(len(data) // random.choice([1, 4]))
     at = len(data) - 1 - at
     match random.choice(["change", "change", "change", "cut", "cut off", "repeat"]):
         case "change":
-            for place in range(at, min(at + random.choice([1, 1, 4]), len(data))):
-                data[place] = random.choice([0, 255, random.randrange(256)])
+            for position in range(at, min(at + random.choice([1, 1, 4]), len(data))):
+                data[position] = random.choice([0, 255, random.randrange(256)])
         case "cut":
             del data[at : at + random.randrange(1, 20)]
         case "cut off":

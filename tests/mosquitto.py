@@ -15,7 +15,7 @@ PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 
 def require_mosquitto():
-    """Skip the test where there is no Mosquitto, unless it has to be there."""
+    """Skip the test without Mosquitto, unless it is required."""
     program = shutil.which("mosquitto", path=PATH)
     if program is None and os.environ.get("REQUIRE_MOSQUITTO") != "1":
         pytest.skip("needs mosquitto: apt-get install mosquitto")
@@ -29,7 +29,7 @@ def free_port():
 
 
 class Mosquitto:
-    """Run a broker in a folder, which keeps its sessions over a restart.
+    """Run a broker in a folder; it keeps its sessions over a restart.
 
     With `secure`, a dict of a `ca`, `cert` and `key` in PEM and of passwords by user,
     it runs the example configuration of the docs.
@@ -59,8 +59,8 @@ class Mosquitto:
                 time.sleep(0.01)
         raise TimeoutError(self.log())
 
-    def stop(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
         self.process.wait(10)
 
     def log(self):

@@ -1,4 +1,4 @@
-"""The commands of docs/raspberry-pi.md, to be run."""
+"""Run the commands of docs/raspberry-pi.md."""
 
 import contextlib
 import os
@@ -38,7 +38,7 @@ def shell(commands: str, folder: Path, **environment: str) -> str:
 
 
 def program(path: Path, script: str) -> None:
-    """Put a shell script in the place of a program."""
+    """Replace a program by a shell script."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -46,7 +46,7 @@ def program(path: Path, script: str) -> None:
 
 @contextlib.contextmanager
 def running(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """End a process with the block, however that ends."""
+    """Terminate a process at the end of the block."""
     with process:
         try:
             yield process

@@ -49,7 +49,7 @@ def contents(original):
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
-    """The files of a bundle, and the public key of who signed it."""
+    """Return the files of a bundle and the public key of its signer."""
     key = ed25519.Ed25519PrivateKey.from_private_bytes(b"a" * 32)
     path = write_bundle(
         tmp_path_factory.mktemp("signed") / "bundle",
@@ -71,7 +71,7 @@ def path(tmp_path):
 
 
 def refuse(path, message):
-    """Check that nobody takes a bundle, and that nothing is written."""
+    """Check that a bundle is rejected and that nothing is written."""
     before = sorted(path.parent.rglob("*"))
     for read in (EnsembleRunner, verify):
         with pytest.raises(ValueError, match=message) as caught:
@@ -82,7 +82,7 @@ def refuse(path, message):
 
 
 @FORMS
-def test_it_is_taken_before_it_is_harmed(write, path, contents):
+def test_the_undamaged_bundle_is_accepted(write, path, contents):
     assert len(verify(write(path, forged(contents, "x", b"more"))).files) > 5
 
 
@@ -112,7 +112,7 @@ def test_name_with_nul_in_a_zip(path, contents):
     refuse(path, "outside the bundle")
 
 
-def test_several_files_of_one_name(path, contents):
+def test_several_files_with_the_same_name(path, contents):
     with pytest.warns(UserWarning, match="Duplicate"):
         write_zip(path, contents, (MODEL, b"other"))
     refuse(path, "several files with the same name")
@@ -129,7 +129,7 @@ def test_too_many_files_in_the_manifest(write, path, contents):
     refuse(write(path, changed), "at most 1,000 files")
 
 
-# Links and other things that are no files
+# Links, pipes and devices
 
 
 @pytest.mark.parametrize("name", [MODEL, "edge"])
@@ -191,7 +191,7 @@ def test_large_manifest(write, path, contents):
 
 
 @FORMS
-def test_large_together(write, path, contents, monkeypatch):
+def test_large_in_total(write, path, contents, monkeypatch):
     write(path, contents)
     sizes = [len(data) for data in contents.values()]
     monkeypatch.setattr(files, "MAX_BYTES", sum(sizes) - 1)
@@ -222,14 +222,14 @@ def declare(path, name, size):
     path.write_bytes(data)
 
 
-def test_zip_bomb_that_says_so(path, contents):
+def test_zip_bomb_with_declared_size(path, contents):
     write_zip(path, contents)
     declare(path, MODEL, files.MAX_FILE_BYTES + 1)
     refuse(path, "over 268,435,456 bytes")
 
 
 @pytest.mark.parametrize("size", [10, 50_000_000])
-def test_zip_bomb_that_lies(path, contents, size):
+def test_zip_bomb_with_false_size(path, contents, size):
     write_zip(path, forged(contents, MODEL, bytes(20_000_000)))
     declare(path, MODEL, size)
     with memory_below(50_000_000):
@@ -250,7 +250,7 @@ def test_large_table_of_contents(path):
         refuse(path, "table of contents")
 
 
-# What a zip may be
+# Properties of a zip
 
 
 def test_encrypted(path, contents):
@@ -293,7 +293,7 @@ def nested(depth):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("keys", "value"),
     [
         (["members", 0, "input", "shape"], [10**30, 1, 1]),
         (["members", 0, "input", "shape"], [2**20] * 3),
@@ -321,9 +321,9 @@ def nested(depth):
         (["accuracies", "a"], nested(900)),
     ],
 )
-def test_absurd_values(path, contents, place, value):
+def test_absurd_values(path, contents, keys, value):
     def change(manifest):
-        *parents, last = place
+        *parents, last = keys
         for key in parents:
             manifest = manifest[key]
         manifest[last] = value
@@ -336,7 +336,7 @@ def test_absurd_values(path, contents, place, value):
 
 @FORMS
 @pytest.mark.parametrize("end", ["input", "output"])
-def test_members_unlike_their_model(write, path, contents, end):
+def test_members_that_differ_from_their_model(write, path, contents, end):
     def change(manifest):
         for member in manifest["members"]:
             member[end]["shape"] = [3, 6, 2] if end == "input" else [4]
@@ -346,7 +346,7 @@ def test_members_unlike_their_model(write, path, contents, end):
         EnsembleRunner(path)
 
 
-# Models whose hash is right
+# Models with a matching hash
 
 
 @FORMS
@@ -376,7 +376,7 @@ def test_model_that_fails_while_it_runs(original, monkeypatch):
             runner.predict(samples(1))
 
 
-# Damage at random
+# Random damage
 
 
 AMOUNTS = pytest.mark.parametrize(
@@ -385,7 +385,7 @@ AMOUNTS = pytest.mark.parametrize(
 
 
 def answers(path, x, **options):
-    """Return what a bundle answers, `None` if it is refused."""
+    """Return the predictions of a bundle, or `None` if it is rejected."""
     try:
         with EnsembleRunner(path, **options) as runner, np.errstate(all="ignore"):
             return runner.predict(x, parallel=False)
@@ -409,7 +409,7 @@ def test_damaged_zips(n, path, contents, original):
 
 @AMOUNTS
 def test_damaged_files(n, path, contents, original):
-    """A changed file is refused, whatever was changed."""
+    """A modified file is rejected."""
     x, rng = samples(2), random.Random(n)
     write_folder(path, contents)
     names = sorted(contents)
@@ -441,14 +441,14 @@ def test_damaged_files_about_the_manifest(n, name, path, signed):
 
 @AMOUNTS
 def test_forged_manifests(n, path, contents, original):
-    """Without a signature what a manifest says may change, but not to nonsense."""
+    """Without a signature a manifest may be modified, but its values stay valid."""
     x, rng = samples(2), random.Random(n)
     write_folder(path, contents)
     before, expected, taken = Manifest.read(path), answers(original, x), 0
     text = contents["manifest.json"]
     begin, end = text.index(b'"files"'), text.index(b'"class_names"')
     for _ in range(n):
-        # Before the hashes or after them: else most damage would be to hashes.
+        # Before the hashes or after them: otherwise most damage would be in hashes.
         before_them = damaged(text[:begin], rng) + text[begin:]
         after_them = text[:end] + damaged(text[end:], rng)
         changed = rng.choice([before_them, after_them])

@@ -1,4 +1,4 @@
-"""The JSON schema of the docs says what the loader takes."""
+"""The JSON schema of the docs matches the loader."""
 
 import dataclasses
 import json
@@ -51,16 +51,16 @@ def contents(tmp_path_factory):
     ]
 
 
-def dataclasses_of(kind):
-    """Return the dataclasses that a type is made of, by name."""
-    found = {}
-    if dataclasses.is_dataclass(kind):
-        found[kind.__name__] = kind
-        for field in typing.get_type_hints(kind).values():
-            found |= dataclasses_of(field)
-    for argument in typing.get_args(kind):
-        found |= dataclasses_of(argument)
-    return found
+def dataclasses_of(annotation):
+    """Return the dataclasses in a type, by name."""
+    types_by_name = {}
+    if dataclasses.is_dataclass(annotation):
+        types_by_name[annotation.__name__] = annotation
+        for field in typing.get_type_hints(annotation).values():
+            types_by_name |= dataclasses_of(field)
+    for argument in typing.get_args(annotation):
+        types_by_name |= dataclasses_of(argument)
+    return types_by_name
 
 
 DATACLASSES = dataclasses_of(Manifest)
@@ -78,18 +78,18 @@ def test_the_schema_has_the_fields_of_the_dataclasses(name):
     definition, hints = SCHEMA["$defs"][name], typing.get_type_hints(DATACLASSES[name])
     assert [*definition["properties"]] == definition["required"] == [*hints]
     assert definition["additionalProperties"] is False
-    for field, kind in hints.items():
-        _compare(definition["properties"][field], kind)
+    for field, annotation in hints.items():
+        _compare(definition["properties"][field], annotation)
 
 
-def _compare(said, kind):
-    optional = types.NoneType in typing.get_args(kind)
-    if optional and "anyOf" not in said:
-        assert "null" in said["type"]
-    if dataclasses.is_dataclass(kind):
-        assert said == {"$ref": f"#/$defs/{kind.__name__}"}
-    elif kind in KINDS and "type" in said:
-        assert said["type"] == KINDS[kind]
+def _compare(schema, annotation):
+    optional = types.NoneType in typing.get_args(annotation)
+    if optional and "anyOf" not in schema:
+        assert "null" in schema["type"]
+    if dataclasses.is_dataclass(annotation):
+        assert schema == {"$ref": f"#/$defs/{annotation.__name__}"}
+    elif annotation in KINDS and "type" in schema:
+        assert schema["type"] == KINDS[annotation]
 
 
 def test_the_schema_has_the_limits_of_the_loader():
@@ -102,13 +102,13 @@ def test_the_schema_has_the_limits_of_the_loader():
     assert rules == [*RULES]
 
 
-def test_what_is_written_is_valid(contents):
+def test_written_manifests_are_valid(contents):
     for files in contents:
         VALIDATOR.validate(json.loads(files["manifest.json"]))
 
 
 def tensors(**values):
-    """Return a change of what all members take in."""
+    """Return a function that changes the inputs of all members."""
 
     def change(manifest):
         for member in manifest["members"]:
@@ -139,7 +139,7 @@ def tensors(**values):
         tensors(zero_point=2**31),
     ],
 )
-def test_what_is_wrong_is_not_valid(contents, change, tmp_path):
+def test_wrong_manifests_are_invalid(contents, change, tmp_path):
     manifest = json.loads(contents[0]["manifest.json"])
     change(manifest)
     assert not VALIDATOR.is_valid(manifest)
@@ -159,12 +159,12 @@ VALUES = st.one_of(
 )
 
 
-def places(value, at=()):
-    """Return the path of every value within a JSON value."""
+def value_paths(value, at=()):
+    """Yield the path of every value in a JSON value."""
     items = []
     if isinstance(value, (dict, list)):
         items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [at, *(p for key, item in items for p in places(item, (*at, key)))]
+    return [at, *(p for key, item in items for p in value_paths(item, (*at, key)))]
 
 
 @settings(
@@ -173,17 +173,17 @@ def places(value, at=()):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_what_the_loader_takes_is_valid(contents, tmp_path, data):
+def test_accepted_manifests_are_valid(contents, tmp_path, data):
     path, files = tmp_path / "bundle", data.draw(st.sampled_from(contents))
     manifest = json.loads(files["manifest.json"])
     field = data.draw(st.sampled_from([*manifest]))
-    under = [place for place in places(manifest) if place[:1] == (field,)]
-    place = data.draw(st.sampled_from(under))
+    under = [keys for keys in value_paths(manifest) if keys[:1] == (field,)]
+    value_path = data.draw(st.sampled_from(under))
     action = data.draw(st.sampled_from(["set", "set", "set", "delete", "add"]))
     value = data.draw(VALUES)
 
     def change(manifest):
-        *parents, last = place
+        *parents, last = value_path
         for key in parents:
             manifest = manifest[key]
         if action == "delete":
@@ -202,8 +202,8 @@ def test_what_the_loader_takes_is_valid(contents, tmp_path, data):
 
 def test_the_docs_describe_every_field_and_show_a_manifest():
     text = FILE.with_name("bundle.md").read_text("utf-8")
-    for name, kind in DATACLASSES.items():
-        for field in dataclasses.fields(kind):
+    for name, annotation in DATACLASSES.items():
+        for field in dataclasses.fields(annotation):
             shown = rf"`(members\[\]\.|early_exit\.)?{field.name}`"
             assert re.search(shown, text), (name, field)
     (example,) = re.findall(r"```json\n(.*?)```", text, re.S)

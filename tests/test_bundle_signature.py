@@ -121,8 +121,8 @@ CHANGES = [other_manifest, without_prefix, by_another, cut_off, no_manifest]
 
 @FORMS
 @pytest.mark.parametrize("change", [not_signed, long, *CHANGES])
-def test_what_is_refused(write, path, contents, change, monkeypatch):
-    """It is refused before the manifest is parsed, whatever that holds."""
+def test_rejected_bundles(write, path, contents, change, monkeypatch):
+    """It is rejected before the manifest is parsed."""
     write(path, change(contents))
     monkeypatch.setattr(Manifest, "from_json", None)
     monkeypatch.setattr(signature, "checksum", None)
@@ -133,13 +133,13 @@ def test_what_is_refused(write, path, contents, change, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [not_signed, long, by_another, cut_off])
-def test_without_a_public_key_signatures_are_not_looked_at(path, contents, change):
+def test_without_a_public_key_signatures_are_ignored(path, contents, change):
     verify(write_folder(path, change(contents)))
     with pytest.raises(ValueError, match=r"manifest\.sha256"):
         verify(write_folder(path, contents | {"manifest.sha256": b""}))
 
 
-def test_a_signed_manifest_is_checked_all_the_same(path, contents):
+def test_a_signed_manifest_is_validated(path, contents):
     changed = sealed(
         contents, contents["manifest.json"].replace(b'sion": 1', b'sion": 99')
     )
@@ -205,8 +205,8 @@ def test_keys_and_checks_of_openssl(path, tmp_path):
 # The command line
 
 
-#: What each command needs, besides the bundle; a new one must ask for it as well.
-BROKER = ["--broker", "127.0.0.1:1"]  # that nobody listens at
+#: Arguments that each command needs besides the bundle.
+BROKER = ["--broker", "127.0.0.1:1"]  # without a listener
 ARGUMENTS = {
     "predict": ["x.npy"],
     "bench": ["--repeats", "1"],
@@ -223,7 +223,7 @@ def run_command(command, tmp_path, public):
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS])
-def test_every_command_refuses_what_is_not_signed(
+def test_every_command_rejects_unsigned_bundles(
     path, contents, public, tmp_path, capsys, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
@@ -233,7 +233,7 @@ def test_every_command_refuses_what_is_not_signed(
 
 
 @pytest.mark.parametrize("command", ["predict", "bench", "verify"])
-def test_commands_take_what_is_signed(
+def test_commands_accept_signed_bundles(
     path, contents, public, tmp_path, monkeypatch, command
 ):
     monkeypatch.chdir(tmp_path)
@@ -241,7 +241,7 @@ def test_commands_take_what_is_signed(
     assert run_command(command, tmp_path, public) == 0
 
 
-def test_verify_says_what_it_found(path, contents, public, capsys):
+def test_output_of_verify(path, contents, public, capsys):
     write_folder(path, contents)
     assert main(["verify"], path=path) == 0
     *lines, last = capsys.readouterr().out.splitlines()
@@ -271,7 +271,7 @@ def run(*arguments, **options):
 
 @pytest.fixture
 def other(path, contents):
-    """A bundle whose code does harm; the signature fits its manifest."""
+    """Return a bundle with harmful code; the signature matches its manifest."""
     harm = f"open({str(path.with_name('harm'))!r}, 'w')\n".encode()
     write_folder(path, contents)
     (path / "numpy.py").write_bytes(harm)
@@ -282,13 +282,13 @@ def other(path, contents):
 def test_trusted_bundle_runs_the_models_of_another(original, other, public, tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, *SHAPE), "float32"))
     arguments = ["predict", "x.npy", "--bundle", other, "--public-key", public]
-    code, _, said = run("-I", original, *arguments, cwd=tmp_path)
-    assert (code, "a modified '__main__.py'" in said) == (2, True), said
+    code, _, stderr = run("-I", original, *arguments, cwd=tmp_path)
+    assert (code, "a modified '__main__.py'" in stderr) == (2, True), stderr
     shutil.copy(original / "__main__.py", other / "__main__.py")
-    code, out, said = run("-I", original, *arguments, cwd=tmp_path)
-    assert (code, len(out.splitlines())) == (0, 2), said
-    code, _, said = run("-I", original, "verify", *arguments[2:], cwd=tmp_path)
-    assert (code, "numpy.py" in said) == (2, True), said
+    code, out, stderr = run("-I", original, *arguments, cwd=tmp_path)
+    assert (code, len(out.splitlines())) == (0, 2), stderr
+    code, _, stderr = run("-I", original, "verify", *arguments[2:], cwd=tmp_path)
+    assert (code, "numpy.py" in stderr) == (2, True), stderr
     assert not (tmp_path / "harm").exists()
     run("-I", other, "verify")
     assert (tmp_path / "harm").exists()  # it would have done harm
@@ -304,5 +304,5 @@ def test_installed_command_needs_no_tensorflow(original, public, tmp_path):
     )
     root = Path(keras_micronets.__file__).parents[1]
     arguments = ["predict", original, tmp_path / "x.npy", "--public-key", public]
-    status, out, said = run("-c", code, *arguments, cwd=root)
-    assert (status, len(out.splitlines())) == (0, 2), said
+    status, out, stderr = run("-c", code, *arguments, cwd=root)
+    assert (status, len(out.splitlines())) == (0, 2), stderr

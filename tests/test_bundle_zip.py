@@ -43,7 +43,7 @@ def test_same_files_in_both_forms(folder, packed):
     assert names == sorted(names)
 
 
-def test_same_answers_from_both_forms(folder, packed, x):
+def test_same_predictions_from_both_forms(folder, packed, x):
     assert verify(packed) == verify(folder) == Manifest.read(packed)
     assert zip_size(packed) == zip_size(folder)
     with EnsembleRunner(folder) as a, EnsembleRunner(packed) as b:
@@ -56,7 +56,7 @@ def test_same_members_same_bytes(folder, packed, tmp_path, monkeypatch):
     assert files_of(write(tmp_path / "other")) == files_of(folder)
 
 
-def test_it_runs_as_it_is(folder, packed, x, tmp_path):
+def test_it_runs_without_installation(folder, packed, x, tmp_path):
     np.save(tmp_path / "x.npy", x)
     before = packed.read_bytes()
 
@@ -95,7 +95,7 @@ def test_earlier_zip_is_replaced(packed, tmp_path):
     assert os.listdir(tmp_path) == ["bundle.zip"]
 
 
-def test_something_else_is_left_alone(folder, packed, tmp_path):
+def test_other_files_are_left_alone(folder, packed, tmp_path):
     text, other = tmp_path / "text.zip", tmp_path / "other.zip"
     text.write_text("mine")
     with zipfile.ZipFile(other, "w") as archive:
@@ -117,9 +117,9 @@ def test_earlier_zip_survives_a_failure(packed, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("it does not run")
 
-    for place, name in ((EnsembleRunner, "predict"), (atomic.os, "replace")):
+    for owner, name in ((EnsembleRunner, "predict"), (atomic.os, "replace")):
         with monkeypatch.context() as patched:
-            patched.setattr(place, name, fail)
+            patched.setattr(owner, name, fail)
             with pytest.raises(RuntimeError, match="does not run"):
                 write(packed, seeds=[2])
     with pytest.raises(ValueError, match="median"):
@@ -128,7 +128,7 @@ def test_earlier_zip_survives_a_failure(packed, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["bundle", "bundle.zip"])
-def test_the_bytes_that_were_checked_are_those_that_run(tmp_path, form, x, monkeypatch):
+def test_the_checked_bytes_are_run(tmp_path, form, x, monkeypatch):
     path = write(tmp_path / form)
     with EnsembleRunner(path) as runner:
         expected = runner.predict(x)

@@ -52,7 +52,7 @@ def test_order_of_members_does_not_matter(seed, members, samples, classes, rule)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_keras_gives_the_same(rule):
+def test_keras_ops_give_the_same(rule):
     p, weights = probabilities_of(0), weights_of(rule, 0, 5)
     tensor = keras.ops.convert_to_tensor(p)
     combined = combine(tensor, rule=rule, weights=weights, xp=keras.ops)
@@ -93,7 +93,7 @@ def test_vote_follows_the_majority_against_the_mean():
     assert combine(p, rule="vote")[0].argmax() == 0
 
 
-def test_vote_settles_a_tie_by_the_mean():
+def test_vote_resolves_a_tie_by_the_mean():
     p = np.array([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]]])
     combined = combine(p, rule="vote")
     assert combined[0].argmax() == 1

@@ -1,4 +1,4 @@
-"""Nodes and a gateway, joined by a real broker."""
+"""Nodes and a gateway with a real broker."""
 
 import dataclasses
 import os
@@ -68,17 +68,17 @@ def broker(mosquitto):
 
 @pytest.fixture
 def prefix(request):
-    """Return topics of the test's own: nothing is left over from another."""
+    """Return a unique prefix, so that tests do not share topics."""
     return request.node.name.translate(str.maketrans("[]", "__"))[:64]
 
 
 def check(answer, alone, x):
-    """See that an answer is the combination of the members that it names."""
-    places = [int(name[1:]) for name in answer.members]
-    weights = np.take(WEIGHTS, places)
-    expected = combine(
-        alone.predict_members(x)[places], rule="weights", weights=weights / sum(weights)
-    )
+    """Check that a result is the combination of the members that it names."""
+    indices = [int(name[1:]) for name in answer.members]
+    weights = np.take(WEIGHTS, indices)
+    weights /= sum(weights)
+    members = alone.predict_members(x)[indices]
+    expected = combine(members, rule="weights", weights=weights)
     np.testing.assert_array_equal(answer.probabilities, expected)
 
 
@@ -123,7 +123,7 @@ def test_without_all_members(bundle, broker, prefix, alone):
             check(future.result(20), alone, x)
 
 
-def test_bad_input_is_refused_at_once(bundle, broker, prefix):
+def test_bad_input_is_rejected_at_once(bundle, broker, prefix):
     with Gateway(bundle, broker, prefix=prefix, max_pending=1) as gateway:
         for bad in (np.zeros(SHAPE), np.full((1, *SHAPE), np.nan), np.array(["a"])):
             with pytest.raises(ValueError, match="Expected"):
@@ -145,7 +145,7 @@ def test_bad_input_is_refused_at_once(bundle, broker, prefix):
 
 
 class Asker:
-    """A gateway by hand."""
+    """Send messages as a gateway does."""
 
     def __init__(self, client, prefix, members=("m0",)):
         self.client, self.prefix, self.members = client, prefix, members
@@ -158,11 +158,11 @@ class Asker:
         message.fields.update(fields)
         self.client.say(message)
 
-    def reply(self):
+    def response(self):
         return NodeResponse.from_message(self.client.get())
 
 
-def test_a_node_survives_garbage_and_answers_once(bundle, broker, prefix, alone):
+def test_a_node_survives_garbage_and_serves_each_request(bundle, broker, prefix, alone):
     x, digest = samples(1), Manifest.read(bundle).digest
     with (
         Node(bundle, broker, members=[0], name="one", prefix=prefix) as node,
@@ -176,23 +176,21 @@ def test_a_node_survives_garbage_and_answers_once(bundle, broker, prefix, alone)
         by_hand.ask(pack(x), gateway="a/#")
         for number, payload in enumerate([b"", b"x", pack(x[0]), pack(x * np.nan)]):
             by_hand.ask(payload, number)
-            assert "Error" in by_hand.reply().error
+            assert "Error" in by_hand.response().error
         by_hand.ask(pack(x), 10, members='["m1"]')
-        assert "Expected members" in by_hand.reply().error
+        assert "Expected members" in by_hand.response().error
         expected = alone.predict_members(x)[:1]
         for _ in range(3):
             by_hand.ask(pack(x), 11)
-            reply = by_hand.reply()
-            assert (reply.members, reply.digest) == (("m0",), digest)
-            np.testing.assert_array_equal(unpack(reply.payload), expected)
+            response = by_hand.response()
+            assert (response.members, response.digest) == (("m0",), digest)
+            np.testing.assert_array_equal(unpack(response.payload), expected)
         assert node.statistics["repeated"] == 2
         assert node.statistics["malformed"] == 4
         assert node.statistics["answered"] == 1
 
 
-def test_a_node_says_that_it_is_busy_and_drops_what_is_too_late(
-    bundle, broker, prefix, monkeypatch
-):
+def test_a_busy_node_and_expired_requests(bundle, broker, prefix, monkeypatch):
     with (
         Node(bundle, broker, name="one", prefix=prefix, capacity=2) as node,
         Client(broker, f"{prefix}/gateways/by-hand/answers/+") as client,
@@ -203,16 +201,16 @@ def test_a_node_says_that_it_is_busy_and_drops_what_is_too_late(
         by_hand.ask(pack(samples(1)), 1)
         by_hand.ask(pack(samples(1)), 2, within="1e-9")
         by_hand.ask(pack(samples(1)), 3)
-        assert by_hand.reply().error == "busy"
+        assert by_hand.response().error == "busy"
         os.write(go, b"xx")
-        assert by_hand.reply().id == (1).to_bytes(16)
+        assert by_hand.response().id == (1).to_bytes(16)
         until(lambda: node.statistics["expired"] == 1)
         os.close(wait)
         os.close(go)
 
 
 class Rogue:
-    """A node that answers what it likes."""
+    """Publish arbitrary responses as a node."""
 
     def __init__(self, client, prefix, digest):
         self.client, self.prefix, self.digest = client, prefix, digest
@@ -228,11 +226,11 @@ class Rogue:
 
     def answer(self, request, array, name="rogue", digest=None):
         payload = array if isinstance(array, bytes) else pack(array)
-        reply = NodeResponse(
+        response = NodeResponse(
             request.id, request.members, digest or self.digest, payload
         )
         topic = f"{self.prefix}/gateways/{request.gateway}/answers/{name}"
-        self.client.say(reply.to_message(topic, 9))
+        self.client.say(response.to_message(topic, 9))
 
 
 @pytest.fixture
@@ -281,7 +279,7 @@ def test_a_gateway_survives_garbage(bundle, broker, prefix, alone, rogue):
         assert gateway.statistics["late"] == 1
 
 
-def test_a_replica_stands_in_for_a_node_that_answers_nonsense(
+def test_a_replica_replaces_a_node_with_invalid_responses(
     bundle, broker, prefix, alone, rogue
 ):
     x = samples(2)
@@ -305,8 +303,8 @@ def test_no_request_is_lost_while_the_broker_restarts(bundle, tmp_path, alone):
         broker = Broker(mosquitto.host, mosquitto.port)
         with Node(bundle, broker, name="one"), Gateway(bundle, broker) as gateway:
             assert gateway.wait(10)
-            for how in (signal.SIGTERM, signal.SIGKILL):
-                mosquitto.stop(how)
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                mosquitto.stop(number)
                 futures = [gateway.submit(x, deadline=30) for _ in range(5)]
                 mosquitto.start()
                 for future in futures:
@@ -342,21 +340,21 @@ def test_a_node_outlives_the_will_of_its_predecessor(bundle, broker, prefix):
         assert gateway.wait(10)
 
 
-def test_a_node_takes_a_new_bundle(bundle, broker, prefix, tmp_path, alone):
-    place = tmp_path / "bundle"
-    shutil.copytree(bundle, place)
+def test_a_node_reloads_its_bundle(bundle, broker, prefix, tmp_path, alone):
+    path = tmp_path / "bundle"
+    shutil.copytree(bundle, path)
     other = write_bundle(
         tmp_path / "other", [BundleMember("other", tiny_tflite(7))], class_names=None
     )
-    with Node(place, broker, name="one", prefix=prefix) as node:
-        (place / "00-m0.tflite").write_bytes(b"damage")
+    with Node(path, broker, name="one", prefix=prefix) as node:
+        (path / "00-m0.tflite").write_bytes(b"damage")
         with pytest.raises(ValueError, match="00-m0"):
             node.reload()
         with Gateway(bundle, broker, prefix=prefix) as gateway:
             assert gateway.wait(10)
             check(gateway.predict(samples(1), deadline=20), alone, samples(1))
-        shutil.rmtree(place)
-        shutil.copytree(other, place)
+        shutil.rmtree(path)
+        shutil.copytree(other, path)
         node.reload()
         with Gateway(other, broker, prefix=prefix) as gateway:
             assert gateway.wait(10)

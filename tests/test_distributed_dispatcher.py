@@ -82,7 +82,7 @@ def busy(assignment):
     return NodeResponse(assignment.id, assignment.members, DIGEST, error="busy")
 
 
-def test_one_answer_of_all():
+def test_one_result_of_all_members():
     it = ready({"one": "ab", "two": "c"})
     request = submit(it)
     first, second = sends(it)
@@ -136,7 +136,7 @@ def test_deadline():
     assert [*request.results] == ["a", "b"]
 
 
-def test_replicas_take_turns_and_the_idle_one_is_asked():
+def test_replicas_take_turns_and_the_idle_one_is_chosen():
     it = ready({"one": "a", "two": "a", "three": "bc"})
     nodes = []
     for _ in range(4):
@@ -203,7 +203,7 @@ def test_too_many():
 @pytest.mark.parametrize(
     "bad", [garbage, lambda assignment: NodeResponse(assignment.id, (), "", error="x")]
 )
-def test_another_replica_after_a_bad_answer(bad):
+def test_another_replica_after_an_invalid_response(bad):
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
     assignments = sends(it)
@@ -213,7 +213,7 @@ def test_another_replica_after_a_bad_answer(bad):
     assert (again.members, again.node != invalid.node) == (invalid.members, True)
 
 
-def test_suspects_are_asked_last():
+def test_suspects_are_chosen_last():
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
     invalid = sends(it)[0]
@@ -223,7 +223,7 @@ def test_suspects_are_asked_last():
     assert invalid.node not in {assignment.node for assignment in sends(it)}
 
 
-def test_the_same_one_again_after_a_bad_answer_where_there_is_no_other():
+def test_the_same_node_again_after_an_invalid_response_without_a_replica():
     it = ready({"one": "abc"})
     submit(it)
     (assignment,) = sends(it)
@@ -236,7 +236,7 @@ def test_the_same_one_again_after_a_bad_answer_where_there_is_no_other():
     assert len(it.finished) == 1
 
 
-def test_busy_nodes_are_left_alone_for_a_moment():
+def test_busy_nodes_are_paused():
     it = ready({"one": "abc"})
     submit(it)
     submit(it)
@@ -294,7 +294,7 @@ def test_a_lost_node_without_a_replica_ends_the_wait():
     assert it.finished == [request]
 
 
-def test_a_node_that_was_away_is_sent_it_again():
+def test_a_reconnected_node_gets_its_assignments_again():
     it = ready({"one": "abc"})
     submit(it)
     (assignment,) = sends(it)
@@ -308,7 +308,7 @@ def test_a_node_that_was_away_is_sent_it_again():
     assert asked(it) == {("one", "ab")}
 
 
-def test_nodes_of_other_bundles_are_not_asked():
+def test_nodes_with_other_bundles_are_ignored():
     it = ready({"one": "abc"})
     it.add_node("two", describe("abc", digest="other"), 1e6, 0.0)
     it.add_node("one", describe("abc", digest="other"), 1e6, 0.0)
@@ -327,7 +327,7 @@ def test_descriptions_expire():
     assert it.registry.members == set()
 
 
-def test_answers_of_others_are_dropped():
+def test_responses_of_other_nodes_are_dropped():
     it = ready({"one": "abc", "two": "abc"})
     submit(it)
     assignment = sends(it)[0]
@@ -362,7 +362,7 @@ EVENTS = st.one_of(
 
 
 class World:
-    """Play events to a dispatcher, and see that its promises hold."""
+    """Pass events to a dispatcher, and check its guarantees."""
 
     def __init__(self):
         self.it = dispatcher(max_pending=20)
@@ -421,13 +421,13 @@ class World:
                 )
                 assert value.shape == (SAMPLES, CLASSES)
         for node in self.it.registry:
-            # Fewer slots than before may be taken already.
+            # A new description may have fewer slots than are in use.
             assert len(node.assignments) <= 3
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENTS, max_size=60))
-def test_every_request_is_over_once_and_by_its_deadline(events):
+def test_every_request_finishes_once_and_by_its_deadline(events):
     world = World()
     for event in events:
         world.play(*event)
@@ -446,7 +446,7 @@ def manifest(rule, weights=None):
 
 
 @pytest.mark.parametrize("rule", ["mean", "logit", "vote", "weights"])
-def test_any_subset_is_combined_as_the_bundle_says(rule):
+def test_any_subset_is_combined_as_the_bundle_defines(rule):
     weights = (0.5, 0.3, 0.2) if rule == "weights" else None
     random = np.random.default_rng(0)
     all_of_them = random.dirichlet(np.ones(CLASSES), (3, SAMPLES)).astype("float32")
@@ -469,14 +469,14 @@ def test_any_subset_is_combined_as_the_bundle_says(rule):
         assert made.members == tuple(MEMBERS[i] for i in indices)
 
 
-def test_members_without_weight_are_no_answer():
+def test_members_without_weight_are_no_result():
     request = Request(b"", 1, 0.0, 1.0)
     request.results["a"] = ("node", np.full((1, 2), 0.5, "float32"))
     with pytest.raises(ValueError, match="weights"):
         read_result(request, manifest("weights", (0, 0.5, 0.5)), 1, 0.1)
 
 
-def test_fewer_than_the_quorum_are_no_answer():
+def test_fewer_than_the_quorum_are_no_result():
     request = Request(b"", 1, 0.0, 1.5)
     request.results["b"] = ("node", np.full((1, 2), 0.5, "float32"))
     request.tried["c"].add("pi-1")

@@ -1,4 +1,4 @@
-"""An ensemble on five nodes while nodes, broker and a rogue do their worst."""
+"""An ensemble on five nodes, with faults of nodes and broker and a rogue node."""
 
 import secrets
 import signal
@@ -33,10 +33,10 @@ DEADLINE, SLACK = 1.0, 0.5
 #: Every member has two nodes, and one more that serves them all.
 NODES = {"n0": "0,1", "n1": "2,3", "n2": "0,2", "n3": "1,3", "n4": "0,1,2,3"}
 WARM = 200
-#: What memory may differ by, in bytes, after as many requests again and again.
+#: Largest difference of memory in bytes between equal numbers of requests.
 GROWTH = 12 * 2**20
 
-#: What is done before which request.
+#: Faults by the index of the request they precede.
 FAULTS = {
     250: ("kill", "n0"),
     320: ("start", "n0"),
@@ -70,7 +70,7 @@ WITHOUT_BROKER = [*range(690, 780), *range(1190, 1280)]
 
 
 class Site:
-    """A broker and nodes, and what can happen to them."""
+    """Run a broker and nodes, and cause faults."""
 
     def __init__(self, bundle, folder):
         self.mosquitto = Mosquitto(folder)
@@ -113,7 +113,7 @@ class Site:
 
 
 class Rogue:
-    """A node that says it serves all, and answers rightly, twice, late or nonsense."""
+    """Act as a node for all members; responses are correct, late or invalid."""
 
     def __init__(self, broker, digest, members, predict):
         self.digest, self.members, self.predict = digest, members, predict
@@ -153,11 +153,11 @@ class Rogue:
         if what == "sum":
             array = array * 2
         payload = secrets.token_bytes(200) if what == "bytes" else pack(array)
-        reply = NodeResponse(request.id, request.members, self.digest, payload)
-        # Under the name of another, it answers what that one may have been asked.
+        response = NodeResponse(request.id, request.members, self.digest, payload)
+        # Under the name of another node, it answers possible requests to that one.
         name = "n0" if what == "name" else "rogue"
         topic = f"micronets/gateways/{request.gateway}/answers/{name}"
-        message = reply.to_message(topic, 5)
+        message = response.to_message(topic, 5)
         if what == "late":
             self.late.append((time.monotonic() + 1.5 * DEADLINE, message))
             return
@@ -169,7 +169,7 @@ class Rogue:
 
 
 class Tally:
-    """Count what became of the requests, each once."""
+    """Count the requests by how they ended."""
 
     def __init__(self, alone, inputs):
         self.lock, self.counts, self.seconds = threading.Lock(), Counter(), []
@@ -178,11 +178,11 @@ class Tally:
         self.right = [alone.predict_members(x) for x in inputs]
 
     def submit(self, gateway, number):
-        start, place = time.monotonic(), number % len(self.inputs)
-        future = gateway.submit(self.inputs[place])
-        future.add_done_callback(lambda f: self.take(f, number, place, start))
+        start, index = time.monotonic(), number % len(self.inputs)
+        future = gateway.submit(self.inputs[index])
+        future.add_done_callback(lambda f: self.take(f, number, index, start))
 
-    def take(self, future, number, place, start):
+    def take(self, future, number, index, start):
         seconds = time.monotonic() - start
         with self.lock:
             self.done[number] += 1
@@ -194,15 +194,15 @@ class Tally:
             except Exception as error:
                 self.wrong.append(repr(error))
             else:
-                self.check(answer, place)
+                self.check(answer, index)
 
-    def check(self, answer, place):
+    def check(self, answer, index):
         self.counts[f"of {len(answer.members)} members"] += 1
         for node in {*answer.nodes.values()}:
             self.counts[f"by {node}"] += 1
-        places = [int(name[1:]) for name in answer.members]
-        expected = combine(self.right[place][places])
-        if len(places) < 3 or not np.array_equal(answer.probabilities, expected):
+        members = [int(name[1:]) for name in answer.members]
+        expected = combine(self.right[index][members])
+        if len(members) < 3 or not np.array_equal(answer.probabilities, expected):
             self.wrong.append(answer)
 
 
@@ -213,12 +213,12 @@ def bundle(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_request_gets_one_answer_or_times_out(bundle, tmp_path, capsys):
+def test_every_request_gets_one_result_or_times_out(bundle, tmp_path, capsys):
     require_mosquitto()
     manifest = Manifest.read(bundle)
     names = tuple(member.name for member in manifest.members)
     inputs = [samples(2, seed) for seed in range(8)]
-    packed = {pack(x): place for place, x in enumerate(inputs)}
+    packed = {pack(x): index for index, x in enumerate(inputs)}
     with EnsembleRunner(bundle) as alone:
         tally = Tally(alone, inputs)
 
@@ -253,8 +253,8 @@ def test_every_request_gets_one_answer_or_times_out(bundle, tmp_path, capsys):
     assert {*tally.done.values()} == {1}
     assert len(tally.done) == statistics["requests"] == N_REQUESTS
     assert max(tally.seconds) < DEADLINE + SLACK
-    # Replicas and repetitions carry it through all of this, but for the broker's
-    # absences, which outlast the deadline; a busy machine may be late now and then.
+    # Replicas and repetitions mask all faults except the broker's absences, which
+    # outlast the deadline; on a busy machine some requests may be late.
     assert len({*tally.timed_out} - {*WITHOUT_BROKER}) <= 0.005 * N_REQUESTS
     assert len(tally.timed_out) < 0.05 * N_REQUESTS
     assert statistics["invalid"] > 0

@@ -52,7 +52,7 @@ def described(**values):
     ),
     st.sampled_from("CF"),
 )
-def test_arrays_come_back(array, order):
+def test_arrays_round_trip(array, order):
     array = np.asarray(array, order=order)
     back = npy.unpack(npy.pack(array))
     assert back.dtype == array.dtype
@@ -83,18 +83,18 @@ def test_arrays_come_back(array, order):
         npy.pack(np.zeros(2, "f4")).replace(b"NUMPY\x01", b"NUMPY\x02"),
     ],
 )
-def test_no_arrays(data):
+def test_bytes_that_are_not_arrays(data):
     with pytest.raises(ValueError, match="Expected"):
         npy.unpack(data)
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_any_bytes_are_an_array_or_refused(data, begins_well):
+def test_any_bytes_are_an_array_or_rejected(data, begins_well):
     with contextlib.suppress(ValueError):
         npy.unpack(b"\x93NUMPY\x01\x00" + data if begins_well else data)
 
 
-def test_pickles_and_objects_are_refused():
+def test_pickles_and_objects_are_rejected():
     file = io.BytesIO()
     np.save(file, np.array([print]), allow_pickle=True)
     with pytest.raises(ValueError, match="Expected"):
@@ -111,7 +111,7 @@ def test_sizes_are_limited(monkeypatch):
         npy.unpack(bytes(1001))
 
 
-def test_request_there_and_back():
+def test_request_round_trip():
     message = REQUEST.to_message("topic")
     assert (message.topic, message.expires) == ("topic", 2)
     assert NodeRequest.from_message(message) == REQUEST
@@ -152,7 +152,7 @@ def test_request_without_an_id():
         NodeRequest.from_message(message)
 
 
-def reply(array, members=("a", "b"), digest="abc", **values):
+def response(array, members=("a", "b"), digest="abc", **values):
     message = NodeResponse(ID, members, digest, npy.pack(array), **values).to_message(
         "", 1
     )
@@ -163,36 +163,36 @@ def probabilities(dtype="float32", members=2):
     return np.full((members, 3, 4), 0.25, dtype)
 
 
-def test_reply_there_and_back():
+def test_response_round_trip():
     array = probabilities()
-    back = reply(array).probabilities(("a", "b"), "abc", (3, 4))
+    back = response(array).probabilities(("a", "b"), "abc", (3, 4))
     np.testing.assert_array_equal(back, array)
-    assert reply(array, error="busy").error == "busy"
+    assert response(array, error="busy").error == "busy"
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        reply(probabilities(), ("a",)),
-        reply(probabilities(), ("b", "a")),
-        reply(probabilities(), digest="other"),
-        reply(probabilities("float64")),
-        reply(probabilities(members=1)),
-        reply(probabilities().reshape(2, 4, 3)),
-        reply(probabilities() * np.nan),
-        reply(probabilities() * np.inf),
-        reply(probabilities() * 2),
-        reply(probabilities() * np.float32([3, 3, -1, -1])),
+        response(probabilities(), ("a",)),
+        response(probabilities(), ("b", "a")),
+        response(probabilities(), digest="other"),
+        response(probabilities("float64")),
+        response(probabilities(members=1)),
+        response(probabilities().reshape(2, 4, 3)),
+        response(probabilities() * np.nan),
+        response(probabilities() * np.inf),
+        response(probabilities() * 2),
+        response(probabilities() * np.float32([3, 3, -1, -1])),
         NodeResponse(ID, ("a", "b"), "abc", b"garbage"),
         NodeResponse.from_message(Message("", b"", ID)),
     ],
 )
-def test_bad_replies(bad):
+def test_bad_responses(bad):
     with pytest.raises(ValueError, match="Expected"):
         bad.probabilities(("a", "b"), "abc", (3, 4))
 
 
-def test_description_there_and_back():
+def test_description_round_trip():
     message = DESCRIPTION.to_message("topic", 90)
     assert (message.retain, message.expires) == (True, 90)
     assert NodeDescription.from_message(message) == DESCRIPTION
@@ -240,7 +240,7 @@ def test_topics():
             Topics(prefix)
 
 
-def test_recent_values_within_a_number_and_a_size():
+def test_lru_cache_limits_number_and_size():
     recent = LRUCache(count=3, size=100)
     for i in range(10):
         recent.put(i, str(i), 10)

@@ -1,4 +1,4 @@
-"""The example configuration of the docs: who is let in, and to what."""
+"""The example configuration of the docs: authentication and access rules."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def mosquitto(folder, tmp_path_factory):
 
 @pytest.fixture
 def login(mosquitto, folder):
-    """Return a function that makes the broker as a user reaches it."""
+    """Return a function that describes the broker for a user."""
 
     def make(user=None, password=None, *, host="localhost", ca="ca.pem"):
         password = password or PASSWORDS.get(user)
@@ -73,7 +73,7 @@ def test_an_ensemble_with_users_and_certificates(bundle, login):
         assert gateway.wait(10)
         answer = gateway.predict(samples(2), deadline=20)
         assert answer.nodes == {"m0": "node-1", "m1": "node-2"}
-    # Those that leave take themselves off the list.
+    # Nodes that close are removed.
     with Gateway(bundle, login("gateway")) as gateway:
         assert not gateway.wait(0.05)
         assert gateway.nodes == {}
@@ -106,9 +106,9 @@ def test_password_on_the_command_line(
         assert main(with_file, path=bundle) == 0
         assert capsys.readouterr().out.count("(m0, m1)") == 2
         assert main(command, path=bundle) == 2
-    said = capsys.readouterr().err
-    assert "error: Expected an MQTT 5 broker" in said
-    assert "wrong" not in said
+    stderr = capsys.readouterr().err
+    assert "error: Expected an MQTT 5 broker" in stderr
+    assert "wrong" not in stderr
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_tls_to_a_broker_without(bundle, folder, mosquitto, tmp_path):
             Gateway(bundle, broker)
 
 
-def test_a_node_does_not_read_what_others_are_asked(bundle, login):
+def test_a_node_cannot_read_requests_to_others(bundle, login):
     topics = (
         "micronets/nodes/node-1/requests",
         "micronets/nodes/+/requests",
@@ -153,12 +153,12 @@ def test_a_node_does_not_read_what_others_are_asked(bundle, login):
     ):
         assert gateway.wait(10)
         gateway.predict(samples(1), deadline=20)
-        own = "micronets/nodes/node-2/requests"
+        topic = "micronets/nodes/node-2/requests"
         with Client(login("gateway"), name="gateway-2") as client:
-            client.say(Message(own, b"last"))
+            client.say(Message(topic, b"last"))
         until(lambda: any(m.payload == b"last" for m in spy.messages))
-        # Of itself it may read; there is nothing else.
-        assert {message.topic for message in spy.messages} == {own}
+        # It may read its own description, and nothing else.
+        assert {message.topic for message in spy.messages} == {topic}
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def second(bundle, login):
         yield client
 
 
-def test_a_node_does_not_write_what_is_another_s(bundle, login, second):
+def test_a_node_cannot_publish_as_another(bundle, login, second):
     digest = Manifest.read(bundle).digest
     with (
         Node(bundle, login("node-1"), members=[0]),
@@ -181,19 +181,19 @@ def test_a_node_does_not_write_what_is_another_s(bundle, login, second):
             second.say(Message(topic, retain=True))
             second.say(Message(f"{topic}/requests", b"garbage"))
         second.say(Message("micronets/gateways/gateway/answers/node-1", b"garbage"))
-        # What it may write comes after all that, and so shows that it is through.
+        # A permitted message comes last, and so shows that all others were handled.
         second.say(Message("micronets/gateways/gateway/answers/node-2", b"garbage"))
         until(lambda: gateway.statistics.get("late") == 1)
         assert gateway.nodes == {"node-1": ("m0",)}
         assert gateway.predict(samples(1), deadline=20).members == ("m0",)
 
 
-def test_a_node_with_another_s_name_is_refused(bundle, login):
+def test_a_node_with_the_name_of_another_is_rejected(bundle, login):
     with pytest.raises(ConnectionError, match="right to publish"):
         Node(bundle, login("node-2"), name="node-1")
 
 
-def test_a_gateway_without_rights_gets_no_answer(bundle, login, caplog):
+def test_a_gateway_without_rights_gets_no_result(bundle, login, caplog):
     with (
         Node(bundle, login("node-1")),
         Gateway(bundle, login("node-2")) as gateway,

@@ -15,7 +15,7 @@ ORDER = (3, 0, 1, 2)
 
 
 def drawn(n_members=4, n_samples=2000, seed=0, sharpness=2.0, classes=3):
-    """Members that agree in part, of which some are sure and some are not."""
+    """Return members that agree in part, with confident and unsure predictions."""
     rng = np.random.default_rng(seed)
     shared = rng.normal(size=(1, n_samples, classes))
     logits = sharpness * (shared + rng.normal(size=(n_members, n_samples, classes)))
@@ -30,56 +30,56 @@ def weights_for(rule):
     return WEIGHTS if rule == "weights" else None
 
 
-def ask(p, early_exit, rule="mean", weights=None):
+def predict(p, early_exit, rule="mean", weights=None):
     calls = np.zeros(p.shape[:2], int)
 
-    def one(place, rows):
-        calls[place, rows] += 1
-        return p[place, rows]
+    def one(index, rows):
+        calls[index, rows] += 1
+        return p[index, rows]
 
     answers = run_early_exit(one, p.shape[1], early_exit, rule=rule, weights=weights)
     return *answers, calls
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_without_a_threshold_the_class_is_that_of_all(rule):
+def test_without_a_threshold_the_class_is_that_of_all_members(rule):
     p, _ = drawn()
     weights = weights_for(rule)
-    answers, asked, _ = ask(p, EarlyExit(None, ORDER), rule, weights)
+    answers, n_run, _ = predict(p, EarlyExit(None, ORDER), rule, weights)
     together = combine(p, rule=rule, weights=weights)
     np.testing.assert_array_equal(answers.argmax(-1), together.argmax(-1))
-    # The last of the order has no weight, and is never asked.
-    assert 1 <= asked.min() < asked.max() == (3 if weights else 4)
-    everyone = asked == asked.max()
+    # The last of the order has no weight, and never runs.
+    assert 1 <= n_run.min() < n_run.max() == (3 if weights else 4)
+    everyone = n_run == n_run.max()
     np.testing.assert_allclose(answers[everyone], together[everyone], atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_done_only_if_nothing_can_change_the_class(rule):
-    """Let the members that were left out say the worst: all for the runner-up."""
+    """Let the skipped members predict the worst case: all for the second class."""
     p, _ = drawn(n_samples=500)
     weights = weights_for(rule)
-    answers, asked, calls = ask(p, EarlyExit(None, ORDER), rule, weights)
+    answers, n_run, calls = predict(p, EarlyExit(None, ORDER), rule, weights)
     second = answers.argsort(-1)[:, -2]
     worst = np.where(calls[..., None], p, np.eye(3, dtype="float32")[second])
     together = combine(worst, rule=rule, weights=weights)
-    left_out = asked < 4
+    left_out = n_run < 4
     assert left_out.sum() > 10
     classes = answers.argmax(-1)[left_out]
     np.testing.assert_array_equal(together.argmax(-1)[left_out], classes)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_answers_are_of_the_members_asked(rule):
+def test_result_combines_the_members_that_ran(rule):
     p, _ = drawn()
     weights = weights_for(rule)
-    answers, asked, calls = ask(p, EarlyExit(0.6, ORDER), rule, weights)
-    np.testing.assert_array_equal(calls.sum(axis=0), asked)
+    answers, n_run, calls = predict(p, EarlyExit(0.6, ORDER), rule, weights)
+    np.testing.assert_array_equal(calls.sum(axis=0), n_run)
     assert calls.max() == 1
     np.testing.assert_allclose(answers.sum(axis=-1), 1, atol=1e-5)
-    assert {*asked} == {1, 2, 3} if rule == "weights" else {1, 2, 3, 4}
-    for n_asked in {*asked}:
-        first, rows = list(ORDER[:n_asked]), asked == n_asked
+    assert {*n_run} == {1, 2, 3} if rule == "weights" else {1, 2, 3, 4}
+    for count in {*n_run}:
+        first, rows = list(ORDER[:count]), n_run == count
         assert calls[first][:, rows].all()
         renormalised = None
         if weights:
@@ -88,7 +88,7 @@ def test_answers_are_of_the_members_asked(rule):
         np.testing.assert_allclose(answers[rows], expected, atol=1e-6)
 
 
-def test_sure_enough_by_hand():
+def test_threshold_by_hand():
     p = np.array(
         [
             [[0.8, 0.2, 0.0], [0.5, 0.4, 0.1], [0.5, 0.4, 0.1]],
@@ -97,14 +97,14 @@ def test_sure_enough_by_hand():
         ],
         "float32",
     )
-    answers, asked, _ = ask(p, EarlyExit(0.4, (0, 1, 2)))
-    np.testing.assert_array_equal(asked, [1, 2, 3])
+    answers, n_run, _ = predict(p, EarlyExit(0.4, (0, 1, 2)))
+    np.testing.assert_array_equal(n_run, [1, 2, 3])
     np.testing.assert_allclose(answers[1], [0.7, 0.25, 0.05], atol=1e-6)
     np.testing.assert_array_equal(answers.argmax(-1), [0, 0, 0])
 
 
 @pytest.mark.parametrize(
-    ("rule", "sure", "asked"),
+    ("rule", "sure", "n_run"),
     [
         ("mean", 0.8, 2),
         ("mean", 0.7, 3),
@@ -115,11 +115,11 @@ def test_sure_enough_by_hand():
         ("weights", 0.6, 2),
     ],
 )
-def test_no_more_are_asked_than_can_change_the_class(rule, sure, asked):
+def test_members_that_cannot_change_the_class_do_not_run(rule, sure, n_run):
     p = np.full((3, 1, 2), [sure, 1 - sure], "float32")
     weights = [0.6, 0.3, 0.1] if rule == "weights" else None
-    _, found, _ = ask(p, EarlyExit(None, (0, 1, 2)), rule, weights)
-    assert found == [asked]
+    _, counts, _ = predict(p, EarlyExit(None, (0, 1, 2)), rule, weights)
+    assert counts == [n_run]
 
 
 def test_margin():
@@ -127,38 +127,38 @@ def test_margin():
 
 
 def test_no_samples_and_one_member():
-    answers, asked, _ = ask(np.zeros((2, 0, 3), "float32"), EarlyExit(0.5, (0, 1)))
-    assert (answers.shape, asked.shape) == ((0, 3), (0,))
-    answers, asked, _ = ask(drawn(1)[0], EarlyExit(0.5, (0,)))
-    assert (asked == 1).all()
+    answers, n_run, _ = predict(np.zeros((2, 0, 3), "float32"), EarlyExit(0.5, (0, 1)))
+    assert (answers.shape, n_run.shape) == ((0, 3), (0,))
+    answers, n_run, _ = predict(drawn(1)[0], EarlyExit(0.5, (0,)))
+    assert (n_run == 1).all()
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_chosen_threshold_keeps_to_the_tolerance(rule):
+def test_chosen_threshold_respects_the_tolerance(rule):
     p, y = drawn(n_samples=4000)
     weights = weights_for(rule)
-    how = {"rule": rule, "weights": weights}
+    options = {"rule": rule, "weights": weights}
     saved = []
     for tolerance in (0, 0.01, 0.03):
         chosen = choose_early_exit(
             p, y, combination=rule, weights=weights, tolerance=tolerance
         )
-        answers, asked, _ = ask(p, chosen, **how)
-        changed = answers.argmax(-1) != combine(p, **how).argmax(-1)
+        answers, n_run, _ = predict(p, chosen, **options)
+        changed = answers.argmax(-1) != combine(p, **options).argmax(-1)
         assert changed.mean() <= tolerance
-        assert chosen.saved == pytest.approx(1 - asked.mean() / 4)
+        assert chosen.saved == pytest.approx(1 - n_run.mean() / 4)
         assert (chosen.tolerance, chosen.samples) == (tolerance, 4000)
         saved.append(chosen.saved)
     assert 0 <= saved[0] < saved[1] < saved[2]
 
 
 def test_tolerance_holds_on_average_for_other_samples():
-    """Also where it is chosen on few: conformal risk control."""
+    """Few samples suffice: conformal risk control."""
     tolerance, changed = 0.02, []
     for seed in range(100):
         p, y = drawn(n_samples=1200, seed=seed)
         chosen = choose_early_exit(p[:, :200], y[:200], tolerance=tolerance)
-        answers, _, _ = ask(p[:, 200:], chosen)
+        answers, _, _ = predict(p[:, 200:], chosen)
         changed += [answers.argmax(-1) != combine(p[:, 200:]).argmax(-1)]
     assert 0.3 * tolerance < np.mean(changed) < 1.05 * tolerance
 
@@ -171,7 +171,7 @@ def test_too_few_samples_for_a_threshold():
     assert choose_early_exit(p, y).threshold is None
 
 
-def test_all_higher_margins_keep_to_the_tolerance_too():
+def test_all_higher_margins_respect_the_tolerance():
     one = [[0.6, 0.4, 0.0], [0.05, 0.95, 0.0], [1.0, 0.0, 0.0]]
     p = np.repeat(np.array(one)[:, None], 100, axis=1)
     # The first is right with a margin of 0.2, but with the second it is 0.35 the other
@@ -180,7 +180,7 @@ def test_all_higher_margins_keep_to_the_tolerance_too():
     assert (chosen.order, chosen.threshold) == ((0, 1, 2), None)
 
 
-def test_most_accurate_first_and_no_weight_last():
+def test_order_is_by_accuracy_with_zero_weights_last():
     p, y = drawn()
     p[2] = np.eye(3)[y]
     accuracies = (p.argmax(-1) == y).mean(axis=1)
@@ -192,7 +192,7 @@ def test_most_accurate_first_and_no_weight_last():
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("options", "message"),
     [
         ({"tolerance": -0.1}, "tolerance=-0.1"),
         ({"tolerance": np.nan}, "tolerance=nan"),
@@ -200,9 +200,9 @@ def test_most_accurate_first_and_no_weight_last():
         ({"combination": "weights", "weights": [1.0]}, "4 non-negative weights"),
     ],
 )
-def test_bad_choices(how, message):
+def test_bad_choices(options, message):
     with pytest.raises(ValueError, match=message):
-        choose_early_exit(*drawn(n_samples=20), **how)
+        choose_early_exit(*drawn(n_samples=20), **options)
 
 
 @pytest.fixture(scope="module")
@@ -220,28 +220,30 @@ def bundle(tmp_path_factory):
 def test_runner(bundle):
     x = samples(60)
     with EnsembleRunner(bundle) as runner:
-        how = dataclasses.asdict(runner.manifest.combination)
-        said = runner.predict_members(x)
-        answers, asked = runner.predict_early(x)
-        assert {*asked} == {1, 2, 3}
-        expected, n_asked, _ = ask(said, runner.manifest.early_exit, **how)
-        np.testing.assert_array_equal(asked, n_asked)
+        options = dataclasses.asdict(runner.manifest.combination)
+        members = runner.predict_members(x)
+        answers, n_run = runner.predict_early(x)
+        assert {*n_run} == {1, 2, 3}
+        expected, expected_counts, _ = predict(
+            members, runner.manifest.early_exit, **options
+        )
+        np.testing.assert_array_equal(n_run, expected_counts)
         np.testing.assert_allclose(answers, expected, atol=1e-6)
         np.testing.assert_array_equal(runner.predict(x), answers)
         np.testing.assert_array_equal(runner.predict(x, early_exit=True), answers)
         np.testing.assert_array_equal(
-            runner.predict(x, early_exit=False), combine(said, **how)
+            runner.predict(x, early_exit=False), combine(members, **options)
         )
         for i in range(5):
             one, n = runner.predict_early(x[i : i + 1])
             np.testing.assert_allclose(one[0], answers[i], atol=1e-6)
-            assert n == asked[i]
+            assert n == n_run[i]
 
 
-def test_members_that_are_left_out_do_not_run(bundle, monkeypatch):
+def test_early_exit_skips_members(bundle, monkeypatch):
     x = samples(60)
     with EnsembleRunner(bundle) as runner:
-        asked = runner.predict_early(x)[1]
+        n_run = runner.predict_early(x)[1]
         counts = dict.fromkeys(runner.members, 0)
         for member in runner.members:
             predict = member.predict
@@ -252,8 +254,8 @@ def test_members_that_are_left_out_do_not_run(bundle, monkeypatch):
 
             monkeypatch.setattr(member, "predict", counted)
         runner.predict(x)
-    by_order = [counts[runner.members[place]] for place in (2, 0, 1)]
-    assert by_order == [60, (asked >= 2).sum(), (asked == 3).sum()]
+    by_order = [counts[runner.members[index]] for index in (2, 0, 1)]
+    assert by_order == [60, (n_run >= 2).sum(), (n_run == 3).sum()]
 
 
 def test_runner_without_early_exit(tmp_path, bundle):
@@ -269,7 +271,7 @@ def test_runner_without_early_exit(tmp_path, bundle):
         runner.predict_early(samples())
 
 
-def test_manifest_keeps_it(bundle):
+def test_manifest_stores_the_early_exit(bundle):
     manifest = Manifest.read(bundle)
     assert manifest.early_exit == EarlyExit(0.3, (2, 0, 1), 0.001, 0.4, 99)
     without = dataclasses.replace(manifest, early_exit=None)
@@ -298,7 +300,7 @@ def test_wrong_early_exit(bundle, wrong):
         )
 
 
-def test_first_member_has_a_weight():
+def test_first_member_needs_a_positive_weight():
     with pytest.raises(ValueError, match="first member has a positive weight"):
         EarlyExit(0.5, (1, 0)).check(2, 3, weights=(1.0, 0.0))
 

@@ -19,7 +19,7 @@ from keras_micronets.quickstart import load_problem, run_quickstart
 
 pytestmark = [pytest.mark.slow, pytest.mark.tensorflow]
 
-# The system, the processor, and what is pinned beside the bundle's requirements.
+# The system, the processor, and requirements pinned besides the bundle's.
 OLDEST = ("ai-edge-litert==2.1.0", "numpy==2.0.0")
 DEVICES = {
     "Pi 4": ("bookworm", "cortex-a72", ()),
@@ -27,7 +27,7 @@ DEVICES = {
     "Pi 5": ("trixie", "cortex-a76", ()),
 }
 
-# Of the files in the bundle alone: what each member puts out, and what it says.
+# With the files of the bundle only: outputs and probabilities of each member.
 SAY_ALL = """
 import sys
 import numpy as np
@@ -89,7 +89,7 @@ def expected(bundle, x):
 
 @pytest.fixture(scope="module", params=DEVICES.values(), ids=DEVICES)
 def device(request, bundle, tmp_path_factory):
-    """The emulated Pi, with what the bundle requires, and its processor's name."""
+    """Return the emulated Pi with the bundle's requirements, and its processor."""
     release, processor, pins = request.param
     folder = tmp_path_factory.mktemp("pi")
     pi = EmulatedPi(folder, release=release, processor=processor)
@@ -118,7 +118,7 @@ def test_only_a_cortex_a76_multiplies_bytes_in_fours(device):
     assert int(hardware) & (ATOMICS | DOT_PRODUCT) == newer
 
 
-def test_members_put_out_the_same_integers(pi, bundle, images, expected, tmp_path):
+def test_members_return_the_same_integers(pi, bundle, images, expected, tmp_path):
     pi.python("-c", SAY_ALL, bundle, images, tmp_path / "raw.npz")
 
     with np.load(tmp_path / "raw.npz") as raw:
@@ -129,18 +129,18 @@ def test_members_put_out_the_same_integers(pi, bundle, images, expected, tmp_pat
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["folder", "zip"])
-def test_ensemble_says_the_same(pi, bundle, images, expected, tmp_path, zipped):
+def test_ensemble_predicts_the_same(pi, bundle, images, expected, tmp_path, zipped):
     if zipped:
         bundle = shutil.make_archive(tmp_path / "bundle", "zip", bundle)
-    said = pi.python(bundle, "predict", images, "--output", tmp_path / "out.npy")
+    output = pi.python(bundle, "predict", images, "--output", tmp_path / "out.npy")
 
     received = np.load(tmp_path / "out.npy")
-    # The integers are equal; NumPy's exp is not, in the last bits of a float32.
+    # The integers are equal; NumPy's `exp` differs in the last bits of a float32.
     np.testing.assert_allclose(received, expected[1], rtol=0, atol=2.0**-22)
-    assert len(said.splitlines()) == len(received)
+    assert len(output.splitlines()) == len(received)
 
 
-def test_single_file_says_the_same(pi, bundle, images, expected, tmp_path):
+def test_single_file_predicts_the_same(pi, bundle, images, expected, tmp_path):
     single, output = tmp_path / "single.tflite", tmp_path / "out.npy"
     members = [
         BundleMember(member.name, bundle / member.file, from_logits=member.from_logits)
@@ -149,7 +149,7 @@ def test_single_file_says_the_same(pi, bundle, images, expected, tmp_path):
     write_single(single, members)
     pi.python("-c", SAY_SINGLE, bundle, single, images, output)
 
-    # LiteRT's softmax is not NumPy's.
+    # The softmax of LiteRT differs from NumPy's.
     np.testing.assert_allclose(np.load(output), expected[1], rtol=0, atol=1e-6)
 
 
@@ -160,13 +160,13 @@ def test_bench_runs(pi, bundle):
 def test_stream_runs(pi, bundle, x, expected, tmp_path):
     np.save(tmp_path / "few.npy", x[:50])
     with open(tmp_path / "few.npy", "rb") as stream:
-        said = pi.python(bundle, "predict", "-", stdin=stream)
+        output = pi.python(bundle, "predict", "-", stdin=stream)
 
-    classes = [int(line.split()[1]) for line in said.splitlines()]
+    classes = [int(line.split()[1]) for line in output.splitlines()]
     np.testing.assert_array_equal(classes, expected[1][:50].argmax(-1))
 
 
-def test_node_answers_a_gateway_elsewhere(
+def test_node_serves_a_gateway_on_another_machine(
     pi, bundle, x, expected, tmp_path, tmp_path_factory
 ):
     modules = tmp_path / "modules"  # paho-mqtt, of Python alone
@@ -191,9 +191,9 @@ def test_node_answers_a_gateway_elsewhere(
 
 
 def test_nothing_else_is_installed(pi):
-    # Isolated: else this project, being in the folder where tests run, is found.
-    said = pi.python("-I", "-c", PACKAGES)
-    lines = [line.split() for line in said.splitlines()]
+    # Isolated, so that this project in the working folder is not imported.
+    output = pi.python("-I", "-c", PACKAGES)
+    lines = [line.split() for line in output.splitlines()]
     needs = {_canonical(name): {*map(_canonical, n)} for name, *n in lines}
     wanted, more = set(), {"ai-edge-litert", "numpy"}
     while more - wanted:

@@ -28,7 +28,7 @@ def test_a_partial_folder_goes_when_the_block_fails(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_surely_abandoned_stays(tmp_path):
+def test_files_that_may_be_in_use_stay(tmp_path):
     kept = [f".partial-{os.getpid()}-1", ".partial-x-1", "partial-1-1", ".partial-1-1"]
     for name in kept:  # process 1 runs, whoever owns it
         (tmp_path / name).mkdir()

@@ -46,7 +46,7 @@ def expected(bundle, x, *, members=False):
         return runner.predict_members(x) if members else runner.predict(x)
 
 
-def said(p):
+def text(p):
     return f"{p.argmax()} {NAMES[p.argmax()]} {p.max():.4f}"
 
 
@@ -67,7 +67,7 @@ def rows(n, seed=0):
 def test_images_and_folders_by_name(bundles, images, capsys):
     x, paths = images
     p = expected(bundles[IMAGE], x)
-    lines = [f"{path}: {said(row)}" for path, row in zip(paths, p, strict=True)]
+    lines = [f"{path}: {text(row)}" for path, row in zip(paths, p, strict=True)]
     assert predict(bundles[IMAGE], *paths) == 0
     assert capsys.readouterr().out.splitlines() == lines
     assert predict(bundles[IMAGE], paths[2], paths[0].parent) == 0
@@ -107,7 +107,7 @@ def test_a_bad_image_among_others(bundles, images, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(output), expected(bundles[IMAGE], x[[0, 2]]))
 
 
-def test_a_model_of_no_images_says_so_once(images, tmp_path, capsys):
+def test_a_model_without_images_reports_it_once(images, tmp_path, capsys):
     bundle = write_bundle(tmp_path / "b", [BundleMember("m", tiny_tflite())])
     assert predict(bundle, *images[1]) == 2
     assert capsys.readouterr().err.count("Expected a model for images") == 1
@@ -127,7 +127,7 @@ def test_a_large_file_is_predicted_in_pieces(bundles, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "x.npy"]
 
 
-def test_half_a_file_replaces_nothing(bundles, tmp_path, capsys):
+def test_an_incomplete_file_is_not_saved(bundles, tmp_path, capsys):
     x = np.zeros((PIECE_SAMPLES + 3, *WINDOW), "float32")
     x[-1, 0, 0] = np.nan
     np.save(tmp_path / "x.npy", x)
@@ -156,7 +156,7 @@ def test_an_interrupted_file_is_not_saved(bundles, images, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("output", ["absent/out.npy", "."])
-def test_an_output_that_cannot_be_is_said_first(bundles, tmp_path, capsys, output):
+def test_bad_output_path_is_reported_first(bundles, tmp_path, capsys, output):
     arguments = [tmp_path / "x.npy", "--output", tmp_path / output]
     assert predict(bundles[WINDOW], *arguments) == 2
     assert "to save to" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_a_table(bundles, tmp_path, capsys):
     captured = capsys.readouterr()
     windows = np.stack([x[i : i + 6] for i in (0, 4, 8)])[..., None]
     p = expected(bundles[WINDOW], windows)
-    lines = [f"{i}: {said(row)}" for i, row in enumerate(p)]
+    lines = [f"{i}: {text(row)}" for i, row in enumerate(p)]
     assert captured.out.splitlines() == lines
     assert captured.err == (
         f"note: {tmp_path / 'x.csv'}, 1 rows at the end, too few for a window of 6: "
@@ -198,7 +198,7 @@ def start(bundles):
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         env = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
         process = subprocess.Popen([*map(str, command)], bufsize=0, env=env, **pipes)
-        # Whoever waits for a line that never comes shall see the end of the file.
+        # A reader that waits for a missing line then sees the end of the file.
         watch = threading.Timer(20, process.kill)
         watch.start()
         started.append((process, watch))
@@ -213,21 +213,21 @@ def start(bundles):
             pipe.close()
 
 
-def own(readline, n=None):
-    """Return the lines, at most n, without what LiteRT has to say."""
+def messages(readline, n=None):
+    """Return the lines, at most n, without messages of LiteRT."""
     lines = iter(readline, b"") if n is None else (readline() for _ in range(n))
     return [line for line in lines if not line.startswith(b"INFO: ")]
 
 
-def test_a_window_is_answered_before_the_stream_ends(start, bundles):
+def test_a_window_is_predicted_before_the_stream_ends(start, bundles):
     x, text = rows(14)
     lines = text.encode().splitlines(keepends=True)
     process = start()
     process.stdin.write(b"".join(lines[:6]))
     answer = process.stdout.readline().decode()
-    assert answer == f"0: {said(expected(bundles[WINDOW], x[None, :6, :, None])[0])}\n"
+    assert answer == f"0: {text(expected(bundles[WINDOW], x[None, :6, :, None])[0])}\n"
     process.stdin.write(b"".join(lines[6:9]) + b"no row\n")
-    assert own(process.stderr.readline, 2) == [
+    assert messages(process.stderr.readline, 2) == [
         b"error: line 10: Expected 3 columns. Received: 1.\n"
     ]
     os.set_blocking(process.stdout.fileno(), False)
@@ -235,7 +235,7 @@ def test_a_window_is_answered_before_the_stream_ends(start, bundles):
     os.set_blocking(process.stdout.fileno(), True)
     process.stdin.write(b"".join(lines[8:14]))
     p = expected(bundles[WINDOW], x[None, 8:14, :, None])[0]
-    assert process.stdout.readline().decode() == f"1: {said(p)}\n"
+    assert process.stdout.readline().decode() == f"1: {text(p)}\n"
     process.stdin.close()
     assert process.wait(20) == 2
 
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_a_stream_quietly(start, tmp_path):
     assert process.stdout.readline().startswith(b"0: ")
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
-    assert own(process.stderr.readline) == []
+    assert messages(process.stderr.readline) == []
     assert np.load(tmp_path / "out.npy").shape == (1, 3)
 
 
@@ -285,20 +285,20 @@ def test_a_hangup_reloads_the_bundle(start, bundles, tmp_path):
     (tmp_path / "bundle" / "manifest.json").write_text("damage")
     process.send_signal(signal.SIGHUP)
     answers.append((answer(), answers[-1][1]))
-    for said, (p,) in answers:
-        assert said == f"{p.argmax()} {p.max():.4f}\n"
+    for text, (p,) in answers:
+        assert text == f"{p.argmax()} {p.max():.4f}\n"
     assert answers[0][0] != answers[1][0]
     process.stdin.close()
     assert process.wait(20) == 2
-    (error,) = own(process.stderr.readline)
+    (error,) = messages(process.stderr.readline)
     assert error.endswith(b"The previous bundle stays in use.\n")
 
 
-def test_nobody_reads_on(start):
+def test_closed_stdout(start):
     process = start()
     process.stdin.write(rows(6)[1].encode())
     process.stdout.readline()
     process.stdout.close()
     process.stdin.write(rows(6)[1].encode())
     assert process.wait(20) == 141
-    assert own(process.stderr.readline) == []
+    assert messages(process.stderr.readline) == []

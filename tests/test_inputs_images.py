@@ -15,7 +15,7 @@ def picture(height=6, width=4, seed=0):
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp"])
-def test_pixels_come_as_they_are(tmp_path, suffix):
+def test_pixels_are_unchanged(tmp_path, suffix):
     path, x = tmp_path / f"x.{suffix}", picture()
     options = {"lossless": True} if suffix == "webp" else {}
     Image.fromarray(x).save(path, **options)
@@ -91,7 +91,7 @@ def bad_files():
 
 
 @pytest.mark.parametrize("data", bad_files().values(), ids=bad_files().keys())
-def test_no_whole_image(tmp_path, data):
+def test_incomplete_image(tmp_path, data):
     (tmp_path / "x.png").write_bytes(data)
     with pytest.raises(
         ValueError, match=r"Expected an image\. Received: .*x\.png \(.+"
@@ -103,7 +103,7 @@ def test_no_whole_image(tmp_path, data):
     ("kind", "message"),
     [("bomb", "decompression bomb"), ("PostScript", "cannot identify")],
 )
-def test_what_is_not_even_decoded(tmp_path, kind, message):
+def test_formats_that_are_not_decoded(tmp_path, kind, message):
     (tmp_path / "x.png").write_bytes(bad_files()[kind])
     with pytest.raises(ValueError, match=message):
         read_image(tmp_path / "x.png", (4, 4, 3))
@@ -115,7 +115,7 @@ def test_absent(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 2), (8, 8, 4), (8, 8, 8, 3)])
-def test_a_model_of_no_images(tmp_path, shape):
+def test_a_model_without_images(tmp_path, shape):
     Image.fromarray(picture()).save(tmp_path / "x.png")
     with pytest.raises(ValueError, match="Expected a model for images"):
         read_image(tmp_path / "x.png", shape)

@@ -35,7 +35,7 @@ def described(shape, descr="<f4", order=False):
 
 @pytest.mark.parametrize("dtype", ["uint8", ">i2", "float16", "float64", "bool"])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_file_comes_in_pieces(tmp_path, dtype, order):
+def test_a_file_is_read_in_parts(tmp_path, dtype, order):
     n = 2 * PIECE_SAMPLES + 3
     x = (np.arange(n * 6).reshape(n, *SHAPE) % 7).astype(dtype)
     np.save(tmp_path / "x.npy", np.asarray(x, order=order))
@@ -44,7 +44,7 @@ def test_a_file_comes_in_pieces(tmp_path, dtype, order):
     np.testing.assert_array_equal(np.concatenate(pieces), x)
 
 
-def test_one_sample_without_a_batch_and_none(tmp_path):
+def test_one_sample_without_a_batch_and_no_sample(tmp_path):
     np.save(tmp_path / "one.npy", np.ones(SHAPE))
     assert [x.shape for x in read_npy(tmp_path / "one.npy", SHAPE)] == [(1, *SHAPE)]
     np.save(tmp_path / "none.npy", np.ones((0, *SHAPE)))
@@ -118,14 +118,14 @@ def test_headers_of_any_bytes(data):
             read_header(stream(begin + data))
 
 
-def test_arrays_after_one_another():
+def test_consecutive_arrays():
     arrays = [np.full((2, *SHAPE), 1, "uint8"), np.ones((0, *SHAPE)), np.ones(SHAPE)]
     samples = [*read_arrays(stream(saved(*arrays)), SHAPE)]
     assert [x.dtype for x in samples] == ["uint8", "uint8", "float64"]
     assert all(x.shape == (1, *SHAPE) for x in samples)
 
 
-def test_samples_before_the_damage_are_handed_on():
+def test_samples_before_the_damage_are_yielded():
     data = saved(np.ones((2, *SHAPE)), np.ones((3, *SHAPE)))[:-1]
     samples = read_arrays(stream(data), SHAPE)
     for _ in range(4):
@@ -134,7 +134,7 @@ def test_samples_before_the_damage_are_handed_on():
         next(samples)
 
 
-def test_a_sample_that_is_not_finite_is_left_out():
+def test_a_sample_that_is_not_finite_is_skipped():
     x = np.ones((3, *SHAPE))
     x[1, 0, 0] = np.nan
     first, second, third = read_arrays(stream(saved(x)), SHAPE)

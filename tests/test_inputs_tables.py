@@ -19,7 +19,7 @@ def written(rows, delimiter=","):
 
 
 def slow_windows(rows, steps, hop):
-    """Say once more, and literally, what a window is."""
+    """Compute the windows by their definition."""
     windows, start = [], 0
     while start + steps <= len(rows):
         windows.append([rows[start + i] for i in range(steps)])
@@ -36,7 +36,7 @@ def slow_windows(rows, steps, hop):
     delimiter=st.sampled_from(",;\t|"),
     data=st.data(),
 )
-def test_windows_are_those_of_the_definition(
+def test_windows_match_a_reference(
     steps, channels, n_rows, hop, header, delimiter, data
 ):
     row = st.lists(FLOATS, min_size=channels, max_size=channels)
@@ -69,13 +69,13 @@ def test_a_row_or_a_column_of_features():
     assert [x.tolist() for x in table("4\n5\n", (1,))] == [[[4]], [[5]]]
 
 
-def test_further_sizes_of_one():
+def test_further_dimensions_of_one():
     (window,) = table("1,2\n3,4\n", (1, 2, 2, 1))
     np.testing.assert_array_equal(window.reshape(2, 2), [[1, 2], [3, 4]])
     assert window.shape == (1, 1, 2, 2, 1)
 
 
-def test_what_spreadsheets_write():
+def test_spreadsheet_formats():
     text = '\ufeff"time, s","x"\r\n"1", 2\r\n\r\n,\r\n3,"4"\r\n'
     lines = read_lines(io.BytesIO(text.encode()))
     (window,) = read_table(lines, (2, 2))
@@ -111,7 +111,7 @@ def test_a_line_without_an_end_takes_little_memory():
     assert max(map(len, read_lines(file))) == 2**20
 
 
-def test_a_window_is_there_with_its_last_row():
+def test_a_window_is_yielded_with_its_last_row():
     read = []
 
     def lines():
@@ -134,6 +134,6 @@ def test_a_window_is_there_with_its_last_row():
         ((4, 2), {"delimiter": "\n"}, "delimiter of one character"),
     ],
 )
-def test_what_no_table_holds(shape, options, message):
+def test_bad_shapes_and_options(shape, options, message):
     with pytest.raises(ValueError, match=message):
         table("1,2\n", shape, **options)

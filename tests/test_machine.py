@@ -59,7 +59,7 @@ def test_state_of_a_pi(tmp_path, monkeypatch):
     assert str(state) == "61.2 °C, throttled"
 
 
-def test_state_that_nobody_tells(tmp_path, monkeypatch):
+def test_unknown_state(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "_TEMPERATURE", tmp_path / "absent")
     monkeypatch.setenv("PATH", str(tmp_path))
     state = MachineState.read()

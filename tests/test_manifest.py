@@ -73,7 +73,7 @@ def test_numpy_values_become_plain():
     assert read.accuracies == {"accuracy": 0.5, "counts": [0, 1, 2]}
 
 
-def test_values_that_json_cannot_hold():
+def test_values_that_json_cannot_represent():
     with pytest.raises(TypeError, match="JSON can represent"):
         manifest(accuracies={"a": object()}).to_json()
     with pytest.raises(ValueError, match="JSON compliant"):
@@ -83,10 +83,10 @@ def test_values_that_json_cannot_hold():
 def changed(path, value):
     data = copy.deepcopy(PLAIN)
     *parents, last = path
-    place = data
+    parent = data
     for key in parents:
-        place = place[key]
-    place[last] = value
+        parent = parent[key]
+    parent[last] = value
     return json.dumps(data)
 
 
@@ -120,7 +120,7 @@ def changed(path, value):
         (["accuracies"], 3, "accuracies to be of type dict"),
     ],
 )
-def test_what_is_wrong_is_named(path, value, message):
+def test_wrong_value_is_named(path, value, message):
     with pytest.raises(ValueError, match=message):
         Manifest.from_json(changed(path, value))
 
@@ -148,7 +148,7 @@ def test_unknown_field_is_named(path):
         manifest().to_json().replace('{\n  "mem', '{\n  "created_by": "c",\n  "mem'),
     ],
 )
-def test_other_texts_of_a_manifest_are_refused(tmp_path, text):
+def test_other_texts_of_a_manifest_are_rejected(tmp_path, text):
     assert Manifest.from_json(text) == manifest()
     write_folder(tmp_path, sealed({}, text.encode()))
     with pytest.raises(ValueError, match=r"the text that `Manifest\.to_json` returns"):
@@ -179,7 +179,7 @@ def test_anything_else_is_read_or_a_value_error(field, value):
     assert isinstance(read, Manifest)
 
 
-def test_read_says_which_directory(tmp_path):
+def test_read_names_the_directory(tmp_path):
     with pytest.raises(ValueError, match=f"Expected a bundle.*{tmp_path.name}"):
         Manifest.read(tmp_path)
     write_folder(tmp_path, sealed({}, b"\xff\xfe"))

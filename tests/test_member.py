@@ -14,7 +14,7 @@ def x():
 
 
 def run_directly(model, x):
-    """What LiteRT says, one sample at a time, without anything of ours."""
+    """Return the outputs of LiteRT alone, one sample at a time."""
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     entry, end = (
@@ -37,7 +37,7 @@ def run_directly(model, x):
 
 
 @pytest.mark.parametrize("int8", [True, False])
-def test_raw_is_what_litert_puts_out(x, int8):
+def test_raw_outputs_are_those_of_litert(x, int8):
     model = tiny_tflite(int8=int8)
     raw = Member(model).predict_raw(x)
     assert raw.dtype == ("int8" if int8 else "float32")
@@ -59,7 +59,7 @@ def test_attributes_of_a_float_model():
     assert member.input_quantization == member.output_quantization == (0.0, 0)
 
 
-def test_path_gives_the_name_and_the_same_result(x, tmp_path):
+def test_name_from_the_path(x, tmp_path):
     path = tmp_path / "small.tflite"
     path.write_bytes(tiny_tflite())
     member = Member(path)

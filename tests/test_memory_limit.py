@@ -12,8 +12,8 @@ from keras_micronets.export import BundleMember, write_bundle
 
 MIB = 2**20
 LARGE = (128, 128, 3)
-#: By how much the peak of resident bytes grows, from an ensemble of the same kind that
-#: has answered once, so that LiteRT's code is in memory, to a large batch.
+#: Growth of the peak of resident bytes with a large batch, after a first ensemble of
+#: the same members has run, so that LiteRT's code is in memory.
 GROWTH = """
 import sys
 import numpy as np
@@ -41,23 +41,23 @@ def bundle(members, tmp_path_factory):
     return write_bundle(path, members, early_exit=early_exit)
 
 
-def limit_for(n_samples, members, n_threads=1):
-    """Return the least limit under which so many samples are taken at a time."""
+def limit_for(n_samples, members, num_threads=1):
+    """Return the smallest limit under which this many samples run at a time."""
     loaded = [Member(member.model) for member in members]
     return bisect.bisect_left(
-        range(10**8), n_samples, key=lambda limit: _fits(limit, loaded, n_threads)
+        range(10**8), n_samples, key=lambda limit: _fits(limit, loaded, num_threads)
     )
 
 
-def _fits(limit, members, n_threads):
+def _fits(limit, members, num_threads):
     try:
-        return max_samples(limit, members, n_threads)
+        return max_samples(limit, members, num_threads)
     except ValueError:
         return 0
 
 
 @pytest.mark.parametrize("n_samples", [1, 3, 16, 100])
-def test_pieces_change_nothing(bundle, members, n_samples, monkeypatch):
+def test_parts_change_nothing(bundle, members, n_samples, monkeypatch):
     x = samples(16)
     sizes = []
     predict = Member.predict
@@ -67,9 +67,11 @@ def test_pieces_change_nothing(bundle, members, n_samples, monkeypatch):
             bundle, memory_limit=limit_for(n_samples, members), num_threads=1
         ) as pieces,
     ):
-        for how in ({"early_exit": False}, {}):
-            expected = whole.predict(x, **how)
-            np.testing.assert_allclose(pieces.predict(x, **how), expected, atol=1e-6)
+        for options in ({"early_exit": False}, {}):
+            expected = whole.predict(x, **options)
+            np.testing.assert_allclose(
+                pieces.predict(x, **options), expected, atol=1e-6
+            )
         asked = pieces.predict_early(x)[1]
         np.testing.assert_array_equal(asked, whole.predict_early(x)[1])
         expected = whole.predict_members(x)
@@ -92,7 +94,7 @@ def test_models_that_do_not_fit(bundle, members):
     EnsembleRunner(bundle, memory_limit=limit_for(1, members, 3)).close()
 
 
-def test_reload_keeps_to_it(bundle, members, tmp_path):
+def test_reload_respects_the_limit(bundle, members, tmp_path):
     more = [BundleMember(f"n{seed}", tiny_tflite(seed)) for seed in range(6)]
     larger = write_bundle(tmp_path / "larger", more)
     limit = limit_for(1, members)
@@ -118,7 +120,7 @@ def growth(bundle, limit, dtype):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells in this unit")
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
-def test_resident_memory_keeps_to_the_limit(large, dtype):
+def test_resident_memory_respects_the_limit(large, dtype):
     limit = 32 * MIB
     assert limit / 2 < growth(large, limit, dtype) < limit
     if dtype == "uint8":

@@ -42,24 +42,24 @@ def home(bundle, tmp_path):
 
 @pytest.fixture
 def home_with_venv(home):
-    """The same, with this Python in the place of a virtual environment's."""
+    """Return the same, with this Python in place of a virtual environment's."""
     program(home / "venv" / "bin" / "python", f'exec {sys.executable} "$@"')
     program(home / "venv" / "bin" / "pip", "true")
     return home
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", TEXT))
-def test_links_lead_somewhere(link):
+def test_links_have_targets(link):
     assert (DOCS / link).exists()
 
 
 @pytest.mark.slow
 def test_predictions(home):
     program(home / "bin" / "scp", "true")
-    said = shell(commands("Predictions"), home, PIP_QUIET="1").splitlines()
+    output = shell(commands("Predictions"), home, PIP_QUIET="1").splitlines()
 
-    assert [line.split(":")[0] for line in said[:3]] == ["0", "1", "2"]
-    assert any("ensemble" in line for line in said[3:])
+    assert [line.split(":")[0] for line in output[:3]] == ["0", "1", "2"]
+    assert any("ensemble" in line for line in output[3:])
 
 
 def test_photographs(home_with_venv):
@@ -68,9 +68,9 @@ def test_photographs(home_with_venv):
     Image.fromarray(image).save(photo)
     program(home_with_venv / "bin" / "rpicam-still", f"cp {photo} photo.jpg")
 
-    said = shell(commands("Photographs"), home_with_venv)
-    assert said.startswith("photo.jpg: ")
-    assert len(said.splitlines()) == 1
+    output = shell(commands("Photographs"), home_with_venv)
+    assert output.startswith("photo.jpg: ")
+    assert len(output.splitlines()) == 1
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ def readings(home_with_venv):
 
 
 def test_sensors(readings):
-    said = shell(commands("Sensors"), readings).splitlines()
-    assert [line.split(":")[0] for line in said] == ["0", "1"]
+    output = shell(commands("Sensors"), readings).splitlines()
+    assert [line.split(":")[0] for line in output] == ["0", "1"]
 
 
 def test_stream(readings):
     lines = shell(commands("A stream"), readings).splitlines()
-    said = [json.loads(line) for line in lines]
-    assert [line["index"] for line in said] == [0, 1]
+    output = [json.loads(line) for line in lines]
+    assert [line["index"] for line in output] == [0, 1]
 
 
 def test_in_a_program(home_with_venv):
@@ -98,12 +98,12 @@ def test_in_a_program(home_with_venv):
     program(home_with_venv / "run", f"exec {sys.executable} -c '{code}'")
     with EnsembleRunner(home_with_venv / "bundle") as runner:
         expected = runner.predict(np.load(home_with_venv / "images.npy")).argmax(-1)
-    said = shell("./run", home_with_venv, PYTHONPATH="").splitlines()
-    assert said == [str(expected)]
+    output = shell("./run", home_with_venv, PYTHONPATH="").splitlines()
+    assert output == [str(expected)]
 
 
 @pytest.mark.slow
-def test_what_pip_says_on_32_bits(bundle, tmp_path):
+def test_message_of_pip_on_32_bits(bundle, tmp_path):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--only-binary=:all:"),
@@ -128,7 +128,7 @@ def certificates(tmp_path):
     return tmp_path
 
 
-def test_certificates_are_those_that_python_takes(certificates):
+def test_python_accepts_the_certificates(certificates):
     client = ssl.create_default_context(cafile=certificates / "ca.pem")
     client.verify_flags |= ssl.VERIFY_X509_STRICT  # the default since Python 3.13
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -199,7 +199,7 @@ def of_the_unit():
 
 
 @pytest.mark.parametrize("command", [of_the_docs, of_the_unit])
-def test_node_is_asked_and_given_a_new_bundle(home_with_broker, command):
+def test_node_serves_and_reloads(home_with_broker, command):
     home, broker = home_with_broker
     node = command().replace("broker.local", broker.address)
     node = f"exec {node.strip()}".replace("--members 0", "--members 0,1,2")
@@ -229,7 +229,7 @@ def test_a_service_is_set_up(home):
     shell(first.replace("/opt/micronets", f"{home}/opt"), home, PIP_QUIET="1")
 
     node = of_the_unit().split("--members")[0].replace("venv/", "opt/venv/")
-    said = shell(f"{node.strip()} --help", home)
-    assert "--password-file" in said
+    output = shell(f"{node.strip()} --help", home)
+    assert "--password-file" in output
     assert (home / "opt" / "password").stat().st_mode & 0o777 == 0o600
     assert (home / "opt" / "bundle" / "manifest.json").stat().st_mode & 0o004

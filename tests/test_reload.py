@@ -49,7 +49,7 @@ def test_reload(bundles):
         assert runner.class_names == ("x", "y", "z")
 
 
-def test_reload_of_what_is_now_at_the_path(tmp_path):
+def test_reload_from_the_same_path(tmp_path):
     x, path = samples(), make(tmp_path / "bundle", [0])
     with EnsembleRunner(path) as runner:
         before = runner.predict(x)
@@ -65,7 +65,7 @@ def test_reload_keeps_the_options(bundles):
         assert [member.name for member in runner.members] == ["m3"]
 
 
-def test_what_cannot_be_loaded_changes_nothing(bundles, tmp_path, monkeypatch):
+def test_failed_reload_changes_nothing(bundles, tmp_path, monkeypatch):
     x = samples()
     damaged = make(tmp_path / "damaged", [5])
     (damaged / "00-m5.tflite").write_bytes(b"damage")
@@ -94,10 +94,10 @@ def fail(*_):
     raise ValueError("cold")
 
 
-def test_a_prediction_under_way_finishes_on_the_old_one(bundles, monkeypatch):
+def test_a_prediction_in_progress_finishes_on_the_old_bundle(bundles, monkeypatch):
     x = samples()
     began, swapped = threading.Event(), threading.Event()
-    found = []
+    results = []
     with EnsembleRunner(bundles[0], num_threads=1) as runner:
         first, expected = runner.members[0], answer(bundles[0], x)
         predict = first.predict
@@ -108,13 +108,13 @@ def test_a_prediction_under_way_finishes_on_the_old_one(bundles, monkeypatch):
             return predict(x)
 
         monkeypatch.setattr(first, "predict", slow)
-        thread = threading.Thread(target=lambda: found.append(runner.predict(x)))
+        thread = threading.Thread(target=lambda: results.append(runner.predict(x)))
         thread.start()
         assert began.wait(20)
         runner.reload(bundles[1])
         swapped.set()
         thread.join(20)
-        np.testing.assert_array_equal(found[0], expected)
+        np.testing.assert_array_equal(results[0], expected)
         np.testing.assert_array_equal(runner.predict(x), answer(bundles[1], x))
 
 
@@ -128,8 +128,8 @@ def test_threads_predict_during_reloads(bundles):
     def predict_on(runner):
         try:
             while not stop.is_set():
-                found = runner.predict(x)
-                seen.append([np.array_equal(found, e) for e in expected].index(True))
+                results = runner.predict(x)
+                seen.append([np.array_equal(results, e) for e in expected].index(True))
         except BaseException as error:
             errors.append(error)
 

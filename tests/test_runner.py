@@ -79,10 +79,10 @@ def test_some_members(bundle, runner, x):
             some.predict(x)
 
 
-@pytest.mark.parametrize("places", [[], [3], [-1], [0, 0]])
-def test_members_that_are_not_there(bundle, places):
+@pytest.mark.parametrize("indices", [[], [3], [-1], [0, 0]])
+def test_member_indices_out_of_range(bundle, indices):
     with pytest.raises(ValueError, match=r"from 0 to 2.*Received: members="):
-        EnsembleRunner(bundle, members=places)
+        EnsembleRunner(bundle, members=indices)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
@@ -113,7 +113,7 @@ def test_not_a_bundle(tmp_path):
         EnsembleRunner(tmp_path / "nowhere")
 
 
-def test_one_that_fails_is_heard_of(runner, x, monkeypatch):
+def test_error_of_a_member_is_raised(runner, x, monkeypatch):
     def fail(x):
         raise ValueError("no answer")
 

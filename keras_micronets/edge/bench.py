@@ -27,7 +27,8 @@ class BenchReport:
         repeats: Number of measurements of each.
         throughput: Samples a second, in batches and on threads.
         peak_memory: Largest number of bytes that the process held, or `None`.
-        before, after: State of the device before and after the measurements.
+        before: State of the device before the measurements.
+        after: State of the device after them.
     """
 
     members: dict[str, tuple[float, ...]]

@@ -134,10 +134,7 @@ class EnsembleRunner:
         return self._ensemble.predict_early(x)
 
     def predict_members(self, x: np.ndarray, *, parallel: bool = True) -> np.ndarray:
-        """Return the class probabilities of every member.
-
-        Args:
-            x, parallel: As for `predict`.
+        """Return the class probabilities of every member, arguments as for `predict`.
 
         Returns:
             `float32` array of shape `(members, samples, classes)`.

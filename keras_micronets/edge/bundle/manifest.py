@@ -196,7 +196,8 @@ class Manifest:
         """Return the manifest of a bundle, without reading its other files.
 
         Args:
-            path, public_key: As for `verify`.
+            path: The bundle, a folder or a `.zip`.
+            public_key: As for `verify`. Defaults to `None`.
 
         Raises:
             ValueError: If the bundle has no manifest of this format version, or it was
