@@ -1,3 +1,7 @@
+"""Fake quantiser of activations."""
+
+from typing import Any, Self
+
 import keras
 from keras import ops
 
@@ -6,50 +10,48 @@ from keras_micronets._serialization import serializable
 from keras_micronets.layers.litert.integer_operations import to_integers
 from keras_micronets.layers.litert.provenance import tag
 from keras_micronets.layers.quantizers.fake_quant import quantize_activation
-from keras_micronets.layers.quantizers.observers import (
-    MovingAverage,
-    Observer,
-)
+from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 from keras_micronets.layers.state import Quantizer
 
-# A bias has the product of the scales of input and kernel, in 32 bits: at a product
-# of 4e-10 a bias of 1 no longer fits, and the file's outputs are far off (measured
-# with LiteRT 2.3; XNNPACK used to refuse such files). With the smallest range of a
-# kernel, this one keeps the product above 6e-10.
+__all__ = ["SMALLEST_RANGE", "ActivationQuantizer"]
+
+# The scale of a 32-bit bias is the product of the scales of input and kernel: at 4e-10
+# a bias of 1 overflows (measured with LiteRT 2.3). This range and
+# SMALLEST_KERNEL_RANGE keep the product above 6e-10.
 SMALLEST_RANGE = 5e-3
-HALF_AWAY = 1e-3  # steps; averages of up to 500 integers are told from a half
+# In steps: moves averages off a half, yet distinguishes those of up to 500 integers.
+_NUDGE = 1e-3
 
 
 @serializable()
 class ActivationQuantizer(Quantizer):
-    """Round a tensor to the 8-bit integers that the device will compute with.
+    """Round a tensor to the integers that LiteRT computes with.
 
-    While training, the range follows what `observer` measures of each batch, unless
-    `frozen` is set. A batch with values that are not finite leaves it as it is. Zero
-    is always representable. With what a concatenation joins, it shares one range, the
-    smallest that holds those of all (`SharedRange`). Gradients pass straight through
-    inside the range and stop outside (Jacob et al. 2018). Does nothing, and observes
-    nothing, until `active` is set; rounds nothing before it has seen a batch.
+    It does nothing until `active` is set. From then on each training batch moves the
+    range by what `observer` measures, unless `frozen` is set or the batch has values
+    that are not finite. Zero is always representable. Tensors that a concatenation
+    reads share the smallest range that contains those of all (`SharedRange`). Gradients
+    pass straight through inside the range and stop outside (Jacob et al. 2018). While
+    it does not train, it rounds to exactly LiteRT's integers.
 
     Args:
-        fixed_range: Tuple `(lower, upper)` where the device leaves no choice, as
-            for the output of a softmax; `None` to learn the range. Defaults to
-            `None`.
-        observer: How the range is found, a value of `keras_micronets.observers`. `None`
-            for `MovingAverage()`. Defaults to `None`.
+        fixed_range: Tuple `(lower, upper)` if LiteRT fixes the range, as that of a
+            softmax's output; `None` to observe it. Defaults to `None`.
+        observer: A value of `keras_micronets.observers`; `None` for
+            `MovingAverage()`. Defaults to `None`.
         bits: Integer from 2 to 8. Defaults to `8`.
 
     Call arguments:
         inputs: Float tensor of any shape.
         training: Boolean, whether to move the range.
-        rectify: Boolean, whether to round `relu(inputs)` instead, which costs less
-            than one after the other. Defaults to `False`.
+        rectify: Boolean, whether to round `relu(inputs)`, which is cheaper than a
+            separate `relu`. Defaults to `False`.
 
     Raises:
         ValueError: When called for an export, if it is on and has seen no data.
     """
 
-    shared_range = None  # the `SharedRange` of what a concatenation joins
+    shared_range: Any = None  # a `SharedRange`
 
     def __init__(
         self,
@@ -57,14 +59,14 @@ class ActivationQuantizer(Quantizer):
         fixed_range: tuple[float, float] | None = None,
         observer: Observer | None = None,
         bits: int = 8,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.fixed_range = fixed_range and tuple(fixed_range)
         self.observer = observer or MovingAverage()
         self.bits = bits
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         lower, upper = self.fixed_range or (0.0, 0.0)
         self.lower = self._bound("lower", lower)
@@ -80,7 +82,7 @@ class ActivationQuantizer(Quantizer):
             autocast=False,
         )
 
-    def call(self, inputs, training=False, rectify=False):
+    def call(self, inputs: Any, training: bool = False, rectify: bool = False) -> Any:
         return tag(self._rounded(inputs, training, rectify), self)
 
     def _rounded(self, inputs, training, rectify):
@@ -105,61 +107,61 @@ class ActivationQuantizer(Quantizer):
         lower, upper = self.constant_bounds
         if not lower < upper:
             raise ValueError(
-                "Expected quantisers whose ranges were learned. Received: "
+                "Expected quantisers that have seen data. Received: "
                 f"{self.lower.path.rpartition('/')[0]!r}, which is on and has seen no "
-                "data. Train a batch that passes through it, or switch it off with "
-                "`quantizer.active.assign(False)`: what it stands at stays in float."
+                "data. Train it on a batch, or switch it off with "
+                "`quantizer.active.assign(False)`, so that its tensor stays in float."
             )
         return self._quantize(inputs, lower, upper)
 
     @property
-    def learns(self):
+    def learns(self) -> bool:
         """Whether training moves the range."""
         return self.fixed_range is None and not self.frozen
 
-    def is_on(self):
-        """Return whether the quantiser rounds; not before it has seen a batch."""
+    def is_on(self) -> Any:
+        """Return whether the quantiser rounds: it does once it has seen a batch."""
         on = super().is_on()
         if self.constant is not None:
             return on
         return ops.logical_and(on, ops.less(*self.bounds()))
 
-    def bounds(self):
-        """Return `(lower, upper)`, the range: tensors, or numbers once frozen."""
+    def bounds(self) -> Any:
+        """Return the range `(lower, upper)`: tensors, or numbers if it is constant."""
         return self.live_bounds() if self.constant is None else self.constant_bounds
 
-    def live_bounds(self):
-        """Return the tensors `(lower, upper)` of the range, frozen or not."""
+    def live_bounds(self) -> tuple[Any, Any]:
+        """Return the range in the variables, constant or not."""
         shared = self.shared_range
         return self.own_bounds() if shared is None else shared.bounds()
 
-    def own_bounds(self):
-        """Return the tensors `(lower, upper)` of what was learned of its own tensor."""
+    def own_bounds(self) -> tuple[Any, Any]:
+        """Return the range of its own tensor, without those it shares a range with."""
         return read(self.lower), read(self.upper)
 
-    def scale(self):
-        """Return the real value of one integer."""
-        lower, upper = _apart(*self.bounds())
+    def scale(self) -> Any:
+        """Return the step size, the real value of one integer."""
+        lower, upper = _widened(*self.bounds())
         span = ops.subtract(to_float64(upper), to_float64(lower))
         return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
 
-    def zero_point(self):
-        """Return the signed integer that stands for zero."""
-        return ops.subtract(-(2 ** (self.bits - 1)), self._least())
+    def zero_point(self) -> Any:
+        """Return the signed integer that represents zero."""
+        return ops.subtract(-(2 ** (self.bits - 1)), self._smallest())
 
-    def _least(self):
-        """The integer of the lower bound, if zero is 0."""
+    def _smallest(self):
+        """Return the integer of the lower bound, counted from the zero point."""
         return ops.round(ops.divide(self.bounds()[0], self.scale()))
 
-    def average(self, inputs, *, upwards: bool = False):
-        """Round averages of this quantiser's tensors, which keep its integers.
+    def average(self, inputs: Any, *, upwards: bool = False) -> Any:
+        """Round averages of this quantiser's tensor, which LiteRT keeps in its range.
 
-        An average of few integers often ends in a half.
+        Averages of few integers are often halves, so their rounding matters.
 
         Args:
             inputs: Float tensor.
-            upwards: Boolean, whether halves are rounded up, as a device does between
-                pixels; otherwise away from its integer 0, the middle of the range.
+            upwards: Boolean, whether to round halves up, as LiteRT does between pixels;
+                `False` to round them away from its integer 0, the middle of the range.
                 Defaults to `False`.
         """
         if self.constant is not None:
@@ -168,36 +170,36 @@ class ActivationQuantizer(Quantizer):
         def on():
             middle = ops.negative(ops.multiply(self.scale(), self.zero_point()))
             away = ops.sign(ops.subtract(inputs, ops.cast(middle, inputs.dtype)))
-            nudge = ops.cast(ops.multiply(self.scale(), HALF_AWAY), inputs.dtype)
+            nudge = ops.cast(ops.multiply(self.scale(), _NUDGE), inputs.dtype)
             nudge = nudge if upwards else nudge * away
             return self._quantize(ops.add(inputs, nudge), *self.bounds())
 
         return cond(self.is_on(), on, lambda: inputs)
 
     def _quantize(self, inputs, lower, upper, **options):
-        bounds = _apart(lower, upper)
+        bounds = _widened(lower, upper)
         return quantize_activation(inputs, *bounds, bits=self.bits, **options)
 
     def _on_device(self, inputs, bounds, rectify):
-        """Round exactly as LiteRT does, while gradients are those of `_quantize`."""
-        lower, upper = _apart(*bounds)
+        """Round exactly as LiteRT does, with the gradients of `_quantize`."""
+        lower, upper = _widened(*bounds)
         rounded = self._quantize(inputs, lower, upper, rectify=rectify)
-        least = self._least()
-        most = ops.add(least, 2**self.bits - 1)
-        least = ops.maximum(least, 0) if rectify else least
-        exact = self.scale() * ops.clip(to_integers(inputs, self), least, most)
+        smallest = self._smallest()
+        largest = ops.add(smallest, 2**self.bits - 1)
+        smallest = ops.maximum(smallest, 0) if rectify else smallest
+        exact = self.scale() * ops.clip(to_integers(inputs, self), smallest, largest)
         exact = ops.cast(exact, rounded.dtype)
         return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
 
     def _learn(self, inputs, active, rectify):
-        """Move the range, if the quantiser is active, and round within the new one."""
+        """Move the range if the quantiser is active, and round within the new range."""
         past = self.own_bounds()
         others = self.shared_range and self.shared_range.bounds(without=self)
 
         def on():
             batch = self.observer.measure(inputs, rectify=rectify)
             own = self._moved(batch, past)
-            bounds = own if others is None else _around(own, others)
+            bounds = own if others is None else _union(own, others)
             extremes = batch if isinstance(self.observer, MovingAverage) else None
             options = {"rectify": rectify, "extremes": extremes}
             return (self._quantize(inputs, *bounds, **options), *own)
@@ -212,7 +214,7 @@ class ActivationQuantizer(Quantizer):
 
     def _moved(self, batch, past):
         lower, upper = batch
-        sound = ops.isfinite(ops.subtract(upper, lower))
+        finite = ops.isfinite(ops.subtract(upper, lower))
         momentum = self.observer.momentum
         first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
         lower, upper = (
@@ -220,15 +222,15 @@ class ActivationQuantizer(Quantizer):
             for old, new in zip(past, batch, strict=True)
         )
         upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
-        return ops.where(sound, lower, past[0]), ops.where(sound, upper, past[1])
+        return ops.where(finite, lower, past[0]), ops.where(finite, upper, past[1])
 
-    def make_constant(self, *, keep=True):
+    def make_constant(self, *, keep: bool = True) -> None:
         super().make_constant(keep=keep)
         self.constant_bounds = [
             ops.convert_to_numpy(bound).item() for bound in self.live_bounds()
         ]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "fixed_range": self.fixed_range,
@@ -237,18 +239,18 @@ class ActivationQuantizer(Quantizer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         saved = config.pop("ranges", None) or config.pop("observer")  # 0.1.0: ranges
         observer = keras.saving.deserialize_keras_object(saved)
         return super().from_config({**config, "observer": observer})
 
 
-def _apart(lower, upper):
+def _widened(lower, upper):
     return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
 
 
-def _around(first, second):
+def _union(first, second):
     return ops.minimum(first[0], second[0]), ops.maximum(first[1], second[1])
 
 

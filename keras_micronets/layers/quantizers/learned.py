@@ -1,8 +1,8 @@
-"""Steps that are trained with the weights (LSQ), in a form for any optimizer.
+"""Step sizes that are trained with the weights (LSQ), with any optimizer.
 
-A step is learned as the logarithm of its ratio to the initial one. So its updates are
-relative, whatever the step's size; at zero, where it begins, weight decay and averages
-of the weights leave it alone.
+The trained variable is the logarithm of the ratio to the first step size. So updates
+are relative to the step size, and weight decay and averages of the weights leave it at
+zero, where it begins.
 """
 
 import functools
@@ -23,22 +23,18 @@ from keras_micronets.layers.quantizers.kernel import (
     SMALLEST_KERNEL_RANGE,
     KernelQuantizer,
 )
+from keras_micronets.layers.state import Quantizer
 
-_FURTHEST = 2.0  # a step ends within 7.4 times the first, whatever the learning rate
+__all__ = ["LearnedActivationQuantizer", "LearnedKernelQuantizer"]
+
+_LARGEST_LOG = 2.0  # a step size stays within 7.4 times the first, at any learning rate
 
 
-def round_to_steps(inputs, step, lowest: int, highest: int):
-    """Round to the multiples of a step, with gradients for both.
+def round_to_steps(inputs: Any, step: Any, lowest: int, highest: int) -> Any:
+    """Round to multiples of a step size, from `lowest` to `highest`.
 
-    Args:
-        inputs: Float tensor.
-        step: Positive tensor that broadcasts with it.
-        lowest: Integer, the smallest multiple.
-        highest: Integer, the largest one.
-
-    Returns:
-        Tensor of the shape of `inputs`. Its gradient passes through to the inputs
-        within the range; the step's is that of Esser et al. 2020.
+    Gradients pass through to inputs in the range. That of the step size is equation 3
+    of Esser et al. 2020.
     """
     scaled = ops.clip(ops.divide(inputs, step), lowest, highest)
     rounded = ops.add(
@@ -47,8 +43,8 @@ def round_to_steps(inputs, step, lowest: int, highest: int):
     return ops.multiply(rounded, step)
 
 
-def scale_gradient(variable, factor):
-    """Return a variable's value; the gradient it gets is multiplied by a factor."""
+def scale_gradient(variable: Any, factor: Any) -> Any:
+    """Return a variable's value, whose gradient is multiplied by a factor."""
     value = ops.stop_gradient(variable)
     change = ops.subtract(ops.convert_to_tensor(variable), value)  # zero
     return ops.add(
@@ -56,27 +52,27 @@ def scale_gradient(variable, factor):
     )
 
 
-def gradient_scale(unit, count, highest: int):
-    """Return the factor of a gradient with which the unit trains about as weights do.
+def gradient_scale(unit: Any, count: Any, highest: int) -> Any:
+    """Return the factor of a gradient that makes a variable train as fast as weights.
 
-    For a step as such, Esser et al. take 1 / sqrt(count * highest); its logarithm's
-    pace would be the same with that divided by the step's square. It is divided by
-    `highest` too: with 8 bits the few values that are clipped otherwise threw steps
-    away (measured with momentum: a factor of 300 within 30 batches).
+    For a step size, Esser et al. 2020 use 1 / sqrt(count * highest). For its logarithm
+    that is divided by the square of the step size. It is divided by `highest` too: with
+    8 bits, the few clipped values otherwise made step sizes diverge (measured with
+    momentum: by a factor of 300 within 30 batches).
 
     Args:
-        unit: Tensor, what the learned logarithm or share is multiplied with.
-        count: Number of the values that share the step.
-        highest: Integer, the largest multiple of the step.
+        unit: Tensor that the trained variable is multiplied with.
+        count: Number of values that share the step size.
+        highest: Integer, the largest multiple of the step size.
     """
     count = ops.cast(count, "float32")
     return 1.0 / (ops.square(unit) * highest * ops.sqrt(count * float(highest)))
 
 
-def tie(outputs, *variables):
-    """Make outputs depend on variables that they were not computed with, on PyTorch.
+def add_dependence(outputs: Any, *variables: Any) -> Any:
+    """Make outputs depend on variables under PyTorch, with gradients of zero.
 
-    There what a program does not read has no gradient, and Keras warns of it.
+    There, variables that a program does not read have no gradient, and Keras warns.
     """
     if keras.backend.backend() != "torch":
         return outputs
@@ -86,27 +82,28 @@ def tie(outputs, *variables):
     return outputs
 
 
-class LearnsSteps:
-    """Mixin of quantisers with trained variables, which `frozen` keeps as they are.
+class _LearnedStep(Quantizer):
+    """Base class of quantisers with trained variables.
 
-    An optimizer moves variables even without gradients. While `frozen` is set, their
-    constraint returns what they were; the step must be compiled anew for it.
+    Optimizers move variables even without gradients. While `frozen` is set, the
+    variables' constraints therefore return their values of that moment.
     """
 
     _is_frozen = False
 
     @property
-    def frozen(self):
+    def frozen(self) -> bool:
+        """Whether training leaves the step sizes unchanged."""
         return self._is_frozen
 
     @frozen.setter
-    def frozen(self, value):
+    def frozen(self, value: bool) -> None:
         self._is_frozen = value
         if self.built:
-            pins = {v.name: ops.convert_to_numpy(v) for v in self.trainable_variables}
-            self.frozen_values = pins
+            variables = self.trainable_variables
+            self._frozen = {v.name: ops.convert_to_numpy(v) for v in variables}
 
-    def add_learned(self, name, shape=()):
+    def _add_learned(self, name, shape=()):
         """Add a trained variable that begins at zero and stays within [-2, 2]."""
         return self.add_weight(
             name=name,
@@ -119,44 +116,38 @@ class LearnsSteps:
 
     def _constrain(self, name, value):
         if self.frozen:
-            return ops.convert_to_tensor(self.frozen_values[name])
-        return ops.clip(value, -_FURTHEST, _FURTHEST)
+            return ops.convert_to_tensor(self._frozen[name])
+        return ops.clip(value, -_LARGEST_LOG, _LARGEST_LOG)
 
 
 @serializable()
-class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
-    """Round a tensor to integers whose step is trained with the weights.
+class LearnedActivationQuantizer(_LearnedStep, ActivationQuantizer):
+    """Round a tensor to integers whose step size is trained with the weights.
 
-    The first batch sets the range; then gradients move the step and, for a tensor
-    with negative values, the offset. Zero stays one of the integers.
+    The first batch sets the range. Then gradients move the step size and, for a tensor
+    with negative values, the offset. Zero stays one of the integers. Arguments are
+    those of `ActivationQuantizer`, with the observer `LearnedStepSize`.
 
-    Args:
-        observer: A `keras_micronets.observers.LearnedStepSize`.
-        bits: Integer from 2 to 8. Defaults to `8`.
-
-    Call arguments:
-        inputs: Float tensor of any shape.
-        training: Boolean, whether the first batch may set the range.
-        rectify: Boolean, whether to round `relu(inputs)` instead. Defaults to
-            `False`.
-
-    Reference: Esser et al. 2020, "Learned Step Size Quantization"; Bhalgat et al.
+    References: Esser et al. 2020, "Learned Step Size Quantization"; Bhalgat et al.
     2020, "LSQ+: Improving low-bit quantization through learnable offsets".
     """
 
-    learns = True  # while held, too: gradients must reach the variables
+    @property
+    def learns(self) -> bool:
+        """Whether training reads the variables: also while they are frozen."""
+        return True
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
-        self.step = self.add_learned("step")
-        self.offset = self.add_learned("offset")
+        self.step = self._add_learned("step")
+        self.offset = self._add_learned("offset")
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         for variable in (self.lower, self.upper, self.step, self.offset):
             variable.assign(0.0)
 
-    def live_bounds(self):
+    def live_bounds(self) -> tuple[Any, Any]:
         step, lower = self._steps(self.own_bounds(), count=1)
         bounds = lower, lower + self._levels * step
         return tuple(ops.stop_gradient(bound) for bound in bounds)
@@ -172,7 +163,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
         factor = gradient_scale(whole / self._levels, count, self._levels)
         log = scale_gradient(self.step, factor)
         whole = ops.maximum(whole * ops.exp(log), SMALLEST_RANGE)
-        step = ops.where(width > 0, whole / self._levels, 0.0)  # none yet
+        step = ops.where(width > 0, whole / self._levels, 0.0)  # 0 without data
         return step, self._lower(initial, step, whole, count)
 
     def _lower(self, initial, step, whole, count):
@@ -193,7 +184,7 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
             return (self._round(inputs, initial), *initial)
 
         def off():
-            return (tie(inputs, self.step, self.offset), *past)
+            return (add_dependence(inputs, self.step, self.offset), *past)
 
         outputs, lower, upper = cond(active, on, off)
         self.lower.assign(lower)
@@ -203,31 +194,23 @@ class LearnedActivationQuantizer(LearnsSteps, ActivationQuantizer):
     def _round(self, inputs, initial):
         values = ops.cast(inputs, "float32")
         step, lower = self._steps(initial, ops.size(values) / ops.shape(values)[0])
-        # Without a sound first batch there is no step to divide by.
+        # Without a finite first batch the step size is 0.
         step = ops.maximum(step, SMALLEST_RANGE / self._levels)
         rounded = round_to_steps(values - lower, step, 0, self._levels) + lower
         return ops.cast(rounded, inputs.dtype)
 
 
 @serializable()
-class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
-    """Round a kernel to integers whose step is trained with the weights.
+class LearnedKernelQuantizer(_LearnedStep, KernelQuantizer):
+    """Round a kernel to integers whose step sizes are trained with the weights.
 
-    Symmetric, so that zeros stay zero. `initialize_step` sets the first step. Does nothing
-    until `active` is set.
-
-    Args:
-        axis: Integer, the axis with a step for each index, or `None` for one step a
-            tensor. Defaults to `None`.
-        bits: Integer from 2 to 8. Defaults to `8`.
-
-    Call arguments:
-        kernel: Float tensor.
+    `initialize_step` sets the first step sizes. Arguments are those of
+    `KernelQuantizer`.
 
     Reference: Esser et al. 2020, "Learned Step Size Quantization".
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         shape = () if self.axis is None else (input_shape[self.axis],)
         self.initial = self.add_weight(
@@ -238,29 +221,29 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
             trainable=False,
             autocast=False,
         )
-        self.step = self.add_learned("step", shape)
+        self.step = self._add_learned("step", shape)
 
-    def reset(self):
+    def reset(self) -> None:
         super().reset()
         self.initial.assign(ops.zeros_like(self.initial))
         self.step.assign(ops.zeros_like(self.step))
 
     def initialize_step(self, kernel: Any) -> None:
-        """Set the first range by a kernel, unless that was done before."""
+        """Set the first step sizes by a kernel, unless they are set already."""
         if not ops.convert_to_numpy(self.initial).any():
             self.initial.assign(ops.convert_to_numpy(self._first_limit(kernel)))
 
-    def call(self, kernel):
+    def call(self, kernel: Any) -> Any:
         if self.constant is not None:
             return super().call(kernel)
         return cond(
             read(self.active),
             lambda: self._round(kernel),
-            lambda: tie(kernel, self.step),
+            lambda: add_dependence(kernel, self.step),
         )
 
     def _first_limit(self, kernel):
-        """The largest magnitude, or, for few bits, less: that of Esser et al."""
+        """Return the largest magnitude or, if less, the limit of Esser et al. 2020."""
         kernel = ops.cast(kernel, "float32")
         axes = [i for i in range(len(kernel.shape)) if i != self._axis_of(kernel)]
         mean = ops.mean(ops.abs(kernel), axis=axes)
@@ -272,13 +255,13 @@ class LearnedKernelQuantizer(LearnsSteps, KernelQuantizer):
     def _axis_of(self, kernel):
         return None if self.axis is None else self.axis % len(kernel.shape)
 
-    def make_constant(self, *, keep=True):
+    def make_constant(self, *, keep: bool = True) -> None:
         super().make_constant(keep=keep)
         limits = ops.multiply(self.initial, ops.exp(self.step))
         self.constant_limits = np.array(ops.convert_to_numpy(limits))
 
-    def limit(self, kernel, factor=1.0):
-        if self.constant and self.constant_limits.all():  # the converter wants numbers
+    def limit(self, kernel: Any, factor: Any = 1.0) -> Any:
+        if self.constant and self.constant_limits.all():  # the converter needs numbers
             return ops.convert_to_tensor(
                 np.maximum(self.constant_limits, SMALLEST_KERNEL_RANGE)
             )
