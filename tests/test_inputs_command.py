@@ -46,7 +46,7 @@ def expected(bundle, x, *, members=False):
         return runner.predict_members(x) if members else runner.predict(x)
 
 
-def line_of(p):
+def shown(p):
     return f"{p.argmax()} {NAMES[p.argmax()]} {p.max():.4f}"
 
 
@@ -67,7 +67,7 @@ def rows(n, seed=0):
 def test_images_and_folders_by_name(bundles, images, capsys):
     x, paths = images
     p = expected(bundles[IMAGE], x)
-    lines = [f"{path}: {line_of(row)}" for path, row in zip(paths, p, strict=True)]
+    lines = [f"{path}: {shown(row)}" for path, row in zip(paths, p, strict=True)]
     assert predict(bundles[IMAGE], *paths) == 0
     assert capsys.readouterr().out.splitlines() == lines
     assert predict(bundles[IMAGE], paths[2], paths[0].parent) == 0
@@ -169,7 +169,7 @@ def test_a_table(bundles, tmp_path, capsys):
     captured = capsys.readouterr()
     windows = np.stack([x[i : i + 6] for i in (0, 4, 8)])[..., None]
     p = expected(bundles[WINDOW], windows)
-    lines = [f"{i}: {line_of(row)}" for i, row in enumerate(p)]
+    lines = [f"{i}: {shown(row)}" for i, row in enumerate(p)]
     assert captured.out.splitlines() == lines
     assert captured.err == (
         f"note: {tmp_path / 'x.csv'}, 1 rows at the end, too few for a window of 6: "
@@ -225,9 +225,7 @@ def test_a_window_is_predicted_before_the_stream_ends(start, bundles):
     process = start()
     process.stdin.write(b"".join(lines[:6]))
     answer = process.stdout.readline().decode()
-    assert (
-        answer == f"0: {line_of(expected(bundles[WINDOW], x[None, :6, :, None])[0])}\n"
-    )
+    assert answer == f"0: {shown(expected(bundles[WINDOW], x[None, :6, :, None])[0])}\n"
     process.stdin.write(b"".join(lines[6:9]) + b"no row\n")
     assert messages(process.stderr.readline, 2) == [
         b"error: line 10: Expected 3 columns. Received: 1.\n"
@@ -237,7 +235,7 @@ def test_a_window_is_predicted_before_the_stream_ends(start, bundles):
     os.set_blocking(process.stdout.fileno(), True)
     process.stdin.write(b"".join(lines[8:14]))
     p = expected(bundles[WINDOW], x[None, 8:14, :, None])[0]
-    assert process.stdout.readline().decode() == f"1: {line_of(p)}\n"
+    assert process.stdout.readline().decode() == f"1: {shown(p)}\n"
     process.stdin.close()
     assert process.wait(20) == 2
 
