@@ -193,7 +193,7 @@ def test_kernels_are_the_variables_that_train():
         name = base.__name__
         arguments = {"Dense": (2,), "EinsumDense": ("ab,bc->ac", 2)}.get(name, (2, 1))
         layer = base(*arguments)
-        rank = 2 if "Dense" in name else 3 + ("2D" in name)
+        rank = 2 if "Dense" in name else 3 + ("2D" in name) + 2 * ("3D" in name)
         layer.build((None, *[4] * (rank - 1)))
         trained = list(map(id, layer.trainable_variables))
         for kernel in cls.kernel_names:

@@ -10,6 +10,7 @@ from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
     MicroConv2D,
     MicroConv2DTranspose,
+    MicroConv3D,
     MicroDense,
     MicroDepthwiseConv1D,
     MicroDepthwiseConv2D,

@@ -49,7 +49,7 @@ class Layout:
 def layout_of(layer: keras.Layer, name: str) -> Layout:
     """Return the layout of a kernel.
 
-    * Dense, Conv1D, Conv2D and pointwise kernels of separable layers: unchanged.
+    * Dense, Conv1D, 2D, 3D, pointwise kernels of separable layers: unchanged.
     * Conv2DTranspose: the last two axes of `(h, w, out, in)` are swapped.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
       `(h, w, 1, channels * multiplier)`, since each output has one input.

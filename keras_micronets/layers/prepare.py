@@ -7,6 +7,7 @@ import keras
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.litert.capabilities import (
+    LAYERS,
     has_micro_layer,
     is_kernel_layer,
     plain_class,
@@ -19,6 +20,8 @@ from keras_micronets.layers.quantizers.scheme import QuantizationScheme, Quantiz
 from keras_micronets.layers.quantizers.shared_range import share_all_ranges
 
 __all__ = ["PreparationReport", "prepare"]
+
+_PRUNABLE = ", ".join(cls.__name__ for cls, row in LAYERS.items() if row.kernels)
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,8 @@ def prepare(
     wanted = {layer: QuantizerSpec() for layer in kernel_layers if _is_plain(layer)}
     if not wanted:
         raise ValueError(
-            "Expected a model with layers to prune (Dense, EinsumDense, Conv1D/2D, "
-            "DepthwiseConv1D/2D, SeparableConv1D/2D, Conv2DTranspose), not quantised "
-            f"by Keras and without LoRA weights. Received: {model.name!r} with "
+            f"Expected a model with layers to prune ({_PRUNABLE}), not quantised by "
+            f"Keras and without LoRA weights. Received: {model.name!r} with "
             f"{_names(layers[1:]) or 'no layers'}."
         )
     floating, unfused = (), ()

@@ -190,6 +190,9 @@ LAYERS: dict[type, LayerRow] = {
     layers.SeparableConv1D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
     layers.SeparableConv2D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
     layers.Conv2DTranspose: _kernel(_ONE_SCALE_8_BITS),
+    layers.Conv3D: LayerRow(
+        reason="LiteRT has no integer Conv3D", kernels={"kernel": KernelRow()}
+    ),
     # Scale and offset of each channel
     layers.BatchNormalization: LayerRow(
         rounding="affine", normalizes=True, fuses_rectifier=True

@@ -149,6 +149,14 @@ class MicroConv2D(MicroKernelLayer, keras.layers.Conv2D):
         return self.convolution_op(inputs, self.effective_kernel())
 
 
+@micro_class(keras.layers.Conv3D)
+class MicroConv3D(MicroKernelLayer, keras.layers.Conv3D):
+    """A `Conv3D` layer with a mask; files compute it in float."""
+
+    def linear(self, inputs):
+        return self.convolution_op(inputs, self.effective_kernel())
+
+
 @micro_class(keras.layers.Conv1D)
 class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
     """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
