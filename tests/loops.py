@@ -1,4 +1,4 @@
-"""Training loops of one's own, as the guides of each backend write them."""
+"""Custom training loops, as in the guides of each backend."""
 
 import keras
 from backends import BACKEND

@@ -65,11 +65,11 @@ def test_they_are_exported_together(trained, tmp_path):
     assert np.abs(whole - rounded).mean() < 0.05
 
 
-def test_learned_ranges_do_not_survive_the_cut():
+def test_learned_ranges_are_lost_by_the_cut():
     with pytest.raises(ValueError, match="Quantise the pool"):
         Cycle(compact=True, quantize=0.5)
 
 
-def test_a_noise_is_no_less_than_none():
+def test_rejects_negative_noise():
     with pytest.raises(ValueError, match="0 or more"):
         masks.Channels(macs=0.5, noise=-1.0)

@@ -1,4 +1,4 @@
-"""Training that ends in a smaller network, of a size that was set."""
+"""Training that ends in a smaller network of a given size."""
 
 import keras
 import numpy as np
@@ -67,7 +67,7 @@ def test_the_run_ends_at_its_budget(name):
 
 
 @pytest.mark.parametrize("kind", ["residual", "depthwise", "excited", "nested"])
-def test_the_small_network_predicts_what_the_masked_one_does(kind):
+def test_the_small_network_predicts_as_the_masked_one(kind):
     model = compiled(kind)
     callback = pruning(macs=0.6)
     fit(model, callback)
@@ -88,7 +88,7 @@ def test_two_budgets():
 
 
 def test_channels_come_back():
-    """Utilities that turn over in the middle of the run bring others back."""
+    """An importance that is reversed in the middle of the run restores channels."""
 
     class Turning:
         needs_gradients = False
@@ -120,12 +120,12 @@ def test_channels_come_back():
     assert 0 not in kept[7]
     assert 0 in kept[-1]
     found = ops.convert_to_numpy(reader.kernel)
-    stays = sorted(kept[-1])  # with what they had
+    stays = sorted(kept[-1])  # unchanged
     np.testing.assert_array_equal(found[:, :, stays], raw[:, :, stays])
     assert np.all(found[:, :, sorted(set(range(16)) - kept[-1])] == 0)
 
 
-def test_the_choice_stands_from_the_end_on():
+def test_the_selection_is_final_from_the_end():
     plans = []
 
     class Watch(keras.callbacks.Callback):
@@ -139,7 +139,7 @@ def test_the_choice_stands_from_the_end_on():
     assert plans[2] is not plans[-1]
 
 
-def test_a_second_fit_starts_from_what_is_masked():
+def test_a_second_fit_starts_with_the_masked_channels():
     model = compiled()
     fit(model, pruning(macs=0.6))
     callback = pruning(macs=0.4)
@@ -181,15 +181,15 @@ def test_unusable_arguments(options, message):
 
 
 @pytest.mark.filterwarnings("ignore:2 layers cannot be pruned")
-def test_what_has_no_mask_stays():
-    """Conv3DTranspose cannot leave out what it reads; the Dense layer after it can."""
+def test_channels_that_cannot_be_masked_are_kept():
+    """Conv3DTranspose cannot mask its input channels; the Dense layer after it can."""
     model, callback = compiled("volumes"), pruning(macs=0.9)
     fit(model, callback)
     assert set(callback.plan_.kept) == {"conv3d_transpose"}
     assert "no mask" in callback.plan_.protected["conv3d"]
 
 
-def test_a_run_that_was_interrupted_ends_at_its_budget(tmp_path):
+def test_an_interrupted_run_ends_at_its_budget(tmp_path):
     def run(*callbacks):
         model, callback = compiled(), pruning(end=0.5)
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
@@ -199,9 +199,9 @@ def test_a_run_that_was_interrupted_ends_at_its_budget(tmp_path):
         return callback, model.fit(x, y, callbacks=callbacks, **options).history
 
     with pytest.raises(InterruptedError):
-        run(Interrupt(4))  # after the choice stands
+        run(Interrupt(4))  # after the selection is final
     callback, history = run()
     assert len(history["macs"]) == 2
-    assert max(history["macs"]) <= 0.5  # the masks came back with the model
+    assert max(history["macs"]) <= 0.5  # the masks were restored with the model
     whole = kmn.channels.count_macs(made(MODELS["plain"]))
     assert kmn.channels.count_macs(callback.compact_) <= 0.5 * whole

@@ -45,7 +45,7 @@ def set_(sparsity=0.5, **kwargs):
 
 
 def moved(before, after):
-    """What was dropped and what grew, a kernel."""
+    """Return the masks of the dropped and the grown weights of each kernel."""
     return {
         name: (before[name] & ~after[name], ~before[name] & after[name])
         for name in before
@@ -53,7 +53,7 @@ def moved(before, after):
 
 
 def dense_gradients(model):
-    """An independent gradient on all the data: that of a stripped copy."""
+    """Return the gradient on all the data, computed with a stripped copy."""
     plain = layers.strip(model)
     x, y = data()
     loss = keras.losses.SparseCategoricalCrossentropy()
@@ -98,7 +98,7 @@ def test_rigl_grows_exactly_where_the_dense_gradient_is_largest():
 @pytest.mark.parametrize("make", [rigl, set_])
 @pytest.mark.parametrize("allocation", list(ALLOCATIONS))
 @pytest.mark.slow
-def test_the_sparsity_asked_for_holds_at_every_step(make, allocation):
+def test_every_step_has_the_requested_sparsity(make, allocation):
     model = compiled(dense_model())
     seen = []
 
@@ -128,7 +128,7 @@ def test_the_sparsity_asked_for_holds_at_every_step(make, allocation):
 
 
 def assert_zeros_in_use(model):
-    """Between updates a momentum may move masked weights; no layer reads them."""
+    """Momentum may move masked weights between updates; no layer reads them."""
     for kernel in kernels(model):
         effective = keras.ops.convert_to_numpy(
             kernel.layer.effective_kernel(kernel.name)
@@ -152,7 +152,7 @@ def test_it_learns_and_random_growth_visits_more_weights_than_it_keeps():
 
 
 @pytest.mark.parametrize("make", [rigl, set_])
-def test_a_model_that_is_that_sparse_keeps_its_masks(make):
+def test_a_model_that_is_already_sparse_keeps_its_masks(make):
     model = compiled(dense_model())
     fit(model, WeightPruning(Constant(0.5)), epochs=1)
     before = masks(model)
@@ -166,7 +166,7 @@ def test_a_model_that_is_that_sparse_keeps_its_masks(make):
 
 @pytest.mark.parametrize("make", [rigl, set_])
 @pytest.mark.slow
-def test_a_run_that_was_interrupted_draws_the_same(tmp_path, make):
+def test_an_interrupted_run_samples_the_same_masks(tmp_path, make):
     x, y = data()
     kwargs = {"data": [(x[i::5], y[i::5]) for i in range(5)]} if make is rigl else {}
 
@@ -195,7 +195,7 @@ def test_a_run_that_was_interrupted_draws_the_same(tmp_path, make):
             np.testing.assert_array_equal(mask, whole[epoch][name])
 
 
-def test_gradients_are_taken_at_the_updates_only(monkeypatch):
+def test_gradients_are_computed_at_updates_only(monkeypatch):
     taken = []
     original = layers.kernel_gradients
 
@@ -221,7 +221,7 @@ def test_gradients_are_taken_at_the_updates_only(monkeypatch):
     ],
     ids=["momentum", "weight decay", "ema", "factored"],
 )
-def test_zeros_stay_and_new_weights_start_at_zero_with(optimizer):
+def test_masked_and_new_weights_are_zero_with(optimizer):
     model = compiled(dense_model(), optimizer())
     before = {}
 
@@ -241,7 +241,7 @@ def test_zeros_stay_and_new_weights_start_at_zero_with(optimizer):
 
 
 @several_steps
-def test_several_steps_an_execution():
+def test_several_steps_per_execution():
     model = compiled(dense_model(), steps_per_execution=5)
     seen = []
     watch = Watch(on_batch=lambda model, step: seen.append(masks(model)))
@@ -253,7 +253,7 @@ def test_several_steps_an_execution():
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
 @pytest.mark.parametrize("make", [rigl, set_])
-def test_data_of_unknown_length_move_once_an_epoch(make):
+def test_data_of_unknown_length_moves_connections_every_epoch(make):
     tf = pytest.importorskip("tensorflow")
     dataset = tf.data.Dataset.from_tensors(data(4)).repeat(3).filter(lambda *_: True)
     model = compiled(dense_model())
@@ -277,7 +277,7 @@ def test_only_the_scope_is_sparse():
     assert counts(model) == {"hidden": 64, "head": 0}
 
 
-def test_other_backends_of_layers_nested_shared_and_separable():
+def test_nested_shared_and_separable_layers():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8,))
     x = keras.layers.Reshape((4, 2, 1))(inputs)
@@ -319,7 +319,7 @@ def sparse_model(sparsity=0.5, allocation="uniform"):
     return model
 
 
-def test_masks_at_random_depend_on_the_seed_only():
+def test_random_masks_depend_on_the_seed_only():
     def draw(seed):
         model = dense_model()
         prepare(model)
@@ -332,7 +332,7 @@ def test_masks_at_random_depend_on_the_seed_only():
     assert (draw(3) != draw((3, 1))).any()
 
 
-def test_masks_at_random_keep_within_what_is_there():
+def test_random_masks_remove_removed_weights_first():
     model = sparse_model(0.5)
     before = masks(model)
     sparsify_at_random(model, 0.75, allocation="uniform", seed=9)
@@ -359,7 +359,7 @@ def test_drop_and_regrow_keeps_the_count(fraction, by_gradient):
     assert_zeros_where_masked(model)
 
 
-def test_drop_and_regrow_in_a_scope_reads_that_kernels_gradient():
+def test_drop_and_regrow_in_a_scope_uses_the_gradient_of_its_kernel():
     model = sparse_model()
     dense = layers.kernel_gradients(model, *data())
     before = masks(model)
@@ -373,7 +373,7 @@ def test_drop_and_regrow_in_a_scope_reads_that_kernels_gradient():
     np.testing.assert_array_equal(np.sort(np.abs(dense[1])[grown]), largest)
 
 
-def test_masked_weights_that_a_momentum_moved_grow_at_zero():
+def test_masked_weights_that_momentum_moved_grow_from_zero():
     model = sparse_model()
     for kernel in kernels(model):
         kernel.variable.assign_add(np.ones(kernel.mask.shape))
@@ -435,7 +435,7 @@ def test_custom_loops_need_no_optimizer():
     assert abs(sum(counts(model).values()) - 88) <= 2
 
 
-def test_bad_calls_are_told():
+def test_rejects_bad_calls():
     model = sparse_model()
     with pytest.raises(ValueError, match=r"fraction=1\.5"):
         drop_and_regrow(model, 1.5)

@@ -1,4 +1,4 @@
-"""Pruning and quantisation wherever Keras trains; run it once a backend."""
+"""Pruning and quantisation in all ways that Keras trains; run with each backend."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ without_tensorflow = pytest.mark.skipif(
 
 
 def both():
-    """The callbacks under test, and one that looks at what they left."""
+    """Return the callbacks under test, and one that checks their results."""
     return [
         WeightPruning(PolynomialDecay(0.0, 0.75)),
         QuantizationAwareTraining(start=0.5),
@@ -86,7 +86,7 @@ def test_compiled():
 @pytest.mark.skipif(BACKEND != "torch", reason="the test above has no need to be slow")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_compiled_by_pytorch():
-    """PyTorch warns of itself, and of Keras's custom gradients, when it compiles."""
+    """PyTorch warns about itself and Keras's custom gradients when it compiles."""
     check_setting(jit_compile=True)
 
 
@@ -137,7 +137,7 @@ def run_of(steps_per_execution, frequency):
     return seen
 
 
-def test_masks_are_those_of_single_steps_where_the_period_is_a_multiple():
+def test_masks_equal_those_of_single_steps_if_the_frequency_is_a_multiple():
     one, eight = run_of(1, frequency=8), run_of(8, frequency=8)
     assert (len(one), len(eight)) == (32, 4)
     for expected, found in zip(one[7::8], eight, strict=True):
@@ -145,7 +145,7 @@ def test_masks_are_those_of_single_steps_where_the_period_is_a_multiple():
             np.testing.assert_array_equal(mask, expected[name])
 
 
-def test_masks_change_at_the_next_hook_where_it_is_not():
+def test_masks_change_at_the_next_hook_otherwise():
     """Due at 10, 16 (an epoch's end), 20, 30 and 32; hooks are at 8, 16, 24, 32."""
     found = [int((~mask["hidden"]).sum()) for mask in run_of(8, frequency=10)]
     assert found == [0, *(round(128 * RAMP(step / 32)) for step in (16, 24, 32))]
@@ -171,7 +171,7 @@ def test_models_of_any_kind(kind):
 
 
 def check_every(model, steps):
-    """Return what prunes after a step, to end at the target."""
+    """Return a function that prunes after each step, up to the target."""
 
     def after_step(step):
         prune(model, RAMP(step / steps))
@@ -201,7 +201,7 @@ def test_train_on_batch():
     assert losses[-1] < losses[0]
 
 
-def test_a_loop_of_ones_own():
+def test_a_custom_loop():
     model, (x, y) = dense_model(), data()
     layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
@@ -269,7 +269,7 @@ def test_any_dataset(kind):
     np.testing.assert_allclose(seen, expected, atol=1 / 176)
 
 
-def test_a_mask_is_one_byte_a_weight():
+def test_a_mask_takes_one_byte_per_weight():
     model = dense_model()
     before = sum(map(n_bytes, model.variables))
     layers.prepare(model)
@@ -331,7 +331,7 @@ def test_training_needs_no_tensorflow(tmp_path):
 
 
 @without_tensorflow
-def test_learners_are_exported_by_a_process_of_tensorflow(tmp_path):
+def test_learners_are_exported_by_a_tensorflow_process(tmp_path):
     pytest.importorskip("tensorflow")
     model, pool = compiled(dense_model()), kmn.LearnerPool(tmp_path / "pool")
     fit(model, *both(), kmn.callbacks.LearnerCheckpoint(pool, start=0.7), epochs=4)

@@ -26,7 +26,7 @@ def moves(case):
 
 @settings(deadline=None)
 @given(cases(numbers | st.sampled_from([np.nan, np.inf, -np.inf])))
-def test_as_many_grow_as_are_dropped(case):
+def test_the_same_number_is_dropped_and_grown(case):
     mask, _, _, n_moved = case
     before = mask.copy()
     new, dropped, grown = moves(case)
@@ -51,7 +51,7 @@ def test_the_smallest_are_dropped_and_the_highest_grow(case):
 
 @settings(deadline=None)
 @given(cases())
-def test_what_is_kept_has_no_say_in_growth(case):
+def test_scores_of_kept_weights_do_not_affect_growth(case):
     mask, weights, growth, n_moved = case
     other = np.where(mask, np.float32(99), growth)
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""A process that is killed at any moment leaves a pool that opens."""
+"""A process that is killed at any time leaves a valid pool."""
 
 import json
 import os
@@ -21,7 +21,7 @@ X, _ = data()
 
 
 class Victims:
-    """Children of one warm process, each started by the name of a function."""
+    """Child processes of one warm process, each started by the name of a function."""
 
     def __init__(self, errors):
         self.errors = errors
@@ -46,10 +46,10 @@ class Victims:
             found, _, number = line.strip().partition(" ")
             if found == word:
                 return int(number or 0)
-            assert found == "training", f"{line!r}: {self.said()}"
-        raise AssertionError(self.said())
+            assert found == "training", f"{line!r}: {self.log()}"
+        raise AssertionError(self.log())
 
-    def said(self):
+    def log(self):
         return Path(self.errors.name).read_text()[-3000:]
 
     def close(self):
@@ -68,7 +68,7 @@ def victims(tmp_path_factory):
 
 
 def check_pool(path, known):
-    """Open a pool and load the learners that are new; return all their hashes."""
+    """Open a pool and load its new learners; return all their hashes."""
     pool = LearnerPool(path)  # a damaged learner is a warning, and so an error here
     assert pool.damaged == []
     assert not list((path / "learners").glob(".*"))
@@ -101,7 +101,7 @@ OF_THE_LEARNER = {
 
 @pytest.mark.parametrize(("point", "is_there"), OF_THE_LEARNER.items())
 @pytest.mark.slow
-def test_a_learner_is_added_as_a_whole_or_not_at_all(
+def test_a_learner_is_added_completely_or_not_at_all(
     tmp_path, victims, point, is_there
 ):
     first = LearnerPool(tmp_path / "pool").add(dense_model(), name="first")
@@ -121,7 +121,7 @@ def test_a_learner_is_added_as_a_whole_or_not_at_all(
     "point",
     ["before the pool", "within the pool", "within the marker", "after the marker"],
 )
-def test_a_pool_whose_making_was_killed_is_made_anew(tmp_path, victims, point):
+def test_a_pool_is_created_again_after_a_kill(tmp_path, victims, point):
     victims.start("add", tmp_path, point)
     assert victims.read("status") == -signal.SIGKILL
     pool = LearnerPool(tmp_path / "pool")
@@ -131,7 +131,7 @@ def test_a_pool_whose_making_was_killed_is_made_anew(tmp_path, victims, point):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_completes(tmp_path, victims):
+def test_a_run_that_is_killed_repeatedly_completes(tmp_path, victims):
     rng = random.Random(0)
     known, seen, epoch_seconds = {}, [0], 0.1
     for _ in range(N_KILLS):

@@ -23,7 +23,7 @@ def pool(tmp_path):
     return LearnerPool(tmp_path / "pool")
 
 
-def test_learners_carry_what_is_known(pool):
+def test_learners_have_metadata(pool):
     weights = []
     keep = Watch(on_epoch=lambda model, epoch: weights.append(model.get_weights()))
     history = fit(
@@ -55,7 +55,7 @@ def test_learners_carry_what_is_known(pool):
     ("every", "start", "epochs"),
     [(1, 0.0, [1, 2, 3, 4, 5]), (2, 0.0, [2, 4]), (1, 0.6, [3, 4, 5]), (6, 0.0, [])],
 )
-def test_when_learners_are_taken(pool, every, start, epochs):
+def test_learners_are_added_every_few_epochs(pool, every, start, epochs):
     checkpoint = LearnerCheckpoint(pool, every, start=start)
     fit(compiled(dense_model()), checkpoint, epochs=5)
     assert [learner.epoch for learner in pool] == epochs
@@ -81,7 +81,7 @@ def test_runs_may_be_named(pool):
     assert pool["wide-3-epoch-0001"].run == "wide-3"
 
 
-def test_a_fit_that_goes_on_stays_in_its_run(pool):
+def test_a_fit_from_a_later_epoch_stays_in_its_run(pool):
     model = compiled(dense_model())
     fit(model, LearnerCheckpoint(pool), epochs=2)
     fit(model, LearnerCheckpoint(pool), epochs=3, initial_epoch=2)
@@ -117,7 +117,7 @@ def test_a_resumed_run_adds_none_twice(pool, tmp_path):
     assert sparsities[-1] == layers.sparsity(pool[-1].load())
 
 
-def test_it_says_what_it_added(pool, capsys):
+def test_verbose_prints_each_learner(pool, capsys):
     checkpoint = LearnerCheckpoint(pool, verbose=1)
     fit(compiled(dense_model()), WeightPruning(lambda p: 0.5), checkpoint, epochs=1)
     out = capsys.readouterr().out
@@ -135,7 +135,7 @@ def test_a_damaged_learner_is_not_trained_again(pool):
     assert again.damaged == ["run-000-epoch-0001"]
 
 
-def test_from_logits_is_told_or_settled(pool):
+def test_from_logits_is_given_or_inferred(pool):
     model = compiled(dense_model(activation=None))
     fit(model, LearnerCheckpoint(pool, run="settled"), epochs=1)
     fit(model, LearnerCheckpoint(pool, run="told", from_logits=True), epochs=1)
@@ -158,7 +158,7 @@ def test_a_bad_argument_is_named(pool, arguments, message):
     assert len(pool) == 0
 
 
-def test_a_run_that_no_folder_can_be_named_after(pool):
+def test_rejects_a_run_that_is_no_file_name(pool):
     with pytest.raises(ValueError, match="Expected a name of letters"):
         fit(compiled(dense_model()), LearnerCheckpoint(pool, run="../run"), epochs=1)
     assert [path.name for path in pool.path.parent.iterdir()] == ["pool"]

@@ -28,7 +28,7 @@ def pool(tmp_path):
 
 
 class Rates(keras.callbacks.Callback):
-    """Note the learning rate that each batch was trained with."""
+    """Record the learning rate of each batch."""
 
     def on_train_begin(self, logs=None):
         self.rates = []
@@ -59,7 +59,7 @@ def test_epochs_that_do_not_divide_train_the_parent(pool):
     assert [learner.epoch for learner in pool] == [3, 5, 7]
 
 
-def test_learning_rate_is_steered_batch_by_batch(pool):
+def test_the_learning_rate_is_set_for_each_batch(pool):
     rates = Rates()
     cycle = Cycle(learning_rate=Cosine(0.1))
     cycles = LearnerCycles(pool, 2, cycle, warmup=1 / 3, warmup_learning_rate=0.5)
@@ -97,7 +97,7 @@ def test_learning_rate_where_the_steps_are_not_known(pool):
     assert set(np.float32(rates.rates)) == {np.float32(0.1)}
 
 
-def test_from_the_parent_each_cycle_begins_with_its_weights(pool):
+def test_each_cycle_starts_with_the_weights_of_the_parent(pool):
     begun = []
     watch = Watch()
     watch.on_epoch_begin = lambda epoch, logs=None: begun.append(
@@ -116,7 +116,7 @@ def test_from_the_parent_each_cycle_begins_with_its_weights(pool):
     assert any((a != b).any() for a, b in zip(begun[3], begun[2], strict=True))
 
 
-def test_from_the_previous_each_cycle_goes_on(pool):
+def test_each_cycle_continues_from_the_previous_learner(pool):
     weights = {}
     watch = Watch(on_epoch=lambda m, e: weights.update({e: m.get_weights()}))
     watch.on_epoch_begin = lambda epoch, logs=None: weights.update(
@@ -127,7 +127,7 @@ def test_from_the_previous_each_cycle_goes_on(pool):
         np.testing.assert_array_equal(end, begin)
 
 
-def test_slots_are_fresh_in_each_cycle_and_steps_count_on(pool):
+def test_slots_are_empty_in_each_cycle_and_steps_continue(pool):
     seen = []
 
     class Slots(keras.callbacks.Callback):
@@ -142,7 +142,7 @@ def test_slots_are_fresh_in_each_cycle_and_steps_count_on(pool):
     assert [largest > 0 for _, largest in seen] == [False, True, False, True]
 
 
-def test_averages_of_the_weights_begin_at_the_weights(pool):
+def test_averages_of_the_weights_start_at_the_weights(pool):
     checked = []
 
     class Averages(keras.callbacks.Callback):
@@ -163,7 +163,7 @@ def test_averages_of_the_weights_begin_at_the_weights(pool):
     assert len(checked) == 4
 
 
-def test_magnitude_draws_a_sparsity_for_each_learner(pool):
+def test_magnitude_samples_a_sparsity_for_each_learner(pool):
     sampler = samplers.Magnitude((0.2, 0.55))
     cycle = Cycle(initial="parent", mask=sampler)
     fit(compiled(dense_model(width=64)), LearnerCycles(pool, 4, cycle), epochs=4)
@@ -218,7 +218,7 @@ def test_snapshots_stay_dense_and_plain(pool):
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_prune2edge_starts_at_the_parent_or_in_a_chain(pool, sequential):
+def test_prune2edge_starts_from_the_parent_or_the_previous_learner(pool, sequential):
     cycles = LearnerCycles.prune2edge(
         pool, 3, sequential=sequential, learning_rate=1e-3
     )
@@ -242,7 +242,7 @@ def test_free_tickets_keep_their_sparsity_and_move_most_connections(pool):
     assert stayed < 0.6
 
 
-def test_a_callback_may_sparsify_during_the_run(pool):
+def test_callbacks_sparsify_during_the_run(pool):
     cycles = LearnerCycles(pool, 2, callbacks=[WeightPruning(Constant(0.5))])
     history = fit(compiled(dense_model()), cycles, epochs=4)
     assert history.history["sparsity"] == pytest.approx([0.5] * 4, abs=0.01)
@@ -341,21 +341,21 @@ def test_a_second_fit_is_another_run(pool):
     assert [learner.run for learner in pool] == ["run-000"] * 2 + ["run-001"] * 2
 
 
-def test_refuses_a_learning_rate_schedule(pool):
+def test_rejects_an_optimizer_with_a_schedule(pool):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     model = compiled(dense_model(), keras.optimizers.SGD(schedule))
     with pytest.raises(ValueError, match="CosineDecay"):
         fit(model, LearnerCycles.snapshot(pool, 2))
-    fit(model, LearnerCycles(pool, 2))  # steers none
+    fit(model, LearnerCycles(pool, 2))  # sets no learning rate
 
 
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": 0.9}])
-def test_refuses_a_run_without_room_for_the_learners(pool, options):
+def test_rejects_a_run_with_too_few_epochs(pool, options):
     with pytest.raises(ValueError, match="Received"):
         fit(compiled(dense_model()), LearnerCycles(pool, 3, **options))
 
 
 @pytest.mark.parametrize("values", [{"initial": "other"}, {"quantize": 1.0}])
-def test_a_cycle_refuses_wrong_values(values):
+def test_rejects_wrong_values_of_a_cycle(values):
     with pytest.raises(ValueError, match="Received"):
         Cycle(**values)

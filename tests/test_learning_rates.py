@@ -16,18 +16,18 @@ RATES = [
 
 
 @pytest.mark.parametrize("rate", RATES, ids=repr)
-def test_survives_a_round_trip(rate):
+def test_is_restored_from_its_configuration(rate):
     config = keras.saving.serialize_keras_object(rate)
     again = keras.saving.deserialize_keras_object(config)
     assert [again(i / 10) for i in range(11)] == [rate(i / 10) for i in range(11)]
     assert repr(again) == repr(rate)
 
 
-def test_a_number_never_changes():
+def test_a_number_is_constant():
     assert {as_learning_rate(0.3, None)(i / 10) for i in range(11)} == {0.3}
 
 
-def test_cosine_falls_from_the_peak_to_its_end():
+def test_cosine_decreases_from_the_peak_to_its_end():
     rate = Cosine(0.4, end=0.25)
     values = [rate(i / 100) for i in range(101)]
     assert values[0] == pytest.approx(0.4)
@@ -36,7 +36,7 @@ def test_cosine_falls_from_the_peak_to_its_end():
     assert values == sorted(values, reverse=True)
 
 
-def test_one_cycle_climbs_then_falls():
+def test_one_cycle_increases_then_decreases():
     rate = OneCycle(1.0, climb=0.1, start=0.01, end=0.001)
     values = [rate(i / 100) for i in range(101)]
     assert values[0] == pytest.approx(0.01)
@@ -46,7 +46,7 @@ def test_one_cycle_climbs_then_falls():
     assert values[10:] == sorted(values[10:], reverse=True)
 
 
-def test_steps_share_the_cycle():
+def test_piecewise_constants_share_the_cycle():
     rate = PiecewiseConstant([3.0, 2.0, 1.0])
     assert [rate(p) for p in (0.0, 0.32, 0.34, 0.67, 1.0)] == [3.0, 3.0, 2.0, 1.0, 1.0]
 
@@ -64,6 +64,6 @@ def test_steps_share_the_cycle():
         lambda: PiecewiseConstant([0.1, 0.0]),
     ],
 )
-def test_refuses_what_is_no_rate(make):
+def test_rejects_values_that_are_not_rates(make):
     with pytest.raises(ValueError, match="Received"):
         make()

@@ -24,7 +24,7 @@ from keras_micronets.schedules import PolynomialDecay
 
 
 def ranges(model):
-    """The ranges that are learned, by the path of their quantiser in the model."""
+    """Return the learned ranges, by the path of their quantiser in the model."""
     return {
         quantizer.lower.path.split("/", 1)[1]: tuple(
             float(bound) for bound in quantizer.bounds()
@@ -35,7 +35,7 @@ def ranges(model):
 
 
 class Record(Watch):
-    """Keep the share of quantisers that are on, and the ranges, after each batch."""
+    """Record the share of quantisers that are on, and the ranges, after each batch."""
 
     def __init__(self):
         self.shares, self.ranges = [], []
@@ -46,7 +46,7 @@ class Record(Watch):
         self.ranges.append(ranges(model))
 
 
-def test_it_is_off_before_its_start_and_on_from_it():
+def test_quantisers_are_off_before_the_start_and_on_after():
     record = Record()
     model = compiled(dense_model())
     history = fit(model, QuantizationAwareTraining(start=0.5), record).history
@@ -56,7 +56,7 @@ def test_it_is_off_before_its_start_and_on_from_it():
     assert all(type(value) is float for value in history["quantized"])
 
 
-def test_ranges_move_only_while_it_is_on():
+def test_ranges_change_only_while_quantisers_are_on():
     record = Record()
     fit(compiled(dense_model()), QuantizationAwareTraining(start=0.5), record)
     before, after = record.ranges[:20], record.ranges[20:]
@@ -67,7 +67,7 @@ def test_ranges_move_only_while_it_is_on():
         assert any(earlier[path] != later[path] for path in earlier)
 
 
-def test_ranges_stand_still_outside_of_training():
+def test_ranges_do_not_change_outside_of_training():
     model = compiled(dense_model())
     fit(model, QuantizationAwareTraining(), epochs=1)
     before = ranges(model)
@@ -77,7 +77,7 @@ def test_ranges_stand_still_outside_of_training():
     assert ranges(model) == before
 
 
-def test_the_model_computes_with_rounded_values_once_it_is_on():
+def test_the_model_computes_with_rounded_values_after_the_start():
     model = compiled(dense_model(activation=None))
     fit(model, QuantizationAwareTraining(), epochs=1)
     outputs = model.predict(data()[0], verbose=0)
@@ -95,14 +95,14 @@ def test_it_starts_within_an_epoch(start):
     assert record.shares == [0.0] * off + [1.0] * (10 - off)
 
 
-def test_it_starts_under_several_steps_an_execution():
+def test_it_starts_with_several_steps_per_execution():
     record = Record()
     model = compiled(dense_model(), steps_per_execution=4)
     fit(model, QuantizationAwareTraining(start=0.45), record, epochs=2)
     assert record.shares == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
-def test_in_a_second_fit_it_stays_on():
+def test_quantisers_stay_on_in_a_second_fit():
     model, qat = compiled(dense_model()), QuantizationAwareTraining(start=0.5)
     fit(model, qat, epochs=2)
     learned, record = ranges(model), Record()
@@ -113,7 +113,7 @@ def test_in_a_second_fit_it_stays_on():
         assert bounds == pytest.approx(learned[path], rel=0.1, abs=0.1)
 
 
-def test_a_model_that_was_fitted_before_it():
+def test_a_model_that_was_trained_before():
     model = compiled(dense_model())
     fit(model, epochs=1)
     model.predict(data()[0], verbose=0)
@@ -143,7 +143,7 @@ def test_with_pruning_in_either_order(order):
 
 @pytest.mark.parametrize("order", [1, -1], ids=["pruning first", "pruning last"])
 @pytest.mark.slow
-def test_a_run_that_was_interrupted_resumes(tmp_path, order):
+def test_an_interrupted_run_resumes(tmp_path, order):
     def callbacks(*others):
         ours = [
             WeightPruning(PolynomialDecay(0.0, 0.75)),
@@ -162,12 +162,12 @@ def test_a_run_that_was_interrupted_resumes(tmp_path, order):
     assert history.epoch == [3, 4]
     assert history.history["quantized"] == [1.0, 1.0]
     assert history.history["sparsity"][-1] == 0.75
-    # Observer go on from where they were: one batch moves them by a hundredth.
+    # Observers continue: one batch moves them by a hundredth.
     for path, bounds in after.ranges[0].items():
         assert bounds == pytest.approx(before.ranges[-1][path], rel=0.05, abs=0.05)
 
 
-def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
+def test_an_interrupted_run_resumes_before_quantisation(tmp_path):
     def callbacks(*others):
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         return [QuantizationAwareTraining(start=0.75), backup, *others]
@@ -178,7 +178,7 @@ def test_a_resumed_run_that_had_not_begun_to_quantize(tmp_path):
     assert history["quantized"] == [0.0, 0.0, 1.0]
 
 
-def test_ranges_and_bits_are_those_asked_for():
+def test_observer_and_bits_are_as_requested():
     model = compiled(dense_model())
     qat = QuantizationAwareTraining(
         observer=Percentile(99.0), kernel_bits=4, activation_bits=6
@@ -197,7 +197,7 @@ def statistics(model):
 
 
 class RecordBoth(Record):
-    """Keep the statistics of batch normalisation too."""
+    """Record the statistics of batch normalisation too."""
 
     def __init__(self):
         self.statistics = []
@@ -209,12 +209,12 @@ class RecordBoth(Record):
 
 
 def changes(values):
-    """Whether each value differs from the one before it."""
+    """Return whether each value differs from the previous one."""
     return [earlier != later for earlier, later in itertools.pairwise(values)]
 
 
 @pytest.mark.slow
-def test_ranges_and_statistics_stay_from_their_moments():
+def test_ranges_and_statistics_freeze_at_their_fractions():
     record = RecordBoth()
     qat = QuantizationAwareTraining(freeze_observers=0.5, freeze_batch_norm=0.75)
     model = compiled(norm_model())
@@ -227,7 +227,7 @@ def test_ranges_and_statistics_stay_from_their_moments():
 
 
 @pytest.mark.slow
-def test_they_stay_under_several_steps_an_execution():
+def test_freezing_with_several_steps_per_execution():
     record = RecordBoth()
     qat = QuantizationAwareTraining(freeze_observers=0.4, freeze_batch_norm=0.4)
     fit(compiled(norm_model(), steps_per_execution=2), qat, record, epochs=2)
@@ -235,7 +235,7 @@ def test_they_stay_under_several_steps_an_execution():
     assert changes(record.statistics) == [True] * 3 + [False] * 6
 
 
-def test_after_the_run_nothing_is_held():
+def test_nothing_is_frozen_after_the_run():
     model = compiled(norm_model())
     fit(model, QuantizationAwareTraining(freeze_observers=0.0, freeze_batch_norm=0.0))
     before = ranges(model), statistics(model)
@@ -244,7 +244,7 @@ def test_after_the_run_nothing_is_held():
     assert statistics(model) != before[1]
 
 
-def test_weights_train_on_while_all_else_stays():
+def test_weights_train_while_the_rest_is_frozen():
     model = compiled(norm_model())
     fit(model, QuantizationAwareTraining(), epochs=1)
     before = model.get_layer("hidden").get_weights()[0]
@@ -256,7 +256,7 @@ def test_weights_train_on_while_all_else_stays():
     assert np.all(after != gamma)
 
 
-def test_a_resumed_run_holds_from_its_first_batch_on(tmp_path):
+def test_a_resumed_run_is_frozen_from_its_first_batch(tmp_path):
     def callbacks(*others):
         backup = keras.callbacks.BackupAndRestore(
             tmp_path / "backup", delete_checkpoint=False
@@ -274,26 +274,26 @@ def test_a_resumed_run_holds_from_its_first_batch_on(tmp_path):
 
 @pytest.mark.parametrize("name", ["freeze_observers", "freeze_batch_norm"])
 @pytest.mark.parametrize("moment", [-0.1, 1.1])
-def test_a_moment_outside_the_run_is_refused(name, moment):
+def test_rejects_fractions_outside_the_run(name, moment):
     with pytest.raises(ValueError, match=f"Received: {name}={moment}"):
         fit(compiled(dense_model()), QuantizationAwareTraining(**{name: moment}))
 
 
-def test_ranges_that_freeze_before_they_begin_are_refused():
+def test_rejects_freezing_before_the_start():
     qat = QuantizationAwareTraining(0.5, freeze_observers=0.4)
     with pytest.raises(ValueError, match=r"freeze_observers.* in \[0.5, 1\]"):
         fit(compiled(dense_model()), qat)
 
 
 @pytest.mark.parametrize("start", [-0.1, 1.0, 60])
-def test_a_start_outside_the_run_is_refused(start):
+def test_rejects_a_start_outside_the_run(start):
     model = compiled(dense_model())
     with pytest.raises(ValueError, match=f"Received: start={start}"):
         fit(model, QuantizationAwareTraining(start=start))
     assert type(model.layers[0]) is keras.layers.Dense  # nothing was prepared
 
 
-def test_a_model_without_kernels_is_refused():
+def test_rejects_a_model_without_kernels():
     model = compiled(keras.Sequential([keras.Input((3,)), keras.layers.Softmax()]))
     with pytest.raises(ValueError, match="Expected a model with layers to prune"):
         model.fit(
@@ -305,7 +305,7 @@ def test_a_model_without_kernels_is_refused():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-12, 1e12])
-def test_huge_tiny_and_dead_kernels_become_sound_files(size, tmp_path):
+def test_huge_tiny_and_zero_kernels_become_valid_files(size, tmp_path):
     model = compiled(dense_model(), keras.optimizers.SGD(0.0))
     hidden = model.get_layer("hidden")
     hidden.kernel.assign(size * hidden.kernel)

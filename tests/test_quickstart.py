@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture(scope="module")
 def small_problem(tmp_path_factory):
-    """Few images, given as a file of bytes, as a user's own data may be."""
+    """Return the path of a few images, as bytes."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "small.npz"
     labels = np.tile(np.arange(3), 40)
@@ -58,7 +58,7 @@ def test_parts_do_not_overlap():
     assert not set(images) & {x.tobytes() for x in problem.test[0]}
 
 
-def test_split_of_a_file_leaves_its_test_part_alone(small_problem):
+def test_split_of_a_file_keeps_its_test_part(small_problem):
     first, second = load_problem(small_problem), load_problem(small_problem, seed=1)
 
     assert not np.array_equal(first.train[0], second.train[0])
@@ -81,7 +81,7 @@ def test_table_has_every_row(result):
 
 
 @pytest.mark.slow
-def test_scores_are_what_the_files_give(result):
+def test_scores_are_those_of_the_files(result):
     baseline, *members, before, after = result.scores
     bundle_models = sorted(
         path.stat().st_size for path in Path(result.bundle).glob("*.tflite")
@@ -101,7 +101,7 @@ def test_result_is_json(result):
     assert json.loads(json.dumps(result.to_json()))["n_learners"] == 6
 
 
-def test_directory_that_holds_something_is_left_alone(small_problem, tmp_path):
+def test_rejects_a_directory_that_is_not_empty(small_problem, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
 
     with pytest.raises(ValueError, match="empty directory"):
@@ -127,7 +127,7 @@ def test_too_few_epochs(small_problem, tmp_path):
         ),
     ],
 )
-def test_file_with_something_else(tmp_path, capsys, arrays, message):
+def test_rejects_other_files(tmp_path, capsys, arrays, message):
     path = tmp_path / "data.npz"
     np.savez(path, **arrays)
 

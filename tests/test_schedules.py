@@ -34,14 +34,14 @@ def ramps(draw):
 @pytest.fixture(scope="module")
 def tfmot():
     with warnings.catch_warnings():
-        warnings.filterwarnings(  # tfmot compares versions the old way
+        warnings.filterwarnings(  # tfmot uses a deprecated comparison of versions
             "ignore", "distutils Version classes are deprecated", DeprecationWarning
         )
         import tensorflow_model_optimization
     return tensorflow_model_optimization.sparsity.keras
 
 
-def test_constant_holds_from_its_beginning():
+def test_constant_applies_from_its_start():
     schedule = Constant(0.5, start=0.25)
     assert [schedule(p) for p in (0.0, 0.24, 0.25, 1.0)] == [0.0, 0.0, 0.5, 0.5]
 
@@ -69,7 +69,7 @@ def test_a_ramp_stays_between_its_ends(schedule, progress):
 
 @settings(deadline=None)
 @given(ramps(), moments, moments)
-def test_a_growing_ramp_never_falls(schedule, earlier, later):
+def test_an_increasing_ramp_never_decreases(schedule, earlier, later):
     schedule.initial_sparsity, schedule.final_sparsity = sorted(
         (schedule.initial_sparsity, schedule.final_sparsity)
     )
@@ -79,7 +79,7 @@ def test_a_growing_ramp_never_falls(schedule, earlier, later):
 
 @settings(deadline=None)
 @given(st.one_of(ramps(), st.builds(Constant, sparsities, start=moments)))
-def test_a_configuration_makes_an_equal_schedule(schedule):
+def test_a_configuration_restores_an_equal_schedule(schedule):
     again = type(schedule).from_config(schedule.get_config())
     assert again.get_config() == schedule.get_config()
     grid = [i / 20 for i in range(21)]
@@ -116,13 +116,13 @@ def test_a_bad_argument_is_named(make, named):
 
 
 @pytest.mark.parametrize("schedule", [0.8, None, [0.0, 0.8]])
-def test_what_is_no_schedule_is_refused(schedule):
+def test_rejects_values_that_are_not_schedules(schedule):
     with pytest.raises(TypeError, match="Expected a schedule"):
         as_schedule(schedule, 100)
 
 
 @pytest.mark.parametrize("wrong", [1.0, -0.01, float("nan")])
-def test_a_schedule_that_leaves_the_range_anywhere_is_refused(wrong):
+def test_rejects_a_schedule_that_leaves_the_range(wrong):
     with pytest.raises(ValueError, match=r"at 50 % of the run"):
         as_schedule(lambda progress: wrong if progress == 0.5 else 0.3, 100)
 
@@ -135,7 +135,7 @@ def test_any_callable_is_a_schedule():
 
 
 @pytest.mark.parametrize("total", [40, 100, 333])
-def test_tfmot_schedules_answer_at_each_step_as_tfmot_says(tfmot, total):
+def test_tfmot_schedules_return_the_values_of_tfmot_at_each_step(tfmot, total):
     given = [
         tfmot.ConstantSparsity(0.5, begin_step=5, end_step=30, frequency=4),
         tfmot.PolynomialDecay(0.1, 0.7, begin_step=3, end_step=40, frequency=5),
@@ -148,7 +148,7 @@ def test_tfmot_schedules_answer_at_each_step_as_tfmot_says(tfmot, total):
             assert adapted.is_due(step / total) == bool(due)
 
 
-def test_a_tfmot_schedule_that_ends_after_the_run_is_told(tfmot):
+def test_warns_of_a_tfmot_schedule_that_ends_after_the_run(tfmot):
     schedule = tfmot.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=101)
     with pytest.warns(UserWarning, match=r"ends at step 101, but the run has 100"):
         as_schedule(schedule, 100)
@@ -161,7 +161,7 @@ def test_a_tfmot_schedule_needs_the_steps_of_the_run(tfmot):
         as_schedule(tfmot.ConstantSparsity(0.5, begin_step=0), None)
 
 
-def test_a_tfmot_schedule_of_ones_own_is_adapted(tfmot):
+def test_custom_tfmot_schedules_are_adapted(tfmot):
     class Half(tfmot.PruningSchedule):
         def __call__(self, step):
             return step == 10, 0.5

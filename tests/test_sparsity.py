@@ -23,7 +23,7 @@ sparsities = st.floats(0.0, 1.0, exclude_max=True)
 
 @settings(deadline=None)
 @given(tied | free, st.data())
-def test_exactly_so_many_entries_are_removed(scores, data):
+def test_removes_exactly_the_requested_number(scores, data):
     count = data.draw(st.integers(0, scores.size))
     mask = keep_largest(scores, count)
     assert mask.dtype == bool
@@ -33,7 +33,7 @@ def test_exactly_so_many_entries_are_removed(scores, data):
 
 @settings(deadline=None)
 @given(tied | free, st.data())
-def test_what_is_removed_is_not_larger_than_what_is_kept(scores, data):
+def test_removed_scores_are_not_larger_than_kept_ones(scores, data):
     mask = keep_largest(scores, data.draw(st.integers(1, scores.size)))
     if mask.any():
         assert scores[~mask].max() <= scores[mask].min()
@@ -41,13 +41,13 @@ def test_what_is_removed_is_not_larger_than_what_is_kept(scores, data):
 
 @settings(deadline=None)
 @given(tied | free, st.data())
-def test_masks_of_growing_counts_are_nested(scores, data):
+def test_masks_of_increasing_counts_are_nested(scores, data):
     count = data.draw(st.integers(0, scores.size))
     more = data.draw(st.integers(count, scores.size))
     assert not (keep_largest(scores, more) & ~keep_largest(scores, count)).any()
 
 
-def test_so_many_entries_go_even_of_scores_that_are_not_numbers():
+def test_removes_the_requested_number_of_nan_scores():
     scores = np.array([np.nan, 1.0, np.nan, 2.0, np.nan], "float32")
     np.testing.assert_array_equal(keep_largest(scores, 1), [1, 0, 1, 1, 1])
     assert np.count_nonzero(keep_largest(scores, 4)) == 1
@@ -68,7 +68,7 @@ def test_each_layer_loses_the_nearest_count():
 
 
 def literal_allocation(scores, sparsity):
-    """Sort all entries, walk up from the smallest, and count by array."""
+    """Sort all entries, count the smallest by array."""
     entries = sorted(
         (float(value), array)
         for array, score in enumerate(scores)
@@ -82,7 +82,7 @@ def literal_allocation(scores, sparsity):
 
 @settings(deadline=None)
 @given(st.lists(shapes, min_size=1, max_size=5), sparsities, st.integers(0, 2**32 - 1))
-def test_over_the_model_the_lowest_of_all_go(shapes, sparsity, seed):
+def test_global_ranking_removes_the_lowest_of_all(shapes, sparsity, seed):
     rng = np.random.default_rng(seed)
     scores = [rng.normal(size=shape).astype("float32") for shape in shapes]
     counts = global_ranking(scores, sparsity)
@@ -91,7 +91,7 @@ def test_over_the_model_the_lowest_of_all_go(shapes, sparsity, seed):
 
 @settings(deadline=None)
 @given(st.lists(tied, min_size=1, max_size=5), sparsities)
-def test_over_the_model_the_total_is_right_with_ties(scores, sparsity):
+def test_global_ranking_meets_the_total_with_ties(scores, sparsity):
     counts = global_ranking(scores, sparsity)
     target = round(sparsity * sum(score.size for score in scores))
     assert all(0 <= n < s.size for n, s in zip(counts, scores, strict=True))
@@ -99,14 +99,14 @@ def test_over_the_model_the_total_is_right_with_ties(scores, sparsity):
     assert target - capped <= sum(counts) <= target
 
 
-def test_over_the_model_a_weak_layer_keeps_its_best_weight():
+def test_global_ranking_keeps_the_best_weight_of_each_layer():
     scores = [np.array([0.1, 0.2, 0.3]), np.full(7, 5.0)]
     assert global_ranking(scores, 0.3) == [2, 0]
     assert global_ranking(scores, 0.5) == [2, 2]
 
 
 @pytest.mark.parametrize("allocate", [global_ranking, uniform, erdos_renyi_kernel])
-def test_nothing_goes_at_sparsity_zero(allocate):
+def test_removes_nothing_at_sparsity_zero(allocate):
     assert allocate([np.ones((2, 2)), np.ones(3)], 0.0) == [0, 0]
 
 
@@ -129,7 +129,7 @@ def literal_densities(shapes, sparsity):
 
 @settings(deadline=None)
 @given(st.lists(shapes, min_size=1, max_size=6), st.floats(0.05, 0.95))
-def test_erdos_renyi_kernel_keeps_by_dimensions(shapes, sparsity):
+def test_erdos_renyi_kernel_follows_the_dimensions(shapes, sparsity):
     scores = [np.zeros(shape, "float32") for shape in shapes]
     counts = erdos_renyi_kernel(scores, sparsity)
     densities = literal_densities(shapes, sparsity)
@@ -151,7 +151,7 @@ def test_erdos_renyi_kernel_removes_more_at_more_sparsity(shapes, sparsity, more
         assert low <= high
 
 
-def test_names_and_functions_are_allocations():
+def test_allocations_are_names_or_functions():
     assert as_allocation("erk") is erdos_renyi_kernel
     assert as_allocation(literal_allocation) is literal_allocation
     with pytest.raises(ValueError, match="allocation='all'"):

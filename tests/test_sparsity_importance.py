@@ -43,7 +43,7 @@ def test_random_scores_depend_on_the_seed_only():
     assert (scores != first(WEIGHTS)).any()
 
 
-def test_names_and_functions_are_importance():
+def test_importance_is_a_name_or_a_function():
     assert as_importance("magnitude") is magnitude
     assert as_importance(taylor) is taylor
     np.testing.assert_array_equal(
@@ -54,7 +54,7 @@ def test_names_and_functions_are_importance():
         as_importance("size")
 
 
-def test_importance_says_whether_it_needs_gradients():
+def test_importance_declares_whether_it_needs_gradients():
     named = ("magnitude", "random", "taylor", "movement")
     needs = [needs_gradients(as_importance(name)) for name in named]
     assert needs == [False, False, True, True]

@@ -50,7 +50,7 @@ def assert_whole_units(pattern, mask):
 
 @settings(deadline=None)
 @given(exact, scores_of, st.data())
-def test_exactly_so_many_weights_go(pattern, scores, data):
+def test_removes_exactly_the_requested_number(pattern, scores, data):
     count = data.draw(st.integers(0, scores.size))
     mask = pattern.mask(scores, count)
     assert (mask.dtype, mask.shape) == (bool, scores.shape)
@@ -59,7 +59,7 @@ def test_exactly_so_many_weights_go(pattern, scores, data):
 
 @settings(deadline=None)
 @given(units, scores_of, st.data())
-def test_so_many_weights_go_within_a_unit(pattern, scores, data):
+def test_removes_the_requested_number_within_a_unit(pattern, scores, data):
     count = data.draw(st.integers(0, scores.size))
     mask = pattern.mask(scores, count)
     assert_whole_units(pattern, mask)
@@ -71,7 +71,7 @@ def test_so_many_weights_go_within_a_unit(pattern, scores, data):
 
 @settings(deadline=None)
 @given(patterns, scores_of, st.data())
-def test_masks_are_nested_and_revive_nothing(pattern, scores, data):
+def test_masks_are_nested_and_restore_no_weight(pattern, scores, data):
     less = data.draw(st.integers(0, scores.size))
     more = data.draw(st.integers(less, scores.size))
     first = pattern.mask(scores, less)
@@ -86,7 +86,7 @@ def test_masks_are_nested_and_revive_nothing(pattern, scores, data):
 
 @settings(deadline=None)
 @given(n_of_m, scores_of, st.data())
-def test_n_of_m_holds_from_its_sparsity_on(pattern, scores, data):
+def test_n_of_m_holds_from_its_sparsity(pattern, scores, data):
     lengths = [group.shape[-2] for group in groups(scores, pattern.m)]
     columns = scores.size // scores.shape[-2]
     outside = columns * sum(max(0, length - pattern.n) for length in lengths)
@@ -116,7 +116,7 @@ def test_n_of_m_follows_a_schedule_while_scores_change(pattern, scores, data):
 
 @settings(deadline=None)
 @given(scores_of, st.data())
-def test_blocks_of_the_lowest_mean_go(scores, data):
+def test_removes_the_blocks_of_the_lowest_mean(scores, data):
     pattern = data.draw(blocks)
     mask = pattern.mask(scores, data.draw(st.integers(1, scores.size)))
     pairs = zip(groups(scores, pattern.size), groups(mask, pattern.size), strict=True)
@@ -131,7 +131,7 @@ def test_blocks_of_the_lowest_mean_go(scores, data):
 
 @settings(deadline=None)
 @given(units, free, st.data())
-def test_zeros_that_lie_elsewhere_stay_and_count(pattern, scores, data):
+def test_zeros_from_earlier_pruning_stay_and_count(pattern, scores, data):
     dead = data.draw(hnp.arrays(bool, scores.shape))
     scores = np.where(dead, np.float32(-np.inf), scores)
     count = data.draw(st.integers(np.count_nonzero(dead), scores.size))
@@ -143,7 +143,7 @@ def test_zeros_that_lie_elsewhere_stay_and_count(pattern, scores, data):
 
 @settings(deadline=None)
 @given(patterns, free)
-def test_pooled_scores_are_of_the_kernels_shape(pattern, scores):
+def test_pooled_scores_have_the_shape_of_the_kernel(pattern, scores):
     pooled = pattern.pooled(scores)
     assert pooled.shape == scores.shape
     assert pooled.dtype == np.float32
@@ -167,7 +167,7 @@ def test_a_large_m():
 
 @settings(deadline=None)
 @given(st.none() | patterns, shapes, st.integers(0, 99))
-def test_halves_never_overlap_and_leave_nothing_out(pattern, shape, seed):
+def test_halves_are_complements(pattern, shape, seed):
     mask, other = random_halves(shape, np.random.default_rng(seed), pattern=pattern)
     assert not (mask & other).any()
     assert (mask | other).all()
@@ -197,6 +197,6 @@ def test_halves_depend_on_the_generator_only():
         (lambda: Block(0), "size=0"),
     ],
 )
-def test_patterns_that_cannot_be_are_refused(make, message):
+def test_rejects_impossible_patterns(make, message):
     with pytest.raises(ValueError, match=message):
         make()

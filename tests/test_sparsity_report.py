@@ -6,7 +6,7 @@ from keras_micronets.layers import kernels, sparsity, sparsity_report
 from keras_micronets.layers import prepare as prepare
 
 
-def test_report_prints_a_row_a_kernel():
+def test_report_prints_a_row_for_each_kernel():
     model = residual()
     prepare(model)
     kernels(model)[0].set_mask(np.zeros(kernels(model)[0].mask.shape, bool))

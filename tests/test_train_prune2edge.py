@@ -18,7 +18,7 @@ def run(parent, pool, n=3, **options):
     train_prune2edge(parent, pool, x, y, n_learners=n, epochs=1, **options)
 
 
-def test_draws_lie_in_the_published_ranges_and_repeat():
+def test_samples_are_reproducible_and_in_the_published_ranges():
     drawn = [draw_prune2edge(i, seed=1) for i in range(200)]
     assert drawn == [draw_prune2edge(i, seed=1) for i in range(200)]
     assert all(0.2 <= one.sparsity <= 0.55 for one in drawn)
@@ -29,7 +29,7 @@ def test_draws_lie_in_the_published_ranges_and_repeat():
 
 
 @pytest.mark.parametrize("activation", ["softmax", None])
-def test_each_learner_is_pruned_as_drawn_and_the_parent_stays(pool, activation):
+def test_learners_are_pruned_as_sampled_and_the_parent_is_not(pool, activation):
     parent = dense_model(activation=activation)
     if activation is None:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -46,7 +46,7 @@ def test_each_learner_is_pruned_as_drawn_and_the_parent_stays(pool, activation):
 
 
 @pytest.mark.slow
-def test_carries_on_where_it_was_cut_off(pool, tmp_path):
+def test_resumes_after_an_interruption(pool, tmp_path):
     whole = LearnerPool(tmp_path / "whole")
     for sequential in (False, True):
         options = {"sequential": sequential, "run": f"sequential-{sequential}"}
@@ -61,20 +61,20 @@ def test_carries_on_where_it_was_cut_off(pool, tmp_path):
 
 
 @pytest.mark.slow
-def test_in_a_chain_each_learner_goes_on_from_the_one_before(pool):
+def test_sequential_learners_start_from_the_previous_one(pool):
     run(dense_model(), pool, 2, sequential=False, run="apart", learning_rate=1e-9)
     run(dense_model(), pool, 2, sequential=True, run="sequential", learning_rate=1e-9)
     first, second = (
         layers.kernels(pool[f"sequential-000{i}"].load())[0].mask for i in range(2)
     )
-    # At almost no learning rate, what the first lost is zero when the second is drawn.
+    # At a tiny learning rate, weights that the first lost are zero in the second.
     smaller, larger = sorted((first, second), key=np.sum)
     assert (larger | ~smaller).all()
     apart = layers.kernels(pool["apart-0000"].load())[0].mask
     np.testing.assert_array_equal(apart, first)
 
 
-def test_takes_one_hot_labels(pool):
+def test_accepts_one_hot_labels(pool):
     x, y = data(64)
     train_prune2edge(
         dense_model(), pool, x, np.eye(3)[y], n_learners=1, epochs=1, verbose=0
@@ -82,7 +82,7 @@ def test_takes_one_hot_labels(pool):
     assert len(pool) == 1
 
 
-def test_wants_to_know_whether_the_parent_puts_out_logits(pool):
+def test_requires_from_logits_if_it_cannot_be_inferred(pool):
     parent = dense_model(activation=None)
     with pytest.raises(ValueError, match="from_logits"):
         run(parent, pool, 1)

@@ -49,7 +49,7 @@ def assert_target_met(model, target, allocation="uniform"):
 @pytest.fixture(scope="module")
 def tfmot():
     with warnings.catch_warnings():
-        warnings.filterwarnings(  # tfmot compares versions the old way
+        warnings.filterwarnings(  # tfmot uses a deprecated comparison of versions
             "ignore", "distutils Version classes are deprecated", DeprecationWarning
         )
         import tensorflow_model_optimization
@@ -57,7 +57,7 @@ def tfmot():
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "global"])
-def test_the_target_is_met_and_sparsity_never_falls(allocation):
+def test_sparsity_reaches_the_target_and_never_decreases(allocation):
     model = compiled(dense_model())
     seen = []
     watch = Watch(
@@ -93,7 +93,7 @@ def test_sparsity_follows_the_schedule_at_every_step():
     assert_target_met(model, 0.9)
 
 
-def test_masks_change_at_the_frequency_and_at_an_epochs_end():
+def test_masks_change_every_frequency_batches_and_after_an_epoch():
     model = compiled(dense_model())
     seen = []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
@@ -114,7 +114,7 @@ def test_masks_change_at_the_frequency_and_at_an_epochs_end():
     ],
     ids=["momentum", "weight decay", "ema", "ema that overwrites"],
 )
-def test_zeros_stay_with(optimizer):
+def test_masked_weights_stay_zero_with(optimizer):
     model = compiled(dense_model(), optimizer())
     watch = Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model))
     fit(model, WeightPruning(PolynomialDecay(0.0, 0.75)), watch)
@@ -122,8 +122,8 @@ def test_zeros_stay_with(optimizer):
 
 
 @pytest.mark.parametrize("n", [40, 36])
-def test_several_steps_an_execution(n):
-    """Ten and nine batches an epoch: neither is a multiple of four."""
+def test_several_steps_per_execution(n):
+    """Ten and nine batches per epoch: neither is a multiple of four."""
     model = compiled(dense_model(), steps_per_execution=4)
     watch = Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model))
     schedule = PolynomialDecay(0.0, 0.75, end=1.0)
@@ -153,7 +153,7 @@ def as_dataset(n_batches):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-def test_data_of_unknown_length_is_pruned_by_epoch():
+def test_data_of_unknown_length_updates_masks_every_epoch():
     model = compiled(dense_model())
     seen = []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
@@ -163,7 +163,7 @@ def test_data_of_unknown_length_is_pruned_by_epoch():
     assert_target_met(model, 0.8)
 
 
-def test_a_generator_with_steps_is_pruned_by_step():
+def test_a_generator_with_steps_updates_masks_by_step():
     model = compiled(dense_model())
     seen = []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
@@ -179,7 +179,7 @@ def test_progress_counts_the_initial_epoch():
     assert history["sparsity"] == pytest.approx([0.7, 0.8], abs=1 / 176)
 
 
-def test_a_model_that_was_fitted_before_promotion():
+def test_a_model_that_was_trained_before_preparation():
     model = compiled(dense_model())
     fit(model, epochs=1)
     model.predict(data()[0], verbose=0)
@@ -226,7 +226,7 @@ def test_convolutions_are_pruned():
     assert_zeros_where_masked(model)
 
 
-def test_loggers_after_it_show_the_sparsity(tmp_path, monkeypatch):
+def test_loggers_listed_later_record_the_sparsity(tmp_path, monkeypatch):
     written = []
     board = keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False)
     monkeypatch.setattr(  # TensorFlow's own needs the tensorboard package
@@ -248,7 +248,7 @@ def test_loggers_after_it_show_the_sparsity(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 @pytest.mark.parametrize("listed", ["after", "before"])
-def test_checkpoints_load_as_they_are(tmp_path, suffix, listed):
+def test_checkpoints_load_unchanged(tmp_path, suffix, listed):
     model = compiled(dense_model(), keras.optimizers.SGD(0.1, momentum=0.9))
     kept = {}
 
@@ -278,7 +278,7 @@ def test_checkpoints_load_as_they_are(tmp_path, suffix, listed):
     assert sum(counts(loaded).values()) == pytest.approx(0.8 * 176, abs=2)
 
 
-def test_a_loaded_checkpoint_trains_on(tmp_path):
+def test_a_loaded_checkpoint_continues_training(tmp_path):
     model = compiled(dense_model())
     fit(model, WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=2)
     model.save(tmp_path / "model.keras")
@@ -292,7 +292,7 @@ def test_a_loaded_checkpoint_trains_on(tmp_path):
 
 @pytest.mark.parametrize("listed", ["first", "last"])
 @pytest.mark.slow
-def test_a_run_that_was_interrupted_resumes(tmp_path, listed):
+def test_an_interrupted_run_resumes(tmp_path, listed):
     def callbacks(*others):
         backup = keras.callbacks.BackupAndRestore(
             tmp_path / "backup", delete_checkpoint=False
@@ -341,7 +341,7 @@ def test_tfmot_schedules_change_masks_at_due_steps_only(tfmot):
     assert_target_met(model, 0.7)
 
 
-def test_a_tfmot_constant_schedule_begins_and_ends_when_it_says(tfmot):
+def test_a_tfmot_constant_schedule_begins_and_ends_at_its_steps(tfmot):
     due = []
 
     class Pruning(WeightPruning):
@@ -355,7 +355,7 @@ def test_a_tfmot_constant_schedule_begins_and_ends_when_it_says(tfmot):
     assert due == [5, 15, 25]
 
 
-def test_a_tfmot_schedule_under_several_steps_an_execution(tfmot):
+def test_a_tfmot_schedule_with_several_steps_per_execution(tfmot):
     schedule = tfmot.ConstantSparsity(0.5, begin_step=5, end_step=5, frequency=1)
     seen = []
     watch = Watch(on_batch=lambda model, step: seen.append(layers.sparsity(model)))
@@ -364,7 +364,7 @@ def test_a_tfmot_schedule_under_several_steps_an_execution(tfmot):
     assert seen == [0.0, 0.5, 0.5]
 
 
-def test_a_tfmot_schedule_that_ends_after_the_run_is_told(tfmot):
+def test_warns_of_a_tfmot_schedule_that_ends_after_the_run(tfmot):
     schedule = tfmot.PolynomialDecay(0.0, 0.8, begin_step=0, end_step=50)
     with pytest.warns(UserWarning, match="ends at step 50, but the run has 40"):
         fit(compiled(dense_model()), WeightPruning(schedule))
@@ -409,19 +409,19 @@ def test_a_bad_argument_is_named_and_changes_nothing(pruning, error, message):
     assert layers.sparsity(model) == 0.0
 
 
-def test_a_model_with_nothing_to_prune_is_refused():
+def test_rejects_a_model_with_nothing_to_prune():
     model = keras.Sequential([keras.Input((8,)), keras.layers.Softmax()])
     with pytest.raises(ValueError, match="Expected a model with layers to prune"):
         fit(compiled(model), WeightPruning(Constant(0.5)))
 
 
-def test_a_model_that_is_not_built_is_refused():
+def test_rejects_a_model_that_is_not_built():
     model = compiled(keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(ValueError, match="Expected a built model"):
         WeightPruning(Constant(0.5)).prepare(model)
 
 
-def test_pruning_in_a_loop_of_ones_own():
+def test_pruning_in_a_custom_loop():
     model = dense_model()
     layers.prepare(model)
     prune(model, 0.5)
@@ -434,7 +434,7 @@ def test_pruning_in_a_loop_of_ones_own():
         assert not (mask & ~before[name]).any()
 
 
-def test_the_smallest_weights_go():
+def test_the_smallest_weights_are_removed():
     model = dense_model()
     weights = model.layers[0].kernel.numpy()
     layers.prepare(model)
@@ -465,7 +465,7 @@ UNITS = {
     ],
     ids=str,
 )
-def test_the_schedule_is_met_at_every_update(pattern, importance):
+def test_every_update_follows_the_schedule(pattern, importance):
     model = compiled(dense_model())
     seen = []
 
@@ -486,7 +486,7 @@ def test_the_schedule_is_met_at_every_update(pattern, importance):
 
 @pytest.mark.parametrize("allocation", ["global", "erk", uniform])
 @pytest.mark.parametrize("pattern", [NofM(2, 4), Block(4), Channels()], ids=str)
-def test_patterns_go_with_allocations(pattern, allocation):
+def test_patterns_combine_with_allocations(pattern, allocation):
     model = compiled(dense_model())
 
     def check(model, step):
@@ -501,7 +501,7 @@ def test_patterns_go_with_allocations(pattern, allocation):
             np.testing.assert_array_equal(of_blocks.any(axis=1), of_blocks.all(axis=1))
 
 
-def test_two_of_four_holds_at_its_end():
+def test_two_of_four_holds_at_the_end():
     model = compiled(dense_model())
     schedule = PolynomialDecay(0.0, 0.5)
     history = fit(model, WeightPruning(schedule, pattern=NofM(2, 4)), epochs=2).history
@@ -551,14 +551,14 @@ def test_layers_are_treated_differently_in_one_fit():
     assert_zeros_where_masked(model)
 
 
-def test_a_layer_that_is_left_out_stays_dense():
+def test_a_layer_outside_the_scope_stays_dense():
     model = compiled(dense_model())
     scope = Scope(first=False)
     fit(model, WeightPruning(Constant(0.5), scope=scope, allocation="global"), epochs=1)
     assert counts(model) == {"hidden": 0, "head": 24}
 
 
-def test_what_changes_the_loss_least_goes():
+def test_taylor_removes_the_weights_that_change_the_loss_least():
     model = compiled(dense_model())
     layers.prepare(model)
     gradients = layers.kernel_gradients(model, *data())
@@ -571,7 +571,7 @@ def test_what_changes_the_loss_least_goes():
         assert scores[~mask].max() <= scores[mask].min()
 
 
-def test_gradients_reach_the_kernels_of_a_scope():
+def test_gradients_are_matched_to_the_kernels_of_a_scope():
     model = compiled(dense_model())
     layers.prepare(model)
     gradients = [np.zeros((8, 16)), np.arange(48.0).reshape(16, 3)]
@@ -600,7 +600,7 @@ def test_movement_sums_over_calls():
         assert scores[~mask].max() <= scores[mask].min()
 
 
-def test_gradients_are_taken_at_updates_only(monkeypatch):
+def test_gradients_are_computed_at_updates_only(monkeypatch):
     taken = []
     original = layers.kernel_gradients
 
@@ -618,7 +618,7 @@ def test_gradients_are_taken_at_updates_only(monkeypatch):
     assert taken == [20, 40, 20, 40, 20]
 
 
-def test_an_importance_and_an_allocation_of_ones_own():
+def test_custom_importance_and_allocation():
     model = compiled(dense_model())
     pruning = WeightPruning(
         Constant(0.5),
@@ -647,7 +647,7 @@ def test_random_masks_depend_on_the_seed():
     assert (draw(1) != draw(2)).any()
 
 
-def test_a_sparsity_that_cannot_be_is_refused():
+def test_rejects_an_impossible_sparsity():
     model = dense_model()
     layers.prepare(model)
     with pytest.raises(ValueError, match=r"sparsity=1\.0"):

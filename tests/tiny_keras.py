@@ -100,7 +100,7 @@ class Watch(keras.callbacks.Callback):
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Break off a run at the beginning of an epoch, as a crash would."""
+    """Interrupt a run at the beginning of an epoch, as a crash would."""
 
     def __init__(self, epoch):
         super().__init__()

@@ -37,7 +37,7 @@ def die():
 
 
 def train(root, epochs, limit=None):
-    """Train a model, or carry on with it, collecting a learner each epoch.
+    """Train a model, or resume, collecting a learner each epoch.
 
     With a limit, wait to be killed once that many epochs are done, so that however
     fast the machine, no number of lives completes the run by itself.

@@ -1,11 +1,15 @@
-"""The whole road on one problem: train, collect, quantise, choose, export, run."""
+"""The full pipeline on one problem: train, prune, quantise, select, export, run."""
 
-from keras_micronets.quickstart.result import QuickstartResult, Score, score
+from keras_micronets.quickstart.result import QuickstartResult, Score
 from keras_micronets.quickstart.run import run_bundle, run_quickstart
-from keras_micronets.quickstart.training import (
-    Problem,
-    load_problem,
-    small_cnn,
-    train_baseline,
-    train_learners,
-)
+from keras_micronets.quickstart.training import Problem, load_problem, small_cnn
+
+__all__ = [
+    "Problem",
+    "QuickstartResult",
+    "Score",
+    "load_problem",
+    "run_bundle",
+    "run_quickstart",
+    "small_cnn",
+]

@@ -5,19 +5,21 @@ import numpy as np
 from keras_micronets import selection
 from keras_micronets.export.flatbuffer import gzip_size
 
+__all__ = ["QuickstartResult", "Score", "score"]
+
 
 @dataclass(frozen=True)
 class Score:
-    """One row of the result: a model on the test data.
+    """A row of the result: the metrics of a model on the test data.
 
     Attributes:
-        name: What it is.
-        sparsity: Share of weights removed.
-        accuracy: Share of samples classified right.
+        name: Name of the model.
+        sparsity: Share of removed weights.
+        accuracy: Share of correct predictions.
         nll: Negative log-likelihood, in nats.
         ece: Expected calibration error over 15 bins.
-        n_bytes: Bytes of its `.tflite` files.
-        gzip_bytes: Bytes of them after gzip.
+        n_bytes: Size of its `.tflite` files.
+        gzip_bytes: Their size after gzip.
         latency: Milliseconds for one sample on this host; `None` if not measured.
     """
 
@@ -40,15 +42,13 @@ def score(
     sparsity: float = 0.0,
     latency: float | None = None,
 ) -> Score:
-    """Score predictions on test data, and weigh the files that made them.
+    """Return the `Score` of predictions and of the files that made them.
 
     Args:
-        name: What is scored.
         probabilities: Array of shape `(samples, classes)`.
-        y: Labels.
-        contents: The bytes of the files.
-        sparsity: Float. Defaults to `0.0`.
-        latency: Milliseconds for one sample. Defaults to `None`.
+        y: Integer labels.
+        contents: The bytes of each file.
+        name, sparsity, latency: As in `Score`.
     """
     return Score(
         name=name,
@@ -64,17 +64,18 @@ def score(
 
 @dataclass(frozen=True)
 class QuickstartResult:
-    """What the quickstart measured; it prints as a table.
+    """The result of the quickstart; prints as a table.
 
     Attributes:
         problem: Name of the data.
         epochs: Epochs of the baseline, and of the one run that made the learners.
-        seed: The seed.
-        n_learners: Learners the run yielded.
+        seed: Seed of the run.
+        n_learners: Number of learners in the pool.
         sparsities: Their sparsities.
-        scores: A `Score` a row: baseline, members, ensemble before and after int8.
-        zip_bytes: Bytes of the bundle's models as one zip.
-        bundle: Directory of the bundle.
+        scores: A `Score` for the baseline, each member, and the ensemble before and
+            after int8 quantisation.
+        zip_bytes: Size of the models of the bundle as one zip.
+        bundle: Path of the bundle.
     """
 
     problem: str

@@ -25,6 +25,8 @@ from keras_micronets.quickstart.training import (
     train_learners,
 )
 
+__all__ = ["run_bundle", "run_quickstart"]
+
 
 def run_quickstart(
     problem: Problem,
@@ -36,34 +38,31 @@ def run_quickstart(
     seed: int = 0,
     verbose: int = 1,
 ) -> QuickstartResult:
-    """Walk the whole road, from training to the bundle's answers.
+    """Run the full pipeline, from training to the predictions of a bundle.
 
     Args:
-        problem: The data.
-        directory: Where the pool and the bundle go; it must be empty or new.
-        epochs: Integer, epochs of the baseline, and of the one run that makes the
+        problem: The data, as returned by `load_problem`.
+        directory: New or empty directory for the pool and the bundle.
+        epochs: Integer, epochs of the baseline, and of the one run that trains the
             learners. Defaults to `160`.
-        n_learners: Integer, learners that the run yields. Defaults to `12`.
-        n_members: Integer, learners that are kept. Defaults to `4`.
+        n_learners: Integer, learners that the run trains. Defaults to `12`.
+        n_members: Integer, learners that are selected. Defaults to `4`.
         seed: Integer. Defaults to `0`.
-        verbose: Integer, 1 to show progress, 0 for silence. Defaults to `1`.
-
-    Returns:
-        A `QuickstartResult`.
+        verbose: Integer, 1 to show progress, 0 for no output. Defaults to `1`.
 
     Raises:
-        ValueError: If the directory holds something, the epochs are too few for the
-            learners, the data does not fit, or TensorFlow is not installed.
+        ValueError: If the directory is not empty, there are too few epochs for the
+            learners, the data has another shape, or TensorFlow is not installed.
     """
     directory = Path(directory)
     if directory.exists() and any(directory.iterdir()):
         raise ValueError(
             "Expected a new or an empty directory. Received: "
-            f"{str(directory)!r}, which holds something. Choose another."
+            f"{str(directory)!r}, which is not empty. Pass another."
         )
     check_converter()
-    plan_cycles(epochs, n_learners)  # refuses what cannot be before anything is trained
-    say = functools.partial(print, flush=True) if verbose else lambda text: None
+    plan_cycles(epochs, n_learners)  # raises before anything is trained
+    say = functools.partial(print, flush=True) if verbose else lambda _: None
     say(f"{problem.name}: {_sizes(problem)}")
     say(f"1/5 Train the float32 baseline, {epochs} epochs")
     baseline = train_baseline(problem, epochs=epochs, seed=seed, verbose=verbose)
@@ -72,15 +71,15 @@ def run_quickstart(
     train_learners(
         problem, pool, epochs=epochs, n_learners=n_learners, seed=seed, verbose=verbose
     )
-    say(f"3/5 Choose {n_members} of {len(pool)} learners")
+    say(f"3/5 Select {n_members} of {len(pool)} learners")
     ensemble = EnsemblePruner(pool, n_members=n_members, random_state=seed)
     ensemble.prune(*problem.choose, verbose=verbose)
     say(str(ensemble.report_))
-    for picture in _draw(ensemble.report_, directory):
-        say(f"Picture: {picture}")
+    for plot in _plot(ensemble.report_, directory):
+        say(f"Plot: {plot}")
     say("4/5 Export the bundle")
     bundle = ensemble.export(directory / "bundle", evaluation_data=problem.choose)
-    say("5/5 Run the bundle in a process of its own, on the test data")
+    say("5/5 Run the bundle in another process, on the test data")
     scores = _score_all(problem, baseline, ensemble, bundle)
     result = QuickstartResult(
         problem=problem.name,
@@ -99,29 +98,29 @@ def run_quickstart(
 def run_bundle(
     bundle: str | os.PathLike, x: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Run a bundle in a process of its own, as a device does.
+    """Run a bundle in another process, as on a device.
 
     Args:
-        bundle: Directory of the bundle.
+        bundle: Path of the bundle.
         x: Inputs of shape `(samples, ...)`.
 
     Returns:
-        Tuple of the ensemble's probabilities `(samples, classes)` and those of its
+        Tuple of the probabilities of the ensemble `(samples, classes)` and of its
         members `(members, samples, classes)`.
     """
     with tempfile.TemporaryDirectory() as folder:
         inputs, output = Path(folder) / "x.npy", Path(folder) / "y.npy"
         np.save(inputs, x)
         command = [sys.executable, str(bundle), "predict", str(inputs)]
-        answers = []
+        probabilities = []
         for flags in ([], ["--members"]):
             subprocess.run(
                 [*command, "--output", str(output), *flags],
                 check=True,
                 capture_output=True,
             )
-            answers.append(np.load(output, allow_pickle=False))
-    return tuple(answers)
+            probabilities.append(np.load(output, allow_pickle=False))
+    return probabilities[0], probabilities[1]
 
 
 def _score_all(problem, baseline, ensemble, bundle):
@@ -160,22 +159,22 @@ def _score_all(problem, baseline, ensemble, bundle):
     )
 
 
-def _draw(report, directory):
-    """Draw the report where matplotlib is installed; the road goes on without."""
+def _plot(report, directory):
+    """Save plots of the report, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
-    drawings = {
+    plots = {
         "learners.png": selection.plot_map,
         "bytes.png": selection.plot_accuracy_bytes,
     }
-    for name, draw in drawings.items():
-        draw(report).savefig(directory / name, dpi=120)
-    return [directory / name for name in drawings]
+    for name, plot in plots.items():
+        plot(report).savefig(directory / name, dpi=120)
+    return [directory / name for name in plots]
 
 
 def _latencies(members, runner):
     x = np.zeros((1, *members[0].input_shape), "float32")
-    tasks = [lambda member=m: member.predict(x) for m in members]
+    tasks: list = [functools.partial(member.predict, x) for member in members]
     tasks.append(lambda: runner.predict(x, parallel=False))
     return interleaved_medians(tasks)
 
@@ -191,6 +190,6 @@ def _sizes(problem):
     parts = (problem.train, problem.choose, problem.test)
     n_train, n_choose, n_test = (len(part[1]) for part in parts)
     return (
-        f"{n_train} images to train on, {n_choose} to choose on, {n_test} to test, "
+        f"{n_train} images to train, {n_choose} to select and {n_test} to test, "
         f"{problem.n_classes} classes"
     )

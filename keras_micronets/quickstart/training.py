@@ -1,4 +1,4 @@
-"""The quickstart's network, and how baseline and learners are trained."""
+"""The data and the network of the quickstart, and their training."""
 
 import math
 import os
@@ -12,7 +12,21 @@ from sklearn.model_selection import train_test_split
 
 from keras_micronets import callbacks
 from keras_micronets.learners import LearnerPool
+from keras_micronets.learning_rates import Cosine
 from keras_micronets.schedules import PolynomialDecay
+
+__all__ = [
+    "Problem",
+    "load_problem",
+    "plan_cycles",
+    "small_cnn",
+    "train_baseline",
+    "train_learners",
+]
+
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-3
+LEARNERS_BEGIN = 0.4
 
 
 @dataclass(frozen=True)
@@ -20,10 +34,10 @@ class Problem:
     """Images with labels, in three parts.
 
     Attributes:
-        name: What the data is.
+        name: Name of the data.
         train: Tuple `(x, y)` to train on.
-        choose: Tuple `(x, y)` from the training data, to choose learners on.
-        test: Tuple `(x, y)` that is only scored.
+        choose: Tuple `(x, y)` to select learners on, a part of the training data.
+        test: Tuple `(x, y)` to score the result on, once.
         n_classes: Number of classes.
     """
 
@@ -40,15 +54,15 @@ def load_problem(path: str | os.PathLike | None = None, *, seed: int = 0) -> Pro
     Args:
         path: An `.npz` file with `x_train`, `y_train`, `x_test`, `y_test`: images
             `(samples, height, width[, channels])`, uint8 or floats, and integer
-            labels. `None` for the digits, half of which are drawn to test. Defaults
-            to `None`.
-        seed: Integer that draws the split. Defaults to `0`.
+            labels. `None` for the digits, half of which are test data. Defaults to
+            `None`.
+        seed: Integer, for the random split. Defaults to `0`.
 
     Returns:
-        A `Problem`; a fifth of the training data is set aside for choosing.
+        A `Problem`; a fifth of the training data is reserved to select learners.
 
     Raises:
-        ValueError: If the file lacks an array or its shapes do not fit.
+        ValueError: If the file lacks an array or has an array of another shape.
     """
     if path is None:
         digits = load_digits()
@@ -73,7 +87,7 @@ def _read_arrays(path):
     names = ("x_train", "y_train", "x_test", "y_test")
     if not path.is_file():
         raise ValueError(
-            f"Expected an .npz file. Received: {path}, which is not there."
+            f"Expected an .npz file. Received: {path}, which does not exist."
         )
     with np.load(path, allow_pickle=False) as file:
         missing = [name for name in names if name not in file]
@@ -96,15 +110,10 @@ def _as_images(x):
     return x.astype("float32") / 255 if x.dtype == np.uint8 else x.astype("float32")
 
 
-BATCH_SIZE = 32
-LEARNING_RATE = 2e-3
-LEARNERS_BEGIN = 0.4
-
-
 def small_cnn(input_shape: tuple[int, int, int], n_classes: int) -> keras.Model:
-    """Return the quickstart's network, compiled; it puts out logits."""
+    """Return the compiled network of the quickstart, which returns logits."""
 
-    def convolution(filters):
+    def convolution(filters: int) -> list[keras.Layer]:
         return [
             keras.layers.Conv2D(filters, 3, padding="same", use_bias=False),
             keras.layers.BatchNormalization(momentum=0.9),
@@ -135,13 +144,10 @@ def small_cnn(input_shape: tuple[int, int, int], n_classes: int) -> keras.Model:
 def train_baseline(
     problem: Problem, *, epochs: int, seed: int, verbose: int = 0
 ) -> keras.Model:
-    """Train the float32 network that everything is compared with."""
+    """Train the float32 network that is the baseline of all comparisons."""
     keras.utils.set_random_seed(seed)
     model = small_cnn(problem.train[0].shape[1:], problem.n_classes)
-    fall = keras.callbacks.LearningRateScheduler(
-        lambda epoch: _cosine(epoch / max(1, epochs - 1))
-    )
-    _fit(model, problem, epochs, verbose, [fall])
+    _fit(model, problem, epochs, verbose, [_restarts(epochs, every=1)])
     return model
 
 
@@ -154,13 +160,13 @@ def train_learners(
     seed: int,
     verbose: int = 0,
 ) -> None:
-    """Fill a pool with sparse, quantised learners of one run.
+    """Add sparse, quantised learners of one run to a pool.
 
-    It begins with the weights that the baseline of the same seed began with. The
-    learning rate falls once, while the net becomes sparse; then it restarts for each
-    learner (snapshot ensembles, Huang et al. 2017).
+    The run starts with the initial weights of the baseline of the same seed. The
+    learning rate decreases once, while the network becomes sparse; then it restarts
+    for each learner (snapshot ensembles, Huang et al. 2017).
     """
-    begin, every = plan_cycles(epochs, n_learners)
+    start, every = plan_cycles(epochs, n_learners)
     keras.utils.set_random_seed(seed)
     model = small_cnn(problem.train[0].shape[1:], problem.n_classes)
     _fit(
@@ -169,13 +175,13 @@ def train_learners(
         epochs,
         verbose,
         [
-            keras.callbacks.LearningRateScheduler(_restarts(begin, every)),
+            _restarts(start, every),
             callbacks.WeightPruning(
                 PolynomialDecay(0.0, 0.85, end=0.9, power=4), allocation="global"
             ),
             callbacks.QuantizationAwareTraining(start=0.2),
             callbacks.LearnerCheckpoint(
-                pool, every=every, start=(begin + 1) / epochs, seed=seed
+                pool, every=every, start=(start + 1) / epochs, seed=seed
             ),
         ],
     )
@@ -185,7 +191,7 @@ def plan_cycles(epochs: int, n_learners: int) -> tuple[int, int]:
     """Return the epoch at which the cycles begin, and the epochs of each.
 
     Raises:
-        ValueError: If there are fewer epochs than the learners need.
+        ValueError: If there are too few epochs for the learners.
     """
     every = int(epochs * (1 - LEARNERS_BEGIN) / n_learners)
     if every < 1:
@@ -197,15 +203,13 @@ def plan_cycles(epochs: int, n_learners: int) -> tuple[int, int]:
 
 
 def _fit(model, problem, epochs, verbose, callbacks):
-    x, y = problem.train
     bar = [_EpochBar(epochs)] if verbose else []
-    model.fit(
-        x, y, batch_size=BATCH_SIZE, epochs=epochs, verbose=0, callbacks=callbacks + bar
-    )
+    options = {"batch_size": BATCH_SIZE, "epochs": epochs, "verbose": 0}
+    model.fit(*problem.train, callbacks=callbacks + bar, **options)
 
 
 class _EpochBar(keras.callbacks.Callback):
-    """One progress bar for a whole run, where Keras draws one an epoch."""
+    """Show one progress bar for a whole run; Keras shows one for each epoch."""
 
     def __init__(self, epochs):
         super().__init__()
@@ -216,16 +220,13 @@ class _EpochBar(keras.callbacks.Callback):
         self._bar.update(epoch + 1, list(shown.items()))
 
 
-def _cosine(done):
-    """The learning rate of a fall from full to almost nothing."""
-    low = 0.02
-    return LEARNING_RATE * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done)))
+def _restarts(start, every):
+    """Return the callback of a cosine until an epoch, then of one every few epochs."""
+    rate = Cosine(LEARNING_RATE, end=0.02)
 
+    def learning_rate(epoch: int) -> float:
+        if epoch < start:
+            return rate(epoch / max(1, start - 1))
+        return rate((epoch - start) % every / max(1, every - 1))
 
-def _restarts(begin, every):
-    def learning_rate(epoch):
-        if epoch < begin:
-            return _cosine(epoch / max(1, begin - 1))
-        return _cosine((epoch - begin) % every / max(1, every - 1))
-
-    return learning_rate
+    return keras.callbacks.LearningRateScheduler(learning_rate)
