@@ -10,6 +10,7 @@ from sklearn.cluster import AgglomerativeClustering
 import keras_micronets as kmn
 from keras_micronets import layers
 from keras_micronets.edge import EnsembleRunner, Manifest
+from keras_micronets.edge import member as member_module
 from keras_micronets.edge.combine import combine
 
 N_CLASSES = 3
@@ -378,3 +379,68 @@ def test_predictions_of_many_learners_lie_on_disk(pool, data, monkeypatch):
     kept = expected.selection_.indices
     np.testing.assert_array_equal(ensemble.selection_.indices, kept)
     assert sorted(pool.path.rglob("*")) == before
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def first_two(probabilities, y, n_members, *, random_state=None):
+    return kmn.selection.top_k(probabilities, y, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"n_members": (2, 3), "method": "auto", "random_state": 1},
+        {"n_members": "silhouette", "representative": "loss"},
+        {"budget": 5.0, "costs": np.arange(8.0), "combination": "vote"},
+        {"budget": 9e9, "costs": "n_bytes"},
+        {"method": first_two},
+    ],
+)
+def test_config_restores_the_arguments(pool, arguments):
+    ensemble = kmn.EnsemblePruner(pool, **arguments)
+
+    restored = kmn.EnsemblePruner.from_config(ensemble.get_config())
+
+    for name in ("n_members", "method", "representative", "budget", "costs"):
+        expected, got = getattr(ensemble, name), getattr(restored, name)
+        np.testing.assert_array_equal(got, expected)
+    assert restored.combination == ensemble.combination
+    assert restored.random_state == ensemble.random_state
+    assert restored.get_config() == ensemble.get_config()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("method", lambda p, y, n, **_: None), ("clusterer", AgglomerativeClustering(2))],
+)
+def test_arguments_that_cannot_be_saved_are_named(ensemble, name, value, tmp_path):
+    setattr(ensemble, name, value)
+
+    with pytest.raises(ValueError, match=f"{name}="):
+        ensemble.save(tmp_path / "ensemble.keras")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.tensorflow
+def test_each_member_is_loaded_once_before_it_is_written(
+    ensemble, data, tmp_path, monkeypatch
+):
+
+    loads = []
+    real = member_module.Interpreter
+
+    def counted(**arguments):
+        loads.append(arguments)
+        return real(**arguments)
+
+    monkeypatch.setattr(member_module, "Interpreter", counted)
+    ensemble.export(
+        tmp_path / "bundle.zip",
+        representative_data=data[0],
+        evaluation_data=data,
+        early_exit_data=data,
+    )
+
+    # Here, and by the runner that verifies the written bundle.
+    assert len(loads) == 2 * len(ensemble.members_)

@@ -1,6 +1,6 @@
 """Choose members among learners, and report the choice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,45 +12,34 @@ __all__ = ["choose_members", "learner_columns", "make_report"]
 
 
 def choose_members(
-    learners: Any,
-    probabilities: np.ndarray,
-    y: Any,
-    *,
-    n_members: int | str | Sequence[int] | None,
-    method: str | Callable,
-    representative: str,
-    clusterer: Any,
-    budget: float | None,
-    costs: str | Sequence[float],
-    random_state: int | None,
-    verbose: int | str,
+    ensemble: Any, probabilities: np.ndarray, y: Any, verbose: int | str
 ) -> selection.Selection:
     """Choose members by their predictions.
 
     Args:
-        learners: The candidates, whose file sizes may be the costs.
-        probabilities: Their predictions, `(learners, samples, classes)`.
+        ensemble: An `EnsemblePruner`, whose arguments say how to choose.
+        probabilities: Predictions of its learners, `(learners, samples, classes)`.
         y: Labels, sparse or one-hot.
-        n_members, method, representative, clusterer, budget, costs, random_state: As
-            for `EnsemblePruner`.
         verbose: `"auto"` or 1 for the progress of `method="auto"`, 0 for silence.
     """
-    if budget is not None:
+    random_state = ensemble.random_state
+    if ensemble.budget is not None:
         return selection.within_budget(
             probabilities,
             y,
-            budget,
-            costs=_costs(learners, costs),
+            ensemble.budget,
+            costs=_costs(ensemble.learners, ensemble.costs),
             random_state=random_state,
         )
-    if n_members is None and clusterer is None:
+    n_members, options = ensemble.n_members, {}
+    if n_members is None and ensemble.clusterer is None:
         n_members = 4
-    options = {}
-    if method == "cluster":
-        options = {"clusterer": clusterer, "representative": representative}
-    if method == "auto":
-        options = {"verbose": 1 if verbose == "auto" else verbose}
-    choose = selection.as_method(method)
+    if ensemble.method == "cluster":
+        options["clusterer"] = ensemble.clusterer
+        options["representative"] = ensemble.representative
+    elif ensemble.method == "auto":
+        options["verbose"] = 1 if verbose == "auto" else verbose
+    choose = selection.as_method(ensemble.method)
     return choose(probabilities, y, n_members, random_state=random_state, **options)
 
 
@@ -74,13 +63,7 @@ def make_report(
     chosen: selection.Selection,
     combination: dict[str, Any],
 ) -> selection.SelectionReport:
-    """Return the report on a choice.
-
-    Args:
-        learners, probabilities, y: As for `choose_members`.
-        chosen: The `Selection`.
-        combination: The arguments `rule` and `weights` of `edge.combine`.
-    """
+    """Return the report on a choice, combined by these arguments of `combine`."""
     return selection.selection_report(
         probabilities,
         y,

@@ -119,12 +119,9 @@ def convert_members(
 def score_members(
     members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the accuracies of exported files for the manifest.
+    """Return the accuracies of exported files on `(x, y)` for the manifest.
 
-    Args:
-        members: The members, converted.
-        data: Tuple `(x, y)`, or `None` for no scores.
-        combination: The arguments `rule` and `weights` of `edge.combine`.
+    `combination` holds the arguments `rule` and `weights` of `edge.combine`.
     """
     if data is None:
         return {}

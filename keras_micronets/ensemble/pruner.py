@@ -10,11 +10,7 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
-from keras_micronets.ensemble.choose import (
-    choose_members,
-    learner_columns,
-    make_report,
-)
+from keras_micronets.ensemble.choose import choose_members, learner_columns, make_report
 from keras_micronets.ensemble.export import (
     choose_exit,
     choose_format,
@@ -162,19 +158,7 @@ class EnsemblePruner(keras.Model):
         """
         self._check_prunable()
         probabilities = self._predict_all(x, batch_size, verbose)
-        chosen = choose_members(
-            self.learners,
-            probabilities,
-            y,
-            n_members=self.n_members,
-            method=self.method,
-            representative=self.representative,
-            clusterer=self.clusterer,
-            budget=self.budget,
-            costs=self.costs,
-            random_state=self.random_state,
-            verbose=verbose,
-        )
+        chosen = choose_members(self, probabilities, y, verbose)
         rule = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
         report = make_report(self.learners, probabilities, y, chosen, rule)

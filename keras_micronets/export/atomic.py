@@ -15,12 +15,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all; an earlier one is replaced.
-
-    Args:
-        path: Path of the file. Its folder is made if it is missing.
-        content: The bytes.
-    """
+    """Write a file as a whole or not at all; an earlier one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:

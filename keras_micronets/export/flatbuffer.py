@@ -50,11 +50,7 @@ class Flatbuffer:
 
 
 def read_flatbuffer(content: bytes) -> Flatbuffer:
-    """Read the operations and weights of a `.tflite` file.
-
-    Args:
-        content: The bytes of the file.
-    """
+    """Read the operations and weights of a `.tflite` file."""
     model = schema.ModelT.InitFromPackedBuf(content)
     operations, floating = _operations(model)
     weights = _weights(model)
@@ -135,9 +131,6 @@ def shorten_names(content: bytes) -> bytes:
 
     The converter names a tensor after every operation that was fused into it, which is
     a twentieth of a small file. Inputs and outputs keep their names.
-
-    Args:
-        content: The bytes of the file.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     for graph in model.subgraphs:
@@ -164,12 +157,7 @@ def _unique(name, seen):
 
 
 def pack(model: schema.ModelT, size: int = 1024) -> bytes:
-    """Return the bytes of a `.tflite` file.
-
-    Args:
-        model: The content, in the classes of LiteRT's schema.
-        size: Estimate of the number of bytes. Defaults to `1024`.
-    """
+    """Return the bytes of a `.tflite` file; `size` is an estimate of their number."""
     builder = _AlignedBuilder(size)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())

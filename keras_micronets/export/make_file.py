@@ -40,12 +40,7 @@ class ConvertedFile:
     model: TFLiteModel | None
 
     def as_member(self, name: str, *, from_logits: bool) -> Member:
-        """Return a `Member` that runs the file; it is loaded again only if needed.
-
-        Args:
-            name: Name used in messages.
-            from_logits: Whether the model's output is logits.
-        """
+        """Return a `Member` that runs the file; it is loaded again only if needed."""
         # The comparison resizes open inputs, and a member keeps the size it finds.
         if self.model is None or any(info.is_open for info in self.model.inputs):
             return Member(self.content, name=name, from_logits=from_logits)
@@ -172,13 +167,8 @@ def prefer_sparse(
 ) -> tuple[bytes, str]:
     """Return a file without stored zeros if it is valid and smaller.
 
-    Args:
-        dense: The file with all its zeros.
-        convert: Function that takes `sparse=True` and returns the other file.
-        inputs: Array `(samples, ...)` for each input, to compare the two on.
-
-    Returns:
-        The bytes of the preferred file, and a sentence for the report.
+    `convert(sparse=True)` converts it; the two are compared on `inputs`. Also return
+    the words for the report.
     """
     try:
         sparse = convert(sparse=True)
@@ -200,17 +190,7 @@ def _agree(one, other):
 
 
 def compare(name: str, output: TensorInfo, raw: Any, expected: np.ndarray) -> Parity:
-    """Compare an output of a file with that of the Keras model.
-
-    Args:
-        name: Name of the output.
-        output: The `TensorInfo` of the output.
-        raw: Array of the file's output, in its own dtype.
-        expected: Array of the same shape, real values from Keras.
-
-    Raises:
-        ValueError: If `raw` is not finite.
-    """
+    """Compare an output of a file, in its own dtype, with the Keras model's."""
     if not np.isfinite(raw).all():
         raise ValueError(
             "Expected finite outputs from the exported file. Received: "

@@ -8,25 +8,11 @@ import keras
 
 from keras_micronets import _keras_private
 
-__all__ = [
-    "call_flat",
-    "full_precision",
-    "input_names",
-    "input_structure",
-    "output_names",
-    "with_graph",
-]
+__all__ = ["call_flat", "full_precision", "input_names", "output_names", "with_graph"]
 
 
 def with_graph(model: keras.Model) -> keras.Model:
-    """Return a model with known inputs and outputs; a subclassed one is wrapped.
-
-    Args:
-        model: A Keras model.
-
-    Raises:
-        ValueError: If the model is not built.
-    """
+    """Return a built model with known inputs; a subclassed one is wrapped."""
     if not model.built:
         raise ValueError(
             f"Expected a built model. Received: {model.name!r}, which is not built. "
@@ -64,12 +50,7 @@ def output_names(model: keras.Model) -> list[str]:
 
 
 def call_flat(model: keras.Model, inputs: Any) -> list:
-    """Return the flat list of outputs for a flat list of inputs, for inference.
-
-    Args:
-        model: A model that `with_graph` returned.
-        inputs: A tensor or array for each of `model.inputs`.
-    """
+    """Return the flat list of outputs for a flat list of inputs, for inference."""
     structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
     return keras.tree.flatten(model(structure, training=False))
 
@@ -79,9 +60,6 @@ def full_precision(model: keras.Model) -> Iterator[None]:
     """Let a model compute in the types of its weights inside the block.
 
     The converter has no operations in half precision, in which many models train.
-
-    Args:
-        model: A model with any dtype policies.
     """
     mixed = {
         layer: layer.dtype_policy

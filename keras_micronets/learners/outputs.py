@@ -11,15 +11,7 @@ from keras_micronets import layers
 from keras_micronets.edge.member import normalize, softmax
 from keras_micronets.export.flatbuffer import gzip_size
 
-__all__ = [
-    "architecture_hash",
-    "count_classes",
-    "describe",
-    "estimate_int8_gzip_size",
-    "infer_from_logits",
-    "output_shape",
-    "to_probabilities",
-]
+__all__ = ["architecture_hash", "describe", "infer_from_logits", "to_probabilities"]
 
 _LEVELS = 127
 _FLATBUFFER_BYTES = 2500  # the operations and scales of a small file
@@ -30,9 +22,6 @@ def infer_from_logits(model: keras.Model) -> bool | None:
 
     The `from_logits` of the compiled loss decides if it has one; else the output is
     probabilities if the last layer ends in a softmax or sigmoid.
-
-    Args:
-        model: A built Keras model.
     """
     from_logits = getattr(getattr(model, "loss", None), "from_logits", None)
     if from_logits is not None:
@@ -53,15 +42,7 @@ def output_shape(model: keras.Model) -> Any:
 
 
 def count_classes(output_shape: Any, name: str) -> int:
-    """Return the number of classes of a classifier.
-
-    Args:
-        output_shape: Shape of its output, `(None, classes)`.
-        name: Name for the message.
-
-    Raises:
-        ValueError: If its output is not one row of classes per sample.
-    """
+    """Return the number of classes of a classifier with this output shape."""
     match output_shape:
         case (_, int(classes)):
             return classes
@@ -99,10 +80,7 @@ def estimate_int8_gzip_size(model: keras.Model) -> int:
     """Estimate the gzipped size of a model's int8 file without converting it.
 
     Kernels count as the gzipped integers they round to, masked zeros included, and
-    every other trainable weight as four bytes.
-
-    Args:
-        model: A built model; of a plain one, a copy is prepared.
+    every other trainable weight as four bytes. Of a plain model, a copy is prepared.
     """
     if not layers.kernels(model):
         model = layers.clone(model)

@@ -14,13 +14,7 @@ from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import to_probabilities
 
-__all__ = [
-    "PredictionCache",
-    "Predictor",
-    "check_same_classes",
-    "predict_all",
-    "progress_bar",
-]
+__all__ = ["PredictionCache", "Predictor", "predict_all"]
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -81,13 +75,7 @@ class Predictor:
         self._model: Any = None
 
     def predict(self, learner: Learner, x: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return the probabilities of a learner, `(samples, classes)`.
-
-        Args:
-            learner: The learner.
-            x: Array of shape `(samples, ...)`.
-            batch_size: Integer, samples per batch for Keras models.
-        """
+        """Return the probabilities of a learner, `(samples, classes)`."""
         if not learner.is_keras:
             return learner.load().predict(x)
         if learner.architecture != self._architecture:

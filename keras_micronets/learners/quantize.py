@@ -11,13 +11,7 @@ __all__ = ["check_keras", "check_source", "quantize_learner"]
 
 
 def quantize_learner(learner: Learner, path: Path, representative_data: Any) -> dict:
-    """Write a learner's int8 `.tflite` file, and return its metadata.
-
-    Args:
-        learner: A Keras learner.
-        path: Path of the file.
-        representative_data: As for `export_tflite`.
-    """
+    """Write the int8 `.tflite` file of a Keras learner, and return its metadata."""
     report = export_tflite(
         learner.load(), path, representative_data=representative_data
     )

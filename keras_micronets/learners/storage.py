@@ -15,17 +15,7 @@ from keras_micronets.edge.bundle.integrity import sha256
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.learners.learner import METADATA_FILE, Learner
 
-__all__ = [
-    "FORMAT",
-    "MARKER",
-    "discard_empty",
-    "open_folder",
-    "partial_directory",
-    "read_learners",
-    "remove_abandoned",
-    "store",
-    "write_json",
-]
+__all__ = ["open_folder", "partial_directory", "read_learners", "store"]
 
 FORMAT = {"format": "keras_micronets learner pool", "version": 1}
 MARKER = "pool.json"
@@ -36,11 +26,7 @@ _NAME = re.compile(r"\w[\w .=+-]*")
 def open_folder(path: Path) -> Path:
     """Open or make the folder of a pool, and return the folder of its learners.
 
-    Args:
-        path: The folder.
-
-    Raises:
-        ValueError: If the path exists and is not a pool; nothing is written then.
+    A path that exists and is not a pool raises a `ValueError`; nothing is written then.
     """
     marker, folder = path / MARKER, path / _FOLDER
     if marker.is_file():
@@ -68,9 +54,7 @@ def read_learners(
 ) -> tuple[list[Learner], dict[str, str]]:
     """Return the valid learners of a folder, and the errors of the others by name.
 
-    Args:
-        folder: The path that `open_folder` returned.
-        known: Learners that were read and verified before.
+    Learners that are known, read and verified before, are not read again.
     """
     by_name = {learner.name: learner for learner in known}
     valid, damaged = [], {}
@@ -167,9 +151,6 @@ def partial_directory(parent: Path) -> Iterator[Path]:
 
     Its name holds the process's id, so that leftovers of a killed process can be told
     from a running one.
-
-    Args:
-        parent: The directory that will hold the finished one.
     """
     path = parent / f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     path.mkdir()

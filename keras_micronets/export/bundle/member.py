@@ -37,11 +37,7 @@ class BundleMember:
     loaded: Member | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> bytes:
-        """Return the bytes of the model.
-
-        Raises:
-            ValueError: If there is no such file.
-        """
+        """Return the bytes of the model; raise a `ValueError` without such a file."""
         if isinstance(self.model, bytes):
             return self.model
         try:
@@ -52,14 +48,7 @@ class BundleMember:
             ) from None
 
     def load(self, content: bytes) -> Member:
-        """Return the model as LiteRT runs it.
-
-        Args:
-            content: The bytes that `read` returned.
-
-        Raises:
-            ValueError: If LiteRT cannot load them.
-        """
+        """Return the `Member` that runs the bytes that `read` returned."""
         if self.loaded is not None:
             return self.loaded
         return Member(content, name=self.name, from_logits=self.from_logits)

@@ -13,20 +13,8 @@ from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["TFLiteGraph", "add_combination", "add_probabilities"]
 
-#: The options of the operations that are added here; others have none.
-_OPTIONS = {
-    "ADD": schema.AddOptionsT,
-    "ARG_MAX": schema.ArgMaxOptionsT,
-    "DEQUANTIZE": schema.DequantizeOptionsT,
-    "DIV": schema.DivOptionsT,
-    "MAXIMUM": schema.MaximumMinimumOptionsT,
-    "MUL": schema.MulOptionsT,
-    "ONE_HOT": schema.OneHotOptionsT,
-    "QUANTIZE": schema.QuantizeOptionsT,
-    "SOFTMAX": schema.SoftmaxOptionsT,
-    "SUB": schema.SubOptionsT,
-    "SUM": schema.ReducerOptionsT,
-}
+#: Operations whose options are not named after them, as those of ARG_MAX are.
+_OPTIONS = {"MAXIMUM": "MaximumMinimumOptions", "SUM": "ReducerOptions"}
 
 
 class TFLiteGraph:
@@ -66,15 +54,7 @@ class TFLiteGraph:
         signature: Sequence[int] | None = None,
         buffer: int = 0,
     ) -> int:
-        """Add a tensor and return its index.
-
-        Args:
-            name: Unique name.
-            shape: Its shape.
-            dtype: Name of a NumPy dtype. Defaults to `"float32"`.
-            signature: Its shape with -1 for open sizes. Defaults to `None`.
-            buffer: Index of its buffer. Defaults to `0`, the empty one.
-        """
+        """Add a tensor and return its index; the signature has -1 for open sizes."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.shapeSignature = name, [*shape], signature
         tensor.type, tensor.buffer = getattr(schema.TensorType, dtype.upper()), buffer
@@ -103,18 +83,10 @@ class TFLiteGraph:
         version: int = 1,
         **options: Any,
     ) -> int:
-        """Add an operation and return the index of its output.
+        """Add an operation, such as `"ADD"`, and return the index of its output.
 
-        Args:
-            operation: Name of a built-in operation, such as `"ADD"`.
-            *inputs: Indices of its input tensors.
-            output: Index of the tensor that it writes to. Defaults to `None`, a new
-                one.
-            shape: Function from the shape of the first input to that of the output.
-                Defaults to `None`, the same shape.
-            dtype: Dtype of the new output. Defaults to `"float32"`.
-            version: Version of the operation. Defaults to `1`.
-            **options: Attributes of its options.
+        Without an output, a tensor of this dtype is added; `shape`, if given, computes
+        its shape from that of the first input. The options are those of the operation.
         """
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(_builtin(operation, version))
@@ -122,10 +94,11 @@ class TFLiteGraph:
         if output is None:
             output = self._like(self.tensors[inputs[0]], operation, shape, dtype)
         operator.outputs = [output]
-        if operation in _OPTIONS:
-            name = _OPTIONS[operation].__name__.removesuffix("T")
+        named = operation.title().replace("_", "") + "Options"
+        name = _OPTIONS.get(operation, named)
+        if hasattr(schema, f"{name}T"):  # LOG has none
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, name)
-            operator.builtinOptions = _OPTIONS[operation]()
+            operator.builtinOptions = getattr(schema, f"{name}T")()
             vars(operator.builtinOptions).update(options)
         self._operators.append(operator)
         return operator.outputs[0]
@@ -140,10 +113,7 @@ class TFLiteGraph:
     def merge(self, model: schema.ModelT, name: str, x: int) -> int:
         """Add all operations of a model of one graph, and return its output's index.
 
-        Args:
-            model: The content of a `.tflite` file.
-            name: Prefix of the names of its tensors.
-            x: Index of the tensor that replaces its input.
+        The tensor `x` replaces the model's input; the others get a prefix, `name`.
         """
         graph = model.subgraphs[0]
         indices = {-1: -1, int(graph.inputs[0]): x}  # -1: an optional input, absent
@@ -164,12 +134,7 @@ class TFLiteGraph:
         return indices[int(graph.outputs[0])]
 
     def content(self, *, description: str, **signature: int) -> bytes:
-        """Return the bytes of the file.
-
-        Args:
-            description: One line about the file.
-            **signature: Indices of the input and the output, by their names.
-        """
+        """Return the bytes of the file, given its input and its output by name."""
         model = schema.ModelT()
         model.version, model.description = 3, description
         model.buffers, model.operatorCodes = self._buffers, self._codes
@@ -239,17 +204,7 @@ def add_probabilities(
 ) -> int:
     """Add operations that turn a member's output into probabilities.
 
-    They compute what `edge.Member.predict` does.
-
-    Args:
-        graph: The graph.
-        output: Index of the member's output.
-        scale: Real value of one quantisation step of the output; `0.0` for floats.
-        dtype: Dtype of the output.
-        from_logits: Whether the output is logits.
-
-    Returns:
-        Index of the probabilities, `float32`.
+    They compute what `edge.Member.predict` does; `scale` is 0.0 for float outputs.
     """
     if scale:
         version = {"uint8": 1, "int8": 2}.get(dtype, 3)
