@@ -1,7 +1,7 @@
 """`Candidates`: the learners to choose from, checked and sorted by accuracy."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -109,7 +109,7 @@ class Candidates:
 
     def select(
         self,
-        chosen: Sequence[int],
+        chosen: Iterable[int],
         *,
         method: str,
         weights: Any = None,
@@ -127,7 +127,7 @@ class Candidates:
                 Defaults to `None`: zeros.
             representative: String or `None`. Defaults to `None`.
         """
-        indices = self.order[np.asarray(chosen, int)]
+        indices = self.order[np.array([*chosen], int)]
         weights = np.ones(len(indices)) if weights is None else np.asarray(weights)
         by_index = np.argsort(indices)
         of_pool = np.zeros(len(self), int)
@@ -151,6 +151,6 @@ def _digests_of_tied(
     )
     digests = np.zeros(len(p), "S16")
     for learner in np.flatnonzero(counts[group.reshape(-1)] > 1):
-        content = np.ascontiguousarray(p[learner])
+        content = np.ascontiguousarray(p[learner]).data
         digests[learner] = hashlib.blake2b(content, digest_size=8).hexdigest()
     return digests

@@ -231,7 +231,8 @@ def member_counts(n_learners: int, most: int = 8) -> list[int]:
 
 def mean_of(p: np.ndarray) -> np.ndarray:
     """Return the mean prediction of all learners, `(samples, classes)`."""
-    return sum(block.sum(axis=0, dtype=float) for _, block in in_blocks(p)) / len(p)
+    sums = [block.sum(axis=0, dtype=float) for _, block in in_blocks(p)]
+    return np.asarray(sum(sums)) / len(p)
 
 
 def _check(n_samples: int, n_resamples: int, methods: Mapping) -> None:

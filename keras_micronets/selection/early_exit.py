@@ -98,7 +98,7 @@ def _stages(
     """Return class, margin and certainty after each member, `(members, samples)`."""
     ordered = p[list(exact.order)]
     stages = [
-        combine_partial(ordered[: n + 1], exact, rule=rule, weights=weights)
+        combine_partial([*ordered[: n + 1]], exact, rule=rule, weights=weights)
         for n in range(len(p))
     ]
     combined, certain = (np.stack(parts) for parts in zip(*stages, strict=True))

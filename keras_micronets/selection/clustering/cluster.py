@@ -1,6 +1,6 @@
 """Select representatives of clusters of learners that predict alike."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,11 +96,11 @@ def cluster(
     Example:
 
     ```python
-    from sklearn.cluster import HDBSCAN
+    from sklearn.cluster import AffinityPropagation
 
     cluster(probabilities, y, n_members=4, random_state=0).indices
     cluster(probabilities, y, n_members="silhouette", distances="disagreement").indices
-    cluster(probabilities, y, None, clusterer=HDBSCAN(2, copy=True)).indices
+    cluster(probabilities, y, None, clusterer=AffinityPropagation()).indices
     ```
 
     References: Lazarevic & Obradovic, "Effective Pruning of Neural Network Classifier
@@ -130,7 +130,7 @@ def cluster(
     else:
         geometry = as_distances(candidates, distinct, distances)
     chosen = Clusterer(clusterer, geometry, len(distinct), random_state)
-    if n_members == "silhouette":
+    if isinstance(n_members, str):  # "silhouette"
         labels = _by_silhouette(chosen, max_members)
     else:
         labels = chosen.cluster(n_members)
@@ -273,7 +273,7 @@ def _first_lowest(values: np.ndarray) -> int:
 
 
 #: Functions of `Clusters` that return the learners to keep.
-REPRESENTATIVES: dict[str, Callable[[Clusters], Iterable[int]]] = {
+REPRESENTATIVES: dict[str, Callable[[Clusters], Any]] = {
     "accuracy": _most_accurate,
     "loss": _lowest_loss,
     "medoid": _medoid,

@@ -39,7 +39,7 @@ class Points:
         """Return points with the same distances in the fewest dimensions."""
         if len(self.points) >= self.points.shape[1]:
             return self.points
-        return np.linalg.qr(self.points.T, mode="r").T
+        return np.transpose(np.linalg.qr(self.points.T, mode="r"))
 
     def input_of(self, clusterer: Any) -> np.ndarray:
         """Return the input of a scikit-learn clusterer."""

@@ -144,7 +144,7 @@ class _RunningMean:
         self._total = np.zeros(shape)
         self._count = 0
 
-    def add(self, index: int, sign: int = 1) -> None:
+    def add(self, index: Any, sign: int = 1) -> None:
         """Add a candidate, or remove it if `sign` is `-1`."""
         self._total += sign * self._terms(index)
         self._count += sign
