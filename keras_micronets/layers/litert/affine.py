@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_micronets.layers.litert.fake_quant import quantize_kernel
 from keras_micronets.layers.litert.integer_operations import (
     Accumulator,
     round_to_step,
@@ -15,7 +16,6 @@ from keras_micronets.layers.litert.provenance import (
     quantizer_of,
     tag,
 )
-from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
 
 __all__ = ["bounded_scale", "pointwise", "scale_and_shift"]
 

@@ -7,9 +7,9 @@ from keras import ops
 
 from keras_micronets._backend import cond, read, to_float64
 from keras_micronets._serialization import serializable
+from keras_micronets.layers.litert.fake_quant import quantize_activation
 from keras_micronets.layers.litert.integer_operations import to_integers
 from keras_micronets.layers.litert.provenance import tag
-from keras_micronets.layers.quantizers.fake_quant import quantize_activation
 from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 from keras_micronets.layers.state import Quantizer
 

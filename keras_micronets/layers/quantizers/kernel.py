@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_micronets._backend import cond, read
 from keras_micronets._serialization import serializable
-from keras_micronets.layers.quantizers.fake_quant import quantize_kernel
+from keras_micronets.layers.litert.fake_quant import quantize_kernel
 from keras_micronets.layers.state import Quantizer
 
 __all__ = ["SMALLEST_KERNEL_RANGE", "KernelQuantizer"]
