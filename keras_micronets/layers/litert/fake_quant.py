@@ -1,7 +1,7 @@
 """Round tensors to LiteRT's integer grids, in floats, with straight-through gradients.
 
-TensorFlow's operations also compute gradients of the range for each channel, which takes
-longer than the rounding. No quantiser here learns a range from these gradients.
+TensorFlow's operations also compute gradients of the range for each channel, which
+takes longer than the rounding. No quantiser here learns a range from them.
 """
 
 import functools
@@ -26,7 +26,7 @@ def quantize_kernel(kernel: Any, limit: Any, *, axis: int | None, bits: int) -> 
         Tensor of the kernel's shape and type.
     """
     quantize = functools.partial(
-        keras.litert.fake_quant_with_min_max_vars,
+        keras.quantizers.fake_quant_with_min_max_vars,
         min_vals=-limit,
         max_vals=limit,
         num_bits=bits,
@@ -62,7 +62,7 @@ def quantize_activation(
         Tensor of the shape and type of `inputs`.
     """
     quantize = functools.partial(
-        keras.litert.fake_quant_with_min_max_vars,
+        keras.quantizers.fake_quant_with_min_max_vars,
         min_vals=lower,
         max_vals=upper,
         num_bits=bits,
