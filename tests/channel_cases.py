@@ -1,4 +1,4 @@
-"""Small models of every kind whose channels can be cut, and what to compare with."""
+"""Small models of all structures whose channels can be cut, and their references."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def arithmetic(x):
 
 
 def permuted(x):
-    """As in a mixer: one kernel along the places, one along the channels."""
+    """As in a mixer: one kernel along positions, one along channels."""
     x = layers.Reshape((64, 8))(conv(x))
     y = layers.Permute((2, 1))(x)
     y = layers.Permute((2, 1))(layers.Dense(64)(layers.Dense(12)(y)))
@@ -126,8 +126,8 @@ def several(x):
 
 
 MODELS = {
-    made.__name__.replace("_", " "): made
-    for made in (
+    build.__name__.replace("_", " "): build
+    for build in (
         *(plain, flattened, residual, excited, dense_block, sum_of_joined, depthwise),
         *(grouped, transposed, shared, nested, arithmetic, permuted, einsums, series),
         *(volumes, several),
@@ -135,8 +135,8 @@ MODELS = {
 }
 
 
-def made(build, seed=0, shape=SHAPE):
-    """Return a model of what `build` makes of an input, with values as if trained."""
+def build_model(build, seed=0, shape=SHAPE):
+    """Return the model that `build` makes from an input, with random values."""
     keras.utils.clear_session(free_memory=False)  # the same names each time
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(shape)
@@ -162,7 +162,7 @@ def images(n=8, shape=SHAPE):
 
 
 def zeroed(model, plan):
-    """Return a copy whose kernels read zero times what a plan leaves out."""
+    """Return a copy with zeros where kernels read channels that a plan leaves out."""
     graph = channel_graph(model)
     keep = plan.kept_channels(graph)
     copy = keras.models.clone_model(model)
@@ -176,5 +176,5 @@ def zeroed(model, plan):
 
 
 def outputs(model, x):
-    found = keras.tree.flatten(model(x, training=False))
-    return [ops.convert_to_numpy(y) for y in found]
+    tensors = keras.tree.flatten(model(x, training=False))
+    return [ops.convert_to_numpy(y) for y in tensors]

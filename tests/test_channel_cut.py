@@ -1,4 +1,4 @@
-"""What is cut predicts what its model did with zeros in place of the channels."""
+"""A cut model predicts what the whole one does with zeros for the cut channels."""
 
 import importlib
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, conv, head, images, made, outputs, zeroed
+from channel_cases import MODELS, build_model, conv, head, images, outputs, zeroed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
@@ -21,9 +21,9 @@ def half(model, **kwargs):
     return plan(model, importance=importance.Random(1), **options)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_predicts_what_zeros_do(kind):
-    model = made(MODELS[kind])
+@pytest.mark.parametrize("name", MODELS)
+def test_cut_model_predicts_as_with_zeros(name):
+    model = build_model(MODELS[name])
     chosen = half(model)
     small = cut(model, chosen)
     expected = outputs(zeroed(model, chosen), images())
@@ -33,9 +33,9 @@ def test_predicts_what_zeros_do(kind):
     assert model.count_params() == chosen.params[0]
 
 
-@pytest.mark.parametrize("kind", ["plain", "residual", "grouped", "nested", "excited"])
-def test_saved_and_loaded(kind, tmp_path):
-    model = made(MODELS[kind])
+@pytest.mark.parametrize("name", ["plain", "residual", "grouped", "nested", "excited"])
+def test_cut_models_are_saved_and_loaded(name, tmp_path):
+    model = build_model(MODELS[name])
     small = cut(model, half(model))
     small.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras")
@@ -45,17 +45,17 @@ def test_saved_and_loaded(kind, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_model_is_left_as_it_is():
-    model = made(MODELS["residual"])
+def test_the_model_is_not_changed():
+    model = build_model(MODELS["residual"])
     before = model.get_weights()
     cut(model, half(model))
     for ours, theirs in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", ["residual", "depthwise", "nested"])
-def test_a_promoted_model_is_cut_to_a_plain_one(kind):
-    model, prepared = made(MODELS[kind]), made(MODELS[kind])
+@pytest.mark.parametrize("name", ["residual", "depthwise", "nested"])
+def test_a_prepared_model_is_cut_to_a_plain_one(name):
+    model, prepared = build_model(MODELS[name]), build_model(MODELS[name])
     prepare(prepared, quantize=True)
     chosen = half(model)
     small = cut(prepared, chosen)
@@ -67,14 +67,14 @@ def test_a_promoted_model_is_cut_to_a_plain_one(kind):
 
 
 def trained(epochs):
-    model = made(MODELS["plain"])
+    model = build_model(MODELS["plain"])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     y = np.arange(64) % 4
     model.fit(images(64), y, epochs=epochs, verbose=0, shuffle=False)
     return model
 
 
-def test_the_optimizer_goes_on_with_what_is_left():
+def test_optimizer_state_of_kept_channels_is_copied():
     model = trained(2)
     chosen = half(model)
     small = cut(model, chosen)
@@ -93,7 +93,7 @@ def test_the_optimizer_goes_on_with_what_is_left():
     assert int(small.optimizer.iterations) == int(model.optimizer.iterations) == 4
 
 
-def test_a_cut_model_trains_on():
+def test_training_of_a_cut_model_continues():
     model = trained(1)
     small = cut(model, half(model))
     y = np.arange(64) % 4
@@ -102,26 +102,26 @@ def test_a_cut_model_trains_on():
 
 
 def test_an_uncompiled_model_stays_uncompiled():
-    model = made(MODELS["plain"])
+    model = build_model(MODELS["plain"])
     assert not cut(model, half(model)).compiled
 
 
-def test_a_plan_of_another_model():
-    chosen = half(made(MODELS["residual"]))
+def test_a_plan_of_another_model_is_rejected():
+    chosen = half(build_model(MODELS["residual"]))
     with pytest.raises(ValueError, match="not there"):
-        cut(made(MODELS["series"]), chosen)
+        cut(build_model(MODELS["series"]), chosen)
 
 
-def test_a_plan_for_fewer_channels():
-    narrow = made(lambda x: head(conv(x, 8)))
-    wide = made(lambda x: head(conv(x, 16)))
+def test_a_plan_with_too_many_channels_is_rejected():
+    narrow = build_model(lambda x: head(conv(x, 8)))
+    wide = build_model(lambda x: head(conv(x, 16)))
     with pytest.raises(ValueError, match="fewer here"):
         cut(narrow, half(wide, params=0.9))
 
 
-def test_layer_normalization_is_one_of_what_stays():
+def test_layer_normalization_is_over_kept_channels():
     """Zeros would count in its mean, so there is no mask to compare with."""
-    model = made(lambda x: head(conv(layers.LayerNormalization()(conv(x)))))
+    model = build_model(lambda x: head(conv(layers.LayerNormalization()(conv(x)))))
     chosen = half(model)
     chosen = replace(chosen, kept={"conv2d": chosen.kept["conv2d"]})
     small = cut(model, chosen)
@@ -146,7 +146,7 @@ def test_layer_normalization_is_one_of_what_stays():
 @pytest.mark.parametrize("groups", [1, 4, -1])
 def test_group_normalization_keeps_its_groups(groups):
     norm = layers.GroupNormalization(groups)
-    model = made(lambda x: head(conv(norm(conv(x)))))
+    model = build_model(lambda x: head(conv(norm(conv(x)))))
     small = cut(model, half(model))
     width = small.layers[1].filters
     assert width < 8

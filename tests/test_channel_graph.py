@@ -1,16 +1,16 @@
-"""Which channels belong together, and which have to stay."""
+"""Which channels are cut together, and which are protected."""
 
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, conv, head, made, normalized
+from channel_cases import MODELS, build_model, conv, head, normalized
 from keras import layers, ops
 
 from keras_micronets.channels import channel_graph
 from keras_micronets.layers import prepare
 
 
-def free(model):
+def prunable(model):
     return {group.name: len(group.channels) for group in channel_graph(model).prunable}
 
 
@@ -18,21 +18,24 @@ def reasons(model):
     return {g.name: g.reason for g in channel_graph(model).groups if g.reason}
 
 
-def test_a_chain_has_a_group_for_each_kernel():
-    model = made(MODELS["plain"])
-    assert free(model) == {"conv2d": 16, "conv2d_1": 12}
+def test_a_sequence_has_a_group_for_each_kernel():
+    model = build_model(MODELS["plain"])
+    assert prunable(model) == {"conv2d": 16, "conv2d_1": 12}
     assert reasons(model) == {
         "input of conv2d": "inputs, or of unknown origin",
         "dense": "the model returns them",
     }
 
 
-def test_a_residual_ties_what_it_adds():
-    assert free(made(MODELS["residual"])) == {"conv2d+conv2d_2": 8, "conv2d_1": 12}
+def test_a_residual_sum_ties_its_inputs():
+    assert prunable(build_model(MODELS["residual"])) == {
+        "conv2d+conv2d_2": 8,
+        "conv2d_1": 12,
+    }
 
 
 def test_channels_of_one_kernel_may_belong_to_two_groups():
-    assert free(made(MODELS["sum of joined"])) == {
+    assert prunable(build_model(MODELS["sum of joined"])) == {
         "conv2d+conv2d_2": 4,
         "conv2d_1+conv2d_2": 6,
         "conv2d_3": 8,
@@ -40,25 +43,28 @@ def test_channels_of_one_kernel_may_belong_to_two_groups():
 
 
 def test_a_flattened_channel_is_a_run_of_inputs():
-    graph = channel_graph(made(MODELS["flattened"]))
+    graph = channel_graph(build_model(MODELS["flattened"]))
     (group,) = graph.prunable
     (node,) = (n for n in graph.nodes if n.role == "reads" and n.layer.name == "dense")
     np.testing.assert_array_equal(node.channels, np.tile(group.channels, 64))
 
 
-def test_groups_lose_the_same_of_their_channels():
-    graph = channel_graph(made(lambda x: head(conv(conv(x), 12, groups=4))))
+def test_convolution_groups_are_cut_alike():
+    graph = channel_graph(build_model(lambda x: head(conv(conv(x), 12, groups=4))))
     by_name = {group.name: len(group.channels) for group in graph.prunable}
     assert by_name == {"conv2d": 2, "conv2d_1": 3}
 
 
 def test_a_shared_layer_is_cut_for_all_its_calls():
-    """It reads what it makes, so both have the same channels."""
-    assert free(made(MODELS["shared"])) == {"conv2d_1+conv2d": 8, "conv2d_2": 8}
+    """It reads its own output, so both have the same channels."""
+    assert prunable(build_model(MODELS["shared"])) == {
+        "conv2d_1+conv2d": 8,
+        "conv2d_2": 8,
+    }
 
 
-def test_what_a_nested_model_puts_out_goes_on_outside():
-    groups = channel_graph(made(MODELS["nested"])).prunable
+def test_channels_are_traced_out_of_a_nested_model():
+    groups = channel_graph(build_model(MODELS["nested"])).prunable
     assert {len(group.channels) for group in groups} == {8, 6}
 
 
@@ -76,11 +82,13 @@ MIXES = {
 }
 
 
-@pytest.mark.parametrize("kind", MIXES)
-def test_what_mixes_channels_freezes_them(kind):
-    model = made(lambda x: layers.Dense(4)(layers.Flatten()(MIXES[kind](conv(x)))))
-    assert free(model) == {}
-    assert kind.lower() in reasons(model)["conv2d"].lower() or kind.islower()
+@pytest.mark.parametrize("name", MIXES)
+def test_operations_that_mix_channels_protect_them(name):
+    model = build_model(
+        lambda x: layers.Dense(4)(layers.Flatten()(MIXES[name](conv(x))))
+    )
+    assert prunable(model) == {}
+    assert name.lower() in reasons(model)["conv2d"].lower() or name.islower()
 
 
 APART = {
@@ -97,13 +105,13 @@ APART = {
 }
 
 
-@pytest.mark.parametrize("kind", APART)
-def test_what_leaves_channels_apart_lets_them_through(kind):
-    model = made(lambda x: head(conv(APART[kind](conv(x)))))
-    assert free(model) == {"conv2d": 8, "conv2d_1": 8}
+@pytest.mark.parametrize("name", APART)
+def test_operations_that_keep_channels_apart_pass_them_on(name):
+    model = build_model(lambda x: head(conv(APART[name](conv(x)))))
+    assert prunable(model) == {"conv2d": 8, "conv2d_1": 8}
 
 
-def test_an_unknown_layer_with_weights_is_told_of():
+def test_an_unknown_layer_with_weights_is_reported():
     @keras.saving.register_keras_serializable("tests")
     class Scaled(layers.Layer):
         def build(self, shape):
@@ -112,24 +120,24 @@ def test_an_unknown_layer_with_weights_is_told_of():
         def call(self, x):
             return x * self.by
 
-    model = made(lambda x: head(conv(Scaled(name="own")(conv(x)))))
+    model = build_model(lambda x: head(conv(Scaled(name="scaled")(conv(x)))))
     graph = channel_graph(model)
-    assert graph.unknown == {"own": "Scaled"}
-    assert free(model) == {"conv2d_1": 8}
-    assert reasons(model)["conv2d"] == "own (Scaled) reads them"
+    assert graph.unknown == {"scaled": "Scaled"}
+    assert prunable(model) == {"conv2d_1": 8}
+    assert reasons(model)["conv2d"] == "scaled (Scaled) reads them"
 
 
-def test_a_gate_of_one_channel_leaves_the_others_alone():
+def test_a_gate_of_one_channel_protects_no_other():
     def build(x):
         x = conv(x)
         return head(conv(layers.Multiply()([x, conv(x, 1, activation="sigmoid")])))
 
-    model = made(build)
-    assert free(model) == {"conv2d": 8, "conv2d_2": 8}
+    model = build_model(build)
+    assert prunable(model) == {"conv2d": 8, "conv2d_2": 8}
     assert "repeats" in reasons(model)["conv2d_1"]
 
 
-def test_channels_may_come_first():
+def test_channels_first():
     inputs = keras.Input((3, 8, 8))
     x = layers.Conv2D(6, 3, data_format="channels_first")(inputs)
     x = layers.BatchNormalization(axis=1)(x)
@@ -142,18 +150,18 @@ def test_channels_may_come_first():
 
 
 @pytest.mark.parametrize(
-    "kind", ["plain", "residual", "depthwise", "nested", "einsums"]
+    "name", ["plain", "residual", "depthwise", "nested", "einsums"]
 )
 @pytest.mark.parametrize("quantize", [False, True])
-def test_promotion_changes_nothing(kind, quantize):
-    model = made(MODELS[kind])
-    before = free(model)
+def test_preparation_does_not_change_the_groups(name, quantize):
+    model = build_model(MODELS[name])
+    before = prunable(model)
     prepare(model, quantize=quantize)
-    assert free(model) == before
+    assert prunable(model) == before
 
 
 def test_a_subclassed_model_has_no_graph():
-    class Own(keras.Model):
+    class Subclassed(keras.Model):
         def __init__(self):
             super().__init__()
             self.dense = layers.Dense(2)
@@ -161,18 +169,20 @@ def test_a_subclassed_model_has_no_graph():
         def call(self, x):
             return self.dense(x)
 
-    model = Own()
+    model = Subclassed()
     model(np.zeros((1, 3), "float32"))
     with pytest.raises(ValueError, match="functional or sequential"):
         channel_graph(model)
 
 
 def test_a_layer_normalization_keeps_its_channels_in_a_masked_model():
-    model = made(lambda x: head(conv(layers.LayerNormalization()(normalized(conv(x))))))
-    assert set(free(model)) == {"conv2d", "conv2d_1"}
+    model = build_model(
+        lambda x: head(conv(layers.LayerNormalization()(normalized(conv(x)))))
+    )
+    assert set(prunable(model)) == {"conv2d", "conv2d_1"}
 
 
-def test_layers_that_keras_has_altered_are_left_alone():
-    model = made(MODELS["plain"])
+def test_layers_altered_by_keras_are_unknown():
+    model = build_model(MODELS["plain"])
     model.get_layer("dense").enable_lora(2)
-    assert free(model) == {"conv2d": 16}
+    assert prunable(model) == {"conv2d": 16}

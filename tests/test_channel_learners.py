@@ -1,9 +1,9 @@
-"""Learners that each are a part of the network, of shapes of their own."""
+"""Compact learners: each is cut from the network in its own shape."""
 
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, made
+from channel_cases import MODELS, build_model
 
 import keras_micronets as kmn
 from keras_micronets.callbacks import Cycle, LearnerCycles, masks
@@ -12,7 +12,7 @@ from keras_micronets.callbacks import Cycle, LearnerCycles, masks
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A pool of three compact learners, and the whole model."""
-    model = made(MODELS["residual"])
+    model = build_model(MODELS["residual"])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
     pool = kmn.LearnerPool(tmp_path_factory.mktemp("compact") / "pool")
@@ -30,14 +30,14 @@ def data(n=64):
     return x + y[:, None, None, None] / 2, y
 
 
-def test_each_is_within_the_budget(trained):
+def test_each_learner_is_within_the_budget(trained):
     pool, model = trained
     whole = kmn.channels.count_macs(model)
     for learner in pool:
         assert 0.3 * whole < kmn.channels.count_macs(learner.load()) <= 0.5 * whole
 
 
-def test_they_differ_in_their_channels(trained):
+def test_learners_differ_in_their_channels(trained):
     pool, _ = trained
     kernels = [
         learner.load().get_layer("conv2d_1").get_weights()[0] for learner in pool
@@ -47,7 +47,7 @@ def test_they_differ_in_their_channels(trained):
     )
 
 
-def test_they_are_clustered_and_predict_together(trained):
+def test_learners_are_clustered_and_combined(trained):
     pool, _ = trained
     x, y = data()
     assert pool.predict(x, verbose=0).shape == (3, 64, 4)
@@ -57,7 +57,7 @@ def test_they_are_clustered_and_predict_together(trained):
 
 
 @pytest.mark.tensorflow
-def test_they_are_exported_together(trained, tmp_path):
+def test_learners_are_quantized_together(trained, tmp_path):
     pool, _ = trained
     x, _ = data()
     int8 = pool.quantize(x, path=tmp_path / "int8", verbose=0)

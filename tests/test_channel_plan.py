@@ -1,4 +1,4 @@
-"""A plan meets its budget, says what it will do, and does nothing."""
+"""Plans meet their budgets and change no model."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, conv, head, images, made
+from channel_cases import MODELS, build_model, conv, head, images
 from keras import layers
 
 import keras_micronets as kmn
@@ -30,7 +30,7 @@ def vgg(width=32):
             x = layers.MaxPooling2D()(x)
         return layers.Dense(10)(layers.Flatten()(x))
 
-    return made(build)
+    return build_model(build)
 
 
 def shares(chosen):
@@ -40,15 +40,15 @@ def shares(chosen):
 @pytest.mark.parametrize(
     ("params", "macs"), [(0.1, 0.25), (0.3, 0.2), (0.5, 0.5), (0.06, 0.2)]
 )
-def test_both_budgets_are_met_from_below(params, macs):
-    """Within the runs of eight of a small net."""
-    found = shares(plan(vgg(), params=params, macs=macs))
-    assert params - 0.02 <= found[0] <= params
-    assert macs - 0.02 <= found[1] <= macs
+def test_two_budgets_are_met(params, macs):
+    """Up to a run of eight channels of a small network."""
+    result = shares(plan(vgg(), params=params, macs=macs))
+    assert params - 0.02 <= result[0] <= params
+    assert macs - 0.02 <= result[1] <= macs
 
 
-def test_the_rates_of_the_paper():
-    """Those of VGG-16 in Qi et al. 2021: 94.1 % of parameters less, 76.2 % of FLOPs."""
+def test_budgets_of_a_paper_are_met():
+    """VGG-16 in Qi et al. 2021: 94.1 % fewer parameters, 76.2 % fewer FLOPs."""
     inputs = keras.Input((32, 32, 3))
     x = inputs
     for stage, depth in enumerate((2, 2, 3, 3, 3)):
@@ -62,20 +62,20 @@ def test_the_rates_of_the_paper():
     assert 0.233 <= macs <= 0.238
 
 
-@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("quantity", ["params", "macs"])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
 @pytest.mark.parametrize("allocation", ["global", "uniform"])
-def test_one_budget_is_met_within_a_run(kind, share, allocation):
+def test_one_budget_is_used_up_to_a_run(quantity, share, allocation):
     model = vgg()
-    chosen = plan(model, **{kind: share}, allocation=allocation)
-    before, after = getattr(chosen, kind)
+    chosen = plan(model, **{quantity: share}, allocation=allocation)
+    before, after = getattr(chosen, quantity)
     assert after <= share * before
     if allocation == "global":
         assert after >= (share - 0.02) * before
 
 
-def test_nothing_more_fits():
-    """Each run of channels that was left out would be too much."""
+def test_no_further_run_fits():
+    """Each run of channels that was removed would exceed the budget."""
     model = vgg()
     chosen = plan(model, macs=0.3)
     sizes = {group.name: len(group.channels) for group in channel_graph(model).prunable}
@@ -95,7 +95,7 @@ def test_counts_are_those_of_the_cut_model():
 
 
 def literal_macs(model):
-    """Count anew, from the layers and what they put out."""
+    """Count from the layers and their output shapes."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
@@ -111,37 +111,37 @@ def test_widths_are_multiples():
     assert min(len(kept) for kept in chosen.kept.values()) >= 12
 
 
-def test_the_highest_scores_stay():
+def test_the_most_important_channels_are_kept():
     model = vgg()
     graph = channel_graph(model)
     rng = np.random.default_rng(0)
     scores = [rng.uniform(size=len(group.channels)) for group in graph.groups]
     chosen = plan(model, macs=0.3, importance=scores)
-    for group, own in zip(graph.groups, scores, strict=True):
+    for group, values in zip(graph.groups, scores, strict=True):
         if group.reason is None:
             kept = chosen.kept[group.name]
-            assert set(kept) == set(np.argsort(-own)[: len(kept)].tolist())
+            assert set(kept) == set(np.argsort(-values)[: len(kept)].tolist())
 
 
-def test_groups_of_low_scores_lose_more():
+def test_unimportant_groups_lose_more():
     model = vgg()
     graph = channel_graph(model)
     flat = [np.ones(len(group.channels)) for group in graph.groups]
     low = np.r_[np.full(8, 10.0), np.full(120, 0.1)]
     pairs = zip(graph.groups, flat, strict=True)
-    uneven = [low if group.name == "conv2d_5" else own for group, own in pairs]
+    uneven = [low if group.name == "conv2d_5" else values for group, values in pairs]
     before = len(plan(model, macs=0.5, importance=flat).kept["conv2d_5"])
     assert len(plan(model, macs=0.5, importance=uneven).kept["conv2d_5"]) < before
 
 
-def test_uniform_widths():
+def test_uniform_allocation_keeps_equal_shares():
     chosen = plan(vgg(64), macs=0.3, allocation="uniform", round_to=1)
     sizes = (64, 64, 128, 128, 256, 256)
     kept = [len(kept) / n for kept, n in zip(chosen.kept.values(), sizes, strict=True)]
     assert max(kept) - min(kept) < 0.02
 
 
-def test_it_prints_as_a_table():
+def test_a_plan_prints_as_a_table():
     text = str(plan(vgg(), macs=0.3))
     lines = text.splitlines()
     assert lines[0].split() == ["layer", "channels", "parameters", "MACs"]
@@ -150,14 +150,14 @@ def test_it_prints_as_a_table():
     assert "input of conv2d is protected" in text
 
 
-def test_it_says_if_a_budget_is_not_come_close_to():
-    """With one channel less of everything, the parameters are far below."""
+def test_an_unused_budget_is_noted():
+    """The budget of MACs takes the parameters far below theirs."""
     chosen = plan(vgg(), params=0.9, macs=0.1)
     assert "params" in chosen.notes[0]
     assert chosen.notes[0] in str(chosen)
 
 
-def test_it_can_not_be_changed():
+def test_a_plan_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan(vgg(), macs=0.5).kept = {}
 
@@ -166,12 +166,12 @@ def test_it_can_not_be_changed():
     "options",
     [{}, {"macs": 0.0}, {"params": 1.5}, {"macs": -1}, {"macs": 0.5, "params": 0}],
 )
-def test_budgets_that_are_none(options):
+def test_invalid_budgets_are_rejected(options):
     with pytest.raises(ValueError, match="shares that may be kept"):
         plan(vgg(), **options)
 
 
-def test_a_budget_that_can_not_be_met():
+def test_a_budget_that_cannot_be_met_is_rejected():
     with pytest.raises(ValueError, match="lower `min_channels`"):
         plan(vgg(), macs=0.001)
 
@@ -184,12 +184,12 @@ def test_a_budget_that_can_not_be_met():
         ({"min_channels": 0}, "1 or more"),
     ],
 )
-def test_unusable_arguments(options, message):
+def test_invalid_arguments_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
         plan(vgg(), macs=0.5, **options)
 
 
-def test_a_model_with_nothing_to_cut():
+def test_a_model_with_nothing_to_cut_is_rejected():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
     with pytest.raises(ValueError, match="none can"):
         plan(model, macs=0.5)
@@ -199,34 +199,36 @@ def test_a_model_with_nothing_to_cut():
     "importance", [importance.GroupNorm(), importance.Magnitude(), importance.Random(3)]
 )
 def test_importance_has_a_number_for_each_channel(importance):
-    model = made(MODELS["residual"])
+    model = build_model(MODELS["residual"])
     graph = channel_graph(model)
-    found = importance(model, graph)
-    assert [own.shape for own in found] == [g.channels.shape for g in graph.groups]
-    assert all(np.isfinite(own).all() for own in found)
+    result = importance(model, graph)
+    assert [values.shape for values in result] == [
+        g.channels.shape for g in graph.groups
+    ]
+    assert all(np.isfinite(values).all() for values in result)
 
 
-def test_the_norm_is_that_of_all_weights_of_a_channel():
-    model = made(lambda x: head(conv(x)))
+def test_group_norm_is_over_all_weights_of_a_channel():
+    model = build_model(lambda x: head(conv(x)))
     model.layers[1].kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(8))
     model.layers[-1].kernel.assign(np.zeros((8, 4)))
     graph = channel_graph(model)
     index = [group.name for group in graph.groups].index("conv2d")
-    found = importance.GroupNorm()(model, graph)[index]
-    np.testing.assert_allclose(found, np.sqrt(27) * np.arange(8), rtol=1e-6)
+    result = importance.GroupNorm()(model, graph)[index]
+    np.testing.assert_allclose(result, np.sqrt(27) * np.arange(8), rtol=1e-6)
 
 
-def test_scales_are_the_magnitude_of_gamma():
-    model = made(MODELS["plain"])
+def test_normalization_scale_is_the_magnitude_of_gamma():
+    model = build_model(MODELS["plain"])
     graph = channel_graph(model)
     index = [group.name for group in graph.groups].index("conv2d_1")
-    found = importance.NormalizationScale()(model, graph)[index]
+    result = importance.NormalizationScale()(model, graph)[index]
     gamma = keras.ops.convert_to_numpy(model.get_layer("batch_normalization_1").gamma)
-    np.testing.assert_allclose(found, np.abs(gamma))
+    np.testing.assert_allclose(result, np.abs(gamma))
 
 
 @pytest.mark.tensorflow
-def test_a_budget_of_bytes(tmp_path):
+def test_a_budget_of_bytes_is_met(tmp_path):
     model = vgg()
     chosen = plan(model, n_bytes=0.5)
     sizes = []
@@ -238,14 +240,14 @@ def test_a_budget_of_bytes(tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_a_budget_of_time():
-    """Times vary; what is asked for is far from what is not."""
+def test_a_budget_of_latency_is_met():
+    """Times vary, so the tolerance is wide."""
     chosen = plan(vgg(64), latency=0.5)
     assert 0.1 < chosen.macs[1] / chosen.macs[0] < 0.8
 
 
 @pytest.mark.tensorflow
-def test_a_budget_that_no_file_meets():
+def test_a_budget_of_bytes_that_cannot_be_met_is_rejected():
     with pytest.raises(ValueError, match="share of n_bytes"):
         plan(vgg(), n_bytes=0.01)
 
@@ -261,7 +263,7 @@ def test_a_model_of_open_size_has_no_macs():
     assert cut(model, chosen).count_params() <= 0.8 * model.count_params()
 
 
-def test_layers_whose_channels_stay():
+def test_layers_outside_the_scope_are_protected():
     chosen = plan(
         vgg(), macs=0.4, scope=kmn.layers.Scope(without=["conv2d", "conv2d_3"])
     )
@@ -299,7 +301,7 @@ def sequential_model():
     ],
 )
 def test_scope_of_a_model_that_is_not_prepared(build, scope, protected):
-    """The choice is the same once it is prepared, and the model stays as it is."""
+    """The plan is that of the prepared model, and the model is not changed."""
     model = build()
     options = {"scope": scope, "round_to": 2, "min_channels": 2}
     chosen = plan(model, params=0.9, **options)
@@ -318,7 +320,7 @@ def test_a_plan_is_restored_from_its_configuration_and_repr():
 
 
 @pytest.mark.parametrize("quantity", ["channels", "params", "macs"])
-def test_a_picture_has_two_bars_a_layer(quantity):
+def test_a_plot_has_two_bars_for_each_layer(quantity):
     chosen = plan(vgg(), macs=0.3)
     figure = plot_plan(chosen, quantity=quantity)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
@@ -326,13 +328,13 @@ def test_a_picture_has_two_bars_a_layer(quantity):
     assert widths == [before for before, _ in rows] + [after for _, after in rows]
 
 
-def test_a_picture_of_something_else():
+def test_an_unknown_quantity_is_rejected():
     with pytest.raises(ValueError, match="'bytes'"):
         plot_plan(plan(vgg(), macs=0.3), quantity="bytes")
 
 
-def test_group_norms_press_on_the_smallest():
-    model = made(lambda x: head(conv(x)))
+def test_regularization_is_strongest_for_the_smallest_norms():
+    model = build_model(lambda x: head(conv(x)))
     kernel = model.layers[1].kernel
     kernel.assign(np.ones((3, 3, 3, 8)) * np.arange(1, 9))
     before = keras.ops.convert_to_numpy(kernel)
@@ -344,19 +346,19 @@ def test_group_norms_press_on_the_smallest():
     assert left[0] == pytest.approx(0.84)
 
 
-def test_scales_come_closer_to_zero():
-    model = made(MODELS["plain"])
+def test_regularization_moves_scales_to_zero():
+    model = build_model(MODELS["plain"])
     gamma = model.get_layer("batch_normalization").gamma
     gamma.assign(np.linspace(-0.2, 0.2, 16))
     importance.NormalizationScale(strength=0.1).regularize(channel_graph(model), None)
     expected = np.sign(np.linspace(-1, 1, 16)) * np.maximum(
         np.abs(np.linspace(-0.2, 0.2, 16)) - 0.1, 0
     )
-    found = keras.ops.convert_to_numpy(gamma)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    result = keras.ops.convert_to_numpy(gamma)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("budget", [{"n_bytes": 0}, {"latency": -0.5}, {"n_bytes": 2}])
-def test_a_measured_budget_is_a_share(budget):
+def test_an_invalid_measured_budget_is_rejected(budget):
     with pytest.raises(ValueError, match="above 0 and at most 1"):
         plan(vgg(), **budget)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, made, outputs
+from channel_cases import MODELS, build_model, outputs
 from keras import ops
 from tiny_keras import Interrupt
 
@@ -22,8 +22,8 @@ def data(n=64):
     return x + y[:, None, None, None] / 2, y
 
 
-def compiled(kind="plain", **kwargs):
-    model = made(MODELS[kind])
+def compiled(structure="plain", **kwargs):
+    model = build_model(MODELS[structure])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, **kwargs)
     return model
@@ -41,7 +41,7 @@ def pruning(**kwargs):
     return ChannelPruning(**options)
 
 
-UTILITIES = {
+IMPORTANCE = {
     "default": None,
     "Taylor": importance.Taylor(),
     "scales": importance.NormalizationScale(strength=0.01),
@@ -53,11 +53,11 @@ UTILITIES = {
 }
 
 
-@pytest.mark.parametrize("name", UTILITIES)
+@pytest.mark.parametrize("name", IMPORTANCE)
 def test_the_run_ends_at_its_budget(name):
     model = compiled()
     before = kmn.channels.count_macs(model)
-    callback = pruning(importance=UTILITIES[name])
+    callback = pruning(importance=IMPORTANCE[name])
     history = fit(model, callback).history["macs"]
     left = kmn.channels.count_macs(callback.compact_) / before
     assert 0.4 < left <= 0.5
@@ -78,7 +78,7 @@ def test_the_small_network_predicts_as_the_masked_one(kind):
     assert compact(model).count_params() == callback.compact_.count_params()
 
 
-def test_two_budgets():
+def test_two_budgets_are_met():
     model = compiled()
     callback = pruning(params=0.4, macs=0.4)
     history = fit(model, callback).history
@@ -147,7 +147,7 @@ def test_a_second_fit_starts_with_the_masked_channels():
     assert history[-1] <= 0.4
 
 
-def test_with_quantization():
+def test_pruning_works_with_quantization():
     model = compiled()
     callback = pruning()
     x, y = data()
@@ -173,7 +173,7 @@ def test_with_quantization():
         ({"frequency": 0}, "`frequency`"),
     ],
 )
-def test_unusable_arguments(options, message):
+def test_invalid_arguments_are_rejected(options, message):
     model = compiled()
     with pytest.raises(ValueError, match=message):
         fit(model, pruning(**options))
@@ -203,5 +203,5 @@ def test_an_interrupted_run_ends_at_its_budget(tmp_path):
     callback, history = run()
     assert len(history["macs"]) == 2
     assert max(history["macs"]) <= 0.5  # the masks were restored with the model
-    whole = kmn.channels.count_macs(made(MODELS["plain"]))
+    whole = kmn.channels.count_macs(build_model(MODELS["plain"]))
     assert kmn.channels.count_macs(callback.compact_) <= 0.5 * whole

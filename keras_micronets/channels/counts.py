@@ -17,8 +17,8 @@ QUANTITIES = ("params", "macs")
 def count_macs(model: keras.Model) -> int:
     """Return the number of multiply-accumulates for one sample.
 
-    One multiply-accumulate is the product of a kernel's weight and a value. Masked
-    weights are counted too. Biases, normalisation and activations are not counted.
+    One is the product of a kernel's weight and a value; masked weights count too.
+    Biases, normalisation and activations are not counted.
 
     Args:
         model: A built functional or sequential model, prepared or not.
@@ -53,15 +53,8 @@ def check_sizes(model: keras.Model, graph: ChannelGraph) -> None:
 class Counts:
     """Parameters and multiply-accumulates of a model, for any numbers of channels.
 
-    Parameters are those that Keras counts for the plain model, moving statistics
-    included. Multiply-accumulates are counted as in `count_macs`.
-
-    Both are sums of terms, a term is a fixed factor times the lengths of some axes, and
+    Both are sums of terms. A term is a fixed factor times the lengths of some axes, and
     the length of an axis is a weighted sum of the groups' numbers of channels.
-
-    Args:
-        model: A built model, prepared or not.
-        graph: Its `ChannelGraph`.
 
     Attributes:
         full: Integer array `(groups,)`, the number of channels of each group.
@@ -80,18 +73,18 @@ class Counts:
         sizes = [_fixed_and_rows(v.shape, axes[id(v)]) for v in variables]
         calls = graph.kernel_calls
         self._call_variables = [self.variables[id(call.weight)] for call in calls]
-        lengths, products = list(_node_lengths(graph)), []
+        lengths, products = [node.channels for node in graph.nodes], []
         for call, variable in zip(calls, self._call_variables, strict=True):
             fixed, rows = sizes[variable]
-            first = len(lengths)
-            lengths += [_axis_length(graph, channels) for channels in call.axes]
-            rows = [*rows, *range(first, len(lengths))]
-            products.append((fixed * call.positions, rows))
-        self._lengths = np.array(lengths).reshape(len(lengths), len(graph.groups))
+            products.append((fixed * call.positions, [*rows]))
+            for channels in call.axes:
+                products[-1][1].append(len(lengths))
+                lengths.append(channels)
+        self._lengths = _lengths(graph, lengths)
         self._terms = {"params": self._stack(sizes), "macs": self._stack(products)}
 
     def _stack(self, terms):
-        """Return arrays of factors and of rows of lengths; the last row is 1."""
+        """Return arrays of factors and of rows of lengths, padded by a row of ones."""
         width = max((len(rows) for _, rows in terms), default=0)
         one = len(self._lengths)
         padded = [[*rows, *[one] * (width - len(rows))] for _, rows in terms]
@@ -99,7 +92,7 @@ class Counts:
         return factors, np.array(padded, int).reshape(len(terms), width)
 
     def total(self, quantity: str, kept: np.ndarray) -> float:
-        """Return the `"params"` or `"macs"` of the model if `kept` channels are kept.
+        """Return the `"params"` or `"macs"` of a model of which some channels are kept.
 
         Args:
             quantity: `"params"` or `"macs"`.
@@ -135,21 +128,14 @@ class Counts:
         return slopes[:-1] @ self._lengths
 
 
-def _node_lengths(graph):
-    """Return how many indices of each node one channel of each group has."""
-    lengths = np.zeros((len(graph.nodes), len(graph.groups)))
-    for column, group in enumerate(graph.groups):
-        for node, times in group.nodes.items():
-            lengths[node, column] = times
-    return lengths
-
-
-def _axis_length(graph, channels):
-    """Return the same for one axis of a tensor, with the given channels."""
-    return [
-        np.count_nonzero(np.isin(channels, group.channels)) / len(group.channels)
-        for group in graph.groups
-    ]
+def _lengths(graph, axes):
+    """Return how many indices of each axis one channel of each group has."""
+    n_groups, sizes = len(graph.groups), [len(group.channels) for group in graph.groups]
+    group_of = np.full(1 + max((int(c.max()) for c in axes), default=0), n_groups)
+    for index, group in enumerate(graph.groups):
+        group_of[group.channels] = index
+    counts = [np.bincount(group_of[c], minlength=n_groups + 1)[:-1] for c in axes]
+    return np.array(counts).reshape(len(axes), n_groups) / sizes
 
 
 def _fixed_and_rows(shape, axes):

@@ -45,11 +45,11 @@ def plan(
         model: A built functional or sequential model, prepared or not.
         params: Float in (0, 1], the share of parameters to keep at most, as Keras
             counts them for the plain model. Defaults to `None`, no limit.
-        macs: The same for multiply-accumulates (see `count_macs`). Most papers on
-            pruning call these FLOPs.
-        n_bytes: The same for the size of the int8 `.tflite` file, which is measured:
-            eight models are exported.
-        latency: The same for that file's inference time on this machine, with one
+        macs: The same for multiply-accumulates (see `count_macs`), which most papers
+            on pruning call FLOPs.
+        n_bytes: The same for the size of the int8 `.tflite` file, measured on eight
+            exported models.
+        latency: The same for that file's inference time on this machine with one
             thread, measured in alternation with the whole model's.
         scope: `layers.Scope`, or any function from a prepared model to kernel handles.
             Layers whose kernels are not chosen keep all channels that they read or

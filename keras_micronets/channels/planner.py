@@ -123,10 +123,7 @@ def build_plan(
     chosen: Mapping[str, tuple[int, ...]],
     limits: Mapping[str, float] | None = None,
 ) -> Plan:
-    """Return the `Plan` that keeps the chosen channels of groups, given by their names.
-
-    Limits, by `"params"` and `"macs"`, are needed to note unused budgets.
-    """
+    """Return the `Plan` that keeps chosen channels, and note unused limits."""
     kept = np.array([len(chosen.get(g.name, g.channels)) for g in graph.groups])
     totals = {
         name: (round(counts.total(name, counts.full)), round(counts.total(name, kept)))

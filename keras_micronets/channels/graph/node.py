@@ -15,12 +15,12 @@ class Node:
 
     Attributes:
         layer: The layer.
-        weight: The `keras.Variable` that has the axis; `None` for an axis that only the
-            layer's configuration names, such as the target shape of a `Reshape`.
+        weight: The `keras.Variable`; `None` for an axis that only the layer's
+            configuration names, such as the target shape of a `Reshape`.
         axis: Integer, the axis of the variable.
         channels: Integer array `(axis length,)`, the channel number of each index.
-        setting: `(name, index)` of the configuration entry that holds the length; the
-            index is `None` if the entry is a number. `None` if there is no such entry.
+        setting: `(name, index)` of the configuration entry with the length, the index
+            `None` if the entry is a number; `None` if no entry has it.
         role: What the layer does with the channels. `"produces"`: its kernel makes
             them. `"reads"`: it sums over them, so zeros in their place remove them.
             `"averages"`: it takes a mean over them, which zeros would change.
@@ -35,11 +35,7 @@ class Node:
     role: str = "follows"
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
-        """Reshape values, one for each index of the axis, to broadcast to the weight.
-
-        Args:
-            values: Array `(axis length,)`.
-        """
+        """Reshape an array `(axis length,)` so that it broadcasts to the weight."""
         shape = [1] * len(self.weight.shape)
         shape[self.axis] = -1
         return values.reshape(shape)
@@ -51,10 +47,10 @@ class KernelCall:
 
     Attributes:
         weight: The kernel's variable.
-        positions: Integer, how often the whole kernel is applied to one sample, not
-            counting `axes`.
-        axes: Channel arrays of the input axes along which the kernel is also applied,
-            such as the channels of a Dense layer that follows a `Permute`.
+        positions: Integer, how often the kernel is applied to one sample along axes
+            without channels.
+        axes: Channel arrays of the other axes along which it is applied, as after a
+            `Permute`.
     """
 
     weight: keras.Variable
@@ -69,7 +65,7 @@ class TracedTensor:
     Attributes:
         shape: Its shape, the batch axis first.
         channels: Dictionary from axis to an integer array `(axis length,)` of channel
-            numbers. Axes without known channels are left out.
+            numbers, where known.
     """
 
     shape: tuple[Any, ...]
@@ -77,5 +73,5 @@ class TracedTensor:
 
 
 def describe_operation(operation: keras.Operation) -> str:
-    """Return the name and the class of an operation, for messages."""
+    """Return the name and the class of an operation."""
     return f"{operation.name} ({type(operation).__name__})"

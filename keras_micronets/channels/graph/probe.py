@@ -35,24 +35,22 @@ def probe(tracer: Any, call: Any, tensors: list[TracedTensor]) -> list[TracedTen
 
 def _probe_axis(tracer, call, tensors, offset, channels_out):
     """Pass on the channels of one axis of all inputs, counted from the last."""
-    name = call.operation.name
     axes = [(tensor, offset + len(tensor.shape)) for tensor in tensors]
     length = max(tensor.shape[a] for tensor, a in axes if a in tensor.channels)
-    for tensor, axis in axes:
-        if axis in tensor.channels and tensor.shape[axis] != length:
-            tracer.ties.protect(tensor.channels[axis], f"{name} repeats them")
-    axis_of = {
-        index: axis
-        for index, (tensor, axis) in enumerate(axes)
-        if axis > 0 and tensor.shape[axis] == length
-    }
+    axis_of = {}
+    for index, (tensor, axis) in enumerate(axes):
+        if axis > 0 and tensor.shape[axis] == length:
+            axis_of[index] = axis
+        elif axis in tensor.channels:
+            reason = f"{call.operation.name} repeats them"
+            tracer.ties.protect(tensor.channels[axis], reason)
     axes_out = _output_axes(call, axis_of, offset, length)
     channels = [
         tracer.channels(tensors[index], axis) for index, axis in axis_of.items()
     ]
     if axes_out is None:
+        reason = f"{describe_operation(call.operation)} mixes them"
         for own in channels:
-            reason = f"{describe_operation(call.operation)} mixes them"
             tracer.ties.protect(own, reason)
         return
     for own in channels[1:]:

@@ -66,17 +66,13 @@ class ChannelTies:
 class Tracer:
     """Number the channels of a model, tie them, and bind the layers' weights to them.
 
-    Operations that treat each channel alike and apart from the others pass channels on.
-    All others, and those without a rule, protect the channels that they receive.
+    Operations with a rule in `rules`, and those that `probe` finds to keep channels
+    apart, pass channels on. All others protect the channels that they receive.
 
     Attributes:
         ties: The `ChannelTies`.
         nodes: Dictionary of the `Node`s, by weight and axis.
-        kernel_calls: List of `KernelCall`s.
-        has_open_sizes: Boolean, whether the number of multiplications depends on input
-            sizes that the model leaves open.
-        unknown: Dictionary from the names of layers with weights but without a rule to
-            their classes' names.
+        kernel_calls, unknown, has_open_sizes: As for `ChannelGraph`.
     """
 
     def __init__(self, model: keras.Model):
@@ -90,9 +86,7 @@ class Tracer:
         for tensor in self.trace(model, tensors):
             self.protect(tensor, "the model returns them")
 
-    def trace(
-        self, model: keras.Model, tensors: list[TracedTensor]
-    ) -> list[TracedTensor]:
+    def trace(self, model: Any, tensors: list[TracedTensor]) -> list[TracedTensor]:
         """Return the traced outputs of a model, given its traced inputs."""
         inputs, outputs = _keras_private.graph_tensors(model)
         traced = dict(zip(map(id, inputs), tensors, strict=True))
@@ -126,8 +120,8 @@ class Tracer:
         inputs, _ = _keras_private.graph_tensors(model)
         for symbolic, tensor in zip(inputs, tensors, strict=True):
             layer, _ = _keras_private.producer(symbolic)
-            for axis, channels in tensor.channels.items():
-                self.bind(layer, None, axis, channels, ("batch_shape", axis))
+            for axis, own in tensor.channels.items():
+                self.bind(layer, None, axis, own, ("batch_shape", axis))
 
     def protect(
         self, tensor: TracedTensor, reason: str, *, except_axes: Collection[int] = ()
@@ -150,9 +144,7 @@ class Tracer:
     ) -> np.ndarray:
         """Return the channels that an axis of a weight produces, the same at each call.
 
-        Args:
-            layer, weight, axis, setting: See `Node`.
-            repeats: How often the axis repeats the same channels. Defaults to `1`.
+        The axis may repeat the channels, as for groups of a convolution.
         """
         key = (id(weight), axis % len(weight.shape))
         if key not in self.nodes:
@@ -181,19 +173,11 @@ class Tracer:
             self.nodes[key] = Node(layer, weight, axis, channels, setting, role)
 
     def add_kernel_call(
-        self,
-        weight: Any,
-        shape: tuple,
-        axes: Sequence[int],
-        channels: dict[int, np.ndarray] | None = None,
+        self, weight: Any, shape: tuple, axes: Sequence[int], channels: Any = None
     ) -> None:
         """Add a `KernelCall`: a kernel applied along some axes of a tensor.
 
-        Args:
-            weight: The kernel's variable.
-            shape: Shape of the tensor.
-            axes: The axes.
-            channels: Dictionary from axis to channels, where known. Defaults to `None`.
+        `channels` is a dictionary from axis to channels, for axes that have them.
         """
         channels = channels or {}
         self.has_open_sizes |= None in shape[1:]
@@ -207,5 +191,5 @@ def _has_weights(operation):
     """Whether an operation has weights other than those of masks and quantisers."""
     if not isinstance(operation, keras.Layer):
         return False
-    plain = set(map(id, plain_variables(operation)))
-    return any(id(weight) in plain for weight in operation.weights)
+    weights = set(map(id, operation.weights))  # variables may be seeds, too
+    return any(id(variable) in weights for variable in plain_variables(operation))
