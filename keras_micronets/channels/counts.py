@@ -114,7 +114,7 @@ class Counts:
         return factors * self.lengths(kept)[rows].prod(axis=1)
 
     def lengths(self, kept: np.ndarray) -> np.ndarray:
-        """Return the axis lengths of all nodes of the graph, and further ones."""
+        """Return the lengths of the nodes' axes, followed by those of kernel calls."""
         return np.append(self._lengths @ kept, 1.0)
 
     def marginal(self, quantity: str, kept: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ class Counts:
 
 
 def _lengths(graph, axes):
-    """Return how many indices of each axis one channel of each group has."""
+    """Return how many indices one channel of each group has, `(axes, groups)`."""
     n_groups, sizes = len(graph.groups), [len(group.channels) for group in graph.groups]
     group_of = np.full(1 + max((int(c.max()) for c in axes), default=0), n_groups)
     for index, group in enumerate(graph.groups):

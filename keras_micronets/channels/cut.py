@@ -46,10 +46,8 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
 
 def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.Model:
     """Cut a model whose graph is known."""
-    keep = plan.kept_channels(graph)
-    small = _copy_structure(model, _new_settings(graph, keep))
-    sources = plain_variables(model)
-    indices = _kept_indices(graph, keep)
+    settings, indices = _changes(graph, plan.kept_channels(graph))
+    small, sources = _copy_structure(model, settings), plain_variables(model)
     for target, source in zip(small.variables, sources, strict=True):
         target.assign(_take(source, indices[id(source)]))
     if getattr(model, "compiled", False):
@@ -98,14 +96,20 @@ def _new_input(tensor, settings):
     return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=name)
 
 
-def _new_settings(graph, keep):
-    """Return lists of `(name, index, length)`, new configuration entries by layer."""
-    settings = defaultdict(list)
+def _changes(graph, keep):
+    """Return what cutting changes, by layer and by the `id` of a variable.
+
+    For layers these are lists of configuration entries `(name, index, length)`, for
+    variables dictionaries from axis to the kept indices.
+    """
+    settings, indices = defaultdict(list), defaultdict(dict)
     for node in graph.nodes:
+        kept = np.flatnonzero(keep[node.channels])
         if node.setting is not None:
-            length = int(np.count_nonzero(keep[node.channels]))
-            settings[node.layer].append((*node.setting, length))
-    return settings
+            settings[node.layer].append((*node.setting, len(kept)))
+        if node.weight is not None:
+            indices[id(node.weight)][node.axis] = kept
+    return settings, indices
 
 
 def _resized(layer, settings):
@@ -118,15 +122,6 @@ def _resized(layer, settings):
         else:
             changed[name] = length
     return plain_copy(layer, **changed)
-
-
-def _kept_indices(graph, keep):
-    """Return the kept indices of each variable by axis, by the variable's `id`."""
-    indices = defaultdict(dict)
-    for node in graph.nodes:
-        if node.weight is not None:
-            indices[id(node.weight)][node.axis] = np.flatnonzero(keep[node.channels])
-    return indices
 
 
 def _take(variable, indices):

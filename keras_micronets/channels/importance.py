@@ -33,6 +33,9 @@ class _Importance(Configurable):
         self, model: keras.Model, graph: ChannelGraph, gradients: Any = None
     ) -> list[np.ndarray]:
         """Return a float array `(channels,)` for each group of the graph."""
+        return self._scores(model, graph, gradients)
+
+    def _scores(self, model, graph, gradients):
         raise NotImplementedError
 
 
@@ -53,7 +56,7 @@ class GroupNorm(_Importance):
 
     strength: float = 0.0
 
-    def __call__(self, model, graph, gradients=None):
+    def _scores(self, model, graph, gradients):
         squares = _by_group(graph, _kernels(graph), lambda n: np.square(_values(n)))
         return [np.sqrt(own) for own in squares]
 
@@ -80,7 +83,7 @@ class Magnitude(_Importance):
     Reference: Li et al. 2017, "Pruning filters for efficient convnets".
     """
 
-    def __call__(self, model, graph, gradients=None):
+    def _scores(self, model, graph, gradients):
         nodes = [node for node in _kernels(graph) if node.role == "produces"]
         return _by_group(graph, nodes, lambda n: np.abs(_values(n)), np.mean)
 
@@ -101,7 +104,7 @@ class NormalizationScale(_Importance):
 
     strength: float = 0.0
 
-    def __call__(self, model, graph, gradients=None):
+    def _scores(self, model, graph, gradients):
         return _by_group(graph, _scales(graph), lambda n: np.abs(_values(n)))
 
     def regularize(self, graph: ChannelGraph, importance: Any = None) -> None:
@@ -127,7 +130,7 @@ class Taylor(_Importance):
 
     needs_gradients: ClassVar[bool] = True
 
-    def __call__(self, model, graph, gradients=None):
+    def _scores(self, model, graph, gradients):
         if gradients is None:
             raise ValueError(
                 "Expected gradients of the kernels, as "
@@ -155,7 +158,7 @@ class Random(_Importance):
 
     seed: int = 0
 
-    def __call__(self, model, graph, gradients=None):
+    def _scores(self, model, graph, gradients):
         rng = np.random.default_rng(self.seed)
         return [rng.uniform(0.5, 1.5, len(group.channels)) for group in graph.groups]
 
@@ -171,7 +174,7 @@ def _scales(graph):
 
 
 def _by_group(graph, nodes, measure, reduce=np.sum):
-    """Reduce a measure of weights to each index's, and sum those of each channel."""
+    """Reduce a measure of weights to one axis, and sum it for each channel."""
     totals = np.zeros(graph.n_channels)
     for node in nodes:
         values = measure(node)

@@ -126,7 +126,7 @@ def protect_unmaskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
 
 
 def _with_reasons(graph, reason):
-    """Protect those groups too for whose nodes a function returns a reason."""
+    """Protect further groups, those for which a function of their nodes says why."""
 
     def protected(group):
         nodes = [graph.nodes[index] for index in group.nodes]

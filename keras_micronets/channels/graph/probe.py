@@ -91,7 +91,7 @@ def _output_axes(call, axis_of, offset, length):
 
 
 def _candidates(shape, offset, length):
-    """Return the axes of as many channels, the one at the inputs' offset first."""
+    """Return the axes of the right length, the one at the inputs' offset first."""
     axes = [axis for axis in range(1, len(shape)) if shape[axis] == length]
     return sorted(axes, key=lambda axis: axis != offset + len(shape))
 

@@ -26,10 +26,7 @@ Setting = tuple[str, int | None] | None
 
 
 class ChannelTies:
-    """Channel numbers, with pairs that are tied: kept together or cut together.
-
-    Protected channels are never cut, nor are the channels tied to them.
-    """
+    """Channel numbers, and which are tied: kept, cut and protected together."""
 
     def __init__(self):
         self.n = 0
