@@ -1,4 +1,4 @@
-"""Random pools with ties and copies, and what holds of every way of choosing."""
+"""Random pools with ties and copies, and checks of any selection."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -43,10 +43,10 @@ def pools(draw, min_classes=2):
 
 
 def predicted_by(p, selection):
-    """Return what is kept, as sorted pairs of predictions and weights.
+    """Return the kept learners as sorted pairs of predictions and weights.
 
-    Copies of a learner are told apart by their indices alone, so this is what two
-    selections out of the same learners in another order have in common.
+    Copies of a learner differ in their indices only, so two selections from the same
+    learners in another order have the same pairs.
     """
     return sorted(
         (p[i].tobytes(), round(float(w), 9))
@@ -55,13 +55,13 @@ def predicted_by(p, selection):
 
 
 def check_permuted(choose, p, y, seed=0):
-    """Check that another order of the learners changes nothing of what is kept."""
+    """Check that another order of the learners keeps the same ones."""
     order = np.random.default_rng(seed).permutation(len(p))
     assert predicted_by(p[order], choose(p[order], y)) == predicted_by(p, choose(p, y))
 
 
 def check_selection(selection, n_learners, n_members):
-    """Check what holds of every selection."""
+    """Check the properties of any selection."""
     indices, weights = selection.indices, selection.weights
     assert 1 <= len(indices) <= n_members
     assert (np.diff(indices) > 0).all()

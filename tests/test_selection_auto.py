@@ -19,7 +19,7 @@ FAST = {"top_k": top_k, "by loss": partial(top_k, by="loss")}
 
 
 def fixed(*indices):
-    """Make a method that keeps the same learners whatever it sees."""
+    """Return a method that always keeps the same learners."""
 
     def choose(probabilities, y, n_members=None, *, random_state=None):
         weights = np.full(len(indices), 1 / len(indices))
@@ -40,7 +40,7 @@ def test_held_out_losses_against_a_slow_version():
     losses = held_out_losses([spying, fixed(1)], p, y, n_splits=5, n_repeats=2)
     assert losses.shape == (2, 10)
     assert sorted(seen) == [18] * 6 + [19] * 4
-    # Each sample is scored once a repeat: folds add up to the whole.
+    # Each sample is scored once per repeat: folds add up to the whole.
     sizes = 23 - np.array(seen)
     for row, members in zip(losses, [(0, 2), (1,)], strict=True):
         right = [np.mean([p[m, i, y[i]] for m in members]) for i in range(23)]
@@ -49,7 +49,7 @@ def test_held_out_losses_against_a_slow_version():
         assert (row * sizes)[5:].sum() / 23 == pytest.approx(expected)
 
 
-def test_errors_and_methods_without_an_answer():
+def test_errors_and_methods_that_fail():
     p, y = pool(1, n_samples=10)
     losses = held_out_losses(
         [fixed(0), partial(cluster, n_members=len(p))], p, y, scoring="error"
@@ -59,8 +59,8 @@ def test_errors_and_methods_without_an_answer():
     assert losses[0].mean() == pytest.approx(expected)
 
 
-def test_no_method_sees_what_it_is_scored_on():
-    """A method that would recognise a sample never meets it in its own fold."""
+def test_no_method_sees_the_samples_it_is_scored_on():
+    """A method never selects on a sample that it is scored on in the same fold."""
     p, y = pool(2, n_samples=12, coarse=False)
     seen = []
 
@@ -87,8 +87,8 @@ def test_the_best_in_cross_validation_is_chosen():
     assert chosen.choice.optimism == pytest.approx(0, abs=1e-2)
 
 
-def test_optimism_is_positive_where_all_is_chance():
-    """Forty methods of equal worth: the best looks better than any of them is."""
+def test_optimism_is_positive_where_all_methods_are_equal():
+    """Of forty equal methods, the best score is better than any on new data."""
     random = np.random.default_rng(0)
     optimism = []
     for _ in range(5):
@@ -160,11 +160,11 @@ def test_bad_input():
     assert len(auto(alike, y, 2, methods=["cluster", "top_k"]).indices) == 2
 
 
-def test_progress_is_told(capsys):
+def test_progress(capsys):
     p, y = pool(0, n_samples=20)
     auto(p, y, 1, methods=FAST, random_state=0)
     assert capsys.readouterr().err == ""
     auto(p, y, 1, methods=FAST, random_state=0, verbose=1)
-    told = capsys.readouterr().err
-    assert "cross-validation: 100%" in told
-    assert "nested resampling: 100%" in told
+    progress = capsys.readouterr().err
+    assert "cross-validation: 100%" in progress
+    assert "nested resampling: 100%" in progress

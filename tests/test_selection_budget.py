@@ -35,11 +35,11 @@ def test_no_single_step_improves_it(case, seed):
     check_selection(kept, len(p), len(p))
     members = set(kept.indices)
     assert costs[kept.indices].sum() <= budget
-    found = loss(p, y, kept.indices)
+    result = loss(p, y, kept.indices)
     for other in affordable(costs, budget):
         fewer, more = members - set(other), set(other) - members
         if len(fewer) <= 1 and len(more) <= 1:
-            assert found <= loss(p, y, other) + 1e-9
+            assert result <= loss(p, y, other) + 1e-9
 
 
 def test_it_is_near_the_best_of_all_subsets():
@@ -55,7 +55,7 @@ def test_it_is_near_the_best_of_all_subsets():
     assert max(excess) < 0.02
 
 
-def test_two_cheap_ones_rather_than_a_dear_one():
+def test_two_cheap_learners_rather_than_an_expensive_one():
     """Two that are right on half of the samples each, and one that is fair on all."""
     half = np.array([[0.99, 0.01]] * 2 + [[0.55, 0.45]] * 2)
     p = np.array([[[0.75, 0.25]] * 4, half, half[::-1]])

@@ -25,7 +25,7 @@ from keras_micronets.selection.clustering import geometry
 
 
 class Known(ClusterMixin, BaseEstimator):
-    """Gives the learners of a pool the labels that the test wants."""
+    """Gives the learners of a pool the labels of the test."""
 
     def __init__(self, p=None, labels=()):
         self.p = p
@@ -49,7 +49,7 @@ def pool(seed, n_learners=9, n_samples=20, n_classes=3):
 def with_correct(counts, n_samples=10):
     """Learners of two classes that are right on the given numbers of samples.
 
-    The later ones are a little less sure, so that no two are the same.
+    The later ones are a little less confident, so that no two are the same.
     """
     p = np.full((len(counts), n_samples, 2), 0.5)
     for i, (learner, count) in enumerate(zip(p, counts, strict=True)):
@@ -186,9 +186,9 @@ def test_distances_of_learners():
     y = [0, 0, 0, 0]
     labels = cluster(p, y, 2, distances="disagreement").labels
     assert labels[0] == labels[1] != labels[2] == labels[3]
-    own = 1 - np.eye(4)
-    own[[0, 2, 1, 3], [2, 0, 3, 1]] = 0.1
-    labels = cluster(p, y, 2, distances=own).labels
+    distances = 1 - np.eye(4)
+    distances[[0, 2, 1, 3], [2, 0, 3, 1]] = 0.1
+    labels = cluster(p, y, 2, distances=distances).labels
     assert labels[0] == labels[2] != labels[1] == labels[3]
 
 
@@ -251,7 +251,7 @@ def test_a_silhouette_of_two_learners():
     assert len(cluster(p, y, "silhouette").indices) == 1
 
 
-def test_the_held_out_loss_finds_how_many_are_worth_it():
+def test_the_held_out_loss_finds_the_number_of_members():
     """Three learners know a third of the classes each; the others know nothing."""
     random = np.random.default_rng(0)
     y = np.arange(300) % 3
@@ -277,7 +277,7 @@ def test_large_pools_are_projected(monkeypatch):
 
 
 def groups(n_groups, n_samples=12):
-    """Five learners of each group, each group with predictions of its own."""
+    """Five learners of each group, each group with different predictions."""
     random = np.random.default_rng(0)
     truth = np.repeat(range(n_groups), 5)
     centres = random.dirichlet(np.ones(4), (n_groups, n_samples))
@@ -321,7 +321,7 @@ def test_features_are_all_probabilities_of_a_learner():
         make_pipeline(PCA(3), KMeans(3, n_init=2)),
     ],
 )
-def test_any_clusterer_will_do_and_is_not_touched(clusterer):
+def test_any_clusterer_works_and_is_not_changed(clusterer):
     before = {k: repr(v) for k, v in clusterer.get_params().items()}
     p, y = pool(1)
     chosen = cluster(p, y, 3, clusterer=clusterer, random_state=0)
@@ -345,8 +345,8 @@ def test_a_seed_of_the_user_is_kept():
             return super().fit(X)
 
     p, y = pool(2)
-    for own in (None, 7):
-        cluster(p, y, 1, clusterer=Seeded(p, [0] * 9, own), random_state=3)
+    for seed in (None, 7):
+        cluster(p, y, 1, clusterer=Seeded(p, [0] * 9, seed), random_state=3)
     assert seen == [3, 7]
 
 
@@ -410,7 +410,7 @@ def test_bad_arguments():
         cluster(p, y[:-1])
 
 
-def test_published_clusters_take_names_for_numbers():
+def test_published_clusters_use_labels_as_numbers():
     """Classes 0 and 1 are near, 3 is far: so the code of Prune2Edge groups them."""
     classes = np.array([[0, 0, 0], [0, 0, 1], [1, 1, 1], [3, 3, 3], [3, 3, 2]])
     p = np.eye(4)[classes] * 0.9 + 0.025

@@ -58,23 +58,23 @@ LITERAL = dict(
 def test_measures_of_correctness_against_loops(case):
     p, y = case
     for measure, literal in LITERAL.items():
-        found = measure(p, y)
+        result = measure(p, y)
         for i in range(len(p)):
             for j in range(len(p)):
                 expected = literal(*table(p, y, i, j))
-                assert found[i, j] == pytest.approx(expected, abs=1e-6)
+                assert result[i, j] == pytest.approx(expected, abs=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pools())
 def test_disagreement_against_loops(case):
     p, _ = case
-    found = selection.disagreement(p)
+    result = selection.disagreement(p)
     for i in range(len(p)):
         for j in range(len(p)):
             two = zip(p[i], p[j], strict=True)
             different = [np.argmax(a) != np.argmax(b) for a, b in two]
-            assert found[i, j] == pytest.approx(np.mean(different))
+            assert result[i, j] == pytest.approx(np.mean(different))
 
 
 @settings(max_examples=15, deadline=None)
@@ -111,14 +111,14 @@ def literal_of_all(p, y):
 
 @settings(max_examples=40, deadline=None)
 @given(pools())
-def test_measures_of_all_against_loops(case):
+def test_measures_of_ensembles_against_loops(case):
     for measure, expected in zip(OF_ALL, literal_of_all(*case), strict=True):
         assert measure(*case) == pytest.approx(expected)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pools())
-def test_what_the_paper_says_of_the_measures(case):
+def test_identities_of_the_paper(case):
     p, y = case
     right = of_predictions((p.argmax(axis=2) == y).astype(int), 2)
     apart = selection.disagreement(right)[np.triu_indices(len(p), 1)].mean()
@@ -211,13 +211,13 @@ def test_the_order_of_the_pool_and_half_precision_change_nothing(case):
     p, y = case
     half = np.float16(p)
     order = np.random.default_rng(0).permutation(len(p))
-    for found, moved in zip(
+    for result, moved in zip(
         all_measures(half, y), all_measures(half[order], y), strict=True
     ):
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
-        np.testing.assert_array_equal(found, found.T)
-        np.testing.assert_array_equal(moved, found[np.ix_(order, order)])
+        assert result.dtype == np.float32
+        assert np.isfinite(result).all()
+        np.testing.assert_array_equal(result, result.T)
+        np.testing.assert_array_equal(moved, result[np.ix_(order, order)])
     single = half.astype(np.float32)
     for ours, theirs in zip(
         all_measures(half, y), all_measures(single, y), strict=True
@@ -235,18 +235,18 @@ def test_many_learners_samples_and_classes(n_samples):
     classes[3] = classes[1]
     classes[-1] = classes[0]
     classes[2, ::2] = classes[1, ::2]
-    found = diversity.over_pairs(
+    result = diversity.over_pairs(
         classes.astype(np.uint16), lambda differ, rows, columns: differ, "", 0
     )
     for i in (0, 1, 2, 3, 65, len(classes) - 1):
-        np.testing.assert_array_equal(found[i], (classes != classes[i]).sum(axis=1))
-        np.testing.assert_array_equal(found[:, i], found[i])
+        np.testing.assert_array_equal(result[i], (classes != classes[i]).sum(axis=1))
+        np.testing.assert_array_equal(result[:, i], result[i])
 
 
 def test_classes_beyond_a_byte():
     p = of_predictions([[0, 1], [256, 1], [0, 299]], 300)
-    found = diversity.disagreement(p) * 2
-    np.testing.assert_array_equal(found, [[0, 1, 1], [1, 0, 2], [1, 2, 0]])
+    result = diversity.disagreement(p) * 2
+    np.testing.assert_array_equal(result, [[0, 1, 1], [1, 0, 2], [1, 2, 0]])
 
 
 def test_blocks_of_learners(monkeypatch):
@@ -292,6 +292,6 @@ def test_ten_thousand_learners_take_seconds():
     random = np.random.default_rng(0)
     classes = random.integers(0, 10, (10_000, 2000), dtype=np.uint8)
     start = perf_counter()
-    found = diversity.over_pairs(classes, lambda differ, *where: differ, "", 0)
+    result = diversity.over_pairs(classes, lambda differ, *where: differ, "", 0)
     assert perf_counter() - start < 60
-    np.testing.assert_array_equal(found[77], (classes != classes[77]).sum(axis=1))
+    np.testing.assert_array_equal(result[77], (classes != classes[77]).sum(axis=1))

@@ -47,8 +47,8 @@ def test_weights_of_the_method_are_those_of_the_mean():
     selector = EnsembleSelector(uneven).fit(X, Y)
     expected = 0.2 * P[1] + 0.8 * P[4]
     np.testing.assert_allclose(selector.predict_proba(X), expected, atol=1e-7)
-    how = as_combined(selector.selection_, P, Y, "vote")
-    assert how == {"rule": "vote", "weights": None}
+    rule = as_combined(selector.selection_, P, Y, "vote")
+    assert rule == {"rule": "vote", "weights": None}
 
 
 def test_scikit_learn_searches_with_it():
@@ -79,7 +79,7 @@ def test_bad_input():
 
 
 def test_probabilities_never_exceed_one():
-    """Single precision of weights makes 1.00000001 of learners that are all sure."""
+    """Weights in single precision add up to 1.00000001 for certain learners."""
     sure = np.array([[[1.0, 0.0], [0.0, 1.0]]] * 3)
 
     def uneven(probabilities, y, n_members, *, random_state=None):

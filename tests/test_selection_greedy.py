@@ -41,10 +41,10 @@ def slow_greedy(q, y, n_members, n_rounds, loss):
         inside = sorted(set(added))
         outside = [i for i in range(len(q)) if i not in inside]
         order = inside if len(inside) == n_members else inside + outside
-        found = [LOSSES[loss]([q[i] for i in [*added, j]], y) for j in order]
-        best = first_lowest(found)
+        result = [LOSSES[loss]([q[i] for i in [*added, j]], y) for j in order]
+        best = first_lowest(result)
         added.append(order[best])
-        losses.append(found[best])
+        losses.append(result[best])
     return added[: first_lowest(losses) + 1]
 
 
@@ -52,8 +52,8 @@ def slow_reduced_error(q, y, n_members):
     chosen = []
     while len(chosen) < n_members:
         left = [i for i in range(len(q)) if i not in chosen]
-        found = [error_of_mean([q[i] for i in [*chosen, j]], y) for j in left]
-        chosen.append(left[first_lowest(found)])
+        result = [error_of_mean([q[i] for i in [*chosen, j]], y) for j in left]
+        chosen.append(left[first_lowest(result)])
     return chosen
 
 
@@ -61,16 +61,16 @@ def slow_elimination(q, y, n_members, start, loss):
     left = list(range(start))
     while len(left) > n_members:
         worst_first = left[::-1]
-        found = [LOSSES[loss]([q[i] for i in left if i != j], y) for j in worst_first]
-        left.remove(worst_first[first_lowest(found)])
+        result = [LOSSES[loss]([q[i] for i in left if i != j], y) for j in worst_first]
+        left.remove(worst_first[first_lowest(result)])
     return left
 
 
-def check_same(selection, places, order):
-    kept, counts = np.unique(places, return_counts=True)
+def check_same(selection, indices, order):
+    kept, counts = np.unique(indices, return_counts=True)
     by_index = np.argsort(order[kept])
     np.testing.assert_array_equal(selection.indices, order[kept][by_index])
-    np.testing.assert_allclose(selection.weights, (counts / len(places))[by_index])
+    np.testing.assert_allclose(selection.weights, (counts / len(indices))[by_index])
 
 
 @settings(deadline=None, max_examples=60)
@@ -79,8 +79,8 @@ def test_greedy_against_a_slow_version(case, n_members, n_rounds, loss):
     p, y = case
     n_members = min(n_members, len(p))
     order = Candidates(p, y).order
-    places = slow_greedy(p[order].tolist(), y.tolist(), n_members, n_rounds, loss)
-    check_same(greedy(p, y, n_members, n_rounds=n_rounds, loss=loss), places, order)
+    indices = slow_greedy(p[order].tolist(), y.tolist(), n_members, n_rounds, loss)
+    check_same(greedy(p, y, n_members, n_rounds=n_rounds, loss=loss), indices, order)
 
 
 @settings(deadline=None, max_examples=60)
@@ -89,8 +89,8 @@ def test_reduced_error_against_a_slow_version(case, n_members):
     p, y = case
     n_members = min(n_members, len(p))
     order = Candidates(p, y).order
-    places = slow_reduced_error(p[order].tolist(), y.tolist(), n_members)
-    check_same(reduced_error(p, y, n_members), places, order)
+    indices = slow_reduced_error(p[order].tolist(), y.tolist(), n_members)
+    check_same(reduced_error(p, y, n_members), indices, order)
 
 
 @settings(deadline=None, max_examples=60)
@@ -100,9 +100,9 @@ def test_elimination_against_a_slow_version(case, n_members, fewer, loss):
     n_members = min(n_members, len(p))
     start = max(len(p) - fewer, n_members)
     order = Candidates(p, y).order
-    places = slow_elimination(p[order].tolist(), y.tolist(), n_members, start, loss)
+    indices = slow_elimination(p[order].tolist(), y.tolist(), n_members, start, loss)
     selection = backward_elimination(p, y, n_members, start=start, loss=loss)
-    check_same(selection, places, order)
+    check_same(selection, indices, order)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -122,23 +122,23 @@ def test_larger_pools_against_slow_versions(loss):
 @given(pools(), st.lists(st.integers(0, 9), min_size=2, max_size=9))
 def test_losses_with_and_without_each(loss, case, added):
     p, y = case
-    found = Candidates(p, y)
-    q = p[found.order].tolist()
+    result = Candidates(p, y)
+    q = p[result.order].tolist()
     added = [i % len(q) for i in added]
-    mean, members = running_mean(found, loss), [q[i] for i in added]
-    for place in added:
-        mean.add(place)
+    mean, members = running_mean(result, loss), [q[i] for i in added]
+    for index in added:
+        mean.add(index)
     with_each = [LOSSES[loss]([*members, one], y) for one in q]
     np.testing.assert_allclose(mean.losses(np.arange(len(q))), with_each)
-    places = np.unique(added)
-    without = [[q[j] for j in _without(added, i)] for i in places]
+    indices = np.unique(added)
+    without = [[q[j] for j in _without(added, i)] for i in indices]
     without_each = [LOSSES[loss](rest, y) for rest in without]
-    np.testing.assert_allclose(mean.losses(places, sign=-1), without_each)
+    np.testing.assert_allclose(mean.losses(indices, sign=-1), without_each)
 
 
-def _without(added, place):
+def _without(added, index):
     rest = list(added)
-    rest.remove(place)
+    rest.remove(index)
     return rest
 
 
@@ -147,7 +147,7 @@ def test_equal_but_for_rounding():
 
 
 def of_likelihoods(*learners):
-    """Learners of two classes by what they give the right one, class 0."""
+    """Return learners of two classes from their probabilities of class 0, the label."""
     right = np.array(learners)
     return np.stack([right, 1 - right], axis=2), np.zeros(right.shape[1], int)
 
@@ -163,8 +163,8 @@ def test_greedy_by_hand():
     np.testing.assert_array_equal(greedy(p, y, 2, n_rounds=2).indices, [0])
 
 
-def test_greedy_prefers_who_is_already_in():
-    # Once one of the twins is in, the other brings the same loss, and stays out.
+def test_greedy_prefers_members():
+    # Once one of two equal learners is a member, the other gives the same loss.
     p, y = of_likelihoods([0.75, 0.5, 0.5], [0.5, 0.5, 0.75], [0.5, 0.5, 0.75])
     selection = greedy(p, y, 3, n_rounds=20)
     assert selection.indices[0] == 0

@@ -9,8 +9,8 @@ from keras_micronets.selection.cross_validation import mean_of, member_counts
 
 
 def numbered_pool(seed, n_learners=6, n_samples=11):
-    """Give a pool in which each sample is told by what learner 0 predicts of it."""
-    p, y = pool(seed, n_learners, n_samples, copies=False)
+    """Return a pool in which the predictions of learner 0 identify each sample."""
+    p, y = pool(seed, n_learners, n_samples, coarse=False, copies=False)
     p[0] = np.linspace(0.1, 0.2, n_samples)[:, None] * [[1, 1, 0]]
     p[0, :, 2] = 1 - p[0].sum(axis=1)
     return p, y
@@ -59,16 +59,16 @@ def test_scores_against_a_slow_version(seed, n_learners, n_samples):
         split, point = divmod(i, 2)
         assert len(seen) == len(set(seen)) == n_samples // 2
         assert scores.n_kept["spy"][split, point] == len(chosen.indices)
-        found = slow_scores(p, y, seen, chosen.indices, chosen.weights)
+        result = slow_scores(p, y, seen, chosen.indices, chosen.weights)
         got = scores.accuracy["spy"][split, point]
         nll = scores.negative_log_likelihood["spy"][split, point]
-        np.testing.assert_allclose((got, nll), found)
+        np.testing.assert_allclose((got, nll), result)
         best = top_k(p[:, seen], y[seen], 1).indices
         everyone = range(n_learners)
         for line, kept in ((scores.best_learner, best), (scores.mean_of_all, everyone)):
-            found = slow_scores(p, y, seen, kept, [1 / len(kept)] * len(kept))
+            result = slow_scores(p, y, seen, kept, [1 / len(kept)] * len(kept))
             got = line["accuracy"][split], line["negative_log_likelihood"][split]
-            np.testing.assert_allclose(got, found)
+            np.testing.assert_allclose(got, result)
 
 
 def test_all_methods_see_the_same_splits_and_seeds():
@@ -99,7 +99,7 @@ def test_half_precision_on_disk(tmp_path):
     np.testing.assert_allclose(mean_of(mapped), p.mean(axis=0), atol=1e-3)
 
 
-def test_a_gap_where_a_method_has_no_answer():
+def test_a_gap_where_a_method_fails():
     def fussy(p, y, n_members=4, *, random_state=None):
         if n_members > 1:
             raise ValueError
@@ -122,7 +122,7 @@ def test_numbers_of_members():
     np.testing.assert_array_equal(scores.n_members, [1, 2, 3, 4, 6, 8])
 
 
-def test_says_how_far_it_is(capsys):
+def test_progress(capsys):
     p, y = pool(0)
     scores_by_members(p, y, {"top_k": top_k}, n_resamples=2)
     assert capsys.readouterr().err == ""

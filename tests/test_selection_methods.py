@@ -1,4 +1,4 @@
-"""What holds of every way of choosing, and what each makes of bad input."""
+"""Properties that all selection methods share, and their errors."""
 
 import warnings
 from functools import partial
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @each
-def test_a_selection_is_whole_and_repeats(choose):
+def test_a_selection_is_valid_and_repeats(choose):
     for seed in range(3):
         p, y = pool(seed, n_learners=9, n_samples=30, coarse=False)
         chosen = choose(p, y, 3)
@@ -51,7 +51,7 @@ def test_half_precision_on_disk(choose, tmp_path):
 
 
 def test_predicting_needs_no_labels_and_is_the_same_for_any():
-    """What is scored is fixed before the labels of the scored samples are known."""
+    """Predictions do not depend on the labels of the scored samples."""
     p, y = pool(2, n_learners=9, n_samples=40, coarse=False)
     X = np.moveaxis(p, 0, 1)
     for name in METHODS:
@@ -109,7 +109,7 @@ def test_one_learner(choose):
 
 @pytest.mark.parametrize("name", CHOOSE)
 def test_all_learners_identical(name):
-    """Clusters can't be told apart and say so; all others keep any of them."""
+    """Clustering raises an error for identical learners; other methods keep any."""
     p, y = pool(0, n_learners=1, copies=False)
     p = np.repeat(p, 5, axis=0)
     if name.startswith("cluster"):
@@ -123,7 +123,7 @@ def test_all_learners_identical(name):
 @each
 @pytest.mark.parametrize("y", [[0] * 8, [1] * 8], ids=["all right", "all wrong"])
 def test_constant_predictions(choose, y):
-    """Every learner predicts class 0 of 3 always, each a little surer."""
+    """Every learner always predicts class 0 of 3, each a little more confident."""
     first = np.linspace(0.5, 0.9, 6)[:, None]
     p = np.stack([first, (1 - first) / 2, (1 - first) / 2], axis=2).repeat(8, axis=1)
     check_selection(choose(p, y, 1), 6, 1)

@@ -22,8 +22,8 @@ def literal_calibration_error(p, y, n_bins):
         inside = [i for i in range(len(y)) if low < max(p[i]) <= high]
         if inside:
             right = np.mean([np.argmax(p[i]) == y[i] for i in inside])
-            sure = np.mean([max(p[i]) for i in inside])
-            total += len(inside) / len(y) * abs(right - sure)
+            confidence = np.mean([max(p[i]) for i in inside])
+            total += len(inside) / len(y) * abs(right - confidence)
     return total
 
 
@@ -45,8 +45,8 @@ def test_calibration_error_against_the_definition(seed, n_bins):
     # Confidences on the edges of bins, and certain ones, belong to the bin below.
     p = np.round(p[0] * 5) / 5
     p = np.where(p.sum(-1, keepdims=True) == 1, p, np.eye(3)[y])
-    found = selection.expected_calibration_error(p, y, n_bins=n_bins)
-    assert found == pytest.approx(literal_calibration_error(p, y, n_bins))
+    result = selection.expected_calibration_error(p, y, n_bins=n_bins)
+    assert result == pytest.approx(literal_calibration_error(p, y, n_bins))
 
 
 def test_calibration_error_by_hand():
@@ -79,12 +79,12 @@ def test_one_hot_and_sparse_labels_agree():
         )
 
 
-def test_a_zero_probability_costs_what_keras_says():
+def test_a_zero_probability_costs_the_same_as_in_keras():
     loss = selection.negative_log_likelihood(np.float32([[1, 0]]), [1])
     assert loss == pytest.approx(-np.log(1e-7))
 
 
-def test_logits_are_refused():
+def test_logits_are_rejected():
     with pytest.raises(ValueError, match="from_logits=True"):
         selection.accuracy([[3.0, -2.0]], [0])
 
@@ -109,8 +109,8 @@ def test_brier_score_against_loops(case):
 
 def test_brier_score_of_two_classes_is_twice_that_of_scikit_learn():
     p, y = pool(5, n_classes=2)
-    for found, learner in zip(selection.brier_score(p, y), p, strict=True):
-        assert found == pytest.approx(2 * brier_score_loss(y, learner[:, 1]))
+    for result, learner in zip(selection.brier_score(p, y), p, strict=True):
+        assert result == pytest.approx(2 * brier_score_loss(y, learner[:, 1]))
 
 
 def test_brier_score_reaches_its_bounds():
@@ -150,11 +150,11 @@ def test_adaptive_calibration_error_against_loops(case, n_bins):
     of_classes = [
         literal_adaptive_error(p[:, k], y == k, n_bins) for k in range(p.shape[1])
     ]
-    found = selection.adaptive_calibration_error(p, y, n_bins=n_bins)
-    assert found == pytest.approx(np.mean(of_classes))
-    found = selection.adaptive_calibration_error(p, y, n_bins=n_bins, of="predicted")
+    result = selection.adaptive_calibration_error(p, y, n_bins=n_bins)
+    assert result == pytest.approx(np.mean(of_classes))
+    result = selection.adaptive_calibration_error(p, y, n_bins=n_bins, of="predicted")
     expected = literal_adaptive_error(p.max(1), p.argmax(1) == y, n_bins)
-    assert found == pytest.approx(expected)
+    assert result == pytest.approx(expected)
 
 
 def test_adaptive_calibration_error_by_hand():
@@ -182,13 +182,14 @@ def test_a_perfect_predictor_has_no_error():
     assert selection.area_under_risk_coverage(p, y) == 0
 
 
-def literal_risk_coverage(sure, wrong):
+def literal_risk_coverage(confidence, wrong):
     """Average the area over all the orders in which samples may be dropped."""
     areas = []
-    for order in permutations(range(len(sure))):
-        if all(sure[i] >= sure[j] for i, j in pairwise(order)):
+    for order in permutations(range(len(confidence))):
+        if all(confidence[i] >= confidence[j] for i, j in pairwise(order)):
             risks = [
-                np.mean([wrong[i] for i in order[: k + 1]]) for k in range(len(sure))
+                np.mean([wrong[i] for i in order[: k + 1]])
+                for k in range(len(confidence))
             ]
             areas.append(np.mean(risks))
     return np.mean(areas)
@@ -198,13 +199,13 @@ def literal_risk_coverage(sure, wrong):
 @settings(max_examples=40, deadline=None)
 def test_risk_and_coverage_against_all_orders_of_ties(samples):
     levels, wrong = zip(*samples, strict=True)
-    sure = 0.6 + np.array(levels) / 10
-    p, y = np.stack([sure, 1 - sure], axis=1), np.array(wrong, int)
-    found = selection.area_under_risk_coverage(p, y)
-    expected = literal_risk_coverage(sure, wrong)
-    assert found == pytest.approx(expected)
-    found = selection.area_under_risk_coverage(p[:, ::-1], 1 - y, confidence=levels)
-    assert found == pytest.approx(expected)
+    confidence = 0.6 + np.array(levels) / 10
+    p, y = np.stack([confidence, 1 - confidence], axis=1), np.array(wrong, int)
+    result = selection.area_under_risk_coverage(p, y)
+    expected = literal_risk_coverage(confidence, wrong)
+    assert result == pytest.approx(expected)
+    result = selection.area_under_risk_coverage(p[:, ::-1], 1 - y, confidence=levels)
+    assert result == pytest.approx(expected)
 
 
 def test_risk_and_coverage_by_hand():
@@ -239,14 +240,14 @@ def literal_auroc(doubt_in, doubt_out):
 def test_auroc_against_all_pairs(case, n_foreign):
     p, _ = case
     own, foreign = p[0], p[1][:n_foreign]
-    found = selection.ood_auroc(own, foreign)
-    assert found == pytest.approx(literal_auroc(-own.max(1), -foreign.max(1)))
+    result = selection.ood_auroc(own, foreign)
+    assert result == pytest.approx(literal_auroc(-own.max(1), -foreign.max(1)))
     doubts = [
         [round(-sum(q * np.log(q) for q in sorted(row) if q > 0), 12) for row in rows]
         for rows in (own, foreign)
     ]
-    found = selection.ood_auroc(own, foreign, score="entropy")
-    assert found == pytest.approx(literal_auroc(*doubts))
+    result = selection.ood_auroc(own, foreign, score="entropy")
+    assert result == pytest.approx(literal_auroc(*doubts))
 
 
 def test_auroc_by_hand():
@@ -254,13 +255,13 @@ def test_auroc_by_hand():
     assert selection.ood_auroc(own, foreign) == pytest.approx(2.5 / 4)
     assert selection.ood_auroc([[1, 0]], [[0.5, 0.5]], score="entropy") == 1
     assert selection.ood_auroc([[0.5, 0.5]], [[1, 0]]) == 0
-    # As sure of the class, but not as sure of the rest.
+    # The same confidence, but another entropy.
     own, foreign = [[0.6, 0.4, 0.0]], [[0.6, 0.2, 0.2]]
     assert selection.ood_auroc(own, foreign) == 0.5
     assert selection.ood_auroc(own, foreign, score="entropy") == 1
 
 
-def test_rows_of_the_same_numbers_are_equally_sure():
+def test_rows_of_the_same_numbers_have_the_same_entropy():
     p, _ = pool(9, n_classes=7)
     for row in p[0]:
         rolled = np.stack([np.roll(row, k) for k in range(7)])
@@ -276,7 +277,7 @@ ONE_PREDICTOR = [
 
 
 @pytest.mark.parametrize("measure", ONE_PREDICTOR)
-def test_one_predictor_is_wanted(measure):
+def test_several_predictors_are_rejected(measure):
     with pytest.raises(ValueError, match="one predictor"):
         measure(*pool(0))
 

@@ -18,7 +18,7 @@ from keras_micronets.selection import (
 )
 from keras_micronets.selection.candidates import Candidates
 
-# Each slow version takes predictions, a list a learner, the best first, and labels.
+# Each slow version takes predictions, one list per learner, the best first, and labels.
 
 
 def vote_of(predictions, chosen, sample, n_classes=4):
@@ -226,7 +226,7 @@ def test_margin_distance_looks_at_samples():
     assert margin_distance(p, [0] * 4, 2).indices.tolist() == [0, 2]
 
 
-def test_margin_distance_when_rounding_tells_equals_apart():
+def test_margin_distance_when_equals_differ_by_rounding():
     p, y = pool(3, n_learners=25, n_samples=20, n_classes=4)
     order = Candidates(p, y).order
     predictions = p[order].argmax(axis=2).tolist()
@@ -243,7 +243,7 @@ def test_the_reference_is_the_papers():
     expected = [Fraction(1, 3), Fraction(2, 3), Fraction(4, 3)]
     assert reference(signatures) == expected
     assert orientation_ordering(p, [0] * 3, 1).indices.tolist() == [3]
-    # The others are beyond 90 degrees, but there is nobody else.
+    # The others are beyond 90 degrees, but there are no other learners.
     assert orientation_ordering(p, [0] * 3, 2).indices.tolist() == [0, 3]
 
 
@@ -266,7 +266,7 @@ def test_epic_by_hand():
 
 
 def test_mdep_by_hand():
-    # Whoever is right earns nothing on the first sample, as all are right,
+    # A right learner scores nothing on the first sample, as all are right,
     # -0.2 log(1/8) - 0.8 log(2/4) = 0.97 on the second, a tie, and -log(1/4) = 1.39 on
     # the third.
     p = learners("001", "001", "010", "012")

@@ -17,7 +17,7 @@ EVIL = "<script>alert('x')</script>$\\frac$ & \"quoted\""
 BROWSER, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 DESK, PHONE = 1280, 390
 
-# Of each figure its box, and the smallest text of its picture in CSS pixels.
+# The box of each figure, and the smallest text of its plot in CSS pixels.
 MEASURE = """
 const box = e => { const b = e.getBoundingClientRect();
   return [b.left, b.top + scrollY, b.right, b.bottom + scrollY]; };
@@ -117,18 +117,18 @@ def touch(a, b, slack=0.5):
 
 @pytest.mark.parametrize("width", [DESK, PHONE])
 def test_lies_within_the_window_and_nothing_overlaps(browser, page, width):
-    found = opened(browser, page, width)
-    assert found["viewport"] == width
-    assert found["width"] <= width
-    assert len(found["figures"]) >= 6
-    for figure in found["figures"]:
+    result = opened(browser, page, width)
+    assert result["viewport"] == width
+    assert result["width"] <= width
+    assert len(result["figures"]) >= 6
+    for figure in result["figures"]:
         left, top, right, bottom = figure["picture"]
         assert right - left >= 300, figure["name"]
         assert bottom - top >= 200, figure["name"]
         assert left >= 0, figure["name"]
         assert right <= width, figure["name"]
         assert not touch(figure["picture"], figure["caption"]), figure["name"]
-    boxes = [figure["whole"] for figure in found["figures"]] + found["tables"]
+    boxes = [figure["whole"] for figure in result["figures"]] + result["tables"]
     pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
     assert not any(touch(a, b) for a, b in pairs)
 
@@ -151,7 +151,7 @@ def test_text_can_be_read(browser, page, width):
         assert not overlapping, figure["name"]
 
 
-def test_needs_nothing_but_the_file_and_complains_of_nothing(browser, page):
+def test_needs_only_the_file_and_logs_nothing(browser, page):
     opened(browser, page, DESK)
     assert {url for url in requested(browser) if not url.startswith("data:")} == {
         page.as_uri()
@@ -160,6 +160,6 @@ def test_needs_nothing_but_the_file_and_complains_of_nothing(browser, page):
 
 
 def test_names_are_shown_as_text(browser, page):
-    found = opened(browser, page, DESK)
-    assert found["scripts"] == 0
-    assert EVIL in found["text"]
+    result = opened(browser, page, DESK)
+    assert result["scripts"] == 0
+    assert EVIL in result["text"]

@@ -19,7 +19,7 @@ def test_nothing_to_do(capsys):
     assert capsys.readouterr().err == "\rcounting: 100%\n"
 
 
-def test_what_goes_wrong_is_told_on_its_own_line(capsys):
+def test_errors_start_on_a_new_line(capsys):
     def fails():
         yield 1
         raise RuntimeError

@@ -32,7 +32,7 @@ def make(**kwargs):
     return selection_report(p, y, chosen((1, 4)), names=NAMES, **kwargs)
 
 
-def test_rows_hold_the_figures_of_each_learner():
+def test_rows_hold_the_metrics_of_each_learner():
     p, y = pool()
     report = make(sparsity=[0.5] * 6, n_bytes=range(6), gzip_bytes=[None, *range(5)])
     for i, row in enumerate(report.rows):

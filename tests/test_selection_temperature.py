@@ -12,13 +12,13 @@ from keras_micronets.selection import (
 )
 
 
-def predictor(seed, n_samples=80, n_classes=3, too_sure=1.0):
-    """Probabilities that are right as often as they say, then made surer."""
+def predictor(seed, n_samples=80, n_classes=3, overconfidence=1.0):
+    """Return calibrated probabilities, then made overconfident."""
     random = np.random.default_rng(seed)
     p = random.dirichlet(np.full(n_classes, 0.7), n_samples) + 0.01
     p /= p.sum(axis=1, keepdims=True)
     y = (random.random((n_samples, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
-    p = p**too_sure
+    p = p**overconfidence
     return p / p.sum(axis=1, keepdims=True), y
 
 
@@ -41,11 +41,11 @@ def slope(inverse, p, y):
 @settings(max_examples=40, deadline=None)
 def test_scaling_against_loops(case, temperature):
     p, _ = case
-    found = apply_temperature(p, temperature)
-    assert found.shape == p.shape
-    for ours, learner in zip(found, p, strict=True):
+    result = apply_temperature(p, temperature)
+    assert result.shape == p.shape
+    for ours, learner in zip(result, p, strict=True):
         np.testing.assert_allclose(ours, literal_scaling(learner, temperature))
-    np.testing.assert_array_equal(apply_temperature(p[0], temperature), found[0])
+    np.testing.assert_array_equal(apply_temperature(p[0], temperature), result[0])
 
 
 def test_scaling_by_hand():
@@ -66,8 +66,8 @@ def test_the_predicted_class_stays():
 
 @given(st.integers(0, 10**6), st.floats(0.4, 3))
 @settings(max_examples=25, deadline=None)
-def test_the_slope_is_zero_at_the_temperature_found(seed, too_sure):
-    p, y = predictor(seed, too_sure=too_sure)
+def test_the_slope_is_zero_at_the_temperature_found(seed, overconfidence):
+    p, y = predictor(seed, overconfidence=overconfidence)
     expected = 1 / brentq(slope, 1e-3, 100, (p, y), xtol=1e-12)
     expected = min(max(expected, 0.05), 20)
     assert fit_temperature(p, y) == pytest.approx(expected, rel=1e-4)
@@ -77,18 +77,18 @@ def test_the_slope_is_zero_at_the_temperature_found(seed, too_sure):
 @settings(max_examples=40, deadline=None)
 def test_no_other_temperature_is_better(case):
     p, y = case[0][0], case[1]
-    found = fit_temperature(p, y)
-    assert 0.05 <= found <= 20
+    result = fit_temperature(p, y)
+    assert 0.05 <= result <= 20
 
     def loss(temperature):
         return -np.log(literal_scaling(p, temperature)[np.arange(len(y)), y]).mean()
 
     others = np.geomspace(0.05, 20, 60)
-    assert loss(found) <= min(map(loss, others)) + 1e-9
-    assert loss(found) <= loss(1.0) + 1e-12
+    assert loss(result) <= min(map(loss, others)) + 1e-9
+    assert loss(result) <= loss(1.0) + 1e-12
 
 
-def test_nine_tenths_that_are_three_quarters():
+def test_confidence_of_nine_tenths_and_accuracy_of_three_quarters():
     p = [[0.9, 0.1]] * 4
     assert fit_temperature(p, [0, 0, 0, 1]) == pytest.approx(2, rel=1e-5)
     assert fit_temperature(np.float16(p), [0, 0, 0, 1]) == pytest.approx(2, rel=1e-3)
@@ -96,18 +96,18 @@ def test_nine_tenths_that_are_three_quarters():
 
 
 @pytest.mark.parametrize("before", [0.5, 1.7, 3.0])
-def test_what_was_scaled_before_is_undone(before):
+def test_scaling_is_undone(before):
     p, y = predictor(4, n_samples=300)
-    found = fit_temperature(p, y)
+    result = fit_temperature(p, y)
     scaled = apply_temperature(p, before)
-    assert fit_temperature(scaled, y) * before == pytest.approx(found, rel=1e-4)
+    assert fit_temperature(scaled, y) * before == pytest.approx(result, rel=1e-4)
 
 
-def test_a_predictor_that_is_too_sure_is_cooled():
-    p, y = predictor(5, n_samples=4000, too_sure=2.5)
-    found = fit_temperature(p, y)
-    assert found == pytest.approx(2.5, rel=0.1)
-    scaled = apply_temperature(p, found)
+def test_an_overconfident_predictor_gets_a_high_temperature():
+    p, y = predictor(5, n_samples=4000, overconfidence=2.5)
+    result = fit_temperature(p, y)
+    assert result == pytest.approx(2.5, rel=0.1)
+    scaled = apply_temperature(p, result)
     assert negative_log_likelihood(scaled, y) < negative_log_likelihood(p, y)
     assert fit_temperature(scaled, y) == pytest.approx(1, rel=1e-4)
 
@@ -123,7 +123,7 @@ def test_where_the_data_sets_no_limit():
         assert fit_temperature(p, (y + 1) % 3, bounds=(0.5, 4)) == 4
 
 
-def test_equal_probabilities_tell_nothing():
+def test_equal_probabilities():
     y = np.arange(12) % 3
     p = np.full((12, 3), 1 / 3)
     assert fit_temperature(p, y) == 1
@@ -137,10 +137,10 @@ def test_equal_probabilities_tell_nothing():
 
 def test_a_certain_mistake_does_not_make_the_loss_infinite():
     p, y = np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, 1]
-    found = fit_temperature(p, y)
+    result = fit_temperature(p, y)
     # Three of four right: e^(z/T) = 3 * 2 with z the logarithm of 1e7.
-    assert found == pytest.approx(np.log(1e7) / np.log(6), rel=1e-4)
-    assert np.isfinite(apply_temperature(p, found)).all()
+    assert result == pytest.approx(np.log(1e7) / np.log(6), rel=1e-4)
+    assert np.isfinite(apply_temperature(p, result)).all()
 
 
 def test_bad_input():

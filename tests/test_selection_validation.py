@@ -67,9 +67,9 @@ def test_all_forms_of_labels_are_one(labels):
     labels = np.array(labels)
     n = len(labels)
     for form in (labels, labels[:, None], np.eye(5)[labels], labels.astype("float32")):
-        found = as_labels(form, 5, n)
-        assert found.dtype == np.int64
-        np.testing.assert_array_equal(found, labels)
+        result = as_labels(form, 5, n)
+        assert result.dtype == np.int64
+        np.testing.assert_array_equal(result, labels)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_bad_labels(y, message):
 
 @pytest.mark.parametrize("dtype", [bool, "uint8", "uint64", "int32", "float16"])
 def test_labels_of_any_numeric_type(dtype):
-    found = as_labels(np.array([0, 1, 1], dtype), 2, 3)
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(found, [0, 1, 1])
+    result = as_labels(np.array([0, 1, 1], dtype), 2, 3)
+    assert result.dtype == np.int64
+    np.testing.assert_array_equal(result, [0, 1, 1])
 
 
 @pytest.mark.parametrize("n_members", [0, -1, 6])

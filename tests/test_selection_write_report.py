@@ -1,4 +1,4 @@
-"""What the page holds, without a browser."""
+"""The content of the report page, without a browser."""
 
 import builtins
 import html
@@ -106,7 +106,7 @@ def test_names_and_title_are_text(text):
     assert html.escape(SHOWN, quote=False) in text
 
 
-def test_says_what_is_kept_and_what_it_is_worth(text, inputs):
+def test_the_summary_has_the_kept_and_their_scores(text, inputs):
     p, y, _ = inputs
     for share in (accuracy(p[[1, 4]].mean(axis=0), y), accuracy(p, y).max()):
         assert f"{share:.1%} (NLL" in text
@@ -176,18 +176,18 @@ def test_given_methods_members_and_temperature(inputs, tmp_path):
 def test_finds_the_method_that_chose(choose):
     p, y = pool(5, 9, 40)
     chosen = choose(p, y, 3, random_state=0)
-    found = compared_methods(chosen)
-    assert {"greedy", "random_k"} - {chosen.method.split()[0]} <= set(found)
+    result = compared_methods(chosen)
+    assert {"greedy", "random_k"} - {chosen.method.split()[0]} <= set(result)
     if choose is uncertain:
-        assert set(found) == {"greedy", "top_k", "random_k"}
+        assert set(result) == {"greedy", "top_k", "random_k"}
     elif chosen.method != "AgglomerativeClustering":
-        again = next(iter(found.values()))(p, y, 3, random_state=0)
+        again = next(iter(result.values()))(p, y, 3, random_state=0)
         assert again.method == chosen.method
         assert again.representative == chosen.representative
 
 
 @pytest.mark.slow
-def test_a_large_pool_is_cut_and_says_so(tmp_path):
+def test_a_large_pool_is_cut_with_a_note(tmp_path):
     p, y = pool(0, 520, 6, copies=False)
     page = write(tmp_path / "page.html", p, y, top_k(p, y, 2), n_members=[1, 2])
     assert "320 of 520 are left out" in page
@@ -195,7 +195,7 @@ def test_a_large_pool_is_cut_and_says_so(tmp_path):
     assert "Selected from a random sample of 500 of 520 learners" in page
 
 
-def test_nothing_is_left_behind_when_it_fails(inputs, tmp_path):
+def test_a_failure_leaves_no_files(inputs, tmp_path):
     with pytest.raises(ValueError, match="names to have 9 values"):
         write(tmp_path / "page.html", *inputs, names=["a"])
     (tmp_path / "folder").mkdir()

@@ -5,7 +5,7 @@ from selection_cases import check_permuted, check_selection, pool, pools
 
 from keras_micronets.selection import random_k, top_k
 
-# Accuracies 1/2, 1, 1, 1/2 on y = [0, 0]; of the two best, learner 2 is surer.
+# Accuracies 1/2, 1, 1, 1/2 on y = [0, 0]; of the two best, learner 2 is more confident.
 P = np.array(
     [
         [[0.9, 0.1], [0.4, 0.6]],

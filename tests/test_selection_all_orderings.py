@@ -1,4 +1,4 @@
-"""What holds of all ways of choosing learners one after the other."""
+"""Properties that all ordering methods share."""
 
 import inspect
 from functools import partial
@@ -23,11 +23,11 @@ NAMES = [
     "orientation_ordering",
     "reduced_error",
 ]
-RIVALS = {name: getattr(selection, name) for name in NAMES}
-RIVALS["greedy by error"] = partial(selection.greedy, loss="error")
-RIVALS["elimination by error"] = partial(selection.backward_elimination, loss="error")
+METHODS = {name: getattr(selection, name) for name in NAMES}
+METHODS["greedy by error"] = partial(selection.greedy, loss="error")
+METHODS["elimination by error"] = partial(selection.backward_elimination, loss="error")
 
-every = pytest.mark.parametrize("choose", RIVALS.values(), ids=RIVALS)
+every = pytest.mark.parametrize("choose", METHODS.values(), ids=METHODS)
 
 
 @every
@@ -102,10 +102,10 @@ def test_half_precision_on_disk(choose, tmp_path):
     p, y = pool(8, n_learners=20, n_samples=30)  # multiples of 1/8 are the same in all
     np.save(tmp_path / "p.npy", p.astype(np.float16))
     on_disk = np.load(tmp_path / "p.npy", mmap_mode="r")
-    found, expected = choose(on_disk, y, 5), choose(p, y, 5)
+    actual, expected = choose(on_disk, y, 5), choose(p, y, 5)
     # The order of copies alone depends on the type.
     np.testing.assert_array_equal(
-        np.sort(p[found.indices], axis=0), np.sort(p[expected.indices], axis=0)
+        np.sort(p[actual.indices], axis=0), np.sort(p[expected.indices], axis=0)
     )
 
 
@@ -118,14 +118,14 @@ def test_blocks_change_nothing(choose, monkeypatch):
         (by_votes, "_BLOCK", 100),
     ):
         monkeypatch.setattr(module, name, value)
-    found = choose(p, y, 6)
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_array_equal(found.weights, expected.weights)
+    actual = choose(p, y, 6)
+    np.testing.assert_array_equal(actual.indices, expected.indices)
+    np.testing.assert_array_equal(actual.weights, expected.weights)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_signature(name):
-    parameters = inspect.signature(RIVALS[name]).parameters
+    parameters = inspect.signature(METHODS[name]).parameters
     assert list(parameters)[:3] == ["probabilities", "y", "n_members"]
     assert parameters["n_members"].default == 4
     assert parameters["random_state"].kind is inspect.Parameter.KEYWORD_ONLY
@@ -133,11 +133,11 @@ def test_one_signature(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_is_true(name):
-    code = inspect.getdoc(RIVALS[name]).split("```")[1].removeprefix("python")
+    code = inspect.getdoc(METHODS[name]).split("```")[1].removeprefix("python")
     *setup, last = code.strip().split("\n")
-    call, said = last.split("  # ")
-    scope = {"np": np, "array": np.array, name: RIVALS[name]}
+    call, comment = last.split("  # ")
+    scope = {"np": np, "array": np.array, name: METHODS[name]}
     exec("\n".join(setup), scope)
-    found, expected = eval(call, scope), eval(said, scope)
-    for a, b in zip(*map(np.atleast_2d, (found, expected)), strict=True):
+    actual, expected = eval(call, scope), eval(comment, scope)
+    for a, b in zip(*map(np.atleast_2d, (actual, expected)), strict=True):
         np.testing.assert_allclose(a, b, atol=0.01)

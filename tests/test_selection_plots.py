@@ -255,21 +255,21 @@ def test_reliability_against_a_slow_version_and_the_calibration_error():
     p, y = pool()
     p = p[3]
     sure, right, share = reliability(p, y, 5)
-    found = []
+    result = []
     for k in range(5):
         rows = [i for i in range(40) if k / 5 < p[i].max() <= (k + 1) / 5]
         if rows:
             hits = [p[i].argmax() == y[i] for i in rows]
             mean = np.mean([p[i].max() for i in rows])
-            found.append((mean, np.mean(hits), len(rows) / 40))
-    np.testing.assert_allclose(np.transpose([sure, right, share]), found)
+            result.append((mean, np.mean(hits), len(rows) / 40))
+    np.testing.assert_allclose(np.transpose([sure, right, share]), result)
     error = expected_calibration_error(p, y, n_bins=5)
     assert np.abs(sure - right) @ share == pytest.approx(error)
     with pytest.raises(ValueError, match="n_bins=0"):
         reliability(p, y, 0)
 
 
-def test_places_are_moved_apart_no_more_than_needed():
+def test_positions_are_moved_apart_no_more_than_needed():
     np.testing.assert_allclose(spread(np.array([20.0, 80]), 10, 100), [20, 80])
     np.testing.assert_allclose(spread(np.array([50.0, 50]), 10, 100), [45, 55])
     np.testing.assert_allclose(spread(np.array([0.0, 1]), 10, 100), [5, 15])
