@@ -53,7 +53,8 @@ def test_links_lead_somewhere(path):
 
 def test_contributing_names_files_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    names = re.findall(r"`([\w./]+\.(?:py|md|cff|cfg|toml))`", text)
+    names = re.findall(r"`((?:keras_micronets|tests|docs)/[\w./]+)`", text)
+    names += re.findall(r"`([\w./]+\.(?:py|md|cff|cfg|toml))`", text)
     known = {path.name for path in ROOT.glob("keras_micronets/**/*.py")}
     missing = [x for x in names if not (ROOT / x).exists() and x not in known]
 
