@@ -115,7 +115,9 @@ def _tensorflow(model):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(probes)
             loss = _loss(model(), probes, batch, scale, _values(model()))
-        return tape.gradient(loss, probes, unconnected_gradients="zero")
+        return tape.gradient(
+            loss, probes, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
     return lambda batch, scale: gradients(batch, tf.constant(scale, "float32"))
 

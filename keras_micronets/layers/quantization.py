@@ -47,7 +47,7 @@ def set_quantizers(model: keras.Model, active: bool) -> None:
 def _initialize_step(layer, name):
     quantizer = getattr(layer, f"{name}_quantizer", None)
     if isinstance(quantizer, LearnedKernelQuantizer):
-        quantizer.initialize_step(layer.to_device(name, layer.masked_kernel(name)))
+        quantizer.initialize_step(layer.to_litert(name, layer.masked_kernel(name)))
 
 
 def quantized_share(model: keras.Model) -> float:

@@ -163,7 +163,7 @@ def _row(layer, name, quantizer):
         lower, upper = map(_number, quantizer.live_bounds())
         n_steps = 1
     else:
-        kernel = layer.to_device(name, layer.masked_kernel(name))
+        kernel = layer.to_litert(name, layer.masked_kernel(name))
         limits = ops.convert_to_numpy(quantizer.limit(kernel))
         lower, upper, n_steps = -float(limits.max()), float(limits.max()), limits.size
     active = bool(ops.convert_to_numpy(quantizer.active))

@@ -1,151 +1,162 @@
-"""MicroLayers of the Keras layers that have kernels."""
+"""Micro layers of the Keras layers that have kernels."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.litert.affine import pointwise
-from keras_micronets.layers.litert.capabilities import LAYERS
+from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
 from keras_micronets.layers.litert.integer_operations import Accumulator, round_to_step
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
 from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
 from keras_micronets.layers.state import Mask
 
+__all__ = [
+    "MicroConv1D",
+    "MicroConv2D",
+    "MicroConv2DTranspose",
+    "MicroDense",
+    "MicroDepthwiseConv1D",
+    "MicroDepthwiseConv2D",
+    "MicroEinsumDense",
+    "MicroKernelLayer",
+    "MicroSeparableConv1D",
+    "MicroSeparableConv2D",
+]
+
 
 class MicroKernelLayer(MicroLayer):
-    """Mixin: a Keras layer that reads its kernels through masks and quantisers.
+    """Base class of the micro layers with kernels.
 
-    The forward pass computes with `fake_quant(mask * kernel)`. The raw kernel is
-    what trains, and what is saved and loaded.
-
-    While it does not train, a layer rounds its bias to the integers that the device
-    adds, the step of which is that of the input times that of the kernel.
+    They compute with the effective kernel, `fake_quant(mask * kernel)`. The raw kernel
+    is the variable that Keras trains and saves. In inference the bias is rounded to the
+    integers that LiteRT adds: their step is that of the input times that of the kernel.
     """
 
     keras_class: type
     kernel_names: tuple[str, ...]
-    probe = None  # a function of (name, kernel) while `kernel_gradients` runs
+    bias: Any
+    activation: Any
+    data_format: str
+    rank: int
+    # A function of (name, kernel) while `kernel_gradients` runs.
+    probe: Any = None
 
-    def build_state(self):
+    def build_state(self) -> None:
         for name in self.kernel_names:
             shape = getattr(self, name).shape
-            if not hasattr(self, f"{name}_mask"):
-                mask = Mask(name=f"{name}_mask", dtype=self.dtype_policy)
-                setattr(self, f"{name}_mask", self.build_nested(mask, shape))
-            if self.quantizers.kernel and not hasattr(self, f"{name}_quantizer"):
-                shape = self.to_device(name, ops.zeros(shape)).shape
-                quantizer = self.scheme.kernel_quantizer(
+            self.add_nested(f"{name}_mask", Mask, shape)
+            if self.quantizers.kernel:
+                self.add_nested(
+                    f"{name}_quantizer",
+                    self.scheme.kernel_quantizer,
+                    self.to_litert(name, ops.zeros(shape)).shape,
                     axis=self.quantization_axis(name),
                     least_bits=self.kernel_row(name).min_bits,
-                    name=f"{name}_quantizer",
-                    dtype=self.dtype_policy,
                 )
-                setattr(self, f"{name}_quantizer", self.build_nested(quantizer, shape))
         super().build_state()
 
-    def kernel_row(self, name):
-        """Return what LiteRT's table says of a kernel."""
+    def kernel_row(self, name: str) -> KernelRow:
+        """Return the row of a kernel in the table of LiteRT's capabilities."""
         return LAYERS[self.keras_class].kernels[name]
 
-    def quantization_axis(self, name):
+    def quantization_axis(self, name: str) -> int | None:
         """Return the axis of a kernel with a scale for each index, or `None`."""
         row = self.kernel_row(name)
         return row.normalized_axis if self.quantizers.per_unit else row.axis
 
-    def masked_kernel(self, name="kernel"):
+    def masked_kernel(self, name: str = "kernel") -> Any:
         """Return a kernel with its mask applied, not quantised."""
         mask = getattr(self, f"{name}_mask")
         return mask(ops.convert_to_tensor(getattr(self, name)))
 
-    def device_kernel(self, name="kernel"):
-        """Return a kernel as the forward pass reads it, in the device's layout."""
+    def litert_kernel(self, name: str = "kernel") -> Any:
+        """Return an effective kernel in LiteRT's layout."""
         kernel = self.masked_kernel(name)
         if self.probe is not None:
             kernel = self.probe(name, kernel)
-        return self.fake_quantize(name, self.to_device(name, kernel))
+        return self.fake_quantize(name, self.to_litert(name, kernel))
 
-    def to_device(self, name, kernel):
-        """Reshape a kernel to the layout in which the device quantises it."""
+    def to_litert(self, name: str, kernel: Any) -> Any:
+        """Reshape a kernel to LiteRT's layout, in which it is quantised."""
         return kernel
 
-    def effective_kernel(self, name="kernel"):
-        """Return a kernel as the forward pass reads it, in its own shape."""
-        return ops.reshape(self.device_kernel(name), getattr(self, name).shape)
+    def effective_kernel(self, name: str = "kernel") -> Any:
+        """Return a kernel as the layer computes with it: masked and quantised."""
+        return ops.reshape(self.litert_kernel(name), getattr(self, name).shape)
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         """Apply the layer without its bias and activation."""
         raise NotImplementedError
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         inputs = self.quantize_inputs(inputs)
         outputs = self.linear(inputs)
-        sums = self.sums(inputs)
+        accumulator = self.accumulator(inputs)
         if self.bias is not None:
             bias = self.bias
-            if sums is not None and not training:
-                bias = round_to_step(bias, sums.scale(), sums.is_on())
-            outputs = ops.add(outputs, self.shaped(bias))
-        outputs = self.fake_quantize("preactivation", tag(outputs, sums))
+            if accumulator is not None and not training:
+                bias = round_to_step(bias, accumulator.scale(), accumulator.is_on())
+            if getattr(self, "data_format", None) == "channels_first":
+                bias = ops.reshape(bias, (1, -1) + (1,) * self.rank)
+            outputs = ops.add(outputs, bias)
+        outputs = self.fake_quantize("preactivation", tag(outputs, accumulator))
         return self.activate(outputs, self.activation)
 
-    def sums(self, inputs):
-        """Return what the device knows of the sums that `linear` makes, or `None`."""
-        return self._sums_of(self.kernel_names[-1], quantizer_of(inputs))
+    def accumulator(self, inputs: Any) -> Accumulator | None:
+        """Return LiteRT's accumulator of `linear`; `None` if it computes in float."""
+        return self._accumulator(self.kernel_names[-1], quantizer_of(inputs))
 
-    def _sums_of(self, name, grid):
-        if grid is None or not self.quantizers.kernel:
+    def _accumulator(self, name, input_quantizer):
+        if input_quantizer is None or not self.quantizers.kernel:
             return None
         quantizer = getattr(self, f"{name}_quantizer")
 
         def limit():
-            return quantizer.limit(self.to_device(name, self.masked_kernel(name)))
+            return quantizer.limit(self.to_litert(name, self.masked_kernel(name)))
 
         bits = quantizer.bits_in_file
         halves = self._second_rounding(name) if bits == 4 else None
-        return Accumulator(grid, limit, bits, halves)
+        return Accumulator(input_quantizer, limit, bits, halves)
 
     def _second_rounding(self, name):
         axis, n_inputs = self.quantization_axis(name), layout_of(self, name).shape[-2]
         return self.kernel_row(name).second_rounding(axis, n_inputs)
 
-    def shaped(self, bias):
-        if getattr(self, "data_format", None) == "channels_first":
-            return ops.reshape(bias, (1, -1) + (1,) * self.rank)
-        return bias
-
 
 @micro_class(keras.layers.Dense)
 class MicroDense(MicroKernelLayer, keras.layers.Dense):
-    """A `Dense` layer with a mask and fake quantisers; one scale a kernel.
+    """`Dense` with a mask and fake quantisers; one scale for the kernel.
 
-    With `quantizers.per_unit` each unit has a scale, as batch normalisation after it
-    needs. The converter takes one scale for a fully connected operation, so the file
-    has a 1 x 1 convolution.
+    With `quantizers.per_unit` each unit has a scale. The converter accepts only one for
+    a fully connected operation, so the file has a 1 x 1 convolution.
     """
 
-    def to_device(self, name, kernel):
+    def to_litert(self, name: str, kernel: Any) -> Any:
         return kernel[None, None] if self.quantizers.per_unit else kernel
 
-    def linear(self, inputs):
-        grid = quantizer_of(inputs)
-        if self.quantizers.per_unit and grid is not None and grid.constant:
-            return pointwise(inputs, self.device_kernel())
+    def linear(self, inputs: Any) -> Any:
+        quantizer = quantizer_of(inputs)
+        if self.quantizers.per_unit and quantizer is not None and quantizer.constant:
+            return pointwise(inputs, self.litert_kernel())
         return ops.matmul(inputs, self.effective_kernel())
 
 
 @micro_class(keras.layers.EinsumDense)
 class MicroEinsumDense(MicroKernelLayer, keras.layers.EinsumDense):
-    """An `EinsumDense` layer with a mask and fake quantisers; one scale a kernel."""
+    """`EinsumDense` with a mask and fake quantisers; one scale for the kernel."""
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         return ops.einsum(self.equation, inputs, self.effective_kernel())
 
 
 @micro_class(keras.layers.Conv2D)
 class MicroConv2D(MicroKernelLayer, keras.layers.Conv2D):
-    """A `Conv2D` layer with a mask and fake quantisers; a scale for each filter."""
+    """`Conv2D` with a mask and fake quantisers; a scale for each filter."""
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         return self.convolution_op(inputs, self.effective_kernel())
 
 
@@ -159,16 +170,16 @@ class MicroConv3D(MicroKernelLayer, keras.layers.Conv3D):
 
 @micro_class(keras.layers.Conv1D)
 class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
-    """A `Conv1D` layer with a mask and fake quantisers; a scale for each filter.
+    """`Conv1D` with a mask and fake quantisers; a scale for each filter.
 
-    It computes a 2-D convolution of height 1: LiteRT has no other, and the
-    converter takes a scale for each filter only where it sees none being reshaped.
+    It computes a 2-D convolution of height 1, the only one that LiteRT has. The
+    converter accepts a scale for each filter only of a kernel that is not reshaped.
     """
 
-    def to_device(self, name, kernel):
+    def to_litert(self, name: str, kernel: Any) -> Any:
         return ops.expand_dims(kernel, 0)
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         steps_axis = 1 if self.data_format == "channels_last" else 2
         padding = self.padding
         if padding == "causal":
@@ -177,7 +188,7 @@ class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
             inputs, padding = ops.pad(inputs, pads), "valid"
         outputs = ops.conv(
             ops.expand_dims(inputs, steps_axis),
-            self.device_kernel(),
+            self.litert_kernel(),
             strides=(1, *self.strides),
             padding=padding,
             dilation_rate=(1, *self.dilation_rate),
@@ -187,44 +198,44 @@ class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
 
 
 class _Depthwise(MicroKernelLayer):
-    def to_device(self, name, kernel):
+    def to_litert(self, name: str, kernel: Any) -> Any:
         return _flat_channels(kernel)
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         return _depthwise(self, inputs, self.effective_kernel())
 
 
 class _Separable(MicroKernelLayer):
-    def build_state(self):
+    def build_state(self) -> None:
         super().build_state()
         if self.quantizers.kernel:
             self.add_quantizer("depthwise")
 
-    def to_device(self, name, kernel):
+    def to_litert(self, name: str, kernel: Any) -> Any:
         if name == "depthwise_kernel":
             return _flat_channels(kernel)
         return ops.reshape(kernel, (1, 1, *kernel.shape[-2:]))
 
-    def sums(self, inputs):
+    def accumulator(self, inputs: Any) -> Accumulator | None:
         between = getattr(self, "depthwise_quantizer", None)
-        return self._sums_of("pointwise_kernel", between)
+        return self._accumulator("pointwise_kernel", between)
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         between = _depthwise(self, inputs, self.effective_kernel("depthwise_kernel"))
-        tag(between, self._sums_of("depthwise_kernel", quantizer_of(inputs)))
+        tag(between, self._accumulator("depthwise_kernel", quantizer_of(inputs)))
         return ops.conv(
             self.fake_quantize("depthwise", between),
-            self.device_kernel("pointwise_kernel"),
+            self.litert_kernel("pointwise_kernel"),
             strides=1,
             padding="valid",
             data_format=self.data_format,
         )
 
 
-class _Series:
+class _Series(MicroKernelLayer):
     """Mixin: LiteRT computes layers of one dimension as images of height 1."""
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         axis = 1 if self.data_format == "channels_last" else 2
         image = tag(ops.expand_dims(inputs, axis), quantizer_of(inputs))
         return ops.squeeze(super().linear(image), axis)
@@ -232,39 +243,39 @@ class _Series:
 
 @micro_class(keras.layers.DepthwiseConv1D)
 class MicroDepthwiseConv1D(_Series, _Depthwise, keras.layers.DepthwiseConv1D):
-    """A `DepthwiseConv1D` layer with a mask and fake quantisers; a scale a channel."""
+    """`DepthwiseConv1D` with a mask and fake quantisers; a scale for each channel."""
 
 
 @micro_class(keras.layers.DepthwiseConv2D)
 class MicroDepthwiseConv2D(_Depthwise, keras.layers.DepthwiseConv2D):
-    """A `DepthwiseConv2D` layer with a mask and fake quantisers; a scale a channel."""
+    """`DepthwiseConv2D` with a mask and fake quantisers; a scale for each channel."""
 
 
 @micro_class(keras.layers.SeparableConv1D)
 class MicroSeparableConv1D(_Series, _Separable, keras.layers.SeparableConv1D):
-    """A `SeparableConv1D` layer with masks and fake quantisers; a scale a channel.
+    """`SeparableConv1D` with masks and fake quantisers; a scale for each channel.
 
-    As `MicroSeparableConv2D`, over a series.
+    See `MicroSeparableConv2D`.
     """
 
 
 @micro_class(keras.layers.SeparableConv2D)
 class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
-    """A `SeparableConv2D` layer with masks and fake quantisers; a scale a channel.
+    """`SeparableConv2D` with masks and fake quantisers; a scale for each channel.
 
-    LiteRT computes it as two convolutions. With `quantizers.kernel` the
-    tensor between them is quantised too.
+    LiteRT computes it as two convolutions. With `quantizers.kernel` the tensor between
+    them is quantised too.
     """
 
 
 @micro_class(keras.layers.Conv2DTranspose)
 class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
-    """A `Conv2DTranspose` layer with a mask and fake quantisers; one scale a kernel.
+    """`Conv2DTranspose` with a mask and fake quantisers; one scale for the kernel.
 
-    LiteRT has none of 4 bits: with a scheme of fewer than 5, its kernel has 8.
+    LiteRT supports no kernel of 4 bits: with a scheme of fewer than 5, it has 8.
     """
 
-    def linear(self, inputs):
+    def linear(self, inputs: Any) -> Any:
         return ops.conv_transpose(
             inputs,
             self.effective_kernel(),
@@ -277,7 +288,7 @@ class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
 
 
 def _flat_channels(kernel):
-    """LiteRT stores the filters of all input channels along one axis."""
+    """Flatten filters of all input channels to one axis, as LiteRT stores them."""
     *size, channels, multiplier = kernel.shape
     height, width = (1, *size)[-2:]
     return ops.reshape(kernel, (height, width, 1, channels * multiplier))
@@ -285,7 +296,7 @@ def _flat_channels(kernel):
 
 def _depthwise(layer, inputs, kernel):
     strides, dilation = layer.strides, layer.dilation_rate
-    if layer.rank == 1:  # TensorFlow wants equal strides; a height of 1 stays 1
+    if layer.rank == 1:  # TensorFlow needs equal strides; a height of 1 stays 1
         kernel, strides = ops.expand_dims(kernel, 0), strides * 2
         dilation = (1, *dilation)
     return ops.depthwise_conv(

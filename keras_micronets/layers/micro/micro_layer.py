@@ -1,9 +1,14 @@
+"""Micro layers: Keras layers with fake quantisers on inputs and outputs."""
+
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets._serialization import serializable
 from keras_micronets.layers.litert.capabilities import (
     LAYERS,
     activation_of,
@@ -21,20 +26,21 @@ from keras_micronets.layers.quantizers.scheme import (
 from keras_micronets.layers.quantizers.shared_range import share_range_read
 from keras_micronets.layers.state import State
 
+__all__ = ["MICRO_LAYERS", "MicroLayer", "is_micro_layer", "micro_class"]
+
 # The micro layer of each Keras class in LiteRT's table.
 MICRO_LAYERS: dict[type, type] = {}
 
 
-def micro_class(base):
-    """Register a class as the micro layer of a Keras layer.
+def micro_class(base: type) -> Callable[[type], type]:
+    """Return a decorator that registers a class as the micro layer of a Keras layer.
 
     Keras keys weight files by the name of a layer's class. A micro layer has the plain
     layer's name, so that each loads the other's files.
     """
 
     def register(cls):
-        name = f"Micro{base.__name__}"
-        keras.saving.register_keras_serializable("keras_micronets", name)(cls)
+        serializable(name=f"Micro{base.__name__}")(cls)
         cls.keras_class, cls.__name__ = base, base.__name__
         cls.kernel_names = tuple(LAYERS[base].kernels)
         MICRO_LAYERS[base] = cls
@@ -43,26 +49,28 @@ def micro_class(base):
     return register
 
 
-def is_micro_layer(layer) -> bool:
-    """Return whether a layer is a micro layer already."""
+def is_micro_layer(layer: Any) -> bool:
+    """Return whether a layer is a micro layer."""
     return type(layer) is MICRO_LAYERS.get(plain_class(layer))
 
 
-class MicroLayer:
-    """Mixin: a Keras layer whose inputs and outputs may pass fake quantisers.
+class MicroLayer(keras.layers.Layer):
+    """Base class of the micro layers, before the plain Keras layer among their bases.
 
     Args:
-        quantizers: A `QuantizerSpec`, which says which tensors have a fake quantiser,
-            or its configuration as Keras saves it; `None` for no quantisers. Defaults
-            to `None`.
-        scheme: A `QuantizationScheme`, or its configuration as Keras saves it; `None`
-            for 8 bits and moving averages. Defaults to `None`.
+        quantizers: A `QuantizerSpec`, or its configuration; `None` for no quantisers.
+            Defaults to `None`.
+        scheme: A `QuantizationScheme`, or its configuration; `None` for 8 bits and
+            moving averages. Defaults to `None`.
     """
 
     quantizers = QuantizerSpec()
     scheme = QuantizationScheme()
+    output_quantizer: Any
 
-    def __init__(self, *args, quantizers=None, scheme=None, **kwargs):
+    def __init__(
+        self, *args: Any, quantizers: Any = None, scheme: Any = None, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
         self.quantizers = as_quantizer_spec(quantizers)
         if scheme is not None:
@@ -70,12 +78,12 @@ class MicroLayer:
         if self.built:  # Keras builds layers without weights in their constructor
             self.extend(QuantizerSpec())
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         self.build_state()
 
-    def symbolic_call(self, *args, **kwargs):
-        """Join ranges again where a model is loaded or copied, layer after layer."""
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Share ranges when a model is loaded or copied, layer by layer."""
         flat = keras.tree.flatten((args, kwargs))
         share_range_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
         return super().symbolic_call(*args, **kwargs)
@@ -87,42 +95,43 @@ class MicroLayer:
             self.build_state()
 
     def build_state(self) -> None:
-        """Add the nested layers that `quantizers` asks for and are not there yet."""
+        """Add the nested layers for `quantizers` that are missing."""
         for name in self.quantizers.names:
             if name != "kernel":
                 self.add_quantizer(name)
 
     def add_quantizer(self, name: str) -> None:
-        """Add the quantiser of a tensor that is no kernel, unless it is there."""
-        if not hasattr(self, f"{name}_quantizer"):
-            quantizer = self.make_quantizer(name)
-            setattr(self, f"{name}_quantizer", self.build_nested(quantizer))
+        """Add the quantiser of an input, output or tensor in between, if missing."""
+        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
+        fixed_range = activation_row(made.get(name)).fixed_range
+        make = self.scheme.activation_quantizer
+        self.add_nested(f"{name}_quantizer", make, fixed_range=fixed_range)
 
-    def states(self) -> dict:
+    def add_nested(self, name: str, make: Any, shape: Any = (), **kwargs: Any) -> None:
+        """Build a nested layer under this layer's name, if it is missing.
+
+        Args:
+            name: Name of the layer, and of the attribute that holds it.
+            make: Class, or function with the keyword arguments of a layer.
+            shape: Shape to build it with.
+        """
+        if not hasattr(self, name):
+            layer = make(name=name, dtype=self.dtype_policy, **kwargs)
+            with _keras_private.name_scope(self):
+                layer.build(shape)
+            setattr(self, name, layer)
+
+    def states(self) -> dict[str, State]:
         """Return the nested layers that hold masks and quantisers, by name."""
         nested = _keras_private.flatten_layers(self)
         return {layer.name: layer for layer in nested if isinstance(layer, State)}
 
-    def build_nested(self, layer, shape=()):
-        """Build a nested layer under this layer's name."""
-        with _keras_private.name_scope(self):
-            layer.build(shape)
-        return layer
-
-    def make_quantizer(self, name):
-        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
-        return self.scheme.activation_quantizer(
-            fixed_range=activation_row(made.get(name)).fixed_range,
-            name=f"{name}_quantizer",
-            dtype=self.dtype_policy,
-        )
-
-    def fake_quantize(self, name, tensor):
-        """Pass a tensor through the quantiser of that name, if there is one."""
+    def fake_quantize(self, name: str, tensor: Any) -> Any:
+        """Round a tensor by the quantiser of that name, if there is one."""
         quantizer = getattr(self, f"{name}_quantizer", None)
         return tensor if quantizer is None else quantizer(tensor)
 
-    def activate(self, inputs, activation):
+    def activate(self, inputs: Any, activation: Callable | None) -> Any:
         """Apply an activation, then the quantiser of the output if there is one."""
         if self.quantizers.output and activation is keras.activations.relu:
             return self.output_quantizer(inputs, rectify=True)
@@ -140,11 +149,11 @@ class MicroLayer:
         gate = self.fake_quantize("gate", keras.activations.sigmoid(inputs))
         return tag(ops.multiply(inputs, gate), product_of(inputs, gate))
 
-    def quantize_inputs(self, inputs):
-        """Round those inputs that have a quantiser, unless another one rounded them.
+    def quantize_inputs(self, inputs: Any) -> Any:
+        """Round the inputs that have a quantiser, unless another one rounded them.
 
-        At one call of a shared layer an input may be rounded where it is made, and
-        at another call not.
+        At one call of a shared layer the layer before may round an input, at another
+        call not.
         """
         flat = enumerate(keras.tree.flatten(inputs))
         quantized = [
@@ -155,7 +164,7 @@ class MicroLayer:
         ]
         return keras.tree.pack_sequence_as(inputs, quantized)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "quantizers": keras.saving.serialize_keras_object(self.quantizers),
