@@ -54,19 +54,11 @@ def held_out_losses(
         methods: Functions of probabilities and labels that return a `Selection`.
         probabilities: Array of shape `(learners, samples, classes)`.
         y: Labels, sparse or one-hot; see `as_labels`.
-        scoring: `"loss"`, the negative log-likelihood of the members' mean
-            probability, or `"error"`, its error rate. Defaults to `"loss"`.
-        n_splits: Integer, the number of folds. Defaults to `5`.
-        n_repeats: Integer, the number of times the samples are split. Defaults to `1`.
-        random_state: As in scikit-learn, for the splits. Defaults to `0`.
-        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
+        scoring, n_splits, n_repeats, random_state, verbose: See `auto`.
 
     Returns:
         Float array of shape `(methods, n_splits * n_repeats)`, lower is better; NaN
         where a method raised a `ValueError`, for more clusters than learners say.
-
-    Raises:
-        ValueError: If there are fewer than two samples, or the data is invalid.
 
     Example:
 

@@ -118,9 +118,7 @@ def q_statistic(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     0 for independent learners, and negative if they are wrong on different samples.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
+        probabilities, y, verbose: See `disagreement` and `as_labels`.
 
     Returns:
         Symmetric array of shape `(learners, learners)`, values in `[-1, 1]`, ones on
@@ -151,9 +149,7 @@ def correlation(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     sign of `q_statistic`, and is never farther from zero.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
+        probabilities, y, verbose: See `disagreement` and `as_labels`.
 
     Returns:
         Symmetric array of shape `(learners, learners)`, values in `[-1, 1]`, ones on
@@ -179,9 +175,7 @@ def double_fault(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     """Return the share of samples on which two learners are both wrong.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        verbose: `0`, silent, or `1`, a line of progress. Defaults to `0`.
+        probabilities, y, verbose: See `disagreement` and `as_labels`.
 
     Returns:
         Symmetric array of shape `(learners, learners)`, values in `[0, 1]`, with the
@@ -215,8 +209,7 @@ def entropy(probabilities: Any, y: Any) -> float:
     logarithms, not the entropy of the votes of Cunningham & Carney.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `check_probabilities` and `as_labels`.
 
     Returns:
         Float in `[0, 1]`: 1 if half of the learners are right on every sample, 0 for a
@@ -241,8 +234,7 @@ def kohavi_wolpert(probabilities: Any, y: Any) -> float:
     right and the other is wrong.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `check_probabilities` and `as_labels`.
 
     Returns:
         Float in `[0, 0.25]`. High is diverse; 0 for a single learner.
@@ -268,8 +260,7 @@ def generalized_diversity(probabilities: Any, y: Any) -> float:
     that two different random learners both do.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `check_probabilities` and `as_labels`.
 
     Returns:
         Float in `[0, 1]`: 1 if no two learners ever fail together, 0 if all always do,

@@ -1,8 +1,8 @@
 """Metrics of class probabilities: accuracy, likelihood, calibration and uncertainty.
 
 Probabilities are checked as by `check_probabilities`, labels as by `as_labels`: all
-metrics raise a `ValueError` for invalid data. Those of one predictor take an array of
-shape `(samples, classes)` only. Where samples tie, their order changes nothing.
+metrics raise a `ValueError` for invalid data. Where samples tie, their order changes
+nothing.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ def accuracy(probabilities: Any, y: Any) -> np.ndarray:
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, or
             `(samples, classes)` for one predictor.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        y: Labels; see `as_labels`.
 
     Returns:
         Array of shape `(learners,)`, values in `[0, 1]`; a scalar for one predictor.
@@ -60,9 +60,7 @@ def negative_log_likelihood(probabilities: Any, y: Any) -> np.ndarray:
     of all learners at once. Probabilities are clipped at `1e-7`.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`, or
-            `(samples, classes)` for one predictor.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `accuracy`.
 
     Returns:
         Array of shape `(learners,)`; a scalar for one predictor. Lower is better.
@@ -80,9 +78,7 @@ def likelihoods(probabilities: Any, y: Any) -> np.ndarray:
     """Return the probability of the right class of each sample.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`, or
-            `(samples, classes)` for one predictor.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `accuracy`.
 
     Returns:
         Array of `float64`, shape `(learners, samples)` or `(samples,)`, clipped to
@@ -101,9 +97,7 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
     the score of one column, which is also called the Brier score.
 
     Args:
-        probabilities: Array of shape `(learners, samples, classes)`, or
-            `(samples, classes)` for one predictor.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        probabilities, y: See `accuracy`.
 
     Returns:
         Array of shape `(learners,)`, values in `[0, 2]`; a scalar for one predictor.
@@ -138,7 +132,7 @@ def expected_calibration_error(
 
     Args:
         probabilities: Array of shape `(samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        y: Labels; see `as_labels`.
         n_bins: Integer, the number of bins over `(0, 1]`. Defaults to `15`.
 
     Returns:
@@ -171,7 +165,7 @@ def adaptive_calibration_error(
 
     Args:
         probabilities: Array of shape `(samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        y: Labels; see `as_labels`.
         n_bins: Integer, the number of bins, at most that of samples. Defaults to `15`.
         of: `"all"`, every class, as in the reference, without a threshold, or
             `"predicted"`, the predicted class alone: `expected_calibration_error`
@@ -212,7 +206,7 @@ def area_under_risk_coverage(
 
     Args:
         probabilities: Array of shape `(samples, classes)`.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        y: Labels; see `as_labels`.
         confidence: Numbers of shape `(samples,)`, higher for more confident. Defaults
             to `None`: the probability of the predicted class.
 

@@ -63,20 +63,10 @@ def write_report(
 
     Args:
         path: Path of the file to write. It is written completely or not at all.
-        probabilities: Array of shape `(learners, samples, classes)` that the selection
-            was made on.
-        y: Labels, sparse or one-hot; see `as_labels`.
-        selection: The `Selection`.
+        probabilities, y, selection: See `selection_report`.
         names: Sequence of strings, one for each learner. Defaults to `None`: numbers.
-        n_bytes: Sequence of integers, the size of each learner's file in bytes;
-            `None` where unknown. Defaults to `None`.
-        gzip_bytes: The same after gzip. Defaults to `None`.
-        sparsity: Sequence of floats in `[0, 1]`; `None` where unknown. Defaults to
-            `None`.
-        milliseconds: Sequence of floats, each learner's time for one sample; `None`
-            where unknown. Defaults to `None`.
-        ensemble_probabilities: Array of shape `(samples, classes)`, predicted by the
-            ensemble. Defaults to `None`: the mean weighted as in `selection`.
+        n_bytes, gzip_bytes, sparsity, milliseconds: See `selection_report`.
+        ensemble_probabilities: See `selection_report`.
         methods: Dictionary from a name to a selection method, for the curves; see
             `scores_by_members`. Defaults to `None`: the method of the selection, if it
             is in `METHODS`, and the baselines `greedy`, `top_k` and `random_k`.

@@ -47,17 +47,8 @@ def page_plots(
 ) -> list[PagePlot]:
     """Return the plots of the page.
 
-    Args:
-        report: A `SelectionReport`.
-        p: Array of shape `(learners, samples, classes)`.
-        y: Integers of shape `(samples,)`.
-        ensemble: Array of shape `(samples, classes)`, predicted by the ensemble.
-        methods: See `write_report`, as for all that follow.
-        n_members: Integers.
-        n_resamples: Integer.
-        temperature: Float or `None`.
-        random_state: Integer or `None`.
-        verbose: `0` or `1`.
+    The arguments are those of `write_report`, checked; `ensemble` is what the ensemble
+    predicts.
     """
     random = np.random.RandomState(random_state)
     shown = replace(report, rows=report.on_map)

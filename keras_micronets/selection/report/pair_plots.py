@@ -1,4 +1,4 @@
-"""Plots of the disagreement of learners: a tree and a matrix."""
+"""Plots of the disagreement of learners: a tree and a matrix; see also `plots`."""
 
 from collections import Counter
 from itertools import groupby
@@ -42,11 +42,7 @@ def plot_dendrogram(
             each of `report.rows`; see `disagreement`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
 
-    Returns:
-        The matplotlib `Figure`.
-
     Raises:
-        ImportError: If matplotlib is not installed.
         ValueError: If `disagreements` has another shape.
 
     Example:
@@ -96,17 +92,7 @@ def plot_disagreement(
     cells disagree more; the scale begins at the pair that agrees most.
 
     Args:
-        report: A `SelectionReport`.
-        disagreements: Symmetric array of shape `(learners, learners)`, one row for
-            each of `report.rows`; see `disagreement`.
-        ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
-
-    Returns:
-        The matplotlib `Figure`. See `plot_dendrogram` for an example.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-        ValueError: If `disagreements` has another shape.
+        report, disagreements, ax: See `plot_dendrogram`, also for an example.
     """
     distances = _checked(report, disagreements)
     ax = drawing.with_title(ax, "Disagreement of all pairs", pad=12)

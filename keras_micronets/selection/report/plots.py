@@ -40,9 +40,6 @@ def plot_map(report: SelectionReport, ax: Any = None) -> "Figure":
         report: A `SelectionReport`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
 
-    Returns:
-        The matplotlib `Figure`.
-
     Example:
 
     ```python
@@ -82,9 +79,6 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     Args:
         report: A `SelectionReport` made with `gzip_bytes` or `n_bytes`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
-
-    Returns:
-        The matplotlib `Figure`.
 
     Raises:
         ValueError: If the report has no sizes.
@@ -156,9 +150,6 @@ def plot_curves(
         metric: `"accuracy"` or `"negative_log_likelihood"`. Defaults to `"accuracy"`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
 
-    Returns:
-        The matplotlib `Figure`.
-
     Raises:
         ValueError: If `metric` is unknown.
 
@@ -211,9 +202,6 @@ def plot_reliability(
         y: Labels, sparse or one-hot; see `as_labels`.
         ax: A matplotlib `Axes` to draw on. Defaults to `None`, a new figure.
         n_bins: Integer, the number of bins over `(0, 1]`. Defaults to `10`.
-
-    Returns:
-        The matplotlib `Figure`.
 
     Raises:
         ValueError: If the data is invalid or `n_bins` is less than one.
