@@ -38,9 +38,9 @@ def cond(condition: Any, on: Callable, off: Callable) -> Any:
 
 def _has_value(tensor):
     if keras.backend.backend() == "jax":
-        import jax
+        from jax.core import Tracer
 
-        return not isinstance(tensor, jax.core.Tracer)
+        return not isinstance(tensor, Tracer)
     return keras.backend.backend() == "torch" and not tensor.is_meta
 
 

@@ -90,6 +90,7 @@ NOT_VALUES = {
     "selection.SelectionReport",
     # They are base classes, or adapt an object of another package.
     "learning_rates.LearningRate",
+    "observers.Observer",
     "schedules.Schedule",
     "schedules.TfmotSchedule",
     "sparsity.Pattern",
