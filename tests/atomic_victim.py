@@ -23,14 +23,14 @@ def load(path):
 
 
 def write(atomic, target, text, *, exchange, kill_at=None):
-    """Write in a child, and return how many steps it took, or that it was killed."""
+    """Write in a child; return its number of steps, or `None` if it was killed."""
     read_end, write_end = os.pipe()
     if pid := os.fork():
         os.close(write_end)
         with open(read_end) as file:
-            said = file.read()
+            output = file.read()
         killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-        return None if killed else int(said)
+        return None if killed else int(output)
     if not exchange:
         atomic._exchange = no_exchange
     steps = 0

@@ -1,4 +1,4 @@
-"""A process that is killed at any moment leaves the old files or the new, whole."""
+"""A process killed at any moment leaves all old files or all new ones."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks and kills")
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
-    """What stood there after a kill before each step: `NAME-STEP/NAME`."""
+    """Return the folder of the results of a kill before each step: `NAME-STEP/NAME`."""
     root = tmp_path_factory.mktemp("killed")
     command = [sys.executable, "-I", VICTIM, atomic.__file__, root]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -34,23 +34,23 @@ def texts(path):
 
 
 def states(left, name):
-    """Return what each kill left: `"old"`, `"new"` or `"none"`."""
-    found = []
+    """Return the files after each kill: `"old"`, `"new"` or `"none"`."""
+    results = []
     for folder in sorted(left.glob(f"{name}-*")):
         files = texts(folder / name) if (folder / name).exists() else []
         assert len(set(files)) <= 1, folder
         assert len(files) in (0, 4), folder
-        found.append(files[0].decode() if files else "none")
-    return found
+        results.append(files[0].decode() if files else "none")
+    return results
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x"])
 def test_old_or_new_after_a_kill(left, name):
     if name == "x" and not exchanges(left):
         pytest.skip("this file system cannot exchange folders")
-    found = states(left, name)
-    assert found == sorted(found, reverse=True)  # old, ..., old, new, ..., new
-    assert {*found} == {"old", "new"}
+    results = states(left, name)
+    assert results == sorted(results, reverse=True)  # old, ..., old, new, ..., new
+    assert {*results} == {"old", "new"}
 
 
 def exchanges(folder):
@@ -65,11 +65,11 @@ def exchanges(folder):
 
 
 def test_the_only_moment_without_a_folder(left):
-    """Without an exchange there is one, and the earlier files are beside it."""
-    found = states(left, "y")
-    assert found.count("none") == 1
-    assert (found[0], found[-1]) == ("old", "new")
-    (backup,) = Path(left, f"y-{found.index('none'):03d}").glob(".bundle-*/old")
+    """Without an exchange there is one; the old files are then in the backup."""
+    results = states(left, "y")
+    assert results.count("none") == 1
+    assert (results[0], results[-1]) == ("old", "new")
+    (backup,) = Path(left, f"y-{results.index('none'):03d}").glob(".bundle-*/old")
     assert texts(backup) == [b"old"] * 4
 
 
@@ -92,7 +92,7 @@ def test_everything_is_on_the_disk_before_the_swap(name, tmp_path, monkeypatch):
     assert synced == [tmp_path.stat().st_ino]
 
 
-def test_what_the_check_refuses_leaves_nothing(tmp_path):
+def test_a_failed_check_leaves_nothing(tmp_path):
     def refuse(path):
         assert (path / "b" / "c").read_bytes() == b"2"
         raise ValueError("no")

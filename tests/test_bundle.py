@@ -108,7 +108,7 @@ def test_zip_size(original):
 # Damage
 
 
-def test_every_changed_file_is_refused_and_named(bundle):
+def test_every_modified_file_is_rejected_and_named(bundle):
     for name, data in files_of(bundle).items():
         middle = len(data) // 2
         damaged = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
@@ -133,7 +133,7 @@ def edit(bundle, change):
 @pytest.mark.parametrize(
     "name", ["../outside", "edge/../../outside", "..\\outside", "C:\\outside", "a\0b"]
 )
-def test_path_out_of_the_bundle_is_refused(bundle, name):
+def test_path_out_of_the_bundle_is_rejected(bundle, name):
     outside = bundle.parent / "outside"
     outside.write_text("secret")
     edit(bundle, lambda m: m["files"].update({name: sha256(outside)}))
@@ -142,14 +142,14 @@ def test_path_out_of_the_bundle_is_refused(bundle, name):
     assert repr(name) in str(caught.value)
 
 
-def test_absolute_path_is_refused(bundle):
+def test_absolute_path_is_rejected(bundle):
     inside = bundle / "requirements.txt"
     edit(bundle, lambda m: m["files"].update({str(inside): sha256(inside)}))
     with pytest.raises(ValueError, match="inside the bundle"):
         EnsembleRunner(bundle)
 
 
-def test_link_out_of_the_bundle_is_refused(bundle):
+def test_link_out_of_the_bundle_is_rejected(bundle):
     outside = bundle.parent / "outside.tflite"
     shutil.move(bundle / "00-a.tflite", outside)
     (bundle / "00-a.tflite").symlink_to(outside)
@@ -157,7 +157,7 @@ def test_link_out_of_the_bundle_is_refused(bundle):
         EnsembleRunner(bundle)
 
 
-def test_unknown_format_is_refused(bundle):
+def test_unknown_format_is_rejected(bundle):
     edit(bundle, lambda m: m.update(format_version=99))
     with pytest.raises(ValueError, match=r"version 1.*format_version=99"):
         EnsembleRunner(bundle)
@@ -179,7 +179,7 @@ def test_earlier_bundle_and_empty_directory_are_replaced(bundle, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["bundle", "empty"]
 
 
-def test_something_else_is_left_alone(bundle, tmp_path):
+def test_other_files_are_not_replaced(bundle, tmp_path):
     file, folder, other = (tmp_path / name for name in ("file", "folder", "other"))
     file.write_text("mine")
     folder.mkdir()
@@ -223,7 +223,7 @@ def test_bad_input_writes_nothing(bundle, tmp_path, arguments, message):
     assert os.listdir(tmp_path) == ["bundle"]
 
 
-def test_members_of_unlike_shape(tmp_path):
+def test_members_of_different_shapes(tmp_path):
     other = BundleMember("other", tiny_tflite(shape=(5, 5, 2)))
     with pytest.raises(ValueError, match="the same input shape"):
         write_bundle(tmp_path / "bundle", [*members(), other])
@@ -297,7 +297,7 @@ def test_checksum_that_is_missing_or_wrong(bundle, text):
 
 
 @pytest.mark.parametrize("name", ["numpy.py", "edge/numpy/__init__.py", "link"])
-def test_verify_refuses_files_that_no_manifest_lists(bundle, tmp_path, name):
+def test_verify_rejects_unlisted_files(bundle, tmp_path, name):
     path = bundle / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("") if name != "link" else path.symlink_to(tmp_path)

@@ -31,14 +31,14 @@ def test_same_bytes_twice():
     assert len(first) == len(second)
 
 
-def test_leaves_no_quantiser_frozen():
+def test_quantisers_are_trainable_again():
     model = residual()
     prepare(model, quantize=True)
     convert(model, quantization=None)
     assert all(quantizer.constant is None for quantizer in quantizers(model))
 
 
-def test_is_quiet(capfd):
+def test_converter_prints_nothing(capfd):
     model = sequential()
     capfd.readouterr()
     convert(model, quantization="dynamic")

@@ -40,7 +40,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory, data):
-    """Eight learners: logits and probabilities, some of them trained a little."""
+    """Return a pool of eight learners, logits and probabilities, briefly trained."""
     pool = kmn.LearnerPool(tmp_path_factory.mktemp("ensemble") / "pool")
     for seed in range(8):
         model = make_model(seed, softmax=seed % 2 == 1)
@@ -67,8 +67,8 @@ def test_keeps_the_most_accurate_of_each_cluster(ensemble, pool, data):
 
     assert len(set(labels)) == 3
     for index in ensemble.selection_.indices:
-        rivals = np.flatnonzero(labels == labels[index])
-        assert accuracies[index] == accuracies[rivals].max()
+        cluster = np.flatnonzero(labels == labels[index])
+        assert accuracies[index] == accuracies[cluster].max()
     names = [learner.name for learner in ensemble.learners_]
     assert names == [pool[int(i)].name for i in ensemble.selection_.indices]
 
@@ -106,7 +106,7 @@ def test_rounded_probabilities_are_scaled_to_sum_to_one(data, tmp_path):
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_evaluate_scores_either_kind_of_labels(ensemble, data, one_hot):
+def test_evaluate_takes_sparse_and_one_hot_labels(ensemble, data, one_hot):
     x, y = data
     labels = np.eye(N_CLASSES)[y] if one_hot else y
     ensemble.compile(metrics=["accuracy"])
@@ -195,7 +195,7 @@ def test_members_that_litert_runs(int8_pool, data, tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_bundle_answers_like_the_ensemble(ensemble, data, tmp_path):
+def test_bundle_predicts_like_the_ensemble(ensemble, data, tmp_path):
     x, y = data
 
     bundle = ensemble.export(
@@ -241,12 +241,12 @@ def test_early_exit_is_chosen_by_the_files(int8_pool, data, tmp_path, combinatio
     )
 
     with EnsembleRunner(bundle) as runner:
-        how = runner.manifest.combination
+        rule = runner.manifest.combination
         chosen = kmn.selection.choose_early_exit(
             runner.predict_members(x),
             y,
-            combination=how.rule,
-            weights=how.weights,
+            combination=rule.rule,
+            weights=rule.weights,
             tolerance=0.2,
         )
         assert runner.manifest.early_exit == chosen
@@ -267,7 +267,7 @@ def test_loaded_ensemble_exports(ensemble, data, tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_other_formats_are_keras_own(ensemble, data, tmp_path):
+def test_other_formats_are_those_of_keras(ensemble, data, tmp_path):
     ensemble.predict(data[0], verbose=0)
 
     ensemble.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
@@ -301,7 +301,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match="8"):
             kmn.EnsemblePruner(pool, 9).prune(*data, verbose=0)
 
-    def test_n_members_unlike_the_clusterer(self, pool, data):
+    def test_n_members_other_than_the_clusterer(self, pool, data):
         ensemble = kmn.EnsemblePruner(pool, 3, clusterer=AgglomerativeClustering(2))
 
         with pytest.raises(ValueError, match="3"):
@@ -324,7 +324,7 @@ class TestBadInput:
             ensemble.prune(x, y[:-1], verbose=0)
         assert ensemble.members_ == before
 
-    def test_logits_that_nobody_told_of(self, data, tmp_path):
+    def test_undeclared_logits(self, data, tmp_path):
         pool = kmn.LearnerPool(tmp_path / "pool")
         for seed in range(4):
             model = make_model(seed)
@@ -358,7 +358,7 @@ def test_importing_the_package_imports_neither_keras_nor_tensorflow():
     assert not {"keras", "tensorflow", "sklearn"} & set(modules)
 
 
-def test_predictions_of_many_learners_lie_on_disk(pool, data, monkeypatch):
+def test_predictions_of_many_learners_are_mapped_from_disk(pool, data, monkeypatch):
     x, y = data
     expected = kmn.EnsemblePruner(pool, 3, random_state=0).prune(x, y, verbose=0)
     seen = []

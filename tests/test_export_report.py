@@ -60,7 +60,7 @@ def test_prints_a_line_for_each_output():
     assert len(lines) == 10
 
 
-def test_sums_up_its_outputs_by_the_worst():
+def test_summary_is_that_of_the_worst_output():
     both = report(outputs=(INTEGER, Parity("box", 3.0, 0.5, 0.75)))
     assert both.largest_difference == 3.0
     assert both.share_within_one_step == 0.5
@@ -70,7 +70,7 @@ def test_sums_up_its_outputs_by_the_worst():
     assert report(outputs=(FLOAT,)).share_within_one_step is None
 
 
-def test_says_what_became_of_sparse_storage():
+def test_prints_the_result_of_sparse_storage():
     assert "sparse storage kept: 7 bytes less" in str(
         report(sparse_storage="kept: 7 bytes less")
     )

@@ -19,10 +19,10 @@ Y = RANDOM.integers(0, N_CLASSES, 90)
 
 @pytest.fixture(scope="module")
 def models():
-    found = [make_model(seed, softmax=seed == 1) for seed in range(4)]
-    for model in found[2:]:
+    trained = [make_model(seed, softmax=seed == 1) for seed in range(4)]
+    for model in trained[2:]:
         model.fit(X, Y, epochs=3, verbose=0)
-    return found
+    return trained
 
 
 @pytest.fixture(scope="module")
@@ -202,12 +202,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="Received: none"):
             kmn.EnsemblePruner([])
 
-    def test_learners_that_disagree_on_the_classes(self, models):
+    def test_learners_of_different_classes(self, models):
         mixture = [models[0], lambda x: np.full((len(x), 2), 0.5)]
         with pytest.raises(ValueError, match=r"same classes.*shape \(90, 2\)"):
             kmn.EnsemblePruner(mixture, 1).prune(X, Y, verbose=0)
 
-    def test_costs_that_are_not_known(self, functions):
+    def test_unknown_costs(self, functions):
         with pytest.raises(ValueError, match="gzip_bytes are known"):
             kmn.EnsemblePruner(functions, budget=10).prune(X, Y, verbose=0)
 

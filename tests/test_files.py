@@ -15,7 +15,7 @@ def test_a_partial_folder_may_be_renamed_away(tmp_path):
     assert (tmp_path / "whole" / "file").read_text() == "all"
 
 
-def test_a_partial_folder_goes_when_the_block_fails(tmp_path):
+def test_a_partial_folder_is_removed_when_the_block_fails(tmp_path):
     def fail(partial):
         (partial / "file").write_text("half")
         raise RuntimeError("halfway")

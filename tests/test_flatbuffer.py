@@ -38,7 +38,7 @@ def no_delegate():
     return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
-def test_weights_are_those_that_litert_reads():
+def test_weights_match_litert():
     content = tiny_tflite()
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
@@ -51,7 +51,7 @@ def test_weights_are_those_that_litert_reads():
 
 
 @pytest.mark.tensorflow
-def test_float_operations_between_integer_ones_are_seen():
+def test_float_operations_between_integer_ones_are_counted():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     flatbuffer = read_flatbuffer(convert(model, quantization=None))
     assert flatbuffer.float_operations == {"FULLY_CONNECTED": 1}

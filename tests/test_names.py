@@ -13,7 +13,7 @@ pytestmark = pytest.mark.tensorflow
 
 @pytest.fixture
 def long(monkeypatch):
-    """The bytes of a file as TensorFlow's converter writes it."""
+    """Return the bytes of a file as TensorFlow's converter writes it."""
     monkeypatch.setattr(converter, "shorten_names", lambda content: content)
     model = residual()
     prepare(model, quantize=True)
@@ -27,7 +27,7 @@ def tensors(content):
     return graph, [tensor.name.decode() for tensor in graph.tensors]
 
 
-def test_tensors_are_called_after_layers(long):
+def test_tensors_are_named_after_layers(long):
     graph, before = tensors(long)
     _, after = tensors(shorten_names(long))
     ends = {*graph.inputs, *graph.outputs}

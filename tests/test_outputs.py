@@ -20,18 +20,18 @@ def with_last_layer(layer):
 
 
 @pytest.mark.parametrize(
-    ("model", "settled"),
+    ("model", "expected"),
     [
-        # The compiled loss has the first word,
+        # The compiled loss decides first,
         (compiled(dense_model(), loss=FROM_LOGITS), True),
         (compiled(dense_model(activation=None), loss=NOT_FROM_LOGITS), False),
-        # the last layer the second;
+        # then the last layer;
         (compiled(dense_model()), False),
         (compiled(dense_model(activation="sigmoid")), False),
         (dense_model(), False),
         (with_last_layer(keras.layers.Softmax()), False),
         (with_last_layer(keras.layers.Activation("softmax")), False),
-        # otherwise it is not known.
+        # otherwise it is unknown.
         (compiled(dense_model(activation=None)), None),
         (compiled(dense_model(activation="relu"), loss="mse"), None),
         (compiled(dense_model(activation=None), loss=lambda y, p: p), None),
@@ -40,24 +40,24 @@ def with_last_layer(layer):
     ],
 )
 @pytest.mark.parametrize("prepared", [False, True])
-def test_logits_are_settled(model, settled, prepared):
+def test_logits_are_inferred(model, expected, prepared):
     if prepared:
         layers.prepare(model, quantize=True)
-    assert infer_from_logits(model) is settled
+    assert infer_from_logits(model) is expected
 
 
 def test_probabilities_of_logits():
     logits = np.array([[1000.0, 0.0], [0.0, np.log(3)]])
-    found = to_probabilities(logits, True)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, [[1, 0], [0.25, 0.75]], atol=1e-6)
+    probabilities = to_probabilities(logits, True)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, [[1, 0], [0.25, 0.75]], atol=1e-6)
     for declared in (False, None):
         np.testing.assert_array_equal(
             to_probabilities(logits, declared), logits.astype("float32")
         )
 
 
-def test_classes_are_counted():
+def test_count_classes():
     assert count_classes((None, 7), "net") == 7
     for shape in ((None, 4, 7), (None, None), [(None, 7)], {"a": (None, 7)}, (7,)):
         with pytest.raises(ValueError, match="'net' with output shape"):
@@ -97,7 +97,7 @@ def test_other_architectures_have_another_hash():
 
 
 def crossed(swap):
-    """Two branches of equal layers, joined in one order or in the other."""
+    """Return a model of two branches of equal layers, joined in either order."""
     x = keras.Input((8,), name="x")
     a = keras.layers.Dense(4, activation="relu", name="a")(x)
     b = keras.layers.Dense(4, activation="tanh", name="b")(a)
@@ -105,6 +105,6 @@ def crossed(swap):
     return keras.Model(x, keras.layers.Subtract(name="join")(ends))
 
 
-def test_the_wiring_counts():
+def test_the_connections_count():
     assert architecture_hash(crossed(False)) == architecture_hash(crossed(False))
     assert architecture_hash(crossed(False)) != architecture_hash(crossed(True))

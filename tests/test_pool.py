@@ -28,7 +28,7 @@ def names(pool):
 
 
 def everything(path):
-    """Every file under a folder with its content."""
+    """Return every file under a folder with its content."""
     return {
         file.relative_to(path): file.read_bytes()
         for file in sorted(path.rglob("*"))
@@ -44,7 +44,7 @@ def sparse_model(seed=0, sparsity=0.5, **kwargs):
 
 
 def quantized_model(seed=0, **kwargs):
-    """A model with quantisers that are on and have learned their ranges."""
+    """Return a model with active quantisers that have learned their ranges."""
     model = dense_model(seed, **kwargs)
     layers.prepare(model, quantize=True)
     prune(model, 0.5)
@@ -65,7 +65,7 @@ def tflite_file(tmp_path):
     return path
 
 
-def test_a_learner_comes_back_as_it_was(pool):
+def test_a_learner_is_restored(pool):
     model = quantized_model()
     added = pool.add(
         model, run="r", epoch=3, seed=1, metrics={"acc": 0.5}, origin="by hand"
@@ -82,8 +82,8 @@ def test_a_learner_comes_back_as_it_was(pool):
         loaded.predict(X, verbose=0), model.predict(X, verbose=0)
     )
     assert_zeros_where_masked(loaded)
-    for found, value in zip(loaded.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, value)
+    for restored, value in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(restored, value)
 
 
 def test_a_plain_model_is_described(pool):
@@ -94,7 +94,7 @@ def test_a_plain_model_is_described(pool):
     assert pool.add(quantized_model()).origin == "sparsity 0.500, quantisation-aware"
 
 
-def test_the_model_is_left_alone(pool):
+def test_the_model_stays_unchanged(pool):
     model = compiled(dense_model())
     fit(model, epochs=1)
     variables, optimizer = model.variables, model.optimizer
@@ -112,16 +112,16 @@ def test_the_optimizer_is_not_stored(pool):
     with zipfile.ZipFile(pool.add(model).path) as archive:
         archive.extract("model.weights.h5", pool.path)
         config = json.loads(archive.read("config.json"))
-    found = []
+    restored = []
     with h5py.File(pool.path / "model.weights.h5") as weights:
-        weights.visit(found.append)
-    assert "layers/dense/vars/0" in found
-    assert not any("optimizer" in name for name in found)
+        weights.visit(restored.append)
+    assert "layers/dense/vars/0" in restored
+    assert not any("optimizer" in name for name in restored)
     assert not config.get("compile_config")
 
 
-def test_a_model_with_a_loss_of_ones_own_is_a_learner(pool):
-    """What Keras could not read back from a file is not stored either."""
+def test_a_model_with_a_custom_loss_is_a_learner(pool):
+    """The loss, which Keras could not read back, is not stored."""
     model = compiled(dense_model(), loss=lambda y, p: keras.ops.mean(p, axis=-1))
     loaded = pool.add(model).load()
     assert not loaded.compiled
@@ -131,7 +131,7 @@ def test_a_model_with_a_loss_of_ones_own_is_a_learner(pool):
     )
 
 
-def test_a_pool_counts_iterates_and_shows(pool):
+def test_a_pool_is_a_sequence_with_a_repr(pool):
     for seed in range(3):
         pool.add(dense_model(seed), name=f"net-{seed}")
     assert len(pool) == 3
@@ -161,7 +161,7 @@ def test_a_name_is_taken_once(pool):
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "..", "a\0b", "a\\b"])
-def test_a_name_that_no_folder_should_have(pool, name):
+def test_invalid_names(pool, name):
     before = everything(pool.path.parent)
     with pytest.raises(ValueError, match="Expected a name of letters"):
         pool.add(dense_model(), name=name)
@@ -191,7 +191,7 @@ def images_out():
 
 
 @pytest.mark.parametrize("make", [two_outputs, named_outputs, images_out])
-def test_what_is_no_classifier_is_refused(pool, make):
+def test_models_that_are_no_classifiers_are_rejected(pool, make):
     before = everything(pool.path)
     with pytest.raises(ValueError, match="Expected a classifier: one output"):
         pool.add(make())
@@ -199,7 +199,7 @@ def test_what_is_no_classifier_is_refused(pool, make):
     assert len(pool) == 0
 
 
-def test_a_model_that_is_not_built_is_refused(pool):
+def test_a_model_that_is_not_built_is_rejected(pool):
     with pytest.raises(ValueError, match="built"):
         pool.add(keras.Sequential([keras.layers.Dense(3)]))
     assert len(pool) == 0
@@ -224,7 +224,7 @@ def test_a_subclassed_model_is_a_learner(pool):
     np.testing.assert_allclose(pool.predict(X, verbose=0)[0], expected, atol=1e-6)
 
 
-def test_a_subclassed_model_with_quantizers_is_refused(pool):
+def test_a_subclassed_model_with_quantizers_is_rejected(pool):
     model = Subclassed()
     model(X)
     layers.prepare(model, quantize=True)
@@ -246,7 +246,7 @@ def test_metrics_may_be_numpy_numbers(pool):
 
 
 @pytest.mark.parametrize("content", ["a file", "a folder", "half a marker", "newer"])
-def test_a_path_that_is_something_else_is_left_as_it_is(tmp_path, content):
+def test_a_path_that_is_no_pool_stays_unchanged(tmp_path, content):
     path = tmp_path / "taken"
     if content == "a file":
         path.write_text("mine")
@@ -273,7 +273,7 @@ def test_an_empty_folder_becomes_a_pool(tmp_path):
     assert (tmp_path / ".hidden").read_text() == "kept"
 
 
-def test_a_pool_whose_making_was_cut_off_is_made_anew(tmp_path):
+def test_a_partly_made_pool_is_completed(tmp_path):
     (tmp_path / "pool" / "learners").mkdir(parents=True)
     (tmp_path / "pool" / ".partial-1-abc").write_text("{")
     assert len(LearnerPool(tmp_path / "pool")) == 0
@@ -281,7 +281,7 @@ def test_a_pool_whose_making_was_cut_off_is_made_anew(tmp_path):
 
 
 def test_another_process_made_the_pool_in_the_meantime(tmp_path, monkeypatch):
-    """It wrote its marker after this one had looked for it."""
+    """Its marker appears after this process has looked for it."""
     path = tmp_path / "pool"
     LearnerPool(path).add(dense_model())
     looked, is_file = [], Path.is_file
@@ -353,17 +353,19 @@ def a_file(learner):
         a_file,
     ],
 )
-def test_a_damaged_learner_is_named_and_the_pool_stays_usable(pool, damage):
+def test_a_damaged_learner_is_named_and_skipped(pool, damage):
     for seed, name in enumerate("abc"):
         pool.add(dense_model(seed), name=name)
     damage(pool["b"])
-    with pytest.warns(UserWarning, match="Learner 'b' of pool .* is left out") as said:
+    with pytest.warns(
+        UserWarning, match="Learner 'b' of pool .* is left out"
+    ) as caught:
         again = LearnerPool(pool.path)
-    assert len(said) == 1
+    assert len(caught) == 1
     assert again.damaged == ["b"]
     assert names(again) == ["a", "c"]
     assert again.predict(X, verbose=0).shape == (2, 64, 3)
-    again.add(dense_model(3), name="d")  # and it is not said again
+    again.add(dense_model(3), name="d")  # and there is no second warning
     again.refresh()
     assert names(again) == ["a", "c", "d"]
     with pytest.raises(ValueError, match="name='b'"):
@@ -389,7 +391,7 @@ def test_nothing_is_left_of_an_addition_that_fails(pool, monkeypatch):
     assert len(LearnerPool(pool.path)) == 1
 
 
-def test_an_error_that_is_not_about_the_name_is_not_taken_for_one(pool, monkeypatch):
+def test_other_errors_are_not_taken_for_a_taken_name(pool, monkeypatch):
     def fail(*args):
         raise OSError("no permission")
 
@@ -398,7 +400,7 @@ def test_an_error_that_is_not_about_the_name_is_not_taken_for_one(pool, monkeypa
         pool.add(dense_model(), name="one")
 
 
-def test_rests_of_a_killed_process_are_removed_and_those_at_work_are_not(pool):
+def test_leftovers_of_killed_processes_are_removed(pool):
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     with storage.partial_directory(pool.path / "learners") as at_work:
@@ -412,7 +414,7 @@ def test_rests_of_a_killed_process_are_removed_and_those_at_work_are_not(pool):
     assert not at_work.exists()
 
 
-def test_additions_of_others_are_seen_after_a_refresh(pool):
+def test_refresh_reads_learners_of_other_processes(pool):
     other = LearnerPool(pool.path)
     other.add(dense_model())
     assert len(pool) == 0
@@ -489,7 +491,7 @@ def test_a_float_tflite_learner_of_logits(pool, tmp_path):
     check_probabilities(pool.predict(samples(), verbose=0))
 
 
-def test_a_file_that_does_not_run_is_refused(pool, tmp_path):
+def test_a_file_that_does_not_run_is_rejected(pool, tmp_path):
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"TFL3 or not")
     before = everything(pool.path)
@@ -500,7 +502,7 @@ def test_a_file_that_does_not_run_is_refused(pool, tmp_path):
     assert everything(pool.path) == before
 
 
-def test_metadata_that_no_learner_has_is_refused(pool, tflite_file):
+def test_unknown_metadata_is_rejected(pool, tflite_file):
     before = everything(pool.path)
     with pytest.raises(TypeError, match="sparsitty"):
         pool.add_tflite(tflite_file, sparsitty=0.5)
@@ -559,7 +561,7 @@ def test_several_learners_read_one_generator(pool):
 
 
 @pytest.mark.tensorflow
-def test_quantizing_goes_on_where_it_was_cut_off(pool, monkeypatch):
+def test_interrupted_quantization_is_resumed(pool, monkeypatch):
     for seed in range(3):
         pool.add(quantized_model(seed))
     export, made = quantization.export_tflite, []
@@ -582,7 +584,7 @@ def test_quantizing_goes_on_where_it_was_cut_off(pool, monkeypatch):
 
 
 @pytest.mark.tensorflow
-def test_int8_learners_of_other_models_are_not_taken_for_these(pool, tmp_path):
+def test_int8_learners_of_other_models_are_rejected(pool, tmp_path):
     pool.add(quantized_model(0))
     pool.quantize(verbose=0)
     shutil.rmtree(pool.path)
@@ -612,7 +614,7 @@ def test_nothing_is_written_without_data_that_fits(pool, given, message):
 
 
 @pytest.mark.tensorflow
-def test_a_folder_that_was_there_stays(pool, tmp_path):
+def test_an_existing_folder_stays(pool, tmp_path):
     pool.add(dense_model())
     target = tmp_path / "there"
     target.mkdir()
@@ -628,15 +630,15 @@ def test_tflite_learners_cannot_be_quantized(pool, tflite_file):
     assert not pool.path.with_name("pool-int8").exists()
 
 
-def test_an_empty_pool_is_refused(pool):
+def test_an_empty_pool_is_rejected(pool):
     for act in (pool.quantize, lambda: pool.predict(X)):
         with pytest.raises(ValueError, match="Expected a pool with learners"):
             act()
     assert not pool.path.with_name("pool-int8").exists()
 
 
-def test_a_plain_model_weighs_as_much_as_its_twin(pool):
-    plain, twin = dense_model(), dense_model()
-    layers.prepare(twin)
-    assert pool.add(plain).gzip_bytes == pool.add(twin).gzip_bytes
+def test_a_plain_model_has_the_size_of_a_prepared_one(pool):
+    plain, prepared = dense_model(), dense_model()
+    layers.prepare(prepared)
+    assert pool.add(plain).gzip_bytes == pool.add(prepared).gzip_bytes
     assert type(plain.layers[-1]) is keras.layers.Dense

@@ -16,7 +16,7 @@ X, _ = data(50)
 
 @pytest.fixture
 def pool(tmp_path):
-    """Three learners of one architecture, of different sparsity."""
+    """Return three learners of one architecture and different sparsity."""
     pool = LearnerPool(tmp_path / "pool")
     for seed in range(3):
         model = dense_model(seed)
@@ -46,20 +46,21 @@ def counted(monkeypatch):
 
 
 def expected(pool, x=X):
-    found = np.stack([outputs(learner.load(), x) for learner in pool])
-    return found / found.sum(axis=-1, keepdims=True)  # fake quantisers round them
+    predicted = np.stack([outputs(learner.load(), x) for learner in pool])
+    # Fake quantisers round probabilities, so that their sum may differ from one.
+    return predicted / predicted.sum(axis=-1, keepdims=True)
 
 
 def cache_files(pool):
     return sorted((pool.path / "predictions").rglob("*.npy"))
 
 
-def test_they_are_what_keras_predicts(pool):
-    found = pool.predict(X, verbose=0)
-    assert found.shape == (3, 50, 3)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
-    check_probabilities(found)
+def test_predictions_equal_those_of_keras(pool):
+    predicted = pool.predict(X, verbose=0)
+    assert predicted.shape == (3, 50, 3)
+    assert predicted.dtype == np.float32
+    np.testing.assert_allclose(predicted, expected(pool), atol=1e-6)
+    check_probabilities(predicted)
 
 
 def test_logits_become_probabilities(tmp_path):
@@ -69,7 +70,7 @@ def test_logits_become_probabilities(tmp_path):
     np.testing.assert_allclose(pool.predict(X, verbose=0)[0], softmax, atol=1e-6)
 
 
-def test_logits_that_were_not_declared_are_refused_when_selecting(tmp_path):
+def test_undeclared_logits_are_rejected_by_a_selection(tmp_path):
     pool = LearnerPool(tmp_path / "pool")
     assert pool.add(dense_model(activation=None)).from_logits is None
     with pytest.raises(ValueError, match=r"may be logits: pass `from_logits=True`"):
@@ -94,8 +95,8 @@ def test_one_architecture_is_loaded_and_traced_once(tmp_path, counted):
         reference = expected(pool)
         counted.update(loaded=0, predicted=0)
         traces.clear()
-        found = pool.predict(X, verbose=0, batch_size=20)
-        np.testing.assert_allclose(found, reference, atol=1e-6)
+        predicted = pool.predict(X, verbose=0, batch_size=20)
+        np.testing.assert_allclose(predicted, reference, atol=1e-6)
         assert counted == {"loaded": 1, "predicted": n_learners}
         return len(traces)
 
@@ -103,7 +104,7 @@ def test_one_architecture_is_loaded_and_traced_once(tmp_path, counted):
     assert several == one > 0 or BACKEND == "torch"  # which traces nothing
 
 
-def test_they_are_kept_on_disk(pool, counted):
+def test_predictions_are_cached_on_disk(pool, counted):
     first = pool.predict(X, verbose=0)
     assert counted["predicted"] == 3
     np.testing.assert_array_equal(pool.predict(X, verbose=0), first)
@@ -113,14 +114,14 @@ def test_they_are_kept_on_disk(pool, counted):
     assert len(cache_files(pool)) == 3
 
 
-def test_other_data_are_predicted_anew(pool, counted):
+def test_other_data_are_predicted_again(pool, counted):
     pool.predict(X, verbose=0)
     changed = X.copy()
     changed[-1, -1] += 1e-3
     for number, x in enumerate((changed, X[:-1], X.astype("float64")), 2):
-        found = pool.predict(x, verbose=0)
+        predicted = pool.predict(x, verbose=0)
         assert counted["predicted"] == 3 * number
-        assert found.shape == (3, len(x), 3)
+        assert predicted.shape == (3, len(x), 3)
     pool.predict(X, verbose=0)
     assert counted["predicted"] == 12
 
@@ -128,25 +129,25 @@ def test_other_data_are_predicted_anew(pool, counted):
 def test_a_new_learner_is_predicted_alone(pool, counted):
     first = pool.predict(X, verbose=0)
     pool.add(dense_model(3), name="net-1b")
-    found = pool.predict(X, verbose=0)
+    predicted = pool.predict(X, verbose=0)
     assert counted["predicted"] == 4
-    np.testing.assert_array_equal(found[[0, 1, 3]], first)
+    np.testing.assert_array_equal(predicted[[0, 1, 3]], first)
 
 
-def test_another_learner_of_the_same_name_is_predicted_anew(pool, counted):
+def test_another_learner_of_the_same_name_is_predicted_again(pool, counted):
     first = pool.predict(X, verbose=0)
     folder = pool["net-1"].directory
     folder.rename(pool.path / "elsewhere")
     pool.refresh()
     pool.add(dense_model(9), name="net-1")
-    found = pool.predict(X, verbose=0)
+    predicted = pool.predict(X, verbose=0)
     assert counted["predicted"] == 4
-    assert np.abs(found[1] - first[1]).max() > 0.01
-    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
+    assert np.abs(predicted[1] - first[1]).max() > 0.01
+    np.testing.assert_allclose(predicted, expected(pool), atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "nonsense", "gone"])
-def test_a_damaged_file_is_predicted_anew(pool, counted, damage):
+def test_a_damaged_file_is_predicted_again(pool, counted, damage):
     first = pool.predict(X, verbose=0)
     path = cache_files(pool)[1]
     content = bytearray(path.read_bytes())
@@ -162,19 +163,19 @@ def test_a_damaged_file_is_predicted_anew(pool, counted, damage):
     assert counted["predicted"] == 4
 
 
-def test_a_pool_that_grows_keeps_the_model_it_predicts_with(pool, counted):
+def test_a_growing_pool_keeps_its_compiled_model(pool, counted):
     pool.predict(X, verbose=0)
     layers.prepare(model := dense_model(7))
     pool.add(model, name="net-3")
-    found = pool.predict(X, verbose=0)
+    predicted = pool.predict(X, verbose=0)
     assert counted == {"loaded": 1, "predicted": 4}
-    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
+    np.testing.assert_allclose(predicted, expected(pool), atol=1e-6)
 
 
-def test_a_kept_file_is_one_that_numpy_reads(pool):
-    found = pool.predict(X, verbose=0)
+def test_numpy_reads_a_cached_file(pool):
+    predicted = pool.predict(X, verbose=0)
     kept = [np.load(path, allow_pickle=False) for path in cache_files(pool)]
-    assert sorted(map(np.sum, kept)) == sorted(map(np.sum, found))
+    assert sorted(map(np.sum, kept)) == sorted(map(np.sum, predicted))
 
 
 @pytest.mark.tensorflow
@@ -184,12 +185,12 @@ def test_different_architectures_and_files_in_one_pool(pool, counted, tmp_path):
     export_tflite(dense_model(6), tmp_path / "net.tflite", quantization=None)
     pool.add_tflite(tmp_path / "net.tflite", name="m-file")
     assert [learner.name for learner in pool][::4] == ["a-narrow", "net-2"]
-    found = pool.predict(X, verbose=0)
+    predicted = pool.predict(X, verbose=0)
     assert counted["loaded"] == 2
     keras_learners = [i for i, learner in enumerate(pool) if learner.is_keras]
     for i in keras_learners:
-        np.testing.assert_allclose(found[i], outputs(pool[i].load(), X), atol=1e-6)
-    np.testing.assert_allclose(found[1], outputs(dense_model(6), X), atol=1e-5)
+        np.testing.assert_allclose(predicted[i], outputs(pool[i].load(), X), atol=1e-6)
+    np.testing.assert_allclose(predicted[1], outputs(dense_model(6), X), atol=1e-5)
 
 
 def test_a_dense_and_a_quantized_model_of_the_same_layers_differ(pool):
@@ -200,13 +201,13 @@ def test_a_dense_and_a_quantized_model_of_the_same_layers_differ(pool):
     pool.add(model, name="quantized")
     plain = pool.add(dense_model(8), name="plain")
     assert len({learner.architecture for learner in pool}) == 3
-    found = pool.predict(X, verbose=0)
-    np.testing.assert_allclose(found, expected(pool), atol=1e-6)
-    check_probabilities(found)
+    predicted = pool.predict(X, verbose=0)
+    np.testing.assert_allclose(predicted, expected(pool), atol=1e-6)
+    check_probabilities(predicted)
     assert pool.add(dense_model(9)).architecture == plain.architecture
 
 
-def test_learners_of_other_classes_are_refused(pool):
+def test_learners_of_other_classes_are_rejected(pool):
     pool.add(
         keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), name="odd-one"
     )
@@ -215,7 +216,7 @@ def test_learners_of_other_classes_are_refused(pool):
     assert not (pool.path / "predictions").exists()
 
 
-def test_data_of_another_shape_are_refused(pool):
+def test_data_of_another_shape_are_rejected(pool):
     with pytest.raises(ValueError, match="shape"):
         pool.predict(X[:, :5], verbose=0)
     assert cache_files(pool) == []

@@ -15,13 +15,13 @@ def one_input():
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
 
-def two_inputs(kind=list):
+def two_inputs(container=list):
     tensors = {
         "wide": keras.Input((5,), name="wide"),
         "small": keras.Input((3,), name="small"),
     }
     joined = keras.layers.Concatenate()(list(tensors.values()))
-    inputs = tensors if kind is dict else list(tensors.values())
+    inputs = tensors if container is dict else list(tensors.values())
     return keras.Model(inputs, keras.layers.Dense(2)(joined))
 
 

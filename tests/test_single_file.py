@@ -35,7 +35,7 @@ def changed(member, change):
 
 
 def finer_input(member):
-    """Quantise the input a little finer, as if other data had been seen."""
+    """Quantise the input slightly finer, as after calibration on other data."""
 
     def change(model):
         graph = model.subgraphs[0]
@@ -46,7 +46,7 @@ def finer_input(member):
 
 
 def off_the_edges(x, members):
-    """Move values away from the middle between two steps of some member."""
+    """Move values away from the midpoint between two steps of a member."""
     x = x.copy()
     for member in members:
         scale = Member(member.model).input_quantization[0]
@@ -55,31 +55,33 @@ def off_the_edges(x, members):
     return x
 
 
-def answers(tmp_path, members, x, **how):
-    """Return what the single file says, and what the bundle says."""
-    path = write_single(tmp_path / "single.tflite", members, **how)
-    with EnsembleRunner(write_bundle(tmp_path / "bundle", members, **how)) as runner:
+def predictions(tmp_path, members, x, **arguments):
+    """Return the predictions of the single file and of the bundle."""
+    path = write_single(tmp_path / "single.tflite", members, **arguments)
+    with EnsembleRunner(
+        write_bundle(tmp_path / "bundle", members, **arguments)
+    ) as runner:
         return Member(path).predict_raw(x), runner.predict(x)
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("int8", [True, False])
-def test_answers_as_the_bundle_does(tmp_path, int8, softmax, rule):
+def test_predicts_as_the_bundle_does(tmp_path, int8, softmax, rule):
     members = [make(seed, int8=int8, softmax=softmax) for seed in range(3)]
-    how = {"combination": rule, "weights": RULES[rule]}
-    single, bundle = answers(tmp_path, members, samples(100), **how)
+    arguments = {"combination": rule, "weights": RULES[rule]}
+    single, bundle = predictions(tmp_path, members, samples(100), **arguments)
     assert Member(tmp_path / "single.tflite").input_dtype == (
         "int8" if int8 else "float32"
     )
-    # Some steps of float32, for sums in another order; a step of int8 is 4e-3.
+    # A few float32 roundings, from another order of sums; a step of int8 is 4e-3.
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("n", [1, 2, 8])
 def test_one_member_and_many(tmp_path, n):
     members = [make(seed) for seed in range(n)]
-    single, bundle = answers(tmp_path, members, samples(50))
+    single, bundle = predictions(tmp_path, members, samples(50))
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
     size = (tmp_path / "single.tflite").stat().st_size
     assert size < sum(len(member.model) for member in members) + 2_000
@@ -87,8 +89,8 @@ def test_one_member_and_many(tmp_path, n):
 
 def test_equal_constants_are_stored_once(tmp_path):
     member = make(int8=False)
-    twins = [BundleMember(name, member.model) for name in "abcd"]
-    path = write_single(tmp_path / "single.tflite", twins)
+    copies = [BundleMember(name, member.model) for name in "abcd"]
+    path = write_single(tmp_path / "single.tflite", copies)
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
     data = [b"" if b.data is None else b.data.tobytes() for b in model.buffers]
     assert len(set(data)) == len(data)
@@ -101,20 +103,20 @@ def test_equal_constants_are_stored_once(tmp_path):
 @pytest.mark.parametrize("batch", [4, None])
 def test_batches(tmp_path, batch):
     members = [make(seed, int8=False, batch=batch) for seed in range(2)]
-    single, bundle = answers(tmp_path, members, samples(10))
+    single, bundle = predictions(tmp_path, members, samples(10))
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
 
 
 def test_an_open_batch_can_be_resized(tmp_path):
     members = [make(seed, int8=False, batch=None) for seed in range(2)]
-    _, bundle = answers(tmp_path, members, samples(7))
+    _, bundle = predictions(tmp_path, members, samples(7))
     interpreter = Interpreter(str(tmp_path / "single.tflite"))
     runner = interpreter.get_signature_runner()
     out = runner(inputs=samples(7))
     np.testing.assert_allclose(out["probabilities"], bundle, atol=1e-6, rtol=0)
 
 
-def test_members_that_quantise_otherwise(tmp_path):
+def test_members_with_different_quantisation(tmp_path):
     members = [
         make(0),
         finer_input(make(1)),
@@ -122,17 +124,19 @@ def test_members_that_quantise_otherwise(tmp_path):
         make(3, softmax=False),
     ]
     x = off_the_edges(samples(100), members)
-    single, bundle = answers(tmp_path, members, x)
+    single, bundle = predictions(tmp_path, members, x)
     assert Member(tmp_path / "single.tflite").input_dtype == "float32"
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("int8", [True, False])
-def test_preprocessing_goes_into_the_file(tmp_path, int8):
+def test_preprocessing_becomes_part_of_the_file(tmp_path, int8):
     members = [make(seed, int8=int8) for seed in range(2)]
-    how = Preprocessing(mean=(120.0, 130.0), scale=(50.0, 60.0))
-    x = off_the_edges(samples(100), members) * how.scale + how.mean
-    single, bundle = answers(tmp_path, members, np.float32(x), preprocessing=vars(how))
+    preprocessing = Preprocessing(mean=(120.0, 130.0), scale=(50.0, 60.0))
+    x = off_the_edges(samples(100), members) * preprocessing.scale + preprocessing.mean
+    single, bundle = predictions(
+        tmp_path, members, np.float32(x), preprocessing=vars(preprocessing)
+    )
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
 
 
@@ -169,7 +173,7 @@ def test_constants_are_those_of_the_members(tmp_path):
 
 def test_the_compiled_model_api(tmp_path):
     members = [make(seed, int8=False) for seed in range(2)]
-    single, _ = answers(tmp_path, members, samples(1))
+    single, _ = predictions(tmp_path, members, samples(1))
     model = CompiledModel.from_file(str(tmp_path / "single.tflite"))
     assert model.get_signature_list() == {
         "serving_default": {"inputs": ["inputs"], "outputs": ["probabilities"]}
@@ -199,7 +203,7 @@ def variable(model):
         (lambda: [BundleMember("m", b"no model")], r"Expected a \.tflite model"),
     ],
 )
-def test_members_that_do_not_go_together(tmp_path, members, message):
+def test_members_that_do_not_fit_together(tmp_path, members, message):
     with pytest.raises(ValueError, match=message):
         write_single(tmp_path / "single.tflite", members())
     assert [*tmp_path.iterdir()] == []
@@ -224,20 +228,20 @@ def test_variables_and_several_graphs(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_what_answers_otherwise_is_not_written(tmp_path, monkeypatch):
+def test_a_file_that_predicts_otherwise_is_not_written(tmp_path, monkeypatch):
     path = write_single(tmp_path / "single.tflite", [make(0)])
     before = path.read_bytes()
-    monkeypatch.setattr(single_file, "add_combination", lambda _, p, **how: p[0])
+    monkeypatch.setattr(single_file, "add_combination", lambda _, p, **arguments: p[0])
     with pytest.raises(ValueError, match=r"a difference of 0\.\d+\. Export a bundle"):
         write_single(path, [make(0), make(1)])
     assert path.read_bytes() == before
     assert [*tmp_path.iterdir()] == [path]
 
 
-@pytest.mark.parametrize("how", [{"combination": "median"}, {"weights": [1.0]}])
-def test_bad_rules(tmp_path, how):
+@pytest.mark.parametrize("arguments", [{"combination": "median"}, {"weights": [1.0]}])
+def test_bad_rules(tmp_path, arguments):
     with pytest.raises(ValueError, match=r"Expected a rule|Expected weights with"):
-        write_single(tmp_path / "single.tflite", [make()], **how)
+        write_single(tmp_path / "single.tflite", [make()], **arguments)
 
 
 def test_bad_path(tmp_path):
@@ -261,7 +265,7 @@ def test_formats():
         choose_format("a.tflite", None, {}, class_names=["cat"], evaluation_data=None)
 
 
-def test_shapes_are_said(tmp_path):
+def test_shapes_are_known(tmp_path):
     member = Member(write_single(tmp_path / "single.tflite", [make()]))
     assert (member.input_shape, member.output_shape) == (SHAPE, (CLASSES,))
 

@@ -12,7 +12,7 @@ X = np.random.default_rng(0).normal(size=(64, 128)).astype("float32")
 
 
 def dense_model(block):
-    """Nine tenths of the first kernel are zero, in blocks of inputs."""
+    """Return a model whose first kernel is nine tenths zero, in blocks of inputs."""
     inputs = keras.Input((128,))
     x = keras.layers.Dense(64, activation="relu")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(5)(x))
@@ -56,7 +56,7 @@ def test_float_files_are_unpacked_by_litert(tmp_path):
 
 
 def files():
-    """Files of one architecture, of which each puts out something else."""
+    """Return files of one architecture with different outputs."""
     from keras_micronets.export.converter import convert
 
     for seed in (0, 1):
@@ -65,7 +65,7 @@ def files():
         yield convert(keras.Sequential(layers), quantization=None)
 
 
-def test_not_kept_unless_smaller_and_alike():
+def test_not_kept_unless_smaller_and_equal():
     one, other = files()
     kept, why = prefer_sparse(one, lambda sparse: one, [X])
     assert (kept, why) == (one, "not kept: 0 bytes more")

@@ -37,7 +37,7 @@ INTEGERS |= {"SOFTMAX", "RESHAPE", "MAX_POOL_2D"}
 
 
 def learned(model, x=None, sparsity=0.5):
-    """Promote, prune at random and learn the ranges."""
+    """Prepare, prune at random and learn the ranges."""
     prepare(model, quantize=True)
     rng = np.random.default_rng(0)
     for kernel in kernels(model):
@@ -82,7 +82,7 @@ def test_operations_of_a_residual_network(path):
     assert report.operations == expected
 
 
-def test_ranges_are_those_learned(path):
+def test_ranges_are_the_learned_ones(path):
     model = learned(sequential(), x=3 * images(64))
     export_tflite(model, path, representative_data=images())
     scale, zero_point = Interpreter(str(path)).get_input_details()[0]["quantization"]
@@ -122,7 +122,7 @@ def test_representative_data_with_masks_but_no_ranges(path):
     ("quantization", "tolerance"), [(None, 1e-5), ("float16", 1e-2), ("dynamic", 0.1)]
 )
 @pytest.mark.parametrize("quantised", [False, True])
-def test_other_kinds(quantization, tolerance, quantised, path):
+def test_other_quantizations(quantization, tolerance, quantised, path):
     model = learned(residual()) if quantised else residual()
     report = export_tflite(model, path, quantization=quantization)
     assert report.quantization == quantization
@@ -134,7 +134,7 @@ def test_other_kinds(quantization, tolerance, quantised, path):
     assert report.top1_agreement > 0.9
 
 
-def test_float_file_leaves_the_quantisers_out(path):
+def test_float_file_has_no_quantisers(path):
     model = learned(residual())
     export_tflite(model, path, quantization=None)
     x = images(16, seed=5)
@@ -158,7 +158,7 @@ def test_sizes(tmp_path):
     assert sizes[None] > 2 * sizes["int8"]
 
 
-def test_zeros_make_a_gzipped_file_smaller(tmp_path):
+def test_zeros_reduce_the_gzipped_size(tmp_path):
     full, sparse = (
         export_tflite(
             learned(residual(filters=64), sparsity=sparsity), tmp_path / "model.tflite"
@@ -169,7 +169,7 @@ def test_zeros_make_a_gzipped_file_smaller(tmp_path):
     assert sparse.n_zeros > 0.89 * sparse.n_weights
 
 
-def test_model_is_left_alone(path):
+def test_model_stays_unchanged(path):
     model = learned(residual())
     before = keras.ops.convert_to_numpy(model(images()))
     export_tflite(model, path)
@@ -199,16 +199,16 @@ def test_subclassed_model(path):
     assert report.operations["CONV_2D"] == report.operations["FULLY_CONNECTED"] == 1
 
 
-def two_by_two(inputs_kind=list, outputs_kind=list):
-    """Two inputs and two outputs, whose names sort against their order."""
+def two_by_two(inputs_type=list, outputs_type=list):
+    """Two inputs and two outputs whose alphabetical order is not theirs."""
     inputs = [keras.Input((6,), name="wide"), keras.Input((4,), name="small")]
     x = keras.layers.Add()([keras.layers.Dense(8)(one) for one in inputs])
     x = keras.layers.ReLU()(x)
     outputs = [keras.layers.Dense(3, name=name)(x) for name in ("left", "box")]
     return keras.Model(
-        {t.name: t for t in inputs} if inputs_kind is dict else inputs,
+        {t.name: t for t in inputs} if inputs_type is dict else inputs,
         dict(zip(("left", "box"), outputs, strict=True))
-        if outputs_kind is dict
+        if outputs_type is dict
         else outputs,
     )
 
@@ -402,7 +402,7 @@ def test_outputs_that_are_not_finite(path):
     path.write_bytes(b"older")
     model = sequential()
     head = model.get_layer("head")
-    head.kernel.assign(np.full(head.kernel.shape, 3e38))  # finite, its sums are not
+    head.kernel.assign(np.full(head.kernel.shape, 3e38))  # finite, but its sums are not
     with pytest.raises(ValueError, match="finite outputs"):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
@@ -410,9 +410,9 @@ def test_outputs_that_are_not_finite(path):
 
 def test_converter_that_fails_writes_nothing(path):
     path.write_bytes(b"older")
-    layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # not on devices
+    layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # LiteRT has none
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
-    message = r"'sequential', of which it says: [\s\S]*Conv2DBackpropInput"
+    message = r"'sequential', about which it says: [\s\S]*Conv2DBackpropInput"
     with pytest.raises(ValueError, match=message):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"
@@ -446,7 +446,7 @@ def test_int16_is_finer_than_int8(kind, path):
     assert report.top1_agreement == 1.0
 
 
-def test_int16_leaves_the_quantisers_of_int8_out(path):
+def test_int16_ignores_the_quantisers_of_int8(path):
     model = learned(residual())
     report = export_tflite(
         model, path, quantization="int16", representative_data=images(64)
@@ -459,7 +459,7 @@ def test_int16_leaves_the_quantisers_of_int8_out(path):
 
 
 @pytest.mark.parametrize(("bits", "stored"), [(2, 4), (4, 4), (5, 8)])
-def test_kernels_of_few_bits(bits, stored, path):
+def test_kernels_of_low_bit_width(bits, stored, path):
     model = learned(residual(filters=5))
     for quantizer in quantizers(model):
         if isinstance(quantizer, KernelQuantizer):
@@ -505,7 +505,7 @@ ODD = {
 @pytest.mark.parametrize("case", ODD)
 @pytest.mark.parametrize("data", [images(64), None])
 @pytest.mark.slow
-def test_odd_weights_make_a_sound_file(case, data, path):
+def test_extreme_weights_make_a_valid_file(case, data, path):
     model = ODD[case]() if data is not None else learned(ODD[case](), sparsity=0)
     report = export_tflite(model, path, representative_data=data)
     assert report.largest_difference <= (1 if data is None else 3)
@@ -520,7 +520,7 @@ def test_constant_activations(path):
     assert report.largest_difference <= 1
 
 
-def test_a_file_that_does_not_load_is_not_written(path):
+def test_a_file_that_litert_cannot_load_is_not_written(path):
     zeros = np.zeros_like(images())
     with pytest.raises(ValueError, match="LiteRT can run a file"):
         export_tflite(ODD["huge"](), path, representative_data=zeros)
@@ -538,10 +538,12 @@ def test_biases_that_overflow(path):
         export_tflite(learned(with_bias(1e6), sparsity=0), path)
     assert not path.exists()
     negative = learned(with_bias(-1e6), sparsity=0)
-    assert export_tflite(negative, path).largest_difference <= 1  # the ReLU hides it
+    assert (
+        export_tflite(negative, path).largest_difference <= 1
+    )  # the ReLU hides the overflow
 
 
-def test_ranges_that_saw_no_data(path):
+def test_quantisers_without_data(path):
     model = residual()
     prepare(model, quantize=True)
     set_quantizers(model, True)
@@ -602,8 +604,8 @@ def test_trained_logits_are_within_one_step(digits, small_cnn, path, monkeypatch
     assert report.top1_agreement == 1.0
 
 
-# Biases are rounded in the file only, which now and then moves a value by a step;
-# a softmax makes several of its own, finer steps of one step of its logits.
+# Biases are rounded in the file only, which sometimes moves a value by a step;
+# one step of the logits is several of the finer steps of a softmax.
 steep = pytest.mark.filterwarnings(
     "ignore:The int8 file of .* differs from its simulation"
 )
@@ -620,7 +622,7 @@ def test_trained_probabilities(digits, small_cnn, path, monkeypatch):
 
 
 def steps_of_a_softmax(model):
-    """What one step of the logits is in steps of the probabilities, at most."""
+    """Return the largest change of a probability, in steps, by one step of a logit."""
     lower, upper = model.layers[-1].preactivation_quantizer.bounds()
     slope = 1 / 2  # one logit a step up, another a step down
     return float(upper - lower) / 255 * slope * 256 + 1
@@ -634,7 +636,7 @@ def steps_of_a_softmax(model):
 )
 @pytest.mark.slow
 def test_trained_resnet(softmax, within, digits, path, monkeypatch):
-    """What begins as one step in some convolution grows from layer to layer."""
+    """A difference of one step in a convolution grows from layer to layer."""
     model = resnet(softmax=softmax)
     report = compared_on_test_digits(model, digits, path, monkeypatch)
     expected = {"CONV_2D": 9, "ADD": 3, "MEAN": 1, "FULLY_CONNECTED": 1}

@@ -19,7 +19,7 @@ def test_runs_like_a_member(int8, batch):
     assert model.inputs[0].is_open == (batch is None)
 
 
-def test_limits_are_what_an_input_can_hold():
+def test_limits_of_an_input():
     info = TFLiteModel(tiny_tflite(), "tiny").inputs[0]
     lower, upper = info.limits()
     assert lower < 0 < upper
@@ -35,6 +35,6 @@ def test_latency(batch):
     assert model.run([samples(3)])[0].shape == (3, 3)
 
 
-def test_names_what_does_not_load():
+def test_a_file_that_does_not_load_is_named():
     with pytest.raises(ValueError, match="the bytes of 'noise'"):
         TFLiteModel(b"", "noise")

@@ -74,9 +74,9 @@ def counts(model):
 
 
 def assert_zeros_where_masked(model):
-    found = layers.kernels(model)
-    assert found
-    for kernel in found:
+    kernels = layers.kernels(model)
+    assert kernels
+    for kernel in kernels:
         assert (kernel.weights[~kernel.mask] == 0).all(), kernel.path
 
 

@@ -223,8 +223,8 @@ class EnsemblePruner(keras.Model):
     ) -> Any:
         """Write the members as `.tflite` files with a runner, or as Keras does.
 
-        Every converted file is loaded, run and compared with its Keras model; the
-        bundle is then run once from its new place before it replaces an older one.
+        Every converted file is loaded, run and compared with its Keras model. The
+        written bundle is verified and run once, before it replaces an older one.
 
         Args:
             filepath: Path of the export. An older export there is replaced.

@@ -169,6 +169,8 @@ def _manifest_files(manifest, signing_key):
 
 
 def _run_once(bundle):
+    # Loads the members again, on purpose: from the written files, by the same code as
+    # the device.
     with EnsembleRunner(bundle) as runner:
         runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
 
