@@ -14,13 +14,7 @@ import keras
 
 from keras_micronets._serialization import Configurable, serializable
 
-__all__ = [
-    "Cosine",
-    "LearningRate",
-    "OneCycle",
-    "PiecewiseConstant",
-    "as_learning_rate",
-]
+__all__ = ["Cosine", "LearningRate", "OneCycle", "PiecewiseConstant"]
 
 
 class LearningRate(Configurable):

@@ -54,11 +54,8 @@ def draw_prune2edge(
             only.
         seed: Integer. Defaults to `0`.
         sparsity: Pair of floats, the range of a uniform distribution; the sparsity is
-            rounded to two decimals. Defaults to `(0.2, 0.55)`.
-        frequencies: Integers. Defaults to `(50, 75, 100)`.
-        batch_sizes: Integers. Defaults to `(16, 32, 64)`.
-        losses: Names of losses. Defaults to cross-entropy, mean squared and mean
-            absolute error.
+            rounded to two decimals.
+        frequencies, batch_sizes, losses: Sequences to choose from.
     """
     rng = np.random.default_rng((seed, index))
     return Prune2EdgeSettings(
@@ -97,12 +94,9 @@ def train_prune2edge(
         pool: A `LearnerPool`.
         x: Array of inputs.
         y: Integer labels `(samples,)`, or one-hot rows.
-        n_learners: Integer. Defaults to `20`; the authors train 500.
+        n_learners, sequential: As for `LearnerCycles.prune2edge`.
         epochs: Integer, epochs of each fit. Defaults to `2`.
         learning_rate: Positive float, for Adam. Defaults to `1e-5`.
-        sequential: Boolean, whether each learner starts from the previous one, as in
-            the authors' code, which wraps the same layers repeatedly. Defaults to
-            `False`: independent copies of the parent, as in the paper.
         from_logits: Boolean, whether the parent returns logits. `None` to infer it as
             `LearnerPool.add` does. Defaults to `None`.
         run: String, the name of the run within the pool. Defaults to `"prune2edge"`.
@@ -122,9 +116,7 @@ def train_prune2edge(
     keras_micronets.train_prune2edge(model, pool, x_train, y_train, n_learners=2)
     ```
 
-    Reference: Alhalabi, Gaber and Basurra 2020, "Prune2Edge: A Multi-Phase Pruning
-    Pipelines to Deep Ensemble Learning in IIoT"; ranges as in the authors' code for
-    FedNets.
+    Reference: that of `LearnerCycles.prune2edge`.
     """
     if from_logits is None:
         from_logits = infer_from_logits(parent)

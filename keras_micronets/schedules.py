@@ -11,14 +11,7 @@ from typing import Any
 
 from keras_micronets._serialization import Configurable, serializable
 
-__all__ = [
-    "Constant",
-    "PolynomialDecay",
-    "Schedule",
-    "TfmotSchedule",
-    "as_schedule",
-    "check_sparsity",
-]
+__all__ = ["Constant", "PolynomialDecay", "Schedule", "as_schedule"]
 
 
 class Schedule(Configurable):

@@ -92,7 +92,6 @@ NOT_VALUES = {
     "learning_rates.LearningRate",
     "observers.Observer",
     "schedules.Schedule",
-    "schedules.TfmotSchedule",
     "sparsity.Pattern",
     "sparsity.Units",
 }

@@ -7,14 +7,7 @@ import numpy as np
 from keras_micronets import layers
 from keras_micronets._serialization import Configurable
 
-__all__ = [
-    "ProgressCallback",
-    "Scope",
-    "SparsityCallback",
-    "check_fraction",
-    "check_frequency",
-    "select_kernels",
-]
+__all__ = ["ProgressCallback", "Scope", "SparsityCallback", "select_kernels"]
 
 Scope = Callable[[keras.Model], list[layers.Kernel]]
 
@@ -66,15 +59,14 @@ class ProgressCallback(Configurable, keras.callbacks.Callback):
     @property
     def total_steps(self) -> int:
         """Number of batches of the whole run; of epochs if they are not known."""
-        return self.params["epochs"] * (self.steps_per_epoch or 1)
+        return self.params["epochs"] * (self.params["steps"] or 1)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._epoch = epoch
-        steps = self.steps_per_epoch
+        self._epoch, steps = epoch, self.params["steps"]
         self._report(epoch + 1 if steps is None else epoch * steps)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        steps = self.steps_per_epoch
+        steps = self.params["steps"]
         if steps is not None:
             # With several steps an execution, the last may count beyond the epoch.
             self._report(self._epoch * steps + min(batch + 1, steps))
@@ -86,16 +78,31 @@ class ProgressCallback(Configurable, keras.callbacks.Callback):
 class SparsityCallback(ProgressCallback):
     """Base class of the callbacks that change masks at some steps of a run.
 
-    Subclasses have the attributes `scope`, `data` and `seed`.
+    Subclasses have these attributes.
     """
 
     scope: Scope | None
+    importance: Any = None
     data: Any
+    frequency: int | None
     seed: int
 
     def check(self) -> None:
-        """Raise a `ValueError` or `TypeError` if an argument is unusable."""
-        raise NotImplementedError
+        """Raise a `ValueError` if an argument is unusable."""
+        if self.frequency is not None and self.frequency < 1:
+            raise ValueError(
+                "Expected `frequency` to be 1 or more batches, or `None`. "
+                f"Received: frequency={self.frequency}."
+            )
+
+    def require_data(self, importance: Callable) -> None:
+        """Raise a `ValueError` if an importance needs gradients and has no data."""
+        if getattr(importance, "needs_gradients", False) and self.data is None:
+            raise ValueError(
+                "Expected `data`, as a tuple `(x, y)`, on which the importance "
+                "computes gradients. Received: data=None, "
+                f"importance={self.importance!r}."
+            )
 
     def is_due(self, step: int) -> bool:
         """Return whether the masks change at a step."""
@@ -151,15 +158,6 @@ class SparsityCallback(ProgressCallback):
 def select_kernels(model: keras.Model, scope: Scope | None) -> Sequence[layers.Kernel]:
     """Return the kernels of a prepared model that a scope selects; `None` for all."""
     return layers.kernels(model) if scope is None else scope(model)
-
-
-def check_frequency(frequency: int | None) -> None:
-    """Raise a `ValueError` unless a frequency is `None` or at least one batch."""
-    if frequency is not None and frequency < 1:
-        raise ValueError(
-            "Expected `frequency` to be 1 or more batches, or `None`. "
-            f"Received: frequency={frequency}."
-        )
 
 
 def check_fraction(name: str, value: float) -> None:

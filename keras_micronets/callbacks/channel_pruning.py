@@ -1,12 +1,10 @@
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import ProgressCallback, Scope, check_frequency
+from keras_micronets.callbacks.base import Scope, SparsityCallback
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
@@ -17,7 +15,7 @@ __all__ = ["ChannelPruning"]
 
 
 @serializable()
-class ChannelPruning(ProgressCallback):
+class ChannelPruning(SparsityCallback):
     """Prune whole channels during training, to a budget of parameters or MACs.
 
     Up to `start` all channels are trained. From `start` to `end` more and more
@@ -37,14 +35,10 @@ class ChannelPruning(ProgressCallback):
     importance starts again.
 
     Args:
-        params: Float in (0, 1], the share of parameters to keep at most. `None` for
-            no limit. Defaults to `None`.
-        macs: The same for multiply-accumulates; see `channels.plan`.
-        round_to, min_channels: As for `channels.plan`.
+        params, macs, round_to, min_channels: As for `channels.plan`.
         decay: Float in [0, 1), the weight of the past in the moving average of the
             importance. Defaults to `0.9`.
-        scope: `layers.Scope`, or any function from a model to kernels: only channels
-            made by these kernels are pruned. `None` for all. Defaults to `None`.
+        scope: As for `WeightPruning`: only channels made by these kernels are pruned.
         importance: One of `channels.importance`, or a function with their signature.
             `None` for `GroupNorm(strength=0.005)`. Defaults to `None`.
         data: Data to compute gradients on, as for `WeightPruning`. Required by an
@@ -77,11 +71,10 @@ class ChannelPruning(ProgressCallback):
     ```
 
     Reference: Shen et al., GLOBECOM 2020, and Qi et al., EURASIP Journal on Advances in
-    Signal Processing 2021:31, train towards a rate that is set in advance; we do not
-    know how they select channels. Importance with decay, and channels that return,
-    are from the same authors' "Dynamic channel propagation" (arXiv:2007.01486), where
-    the budget is a share of all channels and gradients are those of the training
-    batches.
+    Signal Processing 2021:31, train towards a given rate. Importance with decay, and
+    channels that return, are from the same authors' "Dynamic channel propagation"
+    (arXiv:2007.01486), where the budget is a share of all channels and gradients are
+    those of the training batches.
     """
 
     def __init__(
@@ -120,8 +113,7 @@ class ChannelPruning(ProgressCallback):
         return self.budgets[name] if name in self.budgets else super().argument(name)
 
     def prepare(self, model: keras.Model) -> None:
-        self._check()
-        layers.prepare(model).warn()
+        super().prepare(model)
         self._planner = Planner(
             model,
             allocation=self.allocation or "global",
@@ -134,22 +126,20 @@ class ChannelPruning(ProgressCallback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        self._batches: Iterator | None = None
         self._averages: Any = None
-        self._last_step: int | None = None
         self._is_final = False
         self._importance = self._importance_function()
 
     def on_progress(self, step: int, progress: float) -> None:
-        if self._last_step is None:  # by now the masks of a resumed run are restored
+        if self.is_first:  # by now the masks of a resumed run are restored
             self.plan_ = masked_plan(self.model, self._planner.graph)
-        since = step if self._last_step is None else self._last_step + 1
-        self._last_step = step
-        is_due = any(due % self._frequency == 0 for due in range(since, step + 1))
-        if progress >= self.end:
-            self._finish(step, progress)
-        elif is_due:
-            self._update(step, progress)
+        if progress < self.end:
+            super().on_progress(step, progress)
+        elif not self._is_final:
+            # A run that resumes after `end` has met its budgets before.
+            if not self._planner.meets(self.plan_, **self.budgets):
+                self.update(step, progress)
+            self._is_final = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
@@ -158,23 +148,17 @@ class ChannelPruning(ProgressCallback):
                 logs[kind] = after / before
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        model = self.model
-        layers.write_zeros(model)
-        self.compact_ = cut_by_graph(model, self._planner.graph, self.plan_)
+        super().on_train_end(logs)
+        self.compact_ = cut_by_graph(self.model, self._planner.graph, self.plan_)
 
-    def _finish(self, step, progress):
-        """Update once more, unless a run that resumes after `end` has done so."""
-        if not self._is_final:
-            if not self._planner.meets(self.plan_, **self.budgets):
-                self._update(step, progress)
-            self._is_final = True
+    def is_due(self, step: int) -> bool:
+        return step % self._frequency == 0
 
     @property
     def _frequency(self):
         return self.frequency or max(1, self.total_steps // 200)
 
-    def _update(self, step, progress):
-        """Update the importance of the channels, and mask as many as are due."""
+    def update(self, step: int, progress: float) -> None:
         model, graph = self.model, self._planner.graph
         self._measure(model, graph, step // self._frequency)
         if hasattr(self._importance, "regularize"):
@@ -193,13 +177,8 @@ class ChannelPruning(ProgressCallback):
 
     def _measure(self, model, graph, n_before):
         """Update the moving average of the importance."""
-        gradients = None
-        if getattr(self._importance, "needs_gradients", False):
-            if self._batches is None:
-                self._batches = layers.batches(
-                    self.data, seed=self.seed, start=n_before
-                )
-            gradients = layers.kernel_gradients(model, *next(self._batches))
+        needs_gradients = getattr(self._importance, "needs_gradients", False)
+        gradients = self.gradients(n_before) if needs_gradients else None
         scores = [
             score / max(float(np.mean(score)), 1e-12)
             for score in self._importance(model, graph, gradients)
@@ -214,7 +193,9 @@ class ChannelPruning(ProgressCallback):
     def _importance_function(self):
         return GroupNorm(strength=0.005) if self.importance is None else self.importance
 
-    def _check(self):
+    def check(self) -> None:
+        super().check()
+        self.require_data(self._importance_function())
         if not 0.0 <= self.start < self.end <= 1.0:
             raise ValueError(
                 "Expected 0 <= `start` < `end` <= 1, as fractions of the run. "
@@ -223,11 +204,4 @@ class ChannelPruning(ProgressCallback):
         if not 0.0 <= self.decay < 1.0:
             raise ValueError(
                 f"Expected `decay` in [0, 1). Received: decay={self.decay}."
-            )
-        check_frequency(self.frequency)
-        importance = self._importance_function()
-        if getattr(importance, "needs_gradients", False) and self.data is None:
-            raise ValueError(
-                "Expected `data`, as a tuple `(x, y)`, on which the importance "
-                f"computes gradients. Received: data=None, importance={importance!r}."
             )

@@ -7,12 +7,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import (
-    Scope,
-    SparsityCallback,
-    check_frequency,
-    select_kernels,
-)
+from keras_micronets.callbacks.base import Scope, SparsityCallback, select_kernels
 from keras_micronets.layers.optimizer_slots import zero_slots
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation, drop_and_grow, keep_largest
@@ -47,12 +42,9 @@ class DynamicSparseTraining(SparsityCallback):
             grow anywhere. Defaults to `"gradient"`.
         drop_fraction: Float in (0, 1], the share of the kept weights of each kernel
             that moves in the first update. Defaults to `0.3`.
-        scope: `layers.Scope`, or any function from a model to kernels; `None` for all
-            kernels. Defaults to `None`.
-        data: Data to compute gradients on, as for `WeightPruning`. Required for growth
-            by gradient. Defaults to `None`.
-        allocation: How the sparsity is divided among the kernels, as for
-            `WeightPruning`. `None` for `"erk"`. Defaults to `None`.
+        scope: As for `WeightPruning`.
+        data: As for `WeightPruning`. Required for growth by gradient.
+        allocation: As for `WeightPruning`. `None` for `"erk"`. Defaults to `None`.
         frequency: Integer, batches between updates; if Keras does not know the number
             of batches, there is one update per epoch. `None` for 100. Defaults to
             `None`.
@@ -142,9 +134,9 @@ class DynamicSparseTraining(SparsityCallback):
         )
 
     def check(self) -> None:
+        super().check()
         check_sparsity(self.sparsity, "sparsity")
         as_allocation(self.allocation or "erk")
-        check_frequency(self.frequency)
         if self.growth not in GROWTHS:
             _refuse("growth", f"to be one of {GROWTHS}", self.growth)
         if self.growth == "gradient" and self.data is None:
@@ -255,7 +247,7 @@ def drop_and_regrow(
         rng = np.random.default_rng(seed)
         scores = [rng.random(kernel.mask.shape) for kernel in kernels]
     else:
-        scores = [np.abs(gradient) for gradient in _of(kernels, model, gradients)]
+        scores = [np.abs(x) for x in _gradients_of(kernels, model, gradients)]
     masks = []
     for kernel, score in zip(kernels, scores, strict=True):
         mask, weights = kernel.mask, kernel.weights
@@ -264,14 +256,14 @@ def drop_and_regrow(
     _set_masks(model, kernels, masks)
 
 
-def _of(kernels, model, gradients):
-    everything = layers.kernels(model)
-    if len(gradients) != len(everything):
+def _gradients_of(kernels, model, gradients):
+    all_kernels = layers.kernels(model)
+    if len(gradients) != len(all_kernels):
         raise ValueError(
-            f"Expected `gradients` to be {len(everything)} arrays, one for each kernel "
-            f"of `layers.kernels(model)`. Received: {len(gradients)}."
+            f"Expected `gradients` to be {len(all_kernels)} arrays, one for each "
+            f"kernel of `layers.kernels(model)`. Received: {len(gradients)}."
         )
-    by_kernel = dict(zip(everything, gradients, strict=True))
+    by_kernel = dict(zip(all_kernels, gradients, strict=True))
     return [by_kernel[kernel] for kernel in kernels]
 
 

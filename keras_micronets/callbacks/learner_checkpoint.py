@@ -22,10 +22,9 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         every: Integer, epochs between learners. Defaults to `1`.
         start: Float in [0, 1), the progress before which no learner is added.
             Defaults to `0.0`.
-        run: String, the name of the run within the pool. Set it if a run that is
-            killed in its first epoch has to find its learners when it restarts.
-            `None` for the next free number, or for the last run of the pool if `fit`
-            resumes at a later epoch. Defaults to `None`.
+        run: String, the name of the run within the pool; needed by runs that may
+            resume in their first epoch. `None` for the next free number, or for the
+            last run of the pool if `fit` resumes at a later epoch. Defaults to `None`.
         seed: Integer, the seed of the run, saved with each learner. Defaults to
             `None`, unknown.
         from_logits: Boolean, whether the model returns logits. `None` to infer it as

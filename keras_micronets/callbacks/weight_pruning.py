@@ -6,12 +6,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import (
-    Scope,
-    SparsityCallback,
-    check_frequency,
-    select_kernels,
-)
+from keras_micronets.callbacks.base import Scope, SparsityCallback, select_kernels
 from keras_micronets.schedules import as_schedule, check_sparsity
 from keras_micronets.sparsity import (
     Pattern,
@@ -134,20 +129,14 @@ class WeightPruning(SparsityCallback):
         return self.frequency or max(1, self.total_steps // 100)
 
     def check(self) -> None:
+        super().check()
         as_allocation(self.allocation or "uniform")
-        needs_data = needs_gradients(as_importance(self.importance))
-        if needs_data and self.data is None:
-            raise ValueError(
-                "Expected `data`, as a tuple `(x, y)`, on which the importance "
-                "computes gradients. Received: data=None, "
-                f"importance={self.importance!r}."
-            )
+        self.require_data(as_importance(self.importance))
         if self.pattern is not None and not hasattr(self.pattern, "mask"):
             raise ValueError(
                 "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
                 f"Received: pattern={self.pattern!r}."
             )
-        check_frequency(self.frequency)
 
 
 def prune(

@@ -55,8 +55,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             to `fit` is the parent. Defaults to `0.0`.
         warmup_learning_rate: The learning rate of the warm-up, as in `Cycle`. `None`
             for the learning rate of the optimizer. Defaults to `None`.
-        callbacks: List of callbacks that act during the whole run, before this one,
-            such as `DynamicSparseTraining` or `WeightPruning`. Defaults to `()`.
+        callbacks: Callbacks that act during the whole run, before this one, such as
+            `DynamicSparseTraining` or `WeightPruning`. Defaults to `()`.
         validation_data: A pair `(x, y)`, or `x` alone, to measure disagreement on.
             `None` not to measure it. Defaults to `None`.
         run: String, the name of the run within the pool, as for `LearnerCheckpoint`.

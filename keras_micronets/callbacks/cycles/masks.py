@@ -36,12 +36,7 @@ class Magnitude(Configurable):
         noise: Float, 0 or more, the standard deviation of the logarithm of random
             factors on the magnitudes, so that learners of one parent differ. Defaults
             to `0.0`.
-        allocation: `"uniform"`, `"global"` or `"erk"`, as for `WeightPruning`.
-            Defaults to `"uniform"`.
-        pattern: A pattern of `keras_micronets.sparsity`. `None` for single weights.
-            Defaults to `None`.
-        scope: A `keras_micronets.layers.Scope`. `None` for all kernels. Defaults to
-            `None`.
+        allocation, pattern, scope: As for `WeightPruning`.
 
     Raises:
         ValueError: If a sparsity lies outside [0, 1), or the noise is negative.
@@ -100,15 +95,10 @@ class Channels(Configurable):
     differ in shape.
 
     Args:
-        params: Float in (0, 1], the share of parameters to keep at most. `None` for
-            no limit. Defaults to `None`.
-        macs: The same for multiply-accumulates; see `channels.plan`.
-        noise: Float, 0 or more, the standard deviation of the logarithm of random
-            factors on the importance, so that learners of one parent differ. Defaults
-            to `0.5`.
+        params, macs, round_to, min_channels: As for `channels.plan`.
+        noise: As for `Magnitude`, on the importance. Defaults to `0.5`.
         importance: One of `keras_micronets.channels.importance` that needs no
             gradients. `None` for `GroupNorm()`. Defaults to `None`.
-        round_to, min_channels: As for `channels.plan`.
 
     Raises:
         ValueError: If the noise is negative; when a cycle begins, as `channels.plan`.
@@ -145,10 +135,9 @@ class RandomHalves(Configurable):
     """Keep a random half of each kernel, and in the next cycle the other half.
 
     Args:
-        pattern: A pattern of `keras_micronets.sparsity`, to keep whole channels,
-            blocks or N:M groups. `None` for single weights. Defaults to `None`.
-        scope: A `keras_micronets.layers.Scope`. Defaults to all kernels but the last,
-            which stays dense.
+        pattern: As for `WeightPruning`.
+        scope: As for `WeightPruning`. Defaults to all kernels but those of the last
+            layer, which stays dense.
 
     Reference: Whitaker and Whitley 2022, "Prune and Tune Ensembles: Low-Cost
     Ensemble Learning With Sparse Independent Subnetworks".
@@ -178,11 +167,9 @@ class Regrow(Configurable):
             Defaults to `0.8`.
         on_first_cycle: Boolean, whether connections move in the first cycle too;
             otherwise it keeps the masks of the model. Defaults to `False`.
-        data: Data to compute the gradients of growth on, as for
-            `DynamicSparseTraining`; one batch is used. `None` to grow at random.
-            Defaults to `None`.
-        scope: A `keras_micronets.layers.Scope`. `None` for all kernels. Defaults to
-            `None`.
+        data: Data to compute gradients on, as for `WeightPruning`; one batch is used.
+            `None` to grow at random. Defaults to `None`.
+        scope: As for `WeightPruning`.
 
     Reference: Liu et al. 2022, "Deep Ensembling with No Overhead for either Training
     or Testing: The All-Round Blessings of Dynamic Sparsity".
