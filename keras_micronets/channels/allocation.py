@@ -69,7 +69,9 @@ class _Search:
     def __init__(self, counts, importance, limits, min_channels, round_to):
         self.counts, self.limits = counts, limits
         self.min_channels, self.round_to = min_channels, round_to
-        self.sums = [np.concatenate([[0.0], np.cumsum(own)]) for own in importance]
+        self.sums = [
+            np.concatenate([[0.0], np.cumsum(scores)]) for scores in importance
+        ]
 
     def shrink(self, kept):
         """Remove runs until all limits are met, or nothing is left to remove."""

@@ -58,16 +58,16 @@ class GroupNorm(_Importance):
 
     def _scores(self, model, graph, gradients):
         squares = _by_group(graph, _kernels(graph), lambda n: np.square(_values(n)))
-        return [np.sqrt(own) for own in squares]
+        return [np.sqrt(scores) for scores in squares]
 
     def regularize(self, graph: ChannelGraph, importance: Sequence[np.ndarray]) -> None:
         """Shrink the weights of each channel, those of the lowest importance most."""
         if not self.strength:
             return
         factors = np.ones(graph.n_channels)
-        for group, own in zip(graph.groups, importance, strict=True):
+        for group, scores in zip(graph.groups, importance, strict=True):
             if group.reason is None:
-                share = (own.max() - own) / max(float(np.ptp(own)), 1e-12)
+                share = (scores.max() - scores) / max(float(np.ptp(scores)), 1e-12)
                 strength = self.strength * 2 ** (LARGEST_POWER * share)
                 factors[group.channels] = 1 - strength
         for node in _kernels(graph):
@@ -144,7 +144,7 @@ class Taylor(_Importance):
         changes = _by_group(
             graph, nodes, lambda n: _values(n) * by_kernel[id(n.weight)]
         )
-        return [np.abs(own) for own in changes]
+        return [np.abs(scores) for scores in changes]
 
 
 @serializable(name="channels.Random")

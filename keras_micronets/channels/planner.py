@@ -73,11 +73,11 @@ class Planner:
             kept = allocate_uniformly(self.counts, limits, **options)
         else:
             pairs = zip(groups, importance, strict=True)
-            ranked = [_ranked(self.graph, group, own) for group, own in pairs]
+            ranked = [_ranked(self.graph, group, scores) for group, scores in pairs]
             kept = allocate(self.counts, ranked, limits, **options)
         chosen = {
-            group.name: tuple(np.sort(np.argsort(-own, kind="stable")[:n]).tolist())
-            for group, own, n in zip(groups, importance, kept, strict=True)
+            group.name: tuple(np.sort(np.argsort(-scores, kind="stable")[:n]).tolist())
+            for group, scores, n in zip(groups, importance, kept, strict=True)
             if group.reason is None
         }
         return build_plan(self.graph, self.counts, chosen, limits)

@@ -150,7 +150,7 @@ def plan_rows(
         variables = [counts.variables[w] for w in weights if w in counts.variables]
         produced = (i for i in indices if graph.nodes[i].role == "produces")
         shown = next(produced, indices[0])
-        before, after = (round(float(own[shown])) for own in lengths)
+        before, after = (round(float(values[shown])) for values in lengths)
         pairs = {name: _sums(by_variable[name], variables) for name in QUANTITIES}
         rows.append(PlanRow(layer.name, (before, after), **pairs))
     return tuple(rows)

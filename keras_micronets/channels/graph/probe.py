@@ -30,7 +30,7 @@ def probe(tracer: Any, call: Any, tensors: list[TracedTensor]) -> list[TracedTen
     for offset in sorted({axis - len(t.shape) for t in tensors for axis in t.channels}):
         _probe_axis(tracer, call, tensors, offset, channels)
     outputs = zip(call.outputs, channels, strict=True)
-    return [TracedTensor(output.shape, own) for output, own in outputs]
+    return [TracedTensor(output.shape, by_axis) for output, by_axis in outputs]
 
 
 def _probe_axis(tracer, call, tensors, offset, channels_out):
@@ -50,13 +50,13 @@ def _probe_axis(tracer, call, tensors, offset, channels_out):
     ]
     if axes_out is None:
         reason = f"{describe_operation(call.operation)} mixes them"
-        for own in channels:
-            tracer.ties.protect(own, reason)
+        for numbers in channels:
+            tracer.ties.protect(numbers, reason)
         return
-    for own in channels[1:]:
-        tracer.ties.tie(channels[0], own)
-    for axis, own in zip(axes_out, channels_out, strict=True):
-        own[axis] = channels[0]
+    for numbers in channels[1:]:
+        tracer.ties.tie(channels[0], numbers)
+    for axis, by_axis in zip(axes_out, channels_out, strict=True):
+        by_axis[axis] = channels[0]
 
 
 def _output_axes(call, axis_of, offset, length):

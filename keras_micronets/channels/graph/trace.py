@@ -117,8 +117,8 @@ class Tracer:
         inputs, _ = _keras_private.graph_tensors(model)
         for symbolic, tensor in zip(inputs, tensors, strict=True):
             layer, _ = _keras_private.producer(symbolic)
-            for axis, own in tensor.channels.items():
-                self.bind(layer, None, axis, own, ("batch_shape", axis))
+            for axis, numbers in tensor.channels.items():
+                self.bind(layer, None, axis, numbers, ("batch_shape", axis))
 
     def protect(
         self, tensor: TracedTensor, reason: str, *, except_axes: Collection[int] = ()
