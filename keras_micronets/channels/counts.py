@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.layers.clone import plain_variables
+from keras_micronets.layers.state import plain_variables
 
 __all__ = ["Counts", "count_macs"]
 

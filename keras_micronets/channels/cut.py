@@ -10,8 +10,9 @@ from keras import ops
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.channels.plans import Plan
-from keras_micronets.layers.clone import as_not_compiled, plain_copy, plain_variables
+from keras_micronets.layers.clone import as_not_compiled, plain_copy
 from keras_micronets.layers.optimizer_slots import copy_slots
+from keras_micronets.layers.state import plain_variables
 
 __all__ = ["cut"]
 

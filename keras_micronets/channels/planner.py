@@ -1,6 +1,7 @@
 """Plan which channels to keep within budgets of parameters and multiply-accumulates."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,7 +10,6 @@ import numpy as np
 from keras_micronets.channels.allocation import allocate, allocate_uniformly
 from keras_micronets.channels.counts import QUANTITIES, Counts, check_sizes
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.graph.channel_graph import protect, protect_unmaskable
 from keras_micronets.channels.plans import Plan, plan_rows
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
@@ -45,9 +45,11 @@ class Planner:
     ):
         _check_arguments(allocation, round_to, min_channels)
         self.model, self.allocation, self.round_to = model, allocation, round_to
-        self.graph = protect(channel_graph(model), layers_outside(scope, model))
-        if masked:
-            self.graph = protect_unmaskable(model, self.graph)
+        self.graph = _protect(
+            channel_graph(model),
+            layers_outside(scope, model),
+            {id(kernel.variable) for kernel in kernels(model)} if masked else None,
+        )
         _check_prunable(model, self.graph)
         self.counts = Counts(model, self.graph)
         full = self.counts.full
@@ -154,6 +156,33 @@ def layers_outside(
 
 def _layer_names(handles: Sequence[Any]) -> set[str]:
     return {kernel.layer.name for kernel in handles}
+
+
+def _protect(graph, outside, masked):
+    """Return the graph with more groups protected.
+
+    Args:
+        graph: A `ChannelGraph`.
+        outside: Names of layers that keep all their channels.
+        masked: The `id`s of the variables with masks; `None` to need no masks.
+    """
+
+    def reason(group):
+        nodes = [graph.nodes[index] for index in group.nodes]
+        if any(node.layer.name in outside for node in nodes):
+            return "outside the scope"
+        if masked is None:
+            return None
+        for node in nodes:
+            if node.role == "averages":
+                return f"{node.layer.name} takes a mean over them"
+        for node in nodes:
+            if node.role == "reads" and id(node.weight) not in masked:
+                return f"{node.layer.name} has no mask to leave them out"
+        return None
+
+    groups = [replace(g, reason=g.reason or reason(g)) for g in graph.groups]
+    return replace(graph, groups=tuple(groups))
 
 
 def _ranked(graph, group, importance):

@@ -13,14 +13,13 @@ from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import plain_class
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
 from keras_micronets.layers.quantization import quantized_share
-from keras_micronets.layers.state import State
+from keras_micronets.layers.state import State, plain_variables
 
 __all__ = [
     "as_not_compiled",
     "clone",
     "keeps_state",
     "plain_copy",
-    "plain_variables",
     "strip",
 ]
 
@@ -135,20 +134,6 @@ def _state_pairs(targets, sources):
                 yield from zip(
                     target.states()[name].variables, state.variables, strict=True
                 )
-
-
-def plain_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return a model's variables without masks and quantisers.
-
-    A plain copy has the same variables, in this order.
-    """
-    added = {
-        id(variable)
-        for layer in _layers(model)
-        if isinstance(layer, State)
-        for variable in layer.variables
-    }
-    return [variable for variable in model.variables if id(variable) not in added]
 
 
 def _layers(model):

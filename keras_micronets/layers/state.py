@@ -5,10 +5,11 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_micronets import _keras_private
 from keras_micronets._backend import read
 from keras_micronets._serialization import serializable
 
-__all__ = ["Mask", "Quantizer", "State"]
+__all__ = ["Mask", "Quantizer", "State", "plain_variables"]
 
 
 class State(keras.layers.Layer):
@@ -112,3 +113,17 @@ class Quantizer(State):
     def make_variable(self) -> None:
         """Read the state from the variables again."""
         self.constant = None
+
+
+def plain_variables(model: keras.Layer) -> list[keras.Variable]:
+    """Return a model's variables without masks and quantisers.
+
+    A plain copy has the same variables, in this order.
+    """
+    added = {
+        id(variable)
+        for layer in _keras_private.flatten_layers(model)
+        if isinstance(layer, State)
+        for variable in layer.variables
+    }
+    return [variable for variable in model.variables if id(variable) not in added]

@@ -1,7 +1,6 @@
 """Groups of channels that must be cut together, read from a model's graph."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import keras
@@ -10,9 +9,8 @@ import numpy as np
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph.node import KernelCall, Node
 from keras_micronets.channels.graph.trace import Tracer
-from keras_micronets.layers.kernels import kernels
 
-__all__ = ["ChannelGraph", "Group", "channel_graph", "protect", "protect_unmaskable"]
+__all__ = ["ChannelGraph", "Group", "channel_graph"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,41 +96,6 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
     unknown, open_sizes = tracer.unknown, tracer.has_open_sizes
     groups = _groups(nodes, reasons)
     return ChannelGraph(nodes, groups, kernel_calls, unknown, open_sizes)
-
-
-def protect(graph: ChannelGraph, names: Collection[str]) -> ChannelGraph:
-    """Return the graph with all channels protected that the named layers have."""
-
-    def reason(nodes):
-        if any(node.layer.name in names for node in nodes):
-            return "outside the scope"
-
-    return _with_reasons(graph, reason)
-
-
-def protect_unmaskable(model: keras.Model, graph: ChannelGraph) -> ChannelGraph:
-    """Return the graph with those channels protected that masks cannot leave out."""
-    masked = {id(kernel.variable) for kernel in kernels(model)}
-
-    def reason(nodes):
-        for node in nodes:
-            if node.role == "averages":
-                return f"{node.layer.name} takes a mean over them"
-        for node in nodes:
-            if node.role == "reads" and id(node.weight) not in masked:
-                return f"{node.layer.name} has no mask to leave them out"
-
-    return _with_reasons(graph, reason)
-
-
-def _with_reasons(graph, reason):
-    """Protect further groups, those for which a function of their nodes says why."""
-
-    def protected(group):
-        nodes = [graph.nodes[index] for index in group.nodes]
-        return replace(group, reason=group.reason or reason(nodes))
-
-    return replace(graph, groups=tuple(map(protected, graph.groups)))
 
 
 def _groups(nodes, reasons):

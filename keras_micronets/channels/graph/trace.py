@@ -18,7 +18,7 @@ from keras_micronets.channels.graph.node import (
 )
 from keras_micronets.channels.graph.probe import probe
 from keras_micronets.channels.graph.rules import rule_of
-from keras_micronets.layers.clone import plain_variables
+from keras_micronets.layers.state import plain_variables
 
 __all__ = ["ChannelTies", "Tracer"]
 
