@@ -1,4 +1,4 @@
-"""The kernel twins in many variations, and models made of one such layer."""
+"""Micro layers with kernels in many configurations, and models of one such layer."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def micro_class(case):
 
 
 def micro_model(case, how="direct"):
-    """Make a model of one twin, which is used directly or comes of preparation."""
+    """Return a model of one micro layer, constructed or prepared."""
     if how == "prepared":
         model = plain_model(case)
         prepare(model, quantize=True)
@@ -111,7 +111,7 @@ def inputs(model, n=64, seed=0):
 
 
 def mask_and_quantize(model, sparsity=0.6):
-    """Mask at random, move the biases from zero, learn the ranges of `inputs`."""
+    """Mask randomly, make biases nonzero, and observe the ranges of `inputs`."""
     rng = np.random.default_rng(1)
     for kernel in kernels(model):
         kernel.set_mask(rng.random(kernel.mask.shape) >= sparsity)

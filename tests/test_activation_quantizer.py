@@ -29,7 +29,7 @@ def batches(n=5, seed=0):
 
 
 def literal(x, lower, upper, bits=8):
-    """Round to the integers of an affine grid that has zero on it."""
+    """Round to the multiples of a step size, within a range that contains zero."""
     levels = 2**bits - 1
     step = (upper - lower) / levels
     zero_point = np.rint(-lower / step)
@@ -64,7 +64,7 @@ def test_moving_average_inside_fit():
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_rounds_to_the_grid(bits):
+def test_rounds_to_integers(bits):
     quantizer = active(bits=bits)
     x = batches(1)[0]
     y = ops.convert_to_numpy(quantizer(x, training=True))
@@ -151,7 +151,7 @@ def test_a_batch_that_is_not_finite_leaves_the_range(values):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_so_where_it_rectifies(bad):
+def test_a_batch_that_is_not_finite_where_it_rectifies(bad):
     quantizer, (x,) = active(), batches(1)
     quantizer(x, training=True, rectify=True)
     before = bounds(quantizer)
@@ -168,7 +168,7 @@ def test_a_first_batch_that_is_not_finite_sets_no_range():
     np.testing.assert_allclose(bounds(quantizer), (x.min(), x.max()), rtol=1e-6)
 
 
-def test_what_was_dead_at_first_gets_its_range_from_its_first_signal():
+def test_a_tensor_of_zeros_gets_its_range_from_its_first_signal():
     quantizer, (x,) = active(), batches(1)
     quantizer(np.zeros((4, 2), "float32"), training=True)
     quantizer(x, training=True)
@@ -184,13 +184,13 @@ def test_the_range_has_a_floor():
 
 
 @pytest.mark.parametrize("rectify", [False, True])
-def test_active_before_any_batch_rounds_nothing(rectify):
+def test_without_data_it_rounds_nothing(rectify):
     (x,) = batches(1)
     expected = np.maximum(x, 0) if rectify else x
     np.testing.assert_array_equal(active()(x, rectify=rectify), expected)
 
 
-def test_an_export_without_any_data_is_refused():
+def test_an_export_without_any_data_is_rejected():
     quantizer, (x,) = active(), batches(1)
     quantizer.make_constant()
     with pytest.raises(ValueError, match="has seen no data"):
@@ -210,7 +210,7 @@ def test_config_round_trip():
     assert restored.observer == Percentile(99.0)
 
 
-def test_frozen_state_is_the_present_one():
+def test_constant_state_is_the_present_one():
     quantizer = active()
     x = batches(1)[0]
     quantizer(x, training=True)

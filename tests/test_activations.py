@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from model_cases import images, outputs
 
-from keras_micronets.layers import ACTIVATION_LAYERS, set_quantizers
+from keras_micronets.layers import set_quantizers
 from keras_micronets.layers.litert.capabilities import LAYERS, plain_class
+from keras_micronets.layers.micro.activations import ACTIVATION_LAYERS
 from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, is_micro_layer
 
 ARGUMENTS = {
@@ -47,9 +48,9 @@ def test_inactive_twin_is_the_plain_layer(base):
     x = data(base)
     plain = model_of(make(base, base), x)
     names = ("input_0", "output")
-    twin = model_of(make(ACTIVATION_LAYERS[base], base, quantizers=names), x)
-    np.testing.assert_array_equal(outputs(twin, x), outputs(plain, x))
-    layer = twin.get_layer("only")
+    micro = model_of(make(ACTIVATION_LAYERS[base], base, quantizers=names), x)
+    np.testing.assert_array_equal(outputs(micro, x), outputs(plain, x))
+    layer = micro.get_layer("only")
     assert is_micro_layer(layer)
     assert plain_class(layer) is base
     assert set(layer.states()) == {"input_0_quantizer", "output_quantizer"}
@@ -62,8 +63,8 @@ def test_saves_and_loads(base, tmp_path):
     model = model_of(make(ACTIVATION_LAYERS[base], base, quantizers=names), x)
     set_quantizers(model, True)
     model(x, training=True)
-    model.save(tmp_path / "twin.keras")
-    loaded = keras.saving.load_model(tmp_path / "twin.keras")
+    model.save(tmp_path / "micro.keras")
+    loaded = keras.saving.load_model(tmp_path / "micro.keras")
     assert type(loaded.get_layer("only")) is ACTIVATION_LAYERS[base]
     assert loaded.get_layer("only").get_config() == model.get_layer("only").get_config()
     np.testing.assert_array_equal(outputs(loaded, x), outputs(model, x))

@@ -1,4 +1,4 @@
-"""Of odd weights and odd data come sound files, or errors that say what is wrong."""
+"""Unusual weights and data give valid files, or errors that name the problem."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ DATA = {
 
 
 def net(kind, change=None, between=None):
-    """A kernel, a rectifier and a head; `change` makes another kernel of it."""
+    """Return a model of a kernel, changed by `change`, a rectifier and a head."""
     inputs = keras.Input(SHAPE)
     x = layers.ReLU()(KINDS[kind](inputs))
     x = between(x) if between else x
@@ -66,7 +66,7 @@ def quantised(model, *batches):
 
 
 def assert_sound(model, path, data):
-    """Learned ranges agree with Keras to the bit, measured ones to a few steps."""
+    """Compare with Keras: exactly for learned ranges, else within a few steps."""
     after_training = export_tflite(model, path, representative_data=data)
     assert after_training.largest_difference <= 4
     report = export_tflite(quantised(model, data), path, representative_data=data)
@@ -83,19 +83,19 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_odd_weights(kind, weights, path):
+def test_unusual_weights(kind, weights, path):
     assert_sound(net(kind, WEIGHTS[weights]), path, images(64))
 
 
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("kind", KINDS)
-def test_odd_data(kind, data, path):
+def test_unusual_data(kind, data, path):
     assert_sound(net(kind), path, DATA[data])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_scales_too_far_apart_are_refused(kind, path):
-    """All inputs were zero: the first kernel's huge steps have no room behind it."""
+def test_scales_too_far_apart_are_rejected(kind, path):
+    """With inputs of zero, the first kernel's large steps do not fit the next range."""
     model = net(kind, WEIGHTS["huge"])
     for candidate in (model, quantised(net(kind, WEIGHTS["huge"]), DATA["zeros"])):
         with pytest.raises(ValueError, match="extreme weights, data to which nothing"):
@@ -132,7 +132,7 @@ def test_a_layer_that_saw_no_data_is_named(kind, batches, path):
 
 @keras.saving.register_keras_serializable("test_bad_input")
 class Wave(layers.Layer):
-    """A layer that nobody knows, with a weight of its own."""
+    """An unknown layer with a weight."""
 
     def build(self, input_shape):
         self.pitch = self.add_weight(shape=input_shape[-1:], initializer="ones")
@@ -143,7 +143,7 @@ class Wave(layers.Layer):
 
 @keras.saving.register_keras_serializable("test_bad_input")
 class Undone(layers.Layer):
-    """A layer of an operation that LiteRT does not have."""
+    """A layer with an operation that LiteRT lacks."""
 
     def call(self, inputs):
         return keras.ops.erfinv(0.9 * keras.ops.tanh(inputs))
@@ -162,7 +162,7 @@ def test_an_unknown_layer(kind, path):
     assert report.largest_difference <= 1
 
 
-def test_an_operation_that_no_device_has_is_refused(path):
+def test_an_operation_that_litert_lacks_is_rejected(path):
     model = net("dense", between=Undone())
     for candidate in (model, quantised(model, images(64))):
         with pytest.raises(ValueError, match="bring to LiteRT"):
@@ -170,8 +170,8 @@ def test_an_operation_that_no_device_has_is_refused(path):
     assert not path.exists()
 
 
-def test_a_file_that_does_not_run_is_refused(path):
-    """LiteRT's converter has no place for two scales of one input."""
+def test_a_file_that_does_not_run_is_rejected(path):
+    """The converter stores one scale for an input, not two."""
     inputs = keras.Input(SHAPE)
     kernel = layers.Conv2D(3, 3, padding="same", name="kernel")
     model = keras.Model(inputs, layers.Add()([kernel(inputs), inputs]))

@@ -44,7 +44,7 @@ def pruned(kind, *, active=False):
 
 
 @every_model
-def test_strip_gives_a_plain_model_with_the_zeros(kind):
+def test_strip_returns_a_plain_model_with_zeros(kind):
     model = pruned(kind)
     plain = strip(model)
     for layer in plain._flatten_layers():
@@ -58,7 +58,7 @@ def test_strip_gives_a_plain_model_with_the_zeros(kind):
 
 
 @every_model
-def test_strip_masks_what_the_raw_kernel_still_holds(kind):
+def test_strip_masks_raw_weights(kind):
     model = pruned(kind)
     for kernel in kernels(model):  # as an optimizer with weight decay might
         raw = kernel.variable
@@ -67,7 +67,7 @@ def test_strip_masks_what_the_raw_kernel_still_holds(kind):
 
 
 @every_model
-def test_strip_leaves_the_model_alone(kind):
+def test_strip_leaves_the_model_unchanged(kind):
     model = pruned(kind, active=True)
     expected = outputs(model)
     strip(model)
@@ -111,7 +111,7 @@ def test_stripped_files_load_without_this_package(tmp_path):
         np.testing.assert_allclose(loaded, outputs(model), atol=1e-6)
 
 
-def test_stripped_subclassed_model_loads_where_its_class_is(tmp_path):
+def test_stripped_subclassed_model_loads_with_its_class(tmp_path):
     plain = strip(pruned("subclassed"))
     plain.save(tmp_path / "plain.keras")
     loaded = keras.saving.load_model(tmp_path / "plain.keras")
@@ -120,7 +120,7 @@ def test_stripped_subclassed_model_loads_where_its_class_is(tmp_path):
 
 @pytest.mark.parametrize("active", [False, True])
 @every_model
-def test_clone_is_equal_and_apart(kind, active):
+def test_clone_is_equal_and_shares_nothing(kind, active):
     model = pruned(kind, active=active)
     copy = clone(model)
     expected = outputs(model)
@@ -137,7 +137,7 @@ def test_clone_is_equal_and_apart(kind, active):
     assert np.abs(outputs(copy) - expected).max() > 0
 
 
-def test_clones_of_a_subclassed_model_can_be_promoted():
+def test_clones_of_a_subclassed_model_can_be_prepared():
     assert prepare(clone(MODELS["subclassed"]())).prepared == ("conv", "head")
 
 

@@ -22,7 +22,7 @@ def values(seed):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_rectified_at_once_as_one_after_the_other(training):
+def test_fused_rectifier_equals_a_separate_one(training):
     x = ops.convert_to_tensor(values(0))
     at_once, apart = quantizer(upper=2.0), quantizer(upper=2.0)
     found = at_once(x, training=training, rectify=True)
@@ -30,7 +30,7 @@ def test_rectified_at_once_as_one_after_the_other(training):
     np.testing.assert_array_equal(at_once.bounds(), apart.bounds())
 
 
-def test_gradients_of_what_is_rectified_at_once():
+def test_gradients_of_a_fused_rectifier():
     x, at_once = keras.Variable(values(1)), quantizer(upper=2.0)
     weights = ops.convert_to_tensor(values(2))
 
@@ -42,7 +42,7 @@ def test_gradients_of_what_is_rectified_at_once():
     np.testing.assert_array_equal(found, np.where(inside, values(2), 0))
 
 
-def test_rectifies_while_inactive_and_while_frozen():
+def test_rectifies_while_inactive_and_while_constant():
     x, made = ops.convert_to_tensor(values(3)), quantizer(upper=2.0)
     expected = made(x, rectify=True)
     made.make_constant()

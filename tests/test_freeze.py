@@ -24,7 +24,7 @@ def train(model, scale=1.0):
 
 
 def values(model, names):
-    """The variables of these names, by path."""
+    """Return the variables with these names, by path."""
     return {
         v.path: keras.ops.convert_to_numpy(v)
         for v in model.variables
@@ -40,7 +40,7 @@ def moved(before, after):
 @pytest.mark.parametrize("observers", [False, True])
 @pytest.mark.parametrize("statistics", [False, True])
 @pytest.mark.slow
-def test_what_is_held_stays_in_a_step_that_was_compiled(observers, statistics):
+def test_frozen_state_stays_in_a_compiled_step(observers, statistics):
     model = quantised()
     layers.freeze(model, observers=observers, statistics=statistics)
     before = {names: values(model, names) for names in (RANGES, STATISTICS, WEIGHTS)}
@@ -51,7 +51,7 @@ def test_what_is_held_stays_in_a_step_that_was_compiled(observers, statistics):
     assert len(changed[WEIGHTS]) == 4
 
 
-def test_what_is_let_go_moves_again():
+def test_unfrozen_state_moves_again():
     model = quantised()
     layers.freeze(model, observers=True, statistics=True)
     train(model)
@@ -62,7 +62,7 @@ def test_what_is_let_go_moves_again():
     assert len(moved(before[1], values(model, STATISTICS))) == 2
 
 
-def test_held_ranges_are_not_saved(tmp_path):
+def test_freezing_is_not_saved(tmp_path):
     model = quantised()
     layers.freeze(model, observers=True)
     model.save(tmp_path / "model.keras")
@@ -72,7 +72,7 @@ def test_held_ranges_are_not_saved(tmp_path):
     assert moved(before, values(loaded, RANGES))
 
 
-def test_nothing_is_compiled_anew_unless_something_changes():
+def test_nothing_is_compiled_again_without_a_change():
     model = quantised()
     compiled_step = model.train_function
     layers.freeze(model)
@@ -80,14 +80,14 @@ def test_nothing_is_compiled_anew_unless_something_changes():
 
 
 @pytest.mark.parametrize("kind", ["residual", "nested", "subclassed"])
-def test_training_computes_with_held_statistics_as_inference_does(kind):
+def test_training_with_frozen_statistics_computes_as_inference(kind):
     model = model_cases.MODELS[kind]()
     layers.prepare(model, quantize=True)
     layers.set_quantizers(model, True)
     x = model_cases.images()
     model(x, training=True)
     layers.freeze(model, observers=True, statistics=True)
-    # Inference rounds as the device does: now and then a half falls the other way.
+    # Inference rounds as LiteRT does: a few halves are rounded the other way.
     difference = np.abs(difference_of_training(model, x))
     assert np.mean(difference > 1e-5) < 0.05
     assert difference.max() < 0.05

@@ -1,4 +1,4 @@
-"""Models that train in mixed precision become files as others do."""
+"""Models trained in mixed precision can be exported."""
 
 import keras
 import pytest
@@ -35,7 +35,7 @@ def test_a_model_computes_in_float32_and_then_as_before(make, policy):
     assert types(model) == before
 
 
-def test_types_come_back_after_an_error(policy):
+def test_types_are_restored_after_an_error(policy):
     model = residual()
     with pytest.raises(RuntimeError), full_precision(model):
         raise RuntimeError

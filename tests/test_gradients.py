@@ -45,7 +45,7 @@ def loss_of(model):
 
 
 def sparse(model, loss=None, *, sparsity=0.6, quantize=True, **kwargs):
-    """Compile, prepare and mask a model at random."""
+    """Return a compiled, prepared and randomly masked model."""
     model.compile("sgd", loss or loss_of(model), jit_compile=False, **kwargs)
     prepare(model, quantize=quantize)
     rng = np.random.default_rng(1)
@@ -55,7 +55,7 @@ def sparse(model, loss=None, *, sparsity=0.6, quantize=True, **kwargs):
 
 
 def plain_kernels(model, plain):
-    """The variables of a stripped copy that are the model's kernels."""
+    """Return the kernels of a stripped copy."""
     names = [(kernel.layer.name, kernel.name) for kernel in kernels(model)]
     found = {}
     for layer in plain._flatten_layers():
@@ -65,7 +65,7 @@ def plain_kernels(model, plain):
 
 
 def independent(model, x, y, sample_weight=None):
-    """The gradients of a plain model whose kernels are the masked ones."""
+    """Return the gradients of a plain model that has the masked kernels."""
     plain = strip(model)
     loss = loss_of(model)
     x = keras.ops.convert_to_tensor(x)
@@ -111,7 +111,7 @@ def test_sample_weights_count():
     assert_close(found, independent(model, images(), labels(), weights))
 
 
-def test_regularisers_of_the_raw_weights_are_no_part_of_it():
+def test_regularisers_of_the_raw_weights_are_excluded():
     inputs = keras.Input((4,))
     dense = keras.layers.Dense(
         3, name="head", kernel_regularizer=keras.regularizers.L2(10.0)
@@ -124,7 +124,7 @@ def test_regularisers_of_the_raw_weights_are_no_part_of_it():
     )
 
 
-def test_activity_regularisers_are_part_of_it():
+def test_activity_regularisers_are_included():
     inputs = keras.Input((4,))
     dense = keras.layers.Dense(
         3, name="head", activity_regularizer=keras.regularizers.L2(1.0)
@@ -139,8 +139,8 @@ def test_activity_regularisers_are_part_of_it():
     np.testing.assert_allclose(found - data_loss, added / 8, rtol=1e-4, atol=1e-5)
 
 
-def test_fake_quantisers_let_it_straight_through():
-    """As of a plain model whose kernels are the quantised ones."""
+def test_gradients_pass_straight_through_fake_quantisers():
+    """Compare with a plain model that has the quantised kernels."""
     model = sparse(residual())
     for layer in {kernel.layer for kernel in kernels(model)}:
         layer.kernel_quantizer.active.assign(True)
@@ -172,7 +172,7 @@ def two_outputs():
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-def test_it_leaves_no_trace(fitted):
+def test_it_changes_no_state(fitted):
     losses = {"a": LOGITS, "b": LOGITS}
     model = sparse(two_outputs(), losses, metrics={"a": "accuracy"})
     set_quantizers(model, True)
@@ -192,7 +192,7 @@ def test_it_leaves_no_trace(fitted):
     model.fit(x, y, epochs=1, verbose=0)
 
 
-def test_a_failed_call_leaves_no_trace_either():
+def test_a_failed_call_changes_no_state():
     model = sparse(residual())
     with pytest.raises(Exception, match=r"shape|size|expected|Expected"):
         kernel_gradients(model, images(4), labels(5))
@@ -204,7 +204,7 @@ def test_a_failed_call_leaves_no_trace_either():
 
 
 class Counting(keras.Model):
-    """Counts how often Python runs its loss."""
+    """Count how often Python runs the loss."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
         self.n_losses = getattr(self, "n_losses", 0) + 1
@@ -217,7 +217,7 @@ def counting():
 
 
 @traced
-def test_it_is_compiled_once_a_model():
+def test_it_is_compiled_once_per_model():
     model = sparse(counting(), LOGITS)
     x = np.random.default_rng(0).normal(size=(8, 4))
     kernel_gradients(model, x, labels(8))
@@ -236,7 +236,7 @@ def test_another_loss_is_another_gradient():
         np.testing.assert_allclose(3 * one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_frozen_quantisers_are_read_at_each_call():
+def test_constant_quantisers_are_read_at_each_call():
     model = sparse(residual())
     expected = kernel_gradients(model, images(), labels())
     set_quantizers(model, True)
@@ -275,8 +275,8 @@ def test_half_precision_gives_full_unscaled_gradients():
         np.testing.assert_allclose(one, other, atol=0.06 * np.abs(other).max())
 
 
-def test_half_precision_that_overflows_is_taken_again():
-    """Large inputs: at the first scale, the gradient is infinite in float16."""
+def test_half_precision_that_overflows_is_scaled_down():
+    """Scale down a gradient that is infinite in float16 at the first scale."""
     inputs = keras.Input((4,), dtype="float16")
     dense = keras.layers.Dense(3, name="head", dtype="mixed_float16")
     model = sparse(
@@ -288,14 +288,14 @@ def test_half_precision_that_overflows_is_taken_again():
     np.testing.assert_allclose(found, -2 * 100 * 10 / 3, rtol=0.01)
 
 
-def test_a_model_that_is_not_compiled_is_refused():
+def test_a_model_that_is_not_compiled_is_rejected():
     model = residual()
     prepare(model)
     with pytest.raises(ValueError, match="not compiled"):
         kernel_gradients(model, images(), labels())
 
 
-def test_a_model_that_is_not_promoted_is_refused():
+def test_a_model_that_is_not_prepared_is_rejected():
     model = residual()
     model.compile("sgd", PLAIN)
     with pytest.raises(ValueError, match="prepare"):
@@ -306,7 +306,7 @@ def take(data, n, **kwargs):
     return list(itertools.islice(batches(data, **kwargs), n))
 
 
-def test_a_pair_of_arrays_is_read_in_rounds():
+def test_arrays_are_shuffled_each_epoch():
     x, y = np.arange(10), np.arange(10) * 2
     found = take((x, y), 6, batch_size=3, seed=1)
     for one, two, three in found:
@@ -344,7 +344,7 @@ class Sequence(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     "data", [Sequence(), [(np.array([i]), np.array([-i])) for i in range(3)]]
 )
-def test_batches_as_they_are(data):
+def test_iterables_of_batches(data):
     found = take(data, 5, start=1)
     assert [int(x[0]) for x, _, _ in found] == [1, 2, 0, 1, 2]
     assert [int(y[0]) for _, y, _ in found] == [-1, -2, 0, -1, -2]
@@ -360,8 +360,8 @@ def test_a_tf_dataset():
         assert_close(found, independent(model, images(4)[part], labels(4)[part]))
 
 
-def test_data_that_ended_are_told():
+def test_data_that_can_be_read_only_once_are_rejected():
     data = (batch for batch in [(images(2), labels(2))])
-    with pytest.raises(ValueError, match="again and again"):
+    with pytest.raises(ValueError, match="read repeatedly"):
         take(data, 2)
     assert layers.batches is batches

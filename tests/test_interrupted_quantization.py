@@ -1,4 +1,4 @@
-"""A run that is saved, loaded and gone on with is the run without a break."""
+"""A run that is saved, loaded and continued equals an uninterrupted one."""
 
 import re
 
@@ -32,7 +32,7 @@ def trained(observer, interrupt):
 
 
 def state(model):
-    """Every weight, mask and range, and every slot of the optimizer, by path."""
+    """Return weights, masks, ranges and optimizer slots by path."""
     variables = [*model.variables, *model.optimizer.variables]
     return {own_path(v): keras.ops.convert_to_numpy(v.value) for v in variables}
 
@@ -44,7 +44,7 @@ def own_path(variable):
 
 @pytest.mark.parametrize("observer", RANGES)
 @pytest.mark.slow
-def test_saved_and_loaded_on_the_way(observer, tmp_path):
+def test_saved_and_loaded_during_the_run(observer, tmp_path):
     def interrupt(model):
         model.save(tmp_path / "model.keras")
         return keras.saving.load_model(tmp_path / "model.keras")

@@ -17,7 +17,7 @@ def half(kernel):
     return np.arange(kernel.size).reshape(kernel.mask.shape) % 2 == 0
 
 
-def test_handles(model):
+def test_handles_describe_kernels(model):
     conv, head = kernels(model)
     assert (conv.path, head.path) == ("conv", "head")
     assert (conv.size, head.size) == (3 * 3 * 3 * 4, 2 * 2 * 4 * 3)
@@ -36,7 +36,7 @@ def test_set_mask_writes_zeros(model):
     assert conv.sparsity == 0.5
 
 
-def test_widening_a_mask_revives_at_zero(model):
+def test_restored_weights_are_zero(model):
     conv = kernels(model)[0]
     conv.set_mask(half(conv))
     conv.set_mask(np.ones(conv.mask.shape, bool))
@@ -44,7 +44,7 @@ def test_widening_a_mask_revives_at_zero(model):
     assert conv.sparsity == 0.0
 
 
-def test_refuses_a_mask_of_another_shape(model):
+def test_rejects_a_mask_of_another_shape(model):
     with pytest.raises(ValueError, match="shape"):
         kernels(model)[0].set_mask(np.ones((2, 2), bool))
 

@@ -32,7 +32,7 @@ def kernel_state(model):
 
 
 def assert_same(model, other):
-    """Everything that a twin holds is equal, and is not what `kernel` gives."""
+    """Assert that all state is equal and effective kernels differ from raw ones."""
     before, after = state(model), state(other)
     assert len(before) == len(after)
     for value, restored in zip(before.values(), after.values(), strict=True):
@@ -55,12 +55,12 @@ def raw_and_effective(model):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("case", PLAIN)
-def test_keras_file_brings_everything_back(case, how, tmp_path):
+def test_keras_file_restores_everything(case, how, tmp_path):
     model = mask_and_quantize(micro_model(case, how))
     for raw, effective in raw_and_effective(model):
         assert np.abs(raw - effective).max() > 0  # or the test would show nothing
-    model.save(tmp_path / "twin.keras")
-    loaded = keras.saving.load_model(tmp_path / "twin.keras")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded.get_layer("only")) is micro_class(case)
     assert loaded.get_layer("only").quantizers == model.get_layer("only").quantizers
     assert quantized_share(loaded) == 1.0
@@ -69,20 +69,20 @@ def test_keras_file_brings_everything_back(case, how, tmp_path):
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("case", PLAIN)
-def test_weights_file_brings_everything_back(case, how, tmp_path):
+def test_weights_file_restores_everything(case, how, tmp_path):
     model = mask_and_quantize(micro_model(case, how))
-    model.save_weights(tmp_path / "twin.weights.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
     other = micro_model(case, how)
-    other.load_weights(tmp_path / "twin.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
     assert_same(model, other)
 
 
 @pytest.mark.parametrize("case", PLAIN)
-def test_promoted_and_direct_read_each_others_weight_files(case, tmp_path):
+def test_prepared_and_constructed_layers_share_weight_files(case, tmp_path):
     model = mask_and_quantize(micro_model(case, "prepared"))
-    model.save_weights(tmp_path / "twin.weights.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
     other = micro_model(case, "direct")
-    other.load_weights(tmp_path / "twin.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
     assert kernel_state(other)[0][2].sum() == kernel_state(model)[0][2].sum()
     np.testing.assert_array_equal(predict(other), predict(model))
 
@@ -92,23 +92,23 @@ def test_promoted_and_direct_read_each_others_weight_files(case, tmp_path):
 def test_reads_the_weight_file_of_a_plain_layer(case, how, tmp_path):
     plain = plain_model(case)
     plain.save_weights(tmp_path / "plain.weights.h5")
-    twin = mask_and_quantize(micro_model(case, how))
-    twin.load_weights(tmp_path / "plain.weights.h5")
-    assert all(kernel.mask.all() for kernel in kernels(twin))
-    assert quantized_share(twin) == 0.0
-    for kernel, variable in zip(kernels(twin), plain.weights, strict=False):
+    micro = mask_and_quantize(micro_model(case, how))
+    micro.load_weights(tmp_path / "plain.weights.h5")
+    assert all(kernel.mask.all() for kernel in kernels(micro))
+    assert quantized_share(micro) == 0.0
+    for kernel, variable in zip(kernels(micro), plain.weights, strict=False):
         np.testing.assert_array_equal(kernel.weights, variable.numpy())
-    np.testing.assert_array_equal(predict(twin), predict(plain))
+    np.testing.assert_array_equal(predict(micro), predict(plain))
 
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("case", PLAIN)
-def test_plain_layer_reads_the_weight_file_of_a_twin(case, how, tmp_path):
-    twin = mask_and_quantize(micro_model(case, how))
-    twin.save_weights(tmp_path / "twin.weights.h5")
+def test_plain_layer_reads_the_weight_file_of_a_micro_layer(case, how, tmp_path):
+    micro = mask_and_quantize(micro_model(case, how))
+    micro.save_weights(tmp_path / "model.weights.h5")
     plain = plain_model(case)
-    plain.load_weights(tmp_path / "twin.weights.h5")
-    for kernel, variable in zip(kernels(twin), plain.weights, strict=False):
+    plain.load_weights(tmp_path / "model.weights.h5")
+    for kernel, variable in zip(kernels(micro), plain.weights, strict=False):
         np.testing.assert_array_equal(variable.numpy(), kernel.weights)
 
 
@@ -127,10 +127,10 @@ def test_config_round_trip(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_computes_what_the_plain_layer_computes(case):
-    plain, twin = plain_model(case), micro_model(case)
-    twin.set_weights(plain.get_weights() + twin.get_weights()[len(plain.weights) :])
-    np.testing.assert_allclose(predict(twin), predict(plain), atol=1e-6)
-    assert twin.output_shape == plain.output_shape
+    plain, micro = plain_model(case), micro_model(case)
+    micro.set_weights(plain.get_weights() + micro.get_weights()[len(plain.weights) :])
+    np.testing.assert_allclose(predict(micro), predict(plain), atol=1e-6)
+    assert micro.output_shape == plain.output_shape
 
 
 @pytest.mark.parametrize("case", ["conv1d", "conv2d", "depthwise", "separable"])
@@ -142,9 +142,9 @@ def test_channels_first(case):
         pytest.skip(f"not on this CPU: {type(error).__name__}")
     _, arguments, shape = resolve(case)
     layer = micro_class(case)(**arguments, data_format="channels_first")
-    twin = keras.Sequential([keras.Input(shape), layer])
-    twin.set_weights(plain.get_weights() + twin.get_weights()[len(plain.weights) :])
-    np.testing.assert_allclose(predict(twin), expected, atol=1e-6)
+    micro = keras.Sequential([keras.Input(shape), layer])
+    micro.set_weights(plain.get_weights() + micro.get_weights()[len(plain.weights) :])
+    np.testing.assert_allclose(predict(micro), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", PLAIN)
@@ -176,13 +176,13 @@ def test_training_keeps_zeros(case):
 @pytest.mark.slow
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("case", [case for case in CASES if case not in NOT_ON_DEVICES])
-def test_device_agrees_with_the_simulation(case):
+def test_litert_agrees_with_the_simulation(case):
     check_device(case, mask_and_quantize(micro_model(case, "direct")))
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("case", PLAIN)
-def test_device_agrees_with_a_promoted_layer(case):
+def test_litert_agrees_with_a_prepared_layer(case):
     check_device(case, mask_and_quantize(micro_model(case, "prepared")))
 
 
@@ -206,7 +206,7 @@ def check_device(case, model):
 
 
 def by_size(things):
-    """Sort kernels, ours or a file's, so that they pair: no two are of one size."""
+    """Sort kernels of a model or a file by size, which differs for each."""
     values = things.values() if isinstance(things, dict) else things
     return sorted(values, key=lambda thing: thing.size)
 
@@ -223,7 +223,7 @@ def in_keras_layout(case, stored, shape):
 
 
 def integers(case, kernel):
-    """The integers that the file should hold, by NumPy."""
+    """Compute with NumPy the integers that the file should hold."""
     weights = kernel.weights.astype("float32")
     if kernel.name == "depthwise_kernel" or case.startswith("depthwise"):
         weights = weights.reshape(*weights.shape[:-2], 1, -1)

@@ -19,7 +19,7 @@ def active(**kwargs):
 
 
 def literal(kernel, axis=None, bits=8):
-    """Symmetric rounding, one scale or one for each index of an axis."""
+    """Round symmetrically, with one scale or one for each index of an axis."""
     levels = 2 ** (bits - 1) - 1
     kernel = kernel.astype("float64")
     others = None
@@ -114,7 +114,7 @@ def test_works_in_a_compiled_function():
     np.testing.assert_allclose(compiled, quantizer(kernel), atol=1e-6)
 
 
-def test_frozen_state_is_the_present_one():
+def test_constant_state_is_the_present_one():
     quantizer, kernel = active(), kernel_of((4, 3))
     rounded = ops.convert_to_numpy(quantizer(kernel))
     quantizer.make_constant()
@@ -144,7 +144,7 @@ QUANTIZER = []
         elements=st.floats(-100, 100, width=32, allow_subnormal=False),
     )
 )
-def test_never_further_than_half_a_step(kernel):
+def test_rounding_errors_are_at_most_half_a_step(kernel):
     if not QUANTIZER:
         QUANTIZER.append(active(axis=-1))
     rounded = ops.convert_to_numpy(QUANTIZER[0](kernel))

@@ -29,7 +29,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("layer", "shape", "expected"), CASES, ids=str)
-def test_there_and_back(layer, shape, expected):
+def test_restore_inverts_canonical(layer, shape, expected):
     handle, found = layout(layer, *shape)
     assert found.shape == expected
     weights = handle.weights
@@ -38,10 +38,10 @@ def test_there_and_back(layer, shape, expected):
 
 
 @pytest.mark.parametrize(("layer", "shape", "expected"), CASES, ids=str)
-def test_the_last_axis_is_what_an_output_has_of_its_own(layer, shape, expected):
-    """With all other outputs removed, the layer's other channels are zero."""
+def test_the_last_axis_is_the_output(layer, shape, expected):
+    """Removing all other outputs makes the layer's other channels zero."""
     if isinstance(layer, keras.layers.SeparableConv2D):
-        pytest.skip("what its depthwise kernel puts out is summed again")
+        pytest.skip("the outputs of its depthwise kernel are summed again")
     handle, found = layout(layer, *shape)
     mask = np.zeros(expected, bool)
     mask[..., 1] = True
@@ -56,7 +56,7 @@ def test_the_last_axis_is_what_an_output_has_of_its_own(layer, shape, expected):
         assert 0 < np.count_nonzero(outputs) <= outputs.size // min(expected[-1], 3)
 
 
-def test_the_pointwise_kernel_is_as_it_is():
+def test_the_pointwise_kernel_is_unchanged():
     layer = keras.layers.SeparableConv2D(4, 3)
     _, found = layout(layer, 8, 8, 5, kernel=1)
     assert found.shape == (1, 1, 5, 4)

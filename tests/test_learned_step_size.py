@@ -51,7 +51,7 @@ def test_gradients_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("rectify", [False, True])
-def test_the_first_batch_alone_sets_the_range(rectify):
+def test_only_the_first_batch_sets_the_range(rectify):
     quantizer = activation()
     quantizer(X, training=True, rectify=rectify)
     first = bounds(quantizer)
@@ -86,7 +86,7 @@ def test_zero_is_one_of_the_integers(step, offset):
     assert zero_point == pytest.approx(round(zero_point), abs=1e-3)
 
 
-def test_a_batch_that_is_not_finite_sets_no_step():
+def test_a_batch_that_is_not_finite_sets_no_step_size():
     quantizer = activation()
     quantizer(np.full_like(X, np.nan), training=True)
     assert bounds(quantizer) == (0.0, 0.0)
@@ -136,7 +136,7 @@ def steps(model):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.slow
-def test_a_trained_optimizer_takes_them_up(name):
+def test_a_trained_optimizer_is_extended(name):
     model = compiled(dense_model(), OPTIMIZERS[name]())
     fit(model, epochs=1)
     before, adopted = slots(model), []
@@ -199,7 +199,7 @@ def test_files_have_the_learned_steps(kernel_bits, tmp_path):
     assert not report.float_operations
 
 
-def test_a_frozen_range_is_the_one_that_was_learned():
+def test_a_constant_range_is_the_learned_one():
     quantizer = activation()
     quantizer(X, training=True)
     quantizer.step.assign(0.5)

@@ -11,7 +11,7 @@ def mask():
     return mask
 
 
-def test_begins_with_every_weight(mask):
+def test_keeps_every_weight_at_first(mask):
     kernel = np.arange(8, dtype="float32").reshape(4, 2)
     np.testing.assert_array_equal(mask(kernel), kernel)
     assert mask.mask.dtype == "bool"

@@ -38,13 +38,13 @@ def test_zero_is_within(observer, shift):
     assert lower == 0 or upper == 0
 
 
-def test_an_outlier_is_left_out():
+def test_percentiles_ignore_an_outlier():
     x = VALUES.copy()
     x[3, 2] = 1e6
     assert measured(Percentile(99.0), x)[1] < 2 * VALUES.max()
 
 
-def test_a_sample_comes_of_all_channels_and_of_the_whole_batch():
+def test_samples_cover_all_channels_and_the_whole_batch():
     images = np.zeros((64, 16, 16, 8), "float32")
     images += 100 * np.arange(64).reshape(-1, 1, 1, 1)
     images += np.arange(8)
@@ -62,7 +62,7 @@ def test_percentiles_of_any_shape(shape):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_shows(value):
+def test_values_that_are_not_finite_show(value):
     x = VALUES.copy()
     x[7, 1] = value
     assert not np.isfinite(np.subtract(*measured(Percentile(60.0), x)))
@@ -77,7 +77,7 @@ def in_tensorflow(quantizer):
 
 
 def in_jax(quantizer):
-    """Under `jit`, a layer's new state is what its call returns."""
+    """Under `jit`, the call returns the layer's new state."""
     call = in_a_graph(
         lambda state, x: quantizer.stateless_call([], state, x, training=True)
     )
@@ -95,7 +95,7 @@ LEARN = {"tensorflow": in_tensorflow, "jax": in_jax}
 
 
 @pytest.mark.parametrize("observer", WAYS)
-def test_a_quantiser_learns_by_it(observer):
+def test_a_quantiser_uses_the_observer(observer):
     quantizer = ActivationQuantizer(observer=observer)
     quantizer.build()
     quantizer.active.assign(True)
@@ -127,6 +127,6 @@ def test_round_trip(observer):
         (lambda: Percentile(99.0, samples=0), "samples=0"),
     ],
 )
-def test_what_lies_outside_is_refused(make, received):
+def test_arguments_out_of_range_are_rejected(make, received):
     with pytest.raises(ValueError, match=f"Received: {received}"):
         make()

@@ -1,4 +1,4 @@
-"""Observer are learned under every way of training that Keras offers."""
+"""Observers work with all of Keras's ways to train."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def half_precision():
 
 
 def trained(observer, optimizer="adam", **options):
-    """Train, and begin to quantise with the second epoch."""
+    """Train, and quantise from the second epoch on."""
     model = compiled(dense_model(), optimizer, **options)
     qat = QuantizationAwareTraining(0.25, observer=observer)
     losses = fit(model, qat, epochs=4).history["loss"]
@@ -38,7 +38,7 @@ def trained(observer, optimizer="adam", **options):
 
 
 def assert_learned(model, path):
-    """Every range is sound, the first is about the data's, and they make a file."""
+    """Assert finite ranges, a first one near the data's, and a valid file."""
     found = [q for q in quantizers(model) if hasattr(q, "bounds")]
     assert len(found) == 4
     for quantizer in found:
@@ -74,6 +74,6 @@ def test_in_half_precision(observer, tmp_path, half_precision):
 
 @every_way
 def test_with_averaged_weights(observer, tmp_path):
-    """The averages take the weights' place at the end; what was learned stays."""
+    """Averages replace the weights at the end; learned ranges stay."""
     optimizer = keras.optimizers.Adam(0.01, use_ema=True, ema_momentum=0.5)
     assert_learned(trained(observer, optimizer), tmp_path)

@@ -35,7 +35,7 @@ def plain_layers(model):
 
 @pytest.fixture
 def arithmetic_as_written():
-    """Keep TensorFlow from reordering sums in a graph: that moves the last digit."""
+    """Keep TensorFlow from reordering sums in a graph, which changes the last digit."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
@@ -56,7 +56,7 @@ def test_predicts_exactly_as_before(kind, quantize, arithmetic_as_written):
     prepare(model, quantize=quantize)
     np.testing.assert_array_equal(outputs(model), eager)
     after = model.predict(images(), verbose=0)
-    rtol = 1e-6 if keras.backend.backend() == "jax" else 0  # XLA fuses anew
+    rtol = 1e-6 if keras.backend.backend() == "jax" else 0  # XLA fuses differently
     np.testing.assert_allclose(after, compiled, rtol=rtol, atol=rtol)
 
 
@@ -86,9 +86,9 @@ def test_layers_names_and_weights_survive(kind, quantize):
     assert [v.path for v in model.trainable_variables] == paths
     for before, after in zip(weights, model.trainable_weights, strict=True):
         np.testing.assert_array_equal(np.array(after), before)
-    twins = {layer.name for layer in layers if is_micro_layer(layer)}
-    assert set(preparation.prepared) == twins
-    assert {kernel.layer.name for kernel in kernels(model)} <= twins
+    micro_names = {layer.name for layer in layers if is_micro_layer(layer)}
+    assert set(preparation.prepared) == micro_names
+    assert {kernel.layer.name for kernel in kernels(model)} <= micro_names
 
 
 @every_model
@@ -107,7 +107,7 @@ def test_get_weights_of_a_kernel_is_raw(kind):
 
 @both_ways
 @every_model
-def test_optimizer_state_survives_and_training_goes_on(kind, quantize):
+def test_optimizer_state_survives_and_training_continues(kind, quantize):
     control, model = fitted(kind), fitted(kind)
     control.set_weights(model.get_weights())
     for source, target in zip(
@@ -145,7 +145,7 @@ def test_second_time_changes_nothing(kind, quantize):
 
 
 @every_model
-def test_quantisers_can_come_later(kind):
+def test_quantisers_can_be_added_later(kind):
     model = MODELS[kind]()
     prepare(model)
     kernel = kernels(model)[0]
@@ -170,7 +170,7 @@ def test_new_steps_are_compiled_with_the_masks():
     assert np.ptp(predicted, axis=0).max() == 0  # nothing of the image comes through
 
 
-def test_promoted_layer_is_an_instance_of_the_plain_one():
+def test_prepared_layer_is_an_instance_of_the_plain_one():
     model = sequential()
     prepare(model)
     conv = model.get_layer("conv")
@@ -226,7 +226,7 @@ def preparation_without_floating(preparation):
     return type(preparation)(preparation.prepared, preparation.skipped)
 
 
-def test_says_each_thing_once():
+def test_warns_once():
     model = residual()
     preparation = prepare(model, quantize=True)
     with warnings.catch_warnings():
@@ -237,14 +237,14 @@ def test_says_each_thing_once():
         many.warn()
 
 
-def test_refuses_a_model_that_is_not_built():
+def test_rejects_a_model_that_is_not_built():
     model = keras.Sequential([keras.layers.Dense(2)], name="bare")
     with pytest.raises(ValueError, match=r"Expected a built model.*'bare'"):
         prepare(model)
 
 
 @both_ways
-def test_refuses_a_model_with_nothing_to_prune(quantize):
+def test_rejects_a_model_with_nothing_to_prune(quantize):
     model = keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(name="flat")])
     with pytest.raises(ValueError, match=r"layers to prune.*flat"):
         prepare(model, quantize=quantize)
@@ -259,7 +259,7 @@ def test_quantisers_begin_inactive():
 
 
 @pytest.mark.parametrize("kind", ["sequential", "residual", "nested", "shared"])
-def test_promoted_model_saves_and_loads(kind, tmp_path):
+def test_prepared_model_saves_and_loads(kind, tmp_path):
     model = MODELS[kind]()
     prepare(model, quantize=True)
     rng = np.random.default_rng(0)
@@ -276,7 +276,7 @@ def test_promoted_model_saves_and_loads(kind, tmp_path):
     assert prepare(loaded, quantize=True).prepared == ()
 
 
-def test_nothing_but_layers_that_keras_quantised():
+def test_rejects_a_model_whose_layers_keras_quantised():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     model.layers[0].enable_lora(1)
 

@@ -48,7 +48,7 @@ def test_range_of_an_output_is_that_of_its_quantiser():
     assert "in steps of" in str(row)
 
 
-def test_quantisers_that_are_off_and_saw_nothing_say_so():
+def test_quantisers_that_are_off_without_data_say_so():
     report = kmn.quantization_report(quantised(sequential(), seen=False))
     text = str(report)
     assert "no data seen, off" in text

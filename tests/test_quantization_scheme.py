@@ -25,14 +25,14 @@ def quantised(kind, scheme=SCHEME):
 
 
 def schemes(model):
-    """What the quantisers of a model were made with."""
+    """Return the arguments of the quantisers of a model."""
     return {
         (q.bits, q.observer) if isinstance(q, ActivationQuantizer) else q.bits
         for q in quantizers(model)
     }
 
 
-def test_quantisers_are_made_by_it():
+def test_quantisers_follow_the_scheme():
     assert schemes(quantised("residual")) == {4, (6, Percentile(99.0))}
     plain = quantised("residual", True)
     assert schemes(plain) == {8, (8, MovingAverage(0.99))}
@@ -61,7 +61,7 @@ def test_it_is_saved_with_the_model(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["residual", "subclassed"])
-def test_copies_have_it_and_plain_copies_do_not(kind):
+def test_clones_have_the_scheme_and_stripped_copies_do_not(kind):
     model = quantised(kind)
     copy = layers.clone(model)
     assert schemes(copy) == schemes(model)
@@ -71,14 +71,14 @@ def test_copies_have_it_and_plain_copies_do_not(kind):
     assert schemes(layers.strip(model)) == set()
 
 
-def test_pruning_first_leaves_the_choice():
+def test_a_scheme_can_be_chosen_after_pruning():
     model = model_cases.residual()
     layers.prepare(model)
     layers.prepare(model, quantize=SCHEME)
     assert schemes(model) == {4, (6, Percentile(99.0))}
 
 
-def test_quantisers_keep_their_scheme_and_another_is_refused():
+def test_quantisers_keep_their_scheme_and_another_is_rejected():
     model = quantised("residual")
     layers.prepare(model, quantize=True)
     layers.prepare(model, quantize=SCHEME)
@@ -96,7 +96,7 @@ def test_quantisers_keep_their_scheme_and_another_is_refused():
         ({"observer": 0.99}, "observer=0.99"),
     ],
 )
-def test_what_lies_outside_is_refused(arguments, received):
+def test_arguments_out_of_range_are_rejected(arguments, received):
     with pytest.raises(ValueError, match=f"Received: {received}"):
         QuantizationScheme(**arguments)
 

@@ -26,7 +26,7 @@ def test_every_layer_has_a_box_and_every_rounded_tensor_a_range():
     assert len(figure.axes[0].lines) == len(tensors)
 
 
-def test_layers_computed_as_one_stand_close():
+def test_fused_layers_are_drawn_close_together():
     model = residual()
     layers.prepare(model, quantize=True)
     figure = layers.plot_quantizers(model)
@@ -45,13 +45,13 @@ def test_ranges_without_data(make):
     assert "no data" in texts(layers.plot_quantizers(model))
 
 
-def test_draws_on_axes_that_are_given():
+def test_draws_on_given_axes():
     ax = matplotlib.figure.Figure().add_subplot()
     assert layers.plot_quantizers(sequential(), ax) is ax.figure
     assert "conv\nConv2D" in texts(ax.figure)
 
 
-def test_what_stays_in_float_is_red():
+def test_float_operations_are_red():
     inputs = keras.Input((4, 4, 3))
     x = keras.layers.Conv2D(2, 1, name="conv")(inputs)
     model = keras.Model(inputs, keras.layers.UnitNormalization(name="unit")(x))

@@ -28,19 +28,19 @@ def test_share_of_a_plain_model():
     assert quantized_share(residual()) == 0.0
 
 
-def test_each_once(model):
+def test_each_quantiser_is_listed_once(model):
     found = quantizers(model)
     assert len({id(quantizer) for quantizer in found}) == len(found)
 
 
-def test_frozen_is_equal(model):
+def test_constant_quantisers_compute_the_same(model):
     expected = outputs(model)
     with constant_quantizers(model):
         np.testing.assert_array_equal(outputs(model), expected)
     np.testing.assert_array_equal(outputs(model), expected)
 
 
-def test_frozen_off_is_the_plain_model(model):
+def test_constant_and_off_is_the_plain_model(model):
     quantised = outputs(model)
     set_quantizers(model, False)
     expected = outputs(model)
@@ -50,7 +50,7 @@ def test_frozen_off_is_the_plain_model(model):
     np.testing.assert_array_equal(outputs(model), quantised)
 
 
-def test_an_error_unfreezes(model):
+def test_quantisers_are_variable_again_after_an_error(model):
     with pytest.raises(RuntimeError), constant_quantizers(model):
         raise RuntimeError
     assert all(quantizer.constant is None for quantizer in quantizers(model))

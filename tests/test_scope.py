@@ -60,12 +60,12 @@ SEPARABLE = ALL[2:4]
     ],
     ids=str,
 )
-def test_what_is_chosen(model, scope, expected):
+def test_chosen_kernels(model, scope, expected):
     assert [kernel.path for kernel in scope(model)] == expected
     assert set(scope(model)) <= set(kernels(model))
 
 
-def test_the_first_layer_goes_with_all_its_kernels():
+def test_the_first_layer_includes_all_its_kernels():
     model = keras.Sequential(
         [
             keras.Input((6, 6, 2)),
@@ -87,12 +87,12 @@ def test_the_first_layer_goes_with_all_its_kernels():
         (Scope(3), TypeError, "Received: 3"),
     ],
 )
-def test_scopes_that_choose_nothing_are_refused(model, scope, error, message):
+def test_scopes_that_choose_nothing_are_rejected(model, scope, error, message):
     with pytest.raises(error, match=message):
         scope(model)
 
 
-def test_a_plain_model_is_refused():
+def test_a_plain_model_is_rejected():
     with pytest.raises(ValueError, match="are none"):
         Scope()(sequential())
 

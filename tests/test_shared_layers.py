@@ -1,4 +1,4 @@
-"""A layer that is called twice has one range for both calls, as its file has."""
+"""Layers that are called twice have one range for both calls, as in files."""
 
 import keras
 import numpy as np
@@ -23,13 +23,13 @@ def twice_in_a_row(x):
 
 
 def unlike_inputs(x):
-    """One call sees the model's input, the other what a sigmoid puts out."""
+    """Call a layer on the model's input and on the output of a sigmoid."""
     shared = conv()
     return layers.Add()([shared(x), shared(layers.Activation("sigmoid")(x))])
 
 
 def fused_at_one_call(x):
-    """Normalised behind one call, bare behind the other."""
+    """Normalise the output of one of two calls."""
     shared = conv()
     y = layers.ReLU()(layers.BatchNormalization()(shared(x)))
     return layers.Add()([shared(y), y])
@@ -90,7 +90,7 @@ MODELS = (
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
-def test_a_shared_layer_becomes_a_sound_file(build, tmp_path):
+def test_a_shared_layer_becomes_a_valid_file(build, tmp_path):
     inputs = keras.Input(SHAPE)
     model = keras.Model(inputs, build(inputs))
     rng = np.random.default_rng(0)

@@ -5,7 +5,6 @@ from keras_micronets.layers.clone import clone, keeps_state, strip
 from keras_micronets.layers.gradients import kernel_gradients
 from keras_micronets.layers.kernels import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.layout import Layout
-from keras_micronets.layers.micro.activations import ACTIVATION_LAYERS
 from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
     MicroConv2D,
@@ -38,3 +37,44 @@ from keras_micronets.layers.reports import (
 )
 from keras_micronets.layers.scope import Scope
 from keras_micronets.layers.state import Mask
+
+__all__ = [
+    "ActivationQuantizer",
+    "Kernel",
+    "KernelQuantizer",
+    "Layout",
+    "Mask",
+    "MicroConv1D",
+    "MicroConv2D",
+    "MicroConv2DTranspose",
+    "MicroConv3D",
+    "MicroDense",
+    "MicroDepthwiseConv1D",
+    "MicroDepthwiseConv2D",
+    "MicroEinsumDense",
+    "MicroSeparableConv1D",
+    "MicroSeparableConv2D",
+    "PreparationReport",
+    "QuantizationReport",
+    "QuantizationScheme",
+    "QuantizedTensor",
+    "QuantizerSpec",
+    "Scope",
+    "SparsityReport",
+    "batches",
+    "clone",
+    "constant_quantizers",
+    "freeze",
+    "keeps_state",
+    "kernel_gradients",
+    "kernels",
+    "plot_quantizers",
+    "prepare",
+    "quantization_report",
+    "quantized_share",
+    "set_quantizers",
+    "sparsity",
+    "sparsity_report",
+    "strip",
+    "write_zeros",
+]

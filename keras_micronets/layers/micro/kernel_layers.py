@@ -54,7 +54,7 @@ class MicroKernelLayer(MicroLayer):
                     self.scheme.kernel_quantizer,
                     self.to_litert(name, ops.zeros(shape)).shape,
                     axis=self.quantization_axis(name),
-                    least_bits=self.kernel_row(name).min_bits,
+                    min_bits=self.kernel_row(name).min_bits,
                 )
         super().build_state()
 

@@ -149,15 +149,15 @@ class QuantizationScheme(Configurable):
         )
 
     def kernel_quantizer(
-        self, *, axis: int | None = None, least_bits: int = 2, **kwargs: Any
+        self, *, axis: int | None = None, min_bits: int = 2, **kwargs: Any
     ) -> KernelQuantizer:
         """Make a quantiser of kernels; `kwargs` are those of a layer.
 
-        It has 8 bits if the scheme has fewer than `least_bits`, the fewest that LiteRT
+        It has 8 bits if the scheme has fewer than `min_bits`, the fewest that LiteRT
         supports for the layer.
         """
         make = LearnedKernelQuantizer if self._learns_steps else KernelQuantizer
-        bits = self.kernel_bits if self.kernel_bits >= least_bits else 8
+        bits = self.kernel_bits if self.kernel_bits >= min_bits else 8
         return make(axis=axis, bits=bits, **kwargs)
 
     @property
