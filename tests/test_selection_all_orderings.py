@@ -1,6 +1,7 @@
 """Properties that all ordering methods share."""
 
 import inspect
+import re
 from functools import partial
 
 import numpy as np
@@ -141,3 +142,19 @@ def test_the_example_is_true(name):
     actual, expected = eval(call, scope), eval(comment, scope)
     for a, b in zip(*map(np.atleast_2d, (actual, expected)), strict=True):
         np.testing.assert_allclose(a, b, atol=0.01)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "top_k", "random_k"])
+def test_each_argument_is_documented_once(name):
+    method = getattr(selection, name)
+    doc = inspect.getdoc(method)
+    arguments = doc.split("\n\nArgs:\n")[1].split("\n\nReturns:\n")[0]
+    documented = re.findall(r"^    (\w+):", arguments, re.MULTILINE)
+    assert documented == list(inspect.signature(method).parameters)
+    assert [doc.count(f"\n\n{title}:\n") for title in ("Raises", "Example")] == [1, 1]
+
+
+def test_unknown_options_are_rejected():
+    p, y = pool(0)
+    with pytest.raises(TypeError, match="alhpa"):
+        selection.mdep(p, y, alhpa=0.5)

@@ -144,9 +144,9 @@ def test_it_prints():
 
 def test_bad_input():
     p, y = pool(6, copies=False)
-    with pytest.raises(ValueError, match="scoring out of"):
+    with pytest.raises(ValueError, match="scoring to be one of"):
         auto(p, y, 2, scoring="accuracy")
-    with pytest.raises(ValueError, match="method out of"):
+    with pytest.raises(ValueError, match="method to be one of"):
         auto(p, y, 2, methods=["magic"])
     with pytest.raises(TypeError, match="name or a function"):
         auto(p, y, 2, methods=[3])

@@ -76,5 +76,5 @@ def test_bad_input(choose):
 
 
 def test_top_k_by_something_else():
-    with pytest.raises(ValueError, match="by='accuracy' or by='loss'"):
+    with pytest.raises(ValueError, match=r"by to be one of \['accuracy', 'loss'\]"):
         top_k(P, Y, 2, by="age")

@@ -383,7 +383,9 @@ def test_wrong_numbers_of_clusters():
 
 def test_bad_arguments():
     p, y = pool(5)
-    with pytest.raises(ValueError, match="'accuracy', 'best_cluster', 'farthest'"):
+    with pytest.raises(
+        ValueError, match="'accuracy', 'loss', 'medoid', 'farthest', 'best_cluster'"
+    ):
         cluster(p, y, representative="best")
     for clusterer in (KMeans, LinearRegression(), "kmeans"):
         with pytest.raises(TypeError, match="instance of a scikit-learn clusterer"):

@@ -70,7 +70,7 @@ def test_bad_input():
         EnsembleSelector().predict(X)
     with pytest.raises(ValueError, match="samples, learners, classes"):
         EnsembleSelector().fit(X[0], Y)
-    with pytest.raises(ValueError, match="method out of"):
+    with pytest.raises(ValueError, match="method to be one of"):
         EnsembleSelector("magic").fit(X, Y)
     with pytest.raises(ValueError, match="combination='sum'"):
         EnsembleSelector(combination="sum").fit(X, Y)

@@ -242,7 +242,7 @@ def test_bad_arguments():
     with pytest.raises(TypeError, match=r"integer number of rounds.*n_rounds=2\.5"):
         greedy(p, y, 2, n_rounds=2.5)
     for choose in (greedy, backward_elimination):
-        with pytest.raises(ValueError, match=r"loss='nll' or loss='error'.*'mse'"):
+        with pytest.raises(ValueError, match=r"one of \['nll', 'error'\].*'mse'"):
             choose(p, y, 2, loss="mse")
     for start in (1, 4):
         with pytest.raises(ValueError, match=f"n_members=2 to 3.*start={start}"):

@@ -287,12 +287,12 @@ def test_bad_input():
     p = p[0]
     with pytest.raises(ValueError, match="at least one bin"):
         selection.adaptive_calibration_error(p, y, n_bins=0)
-    with pytest.raises(ValueError, match="of='all' or of='predicted'"):
+    with pytest.raises(ValueError, match=r"of to be one of \['all', 'predicted'\]"):
         selection.adaptive_calibration_error(p, y, of="some")
     for confidence in (y[1:], p, np.full(30, np.nan)):
         with pytest.raises(ValueError, match=r"confidence of shape \(30,\)"):
             selection.area_under_risk_coverage(p, y, confidence=confidence)
-    with pytest.raises(ValueError, match="score='entropy'"):
+    with pytest.raises(ValueError, match=r"score to be one of .*'entropy'"):
         selection.ood_auroc(p, p, score="margin")
     with pytest.raises(ValueError, match="same classes"):
         selection.ood_auroc(p, np.full((4, 2), 0.5))

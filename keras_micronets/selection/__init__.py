@@ -23,20 +23,21 @@ from keras_micronets.selection.metrics import (
     negative_log_likelihood,
     ood_auroc,
 )
-from keras_micronets.selection.ordering import (
+from keras_micronets.selection.ordering.by_loss import (
     backward_elimination,
+    greedy,
+    reduced_error,
+)
+from keras_micronets.selection.ordering.by_votes import (
     complementariness,
     drep,
     epic,
-    greedy,
     kappa_pruning,
     margin_distance,
     mdep,
     orientation_ordering,
-    random_k,
-    reduced_error,
-    top_k,
 )
+from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.report.page import write_report
 from keras_micronets.selection.report.pair_plots import (
     plot_dendrogram,

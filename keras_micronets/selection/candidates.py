@@ -120,12 +120,11 @@ class Candidates:
 
         Args:
             chosen: Integers, the indices of the kept candidates.
-            method: String, the name of the method.
+            method, representative: See `Selection`.
             weights: Floats, one for each kept candidate, with any positive sum.
                 Defaults to `None`: equal weights.
             labels: Integers of shape `(learners,)`, the cluster of each candidate.
                 Defaults to `None`: zeros.
-            representative: String or `None`. Defaults to `None`.
         """
         indices = self.order[np.array([*chosen], int)]
         weights = np.ones(len(indices)) if weights is None else np.asarray(weights)

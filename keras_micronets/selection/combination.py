@@ -7,7 +7,7 @@ import numpy as np
 from keras_micronets.edge.combine import RULES
 from keras_micronets.selection.metrics import likelihoods
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import check_probabilities
+from keras_micronets.selection.validation import check_choice, check_probabilities
 
 __all__ = ["as_combined", "fit_weights"]
 
@@ -40,11 +40,7 @@ def as_combined(
     kmn.selection.combine(probabilities[selection.indices], **rule)
     ```
     """
-    if combination not in RULES:
-        raise ValueError(
-            f"Expected `combination` to be one of {RULES}. "
-            f"Received: combination={combination!r}."
-        )
+    check_choice("combination", combination, RULES)
     weights = None
     if combination == "weights":
         weights = fit_weights(probabilities[selection.indices], y)

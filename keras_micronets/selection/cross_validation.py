@@ -78,11 +78,7 @@ def split(
     n_samples: int, n_splits: int, n_repeats: int, random_state: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return the samples to select on, and those to score on, for each fold."""
-    if n_samples < 2:
-        raise ValueError(
-            "Expected at least two samples: one to select on, one to score on. "
-            f"Received: {n_samples}."
-        )
+    _check_two_samples(n_samples)
     folds = RepeatedKFold(
         n_splits=min(n_splits, n_samples),
         n_repeats=n_repeats,
@@ -227,12 +223,16 @@ def mean_of(p: np.ndarray) -> np.ndarray:
     return np.asarray(sum(sums)) / len(p)
 
 
-def _check(n_samples: int, n_resamples: int, methods: Mapping) -> None:
+def _check_two_samples(n_samples: int) -> None:
     if n_samples < 2:
         raise ValueError(
-            "Expected at least two samples, one to select on and one to score on. "
+            "Expected at least two samples: one to select on, one to score on. "
             f"Received: {n_samples}."
         )
+
+
+def _check(n_samples: int, n_resamples: int, methods: Mapping) -> None:
+    _check_two_samples(n_samples)
     if n_resamples < 1:
         raise ValueError(f"Expected at least one split. Received: {n_resamples=}.")
     if not methods:

@@ -15,23 +15,25 @@ from keras_micronets.selection.cross_validation import (
     score_fold,
     split,
 )
-from keras_micronets.selection.ordering import (
+from keras_micronets.selection.ordering.by_loss import (
     backward_elimination,
+    greedy,
+    reduced_error,
+)
+from keras_micronets.selection.ordering.by_votes import (
     complementariness,
     drep,
     epic,
-    greedy,
     kappa_pruning,
     margin_distance,
     mdep,
     orientation_ordering,
-    random_k,
-    reduced_error,
-    top_k,
 )
+from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.selection import Choice, Selection
 from keras_micronets.selection.validation import (
     as_labels,
+    check_choice,
     check_n_members,
     check_probabilities,
     progress,
@@ -133,10 +135,7 @@ def auto(
     y = as_labels(y, p.shape[2], p.shape[1])
     counts = np.atleast_1d(n_members).tolist()
     counts = [check_n_members(count, len(p)) for count in counts]
-    if scoring not in SCORINGS:
-        raise ValueError(
-            f"Expected scoring out of {[*SCORINGS]}. Received: {scoring=}."
-        )
+    check_choice("scoring", scoring, SCORINGS)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     comparison = _Comparison(methods, counts, seed)
     options = {"scoring": scoring, "n_splits": n_splits, "random_state": seed}
@@ -234,9 +233,5 @@ def _look_up(method: str | Method, methods: Mapping[str, Method]) -> Method:
         return method
     if not isinstance(method, str):
         raise TypeError(f"Expected a name or a function. Received: {method=}.")
-    if method not in methods:
-        raise ValueError(
-            f"Expected a method out of {[*methods]}, or a function. "
-            f"Received: {method=}."
-        )
+    check_choice("method", method, methods)
     return methods[method]

@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from keras_micronets.selection.validation import (
     as_labels,
+    check_choice,
     check_probabilities,
     in_blocks,
 )
@@ -185,8 +186,7 @@ def adaptive_calibration_error(
     Reference: Nixon et al., "Measuring Calibration in Deep Learning", CVPR Workshops
     2019.
     """
-    if of not in ("all", "predicted"):
-        raise ValueError(f"Expected of='all' or of='predicted'. Received: {of=}.")
+    check_choice("of", of, ("all", "predicted"))
     _check_bins(n_bins)
     p, labels = checked_predictor(probabilities, y)
     if of == "predicted":
@@ -262,10 +262,7 @@ def ood_auroc(
     Reference: Hendrycks & Gimpel, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks", ICLR 2017.
     """
-    if score not in _UNCERTAINTIES:
-        raise ValueError(
-            f"Expected score='max_probability' or score='entropy'. Received: {score=}."
-        )
+    check_choice("score", score, _UNCERTAINTIES)
     inside, outside = (
         _one_predictor(probabilities_in),
         _one_predictor(probabilities_out),

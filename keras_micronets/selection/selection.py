@@ -115,11 +115,7 @@ class Selection:
     ) -> "Selection":
         """Return a selection whose members have equal weights.
 
-        Args:
-            indices: Integers, in any order: the kept learners.
-            labels: Integers of shape `(learners,)`: the cluster of each learner.
-            method: String, the name of the method.
-            representative: String or `None`. Defaults to `None`.
+        The arguments are those of `Selection`, `indices` in any order.
         """
         indices = np.sort(np.asarray(indices))
         weights = np.full(len(indices), 1 / len(indices))

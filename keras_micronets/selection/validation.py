@@ -128,6 +128,14 @@ def check_n_members(n_members: Any, n_learners: int) -> int:
     return n_members
 
 
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise a `ValueError` unless an argument is one of some strings."""
+    if value not in [*choices]:
+        raise ValueError(
+            f"Expected {name} to be one of {[*choices]}. Received: {name}={value!r}."
+        )
+
+
 def in_blocks(p: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Iterate over the learners of a large array, which may be memory-mapped.
 

@@ -21,10 +21,10 @@ from keras_micronets.selection.clustering.geometry import (
 )
 from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.validation import check_choice
 
 __all__ = ["cluster", "cluster_labels"]
 
-_CRITERIA = ("silhouette", "loss")
 _STRATEGIES = {"diversity_first": "accuracy", "accuracy_first": "best_cluster"}
 
 
@@ -111,7 +111,9 @@ def cluster(
     count = 1 if n_members is None or isinstance(n_members, str) else n_members
     candidates = Candidates(probabilities, y, count)
     check_geometry(on, distances, len(candidates))
-    _check_names(representative, n_members)
+    check_choice("representative", representative, REPRESENTATIVES)
+    if isinstance(n_members, str):
+        check_choice("n_members", n_members, ("silhouette", "loss"))
     if n_members == "loss":
         n_members = _number_by_loss(
             probabilities,
@@ -189,10 +191,7 @@ def cluster_labels(
     authors' FedNets. That code never considers the last cluster for
     `"accuracy_first"`; this function does.
     """
-    if strategy not in _STRATEGIES:
-        raise ValueError(
-            f"Expected strategy to be one of {[*_STRATEGIES]}. Received: {strategy=}."
-        )
+    check_choice("strategy", strategy, _STRATEGIES)
     candidates = Candidates(probabilities, y, n_members)
     labels_of_learners = candidates.predictions.astype(np.float64)
     geometry = Points(labels_of_learners)
@@ -303,16 +302,3 @@ def _number_by_loss(
     ]
     losses = held_out_losses(methods, probabilities, y).mean(axis=1)
     return numbers[int(np.nanargmin(losses))]
-
-
-def _check_names(representative: str, n_members: Any) -> None:
-    if representative not in REPRESENTATIVES:
-        raise ValueError(
-            f"Expected representative to be one of {sorted(REPRESENTATIVES)}. "
-            f"Received: representative={representative!r}."
-        )
-    if isinstance(n_members, str) and n_members not in _CRITERIA:
-        raise ValueError(
-            f"Expected n_members to be an integer, None, or one of {_CRITERIA}. "
-            f"Received: n_members={n_members!r}."
-        )

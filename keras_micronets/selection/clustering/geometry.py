@@ -10,6 +10,7 @@ from sklearn.random_projection import GaussianRandomProjection
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.diversity import disagreement_of, double_fault_of
+from keras_micronets.selection.validation import check_choice
 
 __all__ = ["Distances", "Points", "as_distances", "as_points", "check_geometry"]
 
@@ -141,16 +142,11 @@ def as_distances(
 
 def check_geometry(on: str, distances: Any, n_learners: int) -> None:
     """Raise a `ValueError` unless features and distances are valid; see `cluster`."""
-    if on not in _FEATURES:
-        raise ValueError(f"Expected `on` to be one of {[*_FEATURES]}. Received: {on=}.")
+    check_choice("on", on, _FEATURES)
     if distances is None:
         return
     if isinstance(distances, str):
-        if distances not in _DISTANCES:
-            raise ValueError(
-                f"Expected distances to be one of {[*_DISTANCES]}, or an array. "
-                f"Received: {distances=}."
-            )
+        check_choice("distances", distances, _DISTANCES)
         return
     matrix = np.asarray(distances, float)
     if matrix.shape != (n_learners, n_learners):

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.ordering.method import lowest, ordering_method
+from keras_micronets.selection.validation import check_choice
 
 __all__ = ["backward_elimination", "greedy", "reduced_error", "running_mean"]
 
@@ -222,13 +223,8 @@ class _MeanProbability(_RunningMean):
 
 
 def running_mean(candidates: Candidates, loss: str) -> _RunningMean:
-    """Return an empty mean with a loss, `"nll"` or `"error"`.
-
-    Raises:
-        ValueError: If `loss` is neither.
-    """
-    if loss not in ("nll", "error"):
-        raise ValueError(f"Expected loss='nll' or loss='error'. Received: {loss=}.")
+    """Return an empty mean with a loss, `"nll"` or `"error"`."""
+    check_choice("loss", loss, ("nll", "error"))
     return (_MeanLikelihood if loss == "nll" else _MeanProbability)(candidates)
 
 

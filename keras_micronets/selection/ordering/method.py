@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.validation import check_choice
 
 __all__ = ["lowest", "ordering_method", "random_k", "rank", "top_k"]
 
@@ -167,8 +168,7 @@ def top_k(
     top_k([[[0.4, 0.6]], [[0.9, 0.1]]], [0], n_members=1).indices  # array([1])
     ```
     """
-    if by not in ("accuracy", "loss"):
-        raise ValueError(f"Expected by='accuracy' or by='loss'. Received: {by=}.")
+    check_choice("by", by, ("accuracy", "loss"))
     return range(len(candidates)) if by == "accuracy" else rank(-candidates.losses)
 
 

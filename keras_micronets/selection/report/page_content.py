@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from keras_micronets.selection.methods import METHODS
 from keras_micronets.selection.report.report import (
-    METRICS,
+    METRIC_COLUMNS,
     LearnerRow,
     SelectionReport,
     describe_disagreement,
@@ -32,7 +32,7 @@ _GLOSSARY = (
     "expected calibration error, the gap between confidence and accuracy, lower is "
     "better. why: the rank by accuracy, within the cluster if there are clusters."
 )
-_SIZES = slice(METRICS.index("kB"), None)
+_SIZES = slice(METRIC_COLUMNS.index("kB"), None)
 
 
 def compared_methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
@@ -100,7 +100,7 @@ def comparison_table(predictors: dict[str, dict[str, Any]]) -> str:
     lines = [
         ([name, *format_metrics(values)[:3]], "") for name, values in predictors.items()
     ]
-    return _table("The ensemble and its baselines", ["", *METRICS[:3]], lines)
+    return _table("The ensemble and its baselines", ["", *METRIC_COLUMNS[:3]], lines)
 
 
 def learner_table(report: SelectionReport) -> str:
@@ -108,7 +108,7 @@ def learner_table(report: SelectionReport) -> str:
     rows = sorted(report.rows, key=lambda r: (not r.kept, -r.accuracy, r.index))
     shown = rows[: max(_MAX_ROWS, len(report.kept))]
     lines = [(_cells(row), "kept" if row.kept else "") for row in shown]
-    header = ["learner", "kept", "cluster", *METRICS, "why"]
+    header = ["learner", "kept", "cluster", *METRIC_COLUMNS, "why"]
     note = _GLOSSARY
     if len(shown) < len(rows):
         note = (
@@ -130,7 +130,7 @@ def size_table(report: SelectionReport) -> str:
     heading.text = "Size on the device"
     return (
         f'<section class="sizes">{_html(heading)}'
-        + _table("Size and time of the members", ["", *METRICS[_SIZES]], lines)
+        + _table("Size and time of the members", ["", *METRIC_COLUMNS[_SIZES]], lines)
         + _note(
             "kB: 1,000 bytes of each learner's file, and after gzip. ms: milliseconds "
             "for one sample. Together: the sum, as members run one after the other."
@@ -169,7 +169,7 @@ def _table(label: str, header: Sequence[str], lines: list[tuple[list, str]]) -> 
         if any(c[1:])
     ]
     header, *body = zip(*columns, strict=True)
-    numeric = [name in (*METRICS, "cluster") for name in header]
+    numeric = [name in (*METRIC_COLUMNS, "cluster") for name in header]
     box = Element(
         "div",
         {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label},

@@ -14,7 +14,11 @@ from keras_micronets.selection.cross_validation import METRICS, MemberScores
 from keras_micronets.selection.metrics import confidence_bins
 from keras_micronets.selection.report import drawing
 from keras_micronets.selection.report.report import SelectionReport
-from keras_micronets.selection.validation import as_labels, check_probabilities
+from keras_micronets.selection.validation import (
+    as_labels,
+    check_choice,
+    check_probabilities,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,10 +165,7 @@ def plot_curves(
     plot_curves(scores, "negative_log_likelihood").savefig("nll.png")
     ```
     """
-    if metric not in METRICS:
-        raise ValueError(
-            f"Expected metric to be one of {sorted(METRICS)}. Received: {metric=}."
-        )
+    check_choice("metric", metric, METRICS)
     ax = drawing.with_title(ax, "Score by number of members")
     draw_curves(ax, scores, metric)
     return ax.figure

@@ -7,8 +7,8 @@ __all__ = ["LearnerRow", "SelectionReport"]
 
 _WIDTH = 100
 _MAX_ROWS = 40
-METRICS = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
-_HEADER = ["", "learner", "cluster", *METRICS, "why"]
+METRIC_COLUMNS = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
+_HEADER = ["", "learner", "cluster", *METRIC_COLUMNS, "why"]
 
 
 class LearnerRow(NamedTuple):
