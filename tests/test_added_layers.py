@@ -8,7 +8,14 @@ from keras import layers
 from keras_micronets import sparsity_report, strip
 from keras_micronets.callbacks import ChannelPruning, WeightPruning
 from keras_micronets.export import export_tflite
-from keras_micronets.layers import MicroConv3D, kernels, prepare, set_quantizers
+from keras_micronets.layers import (
+    MicroConv3D,
+    MicroEmbedding,
+    QuantizationScheme,
+    kernels,
+    prepare,
+    set_quantizers,
+)
 from keras_micronets.schedules import Constant
 
 
@@ -19,8 +26,15 @@ def volumes():
     return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
 
 
-MODELS = {"Conv3D": volumes}
-CLASSES = {"Conv3D": MicroConv3D}
+def words():
+    inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(12, 8, name="words")(inputs)
+    x = layers.Conv1D(6, 3, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
+
+
+MODELS = {"Conv3D": volumes, "Embedding": words}
+CLASSES = {"Conv3D": MicroConv3D, "Embedding": MicroEmbedding}
 every_layer = pytest.mark.parametrize("kind", MODELS)
 
 
@@ -116,3 +130,61 @@ def test_channels_are_cut(kind):
     )
     name = model.layers[1].name
     assert len(callback.plan_.kept[name]) < model.layers[1].output.shape[-1]
+
+
+def of_words(read):
+    inputs = keras.Input((7,), dtype="int32")
+    x = read(layers.Embedding(12, 8, name="words")(inputs))
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+READERS = {
+    "convolution": lambda x: layers.Conv1D(6, 3, activation="relu")(x),
+    "mean": lambda x: layers.GlobalAveragePooling1D()(x),
+    "largest": lambda x: layers.GlobalMaxPooling1D()(x),
+    "swish": lambda x: layers.Activation("swish")(x),
+    "rectifier": lambda x: layers.ReLU()(x),
+    "two": lambda x: layers.Add()([x, layers.Conv1D(8, 1)(x)]),
+    "joined": lambda x: layers.Concatenate()([x, layers.Conv1D(8, 1)(x)]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", READERS)
+def test_an_embedding_in_an_integer_file(kind, bits, tmp_path):
+    """Masked or not, the file has the integers of the model, and no float."""
+    model = of_words(READERS[kind])
+    prepare(model, quantize=QuantizationScheme(kernel_bits=bits))
+    table = kernels(model)[0]
+    table.set_mask(np.random.default_rng(0).random(table.mask.shape) < 0.5)
+    set_quantizers(model, True)
+    model(data(model)[0], training=True)
+    x = data(model)[0]
+    report = export_tflite(model, tmp_path / "model.tflite", representative_data=x)
+    assert not report.float_operations
+    assert report.largest_difference == 0
+    assert "GATHER" in report.operations
+    assert "QUANTIZE" not in report.operations
+
+
+def test_only_the_output_of_an_embedding_is_quantised():
+    model = words()
+    assert prepare(model, quantize=True).floating == ()
+    assert model.get_layer("words").quantizers.names == ("output",)
+
+
+def test_an_embedding_of_a_subclassed_model_is_quantised_alike():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.words = layers.Embedding(12, 8)
+
+        def call(self, x):
+            return self.words(x)
+
+    model = Net()
+    model(data(words())[0])
+    prepare(model, quantize=True)
+    assert model.words.quantizers.names == ("output",)

@@ -17,6 +17,7 @@ CASES = [
     (keras.layers.Conv1D(4, 3), (8, 2), (3, 2, 4)),
     (keras.layers.Conv2D(4, 3, groups=2), (8, 8, 2), (3, 3, 1, 4)),
     (keras.layers.Conv3D(4, 3), (5, 5, 5, 2), (3, 3, 3, 2, 4)),
+    (keras.layers.Embedding(7, 4), (5,), (7, 4)),
     (keras.layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 5), (3, 3, 1, 10)),
     (keras.layers.SeparableConv2D(4, 3), (8, 8, 5), (3, 3, 1, 5)),
     (keras.layers.Conv2DTranspose(4, 3), (8, 8, 5), (3, 3, 5, 4)),

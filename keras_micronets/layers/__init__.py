@@ -14,6 +14,7 @@ from keras_micronets.layers.micro.kernel_layers import (
     MicroDepthwiseConv1D,
     MicroDepthwiseConv2D,
     MicroEinsumDense,
+    MicroEmbedding,
     MicroSeparableConv1D,
     MicroSeparableConv2D,
 )

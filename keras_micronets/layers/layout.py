@@ -49,7 +49,8 @@ class Layout:
 def layout_of(layer: keras.Layer, name: str) -> Layout:
     """Return the layout of a kernel.
 
-    * Dense, Conv1D, 2D, 3D, pointwise kernels of separable layers: unchanged.
+    * Dense, Embedding, Conv1D to Conv3D, pointwise kernels of separable layers:
+      unchanged.
     * Conv2DTranspose: the last two axes of `(h, w, out, in)` are swapped.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
       `(h, w, 1, channels * multiplier)`, since each output has one input.

@@ -97,7 +97,7 @@ class _Placer:
     def _place_everywhere(self, model):
         for layer in _keras_private.flatten_layers(model):
             if is_kernel_layer(layer) and is_quantizable(layer):
-                self._add(layer, kernel=True, inputs=(0,), **_at_output(layer))
+                self._place_at_kernels(layer, inputs=(0,), **_at_output(layer))
 
     def _place_at(self, operation, readers, producers, outputs, is_raw):
         row, read_by = row_of(operation), readers[operation]
@@ -114,16 +114,17 @@ class _Placer:
             row.keeps_scale or is_fused(operation, read_by, operation in outputs)
         ):
             at_output = _at_output(operation)
-        self._add(
+        self._place_at_kernels(
             operation,
-            kernel=bool(row.kernels),
             per_unit=_needs_scale_per_unit(operation, read_by),
             inputs=inputs,
             **at_output,
         )
 
-    def _add(self, layer, **arguments):
-        spec = QuantizerSpec(**arguments)
+    def _place_at_kernels(self, layer, inputs, **arguments):
+        row = row_of(layer)
+        inputs = () if row.reads_indices else inputs
+        spec = QuantizerSpec(row.has_kernel_scales, inputs=inputs, **arguments)
         self.quantizers[layer] = self.quantizers.get(layer, QuantizerSpec()) | spec
 
     def _report(self, operation, readers, producers, outputs, is_raw):

@@ -49,6 +49,8 @@ class KernelRow:
         even_inputs_round_once: Whether those sums are rounded only once if the kernel
             has one scale and an even number of inputs, as by XNNPACK. Defaults to
             `False`.
+        takes_output_scale: Whether it has no scale of its own, but the output's, since
+            the output is part of it. Defaults to `False`.
     """
 
     axis: int | None = None
@@ -56,6 +58,7 @@ class KernelRow:
     min_bits: int = 2
     halves: str = "up"
     even_inputs_round_once: bool = False
+    takes_output_scale: bool = False
 
     def second_rounding(self, axis: int | None, n_inputs: int) -> str | None:
         """Return how sums of 4-bit kernels are rounded again, `None` if they are not.
@@ -88,6 +91,8 @@ class LayerRow:
         normalizes: Whether a kernel before it takes it in. Defaults to `False`.
         activation: For layers that are nothing but an activation: function of the
             layer that returns its `keras.activations` function. Defaults to `None`.
+        reads_indices: Whether its inputs are indices, which are never rounded. Defaults
+            to `False`.
         constant_second: For operations: whether LiteRT has integers only if the second
             argument is a constant. Defaults to `False`.
     """
@@ -99,7 +104,13 @@ class LayerRow:
     fuses_rectifier: bool = False
     normalizes: bool = False
     activation: Callable | None = None
+    reads_indices: bool = False
     constant_second: bool = False
+
+    @property
+    def has_kernel_scales(self) -> bool:
+        """Whether its kernels have scales, and so quantisers."""
+        return any(not row.takes_output_scale for row in self.kernels.values())
 
     @property
     def keeps_scale(self) -> bool:
@@ -192,6 +203,11 @@ LAYERS: dict[type, LayerRow] = {
     layers.Conv2DTranspose: _kernel(_ONE_SCALE_8_BITS),
     layers.Conv3D: LayerRow(
         reason="LiteRT has no integer Conv3D", kernels={"kernel": KernelRow()}
+    ),
+    # Beside an Embedding, the converter gives a concatenation the range of a tanh or
+    # sigmoid that it reads: files then differ by some steps, of which an export warns.
+    layers.Embedding: LayerRow(
+        kernels={"embeddings": KernelRow(takes_output_scale=True)}, reads_indices=True
     ),
     # Scale and offset of each channel
     layers.BatchNormalization: LayerRow(

@@ -168,6 +168,21 @@ class MicroConv3D(MicroKernelLayer, keras.layers.Conv3D):
         return self.convolution_op(inputs, self.effective_kernel())
 
 
+@micro_class(keras.layers.Embedding)
+class MicroEmbedding(MicroKernelLayer, keras.layers.Embedding):
+    """An `Embedding` layer with a mask, and a fake quantiser on its output."""
+
+    def call(self, inputs, training=None):
+        is_float = keras.backend.is_float_dtype(inputs.dtype)
+        indices = ops.cast(inputs, "int32") if is_float else inputs
+        if training and self.probe is None:  # the gradient has only the rows in use
+            kept = ops.take(self.embeddings_mask.mask, indices, axis=0)
+            rows = ops.where(kept, ops.take(self.embeddings, indices, axis=0), 0.0)
+        else:
+            rows = ops.take(self.effective_kernel("embeddings"), indices, axis=0)
+        return self.fake_quantize("output", ops.cast(rows, self.compute_dtype))
+
+
 @micro_class(keras.layers.Conv1D)
 class MicroConv1D(MicroKernelLayer, keras.layers.Conv1D):
     """`Conv1D` with a mask and fake quantisers; a scale for each filter.
