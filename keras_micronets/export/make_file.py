@@ -4,52 +4,23 @@ import functools
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_micronets.edge.member import Member
 from keras_micronets.export.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
 from keras_micronets.export.report import ExportReport, Parity
-from keras_micronets.export.tflite_model import TensorInfo, TFLiteModel
+from keras_micronets.export.tflite_model import ConvertedFile, TensorInfo, TFLiteModel
 from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 
-__all__ = ["ConvertedFile", "compare", "make_file", "prefer_sparse"]
+__all__ = ["compare", "make_file", "prefer_sparse"]
 
 N_COMPARED = 64
 LEARNED, MEASURED = "learned", "representative data"
-
-
-@dataclass(frozen=True)
-class ConvertedFile:
-    """Hold a converted and verified `.tflite` file.
-
-    Attributes:
-        content: The bytes of the file.
-        report: The `ExportReport`.
-        model: The file as LiteRT has loaded it; `None` if another process did.
-    """
-
-    content: bytes
-    report: ExportReport
-    model: TFLiteModel | None
-
-    def as_member(self, name: str, *, from_logits: bool) -> Member:
-        """Return a `Member` that runs the file; it is loaded again only if needed."""
-        # The comparison resizes open inputs, and a member keeps the size it finds.
-        if self.model is None or any(info.is_open for info in self.model.inputs):
-            return Member(self.content, name=name, from_logits=from_logits)
-        return Member.from_interpreter(
-            self.model.interpreter,
-            n_bytes=len(self.content),
-            name=name,
-            from_logits=from_logits,
-        )
 
 
 def make_file(

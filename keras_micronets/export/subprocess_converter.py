@@ -15,8 +15,8 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
-from keras_micronets.export.make_file import ConvertedFile
 from keras_micronets.export.report import ExportReport, Parity
+from keras_micronets.export.tflite_model import ConvertedFile
 from keras_micronets.layers import quantized_share
 
 __all__ = ["check_converter", "make_file_in_subprocess"]

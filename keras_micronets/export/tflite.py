@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
-from keras_micronets.export.make_file import ConvertedFile, make_file
+from keras_micronets.export.make_file import make_file
 from keras_micronets.export.model_graph import full_precision, with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
@@ -18,6 +18,7 @@ from keras_micronets.export.subprocess_converter import (
     check_converter,
     make_file_in_subprocess,
 )
+from keras_micronets.export.tflite_model import ConvertedFile
 from keras_micronets.layers import quantized_share
 
 __all__ = ["check_path", "convert_tflite", "export_tflite"]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import load_interpreter, quantize
+from keras_micronets.edge.member import Member, load_interpreter, quantize
+from keras_micronets.export.report import ExportReport
 
-__all__ = ["TFLiteModel", "TensorInfo"]
+__all__ = ["ConvertedFile", "TFLiteModel", "TensorInfo"]
 
 REPEATS = 15
 
@@ -130,3 +131,30 @@ def _fill_batches(x, size):
     """Repeat the last row until the last batch is full."""
     missing = -len(x) % size
     return np.concatenate([x, np.repeat(x[-1:], missing, 0)]) if missing else x
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """Hold a converted and verified `.tflite` file.
+
+    Attributes:
+        content: The bytes of the file.
+        report: The `ExportReport`.
+        model: The file as LiteRT has loaded it; `None` if another process did.
+    """
+
+    content: bytes
+    report: ExportReport
+    model: TFLiteModel | None
+
+    def as_member(self, name: str, *, from_logits: bool) -> Member:
+        """Return a `Member` that runs the file; it is loaded again only if needed."""
+        # The comparison resizes open inputs, and a member keeps the size it finds.
+        if self.model is None or any(info.is_open for info in self.model.inputs):
+            return Member(self.content, name=name, from_logits=from_logits)
+        return Member.from_interpreter(
+            self.model.interpreter,
+            n_bytes=len(self.content),
+            name=name,
+            from_logits=from_logits,
+        )

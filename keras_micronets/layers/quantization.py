@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.micro.normalization import MicroBatchNormalization
 from keras_micronets.layers.quantizers.learned import LearnedKernelQuantizer
 from keras_micronets.layers.state import Quantizer
 
@@ -112,4 +111,4 @@ def _frozen(layer, observers, statistics):
     """Return whether a layer should be frozen; `None` if it cannot be."""
     if isinstance(layer, Quantizer):
         return observers
-    return statistics if isinstance(layer, MicroBatchNormalization) else None
+    return statistics if hasattr(layer, "frozen") else None  # batch normalisation

@@ -1,6 +1,5 @@
 """Micro layers of the Keras layers without kernels, made from LiteRT's table."""
 
-import functools
 import math
 
 import keras
@@ -17,9 +16,13 @@ from keras_micronets.layers.litert.integer_operations import (
     sum_of,
 )
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
-from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
+from keras_micronets.layers.micro.micro_layer import (
+    MicroLayer,
+    make_micro_class,
+    micro_class,
+)
 
-__all__ = ["ACTIVATION_LAYERS", "make_micro_class"]
+__all__ = ["ACTIVATION_LAYERS"]
 
 
 @micro_class(keras.layers.Concatenate)
@@ -54,24 +57,6 @@ def _rounded_once(inputs, rounded):
     first of two quantisers, and then find ranges that differ.
     """
     return rounded if quantizer_of(inputs) is None else inputs
-
-
-def make_micro_class(base, compute_outputs, doc):
-    """Return the registered micro layer of a Keras layer without kernels.
-
-    Args:
-        base: The Keras layer's class.
-        compute_outputs: Function of the layer, its rounded inputs and the other
-            arguments, that computes the outputs.
-        doc: Docstring.
-    """
-
-    @functools.wraps(base.call)  # Keras reads the names of the arguments
-    def call(self, inputs, *args, **kwargs):
-        return compute_outputs(self, self.quantize_inputs(inputs), *args, **kwargs)
-
-    body = {"call": call, "__doc__": doc, "__module__": __name__}
-    return micro_class(base)(type(f"Micro{base.__name__}", (MicroLayer, base), body))
 
 
 def _make(base, row):

@@ -1,5 +1,6 @@
 """Micro layers: Keras layers with fake quantisers on inputs and outputs."""
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,13 @@ from keras_micronets.layers.quantizers.scheme import (
 from keras_micronets.layers.quantizers.shared_range import share_range_read
 from keras_micronets.layers.state import State
 
-__all__ = ["MICRO_LAYERS", "MicroLayer", "is_micro_layer", "micro_class"]
+__all__ = [
+    "MICRO_LAYERS",
+    "MicroLayer",
+    "is_micro_layer",
+    "make_micro_class",
+    "micro_class",
+]
 
 # The micro layer of each Keras class in LiteRT's table.
 MICRO_LAYERS: dict[type, type] = {}
@@ -170,3 +177,21 @@ class MicroLayer(keras.layers.Layer):
             "quantizers": keras.saving.serialize_keras_object(self.quantizers),
             "scheme": keras.saving.serialize_keras_object(self.scheme),
         }
+
+
+def make_micro_class(base, compute_outputs, doc):
+    """Return the registered micro layer of a Keras layer without kernels.
+
+    Args:
+        base: The Keras layer's class.
+        compute_outputs: Function of the layer, its rounded inputs and the other
+            arguments, that computes the outputs.
+        doc: Docstring.
+    """
+
+    @functools.wraps(base.call)  # Keras reads the names of the arguments
+    def call(self, inputs, *args, **kwargs):
+        return compute_outputs(self, self.quantize_inputs(inputs), *args, **kwargs)
+
+    body = {"call": call, "__doc__": doc, "__module__": __name__}
+    return micro_class(base)(type(f"Micro{base.__name__}", (MicroLayer, base), body))

@@ -4,8 +4,11 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.litert.affine import scale_and_shift
-from keras_micronets.layers.micro.activations import make_micro_class
-from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
+from keras_micronets.layers.micro.micro_layer import (
+    MicroLayer,
+    make_micro_class,
+    micro_class,
+)
 
 __all__ = ["MicroBatchNormalization"]
 
