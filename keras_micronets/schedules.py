@@ -110,9 +110,7 @@ class PolynomialDecay(Schedule):
 
 
 class TfmotSchedule:
-    """Call a `tfmot.sparsity.keras.PruningSchedule` with progress instead of steps.
-
-    The tfmot schedule counts optimizer steps: it is called with `progress * steps`.
+    """Call a `tfmot.sparsity.keras.PruningSchedule`, which counts steps, by progress.
 
     Args:
         schedule: A `PruningSchedule` of tensorflow-model-optimization.

@@ -97,7 +97,7 @@ class QuantizationAwareTraining(ProgressCallback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         # Not between two epochs: a learner saved there would have quantisers that are
         # on and have seen no data.
-        if batch + 1 < (self.steps_per_epoch or 0):
+        if batch + 1 < (self.params["steps"] or 0):
             super().on_train_batch_end(batch, logs)
 
     def on_progress(self, step: int, progress: float) -> None:

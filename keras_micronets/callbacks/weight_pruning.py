@@ -107,7 +107,7 @@ class WeightPruning(SparsityCallback):
     def is_due(self, step: int) -> bool:
         if hasattr(self._schedule, "is_due"):
             return self._schedule.is_due(step / self.total_steps)
-        ends_epoch = step % (self.steps_per_epoch or 1) == 0
+        ends_epoch = step % (self.params["steps"] or 1) == 0
         return ends_epoch or step % self._frequency == 0
 
     def update(self, step: int, progress: float) -> None:

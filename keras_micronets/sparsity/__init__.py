@@ -8,7 +8,6 @@ from keras_micronets.sparsity.allocation import (
     uniform,
 )
 from keras_micronets.sparsity.importance import (
-    IMPORTANCE,
     Movement,
     Random,
     as_importance,
@@ -33,7 +32,6 @@ from keras_micronets.sparsity.patterns import (
 
 __all__ = [
     "ALLOCATIONS",
-    "IMPORTANCE",
     "Block",
     "Channels",
     "Movement",

@@ -30,13 +30,6 @@ def uniform(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
 
     Every array keeps at least one entry, so that no layer is disconnected.
 
-    Args:
-        scores: Arrays of scores, one for each kernel.
-        sparsity: Float in [0, 1).
-
-    Returns:
-        A list of integers, the entries to remove from each array.
-
     Example:
 
     ```python
@@ -53,13 +46,6 @@ def global_ranking(scores: Sequence[np.ndarray], sparsity: float) -> list[int]:
     Every array keeps its highest entry, so that no layer is disconnected; with many
     small arrays the total may therefore be lower than requested, by at most one entry
     for each array.
-
-    Args:
-        scores: Arrays of scores, one for each kernel.
-        sparsity: Float in [0, 1), of all arrays together.
-
-    Returns:
-        A list of integers, the entries to remove from each array.
 
     Example:
 
@@ -90,13 +76,6 @@ def erdos_renyi_kernel(scores: Sequence[np.ndarray], sparsity: float) -> list[in
     The density of an array is proportional to the sum of its dimensions divided by
     their product. Arrays whose density would exceed 1 stay dense, and the others
     share the rest. Only the shapes matter. Every array keeps at least one entry.
-
-    Args:
-        scores: Arrays of scores, one for each kernel.
-        sparsity: Float in [0, 1), of all arrays together.
-
-    Returns:
-        A list of integers, the entries to remove from each array.
 
     Example:
 
@@ -131,7 +110,7 @@ def _capped_densities(sizes, ratios, n_kept):
 
 
 for _function in (uniform, erdos_renyi_kernel):
-    _function.needs_scores = False  # noqa: B010: not declared by functions
+    _function.needs_scores = False
 
 ALLOCATIONS: dict[str, Callable] = {
     "uniform": uniform,

@@ -14,28 +14,12 @@ import numpy as np
 
 from keras_micronets._serialization import Configurable, serializable
 
-__all__ = [
-    "IMPORTANCE",
-    "Movement",
-    "Random",
-    "as_importance",
-    "magnitude",
-    "needs_gradients",
-    "taylor",
-]
+__all__ = ["Movement", "Random", "as_importance", "magnitude", "taylor"]
 
 
 @serializable()
 def magnitude(weights: np.ndarray, gradients: np.ndarray | None = None) -> np.ndarray:
-    """Score weights by their magnitude.
-
-    Args:
-        weights: Float array.
-        gradients: Ignored. Defaults to `None`.
-
-    Returns:
-        Float array of the same shape.
-    """
+    """Score weights by their magnitude."""
     return np.abs(weights)
 
 
@@ -43,12 +27,7 @@ def magnitude(weights: np.ndarray, gradients: np.ndarray | None = None) -> np.nd
 def taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     """Score weights by how much the loss would change without them, to first order.
 
-    Args:
-        weights: Float array.
-        gradients: Float array of the same shape, of the loss.
-
-    Returns:
-        Float array of the same shape, `|weights * gradients|`.
+    The score is `|weights * gradients|`.
 
     Reference: Molchanov et al. 2019, "Importance estimation for neural network
     pruning".
@@ -56,7 +35,7 @@ def taylor(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.abs(weights * gradients)
 
 
-taylor.needs_gradients = True  # noqa: B010: functions declare no attributes
+taylor.needs_gradients = True
 
 
 @serializable()
@@ -98,16 +77,7 @@ class Movement(Configurable):
         *,
         kernel: Hashable | None = None,
     ) -> np.ndarray:
-        """Add to the sums of a kernel, and return them.
-
-        Args:
-            weights: Float array.
-            gradients: Float array of the same shape.
-            kernel: Key of the kernel that they belong to. Defaults to `None`.
-
-        Returns:
-            Float array of the same shape.
-        """
+        """Add to the sums of a kernel, named by any key, and return them."""
         total = self._sums.get(kernel, np.float32(0)) - weights * gradients
         self._sums[kernel] = total
         return total
@@ -141,7 +111,7 @@ class Random(Configurable):
         return self._rng.random(weights.shape, np.float32)
 
 
-IMPORTANCE: dict[str, Callable[[int], Callable]] = {
+_IMPORTANCE: dict[str, Callable[[int], Callable]] = {
     "magnitude": lambda seed: magnitude,
     "random": Random,
     "taylor": lambda seed: taylor,
@@ -163,12 +133,12 @@ def as_importance(importance: Any, *, seed: int = 0) -> Callable:
     if callable(importance):
         return importance
     name = "magnitude" if importance is None else importance
-    if name not in IMPORTANCE:
+    if name not in _IMPORTANCE:
         raise ValueError(
-            f"Expected `importance` to be one of {tuple(IMPORTANCE)} or a function "
+            f"Expected `importance` to be one of {tuple(_IMPORTANCE)} or a function "
             f"`(weights, gradients) -> scores`. Received: importance={importance!r}."
         )
-    return IMPORTANCE[name](seed)
+    return _IMPORTANCE[name](seed)
 
 
 def needs_gradients(importance: Callable) -> bool:
