@@ -16,7 +16,7 @@ from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets import LearnerPool, layers
 from keras_micronets.callbacks.weight_pruning import prune
-from keras_micronets.learners import quantize as quantization
+from keras_micronets.learners import pool as pool_module
 from keras_micronets.learners import storage
 from keras_micronets.selection.validation import check_probabilities
 
@@ -564,7 +564,7 @@ def test_several_learners_read_one_generator(pool):
 def test_interrupted_quantization_is_resumed(pool, monkeypatch):
     for seed in range(3):
         pool.add(quantized_model(seed))
-    export, made = quantization.export_tflite, []
+    export, made = pool_module.export_tflite, []
 
     def counted(*args, **kwargs):
         made.append(args)
@@ -572,7 +572,7 @@ def test_interrupted_quantization_is_resumed(pool, monkeypatch):
             raise KeyboardInterrupt
         return export(*args, **kwargs)
 
-    monkeypatch.setattr(quantization, "export_tflite", counted)
+    monkeypatch.setattr(pool_module, "export_tflite", counted)
     with pytest.raises(KeyboardInterrupt):
         pool.quantize(verbose=0)
     first = LearnerPool(f"{pool.path}-int8")

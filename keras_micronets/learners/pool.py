@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import Member
+from keras_micronets.export import export_tflite
 from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.export.representative_data import reusable
 from keras_micronets.learners.learner import Learner
@@ -29,11 +30,6 @@ from keras_micronets.learners.predictions import (
     check_same_classes,
     predict_all,
     progress_bar,
-)
-from keras_micronets.learners.quantize import (
-    check_keras,
-    check_source,
-    quantize_learner,
 )
 from keras_micronets.learners.storage import (
     discard_empty,
@@ -298,10 +294,10 @@ class LearnerPool:
                 `export_tflite` does.
         """
         self._check_not_empty()
-        check_keras(self)
+        _check_keras(self)
         path = Path(path or f"{self.path}-int8")
         is_new, pool = not path.exists(), LearnerPool(path)
-        check_source(pool, self)
+        _check_source(pool, self)
         try:
             data = reusable(representative_data)
             pool._quantize_all(self.learners, data, verbose)
@@ -320,7 +316,7 @@ class LearnerPool:
 
     def _add_quantized(self, learner, data):
         with partial_directory(self._folder) as partial:
-            metadata = quantize_learner(learner, partial / "model.tflite", data)
+            metadata = _quantize(learner, partial / "model.tflite", data)
             self._store(partial, "model.tflite", learner.name, metadata)
 
     def _check_not_empty(self):
@@ -329,3 +325,43 @@ class LearnerPool:
                 f"Expected a pool with learners. Received: {self.path}, which is "
                 "empty. Fill it with `add` or the `LearnerCheckpoint` callback."
             )
+
+
+def _quantize(learner: Learner, path: Path, representative_data: Any) -> dict:
+    """Write the int8 `.tflite` file of a Keras learner, and return its metadata."""
+    report = export_tflite(
+        learner.load(), path, representative_data=representative_data
+    )
+    of_the_file = ("directory", "name", "file", "sha256", "n_bytes", "created")
+    return learner.to_dict(exclude=of_the_file) | {
+        "architecture": "tflite",
+        "gzip_bytes": report.gzip_bytes,
+        "quantized": True,
+        "source": learner.sha256,
+        "origin": f"{learner.origin}; int8, ranges {report.calibration}",
+    }
+
+
+def _check_keras(learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` unless all learners are Keras models."""
+    others = [learner.name for learner in learners if not learner.is_keras]
+    if others:
+        raise ValueError(
+            "Expected learners that are Keras models. Received: "
+            f"{', '.join(others[:5])}, which are `.tflite` files already."
+        )
+
+
+def _check_source(quantized: Iterable[Learner], learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` if quantised learners were made from others of their names.
+
+    That happens when the learners were trained again under the same names.
+    """
+    sources = {learner.name: learner.source for learner in quantized}
+    others = [x.name for x in learners if sources.get(x.name, x.sha256) != x.sha256]
+    if others:
+        raise ValueError(
+            "Expected a free path, or the pool of these learners as int8. Received: "
+            f"one whose {', '.join(others[:5])} came from other learners. Choose "
+            "another `path`, or remove that folder."
+        )
