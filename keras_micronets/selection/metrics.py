@@ -320,7 +320,7 @@ def _check_confidence(confidence: Any, n_samples: int) -> np.ndarray:
     values = np.asarray(confidence, np.float64)
     if values.shape != (n_samples,) or np.isnan(values).any():
         raise ValueError(
-            f"Expected a confidence of shape ({n_samples},), one number a sample. "
+            f"Expected a confidence of shape ({n_samples},), one for each sample. "
             f"Received: shape {values.shape}, {np.isnan(values).sum()} of them NaN."
         )
     return values

@@ -30,6 +30,15 @@ __all__ = ["write_report"]
 
 # Characters that XML cannot represent, and unpaired surrogates.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_SIZE = 4.2, 3.6
+# The page may be light or dark: its own colours replace those of the plots.
+_PAGE_COLOURS = {
+    drawing.INK: "ink",
+    drawing.SOFT: "soft",
+    drawing.NOISE: "noise",
+    drawing.FAINT: "line",
+}
+_PAGE_COLOURS["#ffffff"] = "paper"
 
 
 def write_report(
@@ -166,7 +175,7 @@ def _figure(plot: PagePlot) -> str:
     return _template("figure").substitute(
         name=plot.name,
         heading=html.escape(plot.heading),
-        picture=tostring(svg, encoding="unicode"),
+        plot=tostring(svg, encoding="unicode"),
         caption=html.escape(plot.caption),
     )
 
@@ -184,17 +193,6 @@ def _write(path: Path, page: str) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-_SIZE = 4.2, 3.6
-# The page may be light or dark: its own colours replace those of the plots.
-_PAGE_COLOURS = {
-    drawing.INK: "ink",
-    drawing.SOFT: "soft",
-    drawing.NOISE: "noise",
-    drawing.FAINT: "line",
-}
-_PAGE_COLOURS["#ffffff"] = "paper"
 
 
 def _as_svg(name: str, paint: Callable[[Any], None]) -> ElementTree.Element:
