@@ -11,8 +11,6 @@ import pytest
 
 import keras_micronets
 
-pytestmark = pytest.mark.xfail(strict=False)
-
 # One instance of each public class whose instances a user makes, with arguments that
 # are not the defaults.
 EXAMPLES = """
@@ -38,6 +36,7 @@ edge.Broker("broker.local", port=1884, username="gateway")
 edge.EarlyExit(0.6, order=(2, 0, 1), tolerance=0.001)
 edge.Preprocessing(mean=127.5, scale=(127.5, 120.0, 119.0))
 export.BundleMember("small", "small.tflite", from_logits=True)
+layers.Layout((0, 1), (3, 4), (3, 4))
 layers.QuantizationScheme(observer=observers.MovingAverage(0.9), kernel_bits=4)
 layers.QuantizerSpec(kernel=True, inputs=(0, 2), output=True)
 layers.Scope(only=["a", "b"], first=False)
