@@ -196,9 +196,12 @@ def kernel_gradients(
     function = gradient_function(model)
     scale = FLOAT16_SCALE if _computes_in_float16(model) else 1.0
     while True:
-        found = [_as_array(gradient) for gradient in function(batch, scale)]
-        if scale == 1.0 or all(np.isfinite(gradient).all() for gradient in found):
-            return [gradient / np.float32(scale) for gradient in found]
+        gradients = [
+            np.array(ops.convert_to_numpy(gradient), "float32")
+            for gradient in function(batch, scale)
+        ]
+        if scale == 1.0 or all(np.isfinite(gradient).all() for gradient in gradients):
+            return [gradient / np.float32(scale) for gradient in gradients]
         scale = max(1.0, scale / 8)
 
 
@@ -225,10 +228,6 @@ def _as_tensor(array):
     return ops.convert_to_tensor(array)
 
 
-def _as_array(gradient):
-    return np.array(ops.convert_to_numpy(gradient), "float32")
-
-
 def _computes_in_float16(model):
-    found = _keras_private.flatten_layers(model)
-    return any(layer.compute_dtype == "float16" for layer in found)
+    layers = _keras_private.flatten_layers(model)
+    return any(layer.compute_dtype == "float16" for layer in layers)

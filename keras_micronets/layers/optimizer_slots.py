@@ -66,7 +66,7 @@ def adopt_variables(model: keras.Model) -> None:
 
 
 def _fresh(model):
-    """A built optimizer of the same configuration, at its first step."""
+    """Return a built optimizer of the same configuration, at its first step."""
     optimizer = model.optimizer
     fresh = type(optimizer).from_config(optimizer.get_config())
     fresh.build(model.trainable_variables)
@@ -89,11 +89,15 @@ def zero_slots(
     """
     if getattr(model, "optimizer", None) is None:
         return
-    trained = model.trainable_variables
-    slots = dict(zip(map(id, trained), slots_of(model.optimizer, trained), strict=True))
+    slots = _slots_by_id(model)
     for variable, chosen in zip(variables, where, strict=True):
         for slot in slots.get(id(variable), ()):
             slot.assign(np.where(chosen, 0, ops.convert_to_numpy(slot)))
+
+
+def _slots_by_id(model):
+    trained = model.trainable_variables
+    return dict(zip(map(id, trained), slots_of(model.optimizer, trained), strict=True))
 
 
 def slots_of(
@@ -153,14 +157,11 @@ def copy_slots(
     if old is None or not old.built:
         return
     new.build(target.trainable_variables)
-    trained = source.trainable_variables
-    ours = dict(zip(map(id, trained), slots_of(old, trained), strict=True))
-    theirs = target.trainable_variables
-    theirs = dict(zip(map(id, theirs), slots_of(new, theirs), strict=True))
-    for variable in trained:
-        slots = theirs.get(id(counterparts.get(id(variable))), ())
-        for slot, own in zip(slots, ours[id(variable)], strict=bool(slots)):
-            slot.assign(taken(own, variable))
+    old_slots, new_slots = _slots_by_id(source), _slots_by_id(target)
+    for variable in source.trainable_variables:
+        slots = new_slots.get(id(counterparts.get(id(variable))), ())
+        for slot, old_slot in zip(slots, old_slots[id(variable)], strict=bool(slots)):
+            slot.assign(taken(old_slot, variable))
     counts = {_name(slot): slot for slot in old.variables if _name(slot) in _COUNTS}
     for slot in new.variables:
         if _name(slot) in counts:

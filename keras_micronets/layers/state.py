@@ -24,6 +24,13 @@ class State(keras.layers.Layer):
         """Return to the state in which the owner computes as the plain layer does."""
         raise NotImplementedError
 
+    def add_float(self, name: str, shape: Any = (), **kwargs: Any) -> keras.Variable:
+        """Add a variable that is float32 in any policy; by default 0, untrained."""
+        defaults = {"initializer": "zeros", "trainable": False}
+        return self.add_weight(
+            name=name, shape=shape, dtype="float32", autocast=False, **defaults | kwargs
+        )
+
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) == 0:
             self.reset()

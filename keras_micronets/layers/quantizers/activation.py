@@ -69,18 +69,9 @@ class ActivationQuantizer(Quantizer):
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         lower, upper = self.fixed_range or (0.0, 0.0)
-        self.lower = self._bound("lower", lower)
-        self.upper = self._bound("upper", upper)
-
-    def _bound(self, name, value):
-        return self.add_weight(
-            name=name,
-            shape=(),
-            dtype="float32",
-            initializer=keras.initializers.Constant(value),
-            trainable=False,
-            autocast=False,
-        )
+        constant = keras.initializers.Constant
+        self.lower = self.add_float("lower", initializer=constant(lower))
+        self.upper = self.add_float("upper", initializer=constant(upper))
 
     def call(self, inputs: Any, training: bool = False, rectify: bool = False) -> Any:
         return tag(self._rounded(inputs, training, rectify), self)

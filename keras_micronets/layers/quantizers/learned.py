@@ -55,10 +55,10 @@ def scale_gradient(variable: Any, factor: Any) -> Any:
 def gradient_scale(unit: Any, count: Any, highest: int) -> Any:
     """Return the factor of a gradient that makes a variable train as fast as weights.
 
-    For a step size, Esser et al. 2020 use 1 / sqrt(count * highest). For its logarithm
-    that is divided by the square of the step size. It is divided by `highest` too: with
-    8 bits, the few clipped values otherwise made step sizes diverge (measured with
-    momentum: by a factor of 300 within 30 batches).
+    For a step size, Esser et al. 2020 (section 2.2) use 1 / sqrt(count * highest). For
+    its logarithm that is divided by the square of the step size. It is divided by
+    `highest` too: with 8 bits, the few clipped values otherwise made step sizes diverge
+    (measured with momentum: by a factor of 300 within 30 batches).
 
     Args:
         unit: Tensor that the trained variable is multiplied with.
@@ -105,14 +105,8 @@ class _LearnedStep(Quantizer):
 
     def _add_learned(self, name, shape=()):
         """Add a trained variable that begins at zero and stays within [-2, 2]."""
-        return self.add_weight(
-            name=name,
-            shape=shape,
-            dtype="float32",
-            initializer="zeros",
-            autocast=False,
-            constraint=functools.partial(self._constrain, name),
-        )
+        constraint = functools.partial(self._constrain, name)
+        return self.add_float(name, shape, trainable=True, constraint=constraint)
 
     def _constrain(self, name, value):
         if self.frozen:
@@ -213,14 +207,7 @@ class LearnedKernelQuantizer(_LearnedStep, KernelQuantizer):
     def build(self, input_shape: Any = None) -> None:
         super().build(input_shape)
         shape = () if self.axis is None else (input_shape[self.axis],)
-        self.initial = self.add_weight(
-            name="initial",
-            shape=shape,
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-        )
+        self.initial = self.add_float("initial", shape)
         self.step = self._add_learned("step", shape)
 
     def reset(self) -> None:
@@ -248,6 +235,7 @@ class LearnedKernelQuantizer(_LearnedStep, KernelQuantizer):
         axes = [i for i in range(len(kernel.shape)) if i != self._axis_of(kernel)]
         mean = ops.mean(ops.abs(kernel), axis=axes)
         share = ops.mean(ops.cast(kernel != 0, "float32"), axis=axes)
+        # Their first step size is 2 * mean / sqrt(largest), without masked weights.
         of_mean = 2 * math.sqrt(self.largest) * mean / ops.maximum(share, 1e-6)
         largest = super().limit(kernel)
         return ops.where(mean > 0, ops.minimum(of_mean, largest), largest)
