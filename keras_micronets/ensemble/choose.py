@@ -1,4 +1,4 @@
-"""Choose members among learners, and report the choice."""
+"""Choose members among learners, and describe the learners for reports."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_micronets import selection
-from keras_micronets.edge.combine import combine
 
-__all__ = ["choose_members", "learner_columns", "make_report"]
+__all__ = ["choose_members", "learner_columns"]
 
 
 def choose_members(
@@ -54,23 +53,6 @@ def _costs(learners: Any, costs: str | Sequence[float]) -> Sequence[float]:
             "`costs` as numbers, one per learner."
         )
     return values
-
-
-def make_report(
-    learners: Any,
-    probabilities: np.ndarray,
-    y: Any,
-    chosen: selection.Selection,
-    combination: dict[str, Any],
-) -> selection.SelectionReport:
-    """Return the report on a choice, combined by these arguments of `combine`."""
-    return selection.selection_report(
-        probabilities,
-        y,
-        chosen,
-        **learner_columns(learners),
-        ensemble_probabilities=combine(probabilities[chosen.indices], **combination),
-    )
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

@@ -10,7 +10,7 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
-from keras_micronets.ensemble.choose import choose_members, learner_columns, make_report
+from keras_micronets.ensemble.choose import choose_members, learner_columns
 from keras_micronets.ensemble.export import (
     choose_exit,
     choose_format,
@@ -161,7 +161,13 @@ class EnsemblePruner(keras.Model):
         chosen = choose_members(self, probabilities, y, verbose)
         rule = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
-        report = make_report(self.learners, probabilities, y, chosen, rule)
+        report = selection.selection_report(
+            probabilities,
+            y,
+            chosen,
+            **learner_columns(self.learners),
+            ensemble_probabilities=combine(probabilities[chosen.indices], **rule),
+        )
         self._set_members(learners, rule["weights"])
         self.selection_ = chosen
         self.report_ = report
