@@ -1,4 +1,4 @@
-"""Models whose quantisers have seen data, to compare with their files."""
+"""Quantised models that have seen data, to compare with their files."""
 
 import keras
 import numpy as np
@@ -18,13 +18,13 @@ def conv(x, filters=6, size=3, **kwargs):
     return layers.Conv2D(filters, size, padding="same", **kwargs)(x)
 
 
-def two_grids(x):
+def two_ranges(x):
     """Two tensors that quantisers rounded, of unlike ranges."""
     return conv(x), layers.Activation("tanh")(conv(x))
 
 
 def learned(build, shape=SHAPE, scheme=True):
-    """Return a quantised model of what `build` makes of an input."""
+    """Return a quantised model of `build` applied to an input."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape)
     model = keras.Model(inputs, build(inputs))
@@ -52,7 +52,9 @@ def randomize(model):
 def assert_equals_its_file(model, folder):
     """Assert that a file has the integers of its model and no float; return its report.
 
-    The model was `learned`, or takes what such a one does.
+    Args:
+        model: A model of `learned`, or one with the same inputs.
+        folder: Where to write the file.
     """
     data = images(64, model.input_shape[1:], seed=2)
     report = export_tflite(model, folder / "model.tflite", representative_data=data)

@@ -44,7 +44,7 @@ def model_of(layer, x):
 
 
 @every_class
-def test_inactive_twin_is_the_plain_layer(base):
+def test_inactive_micro_layer_is_the_plain_layer(base):
     x = data(base)
     plain = model_of(make(base, base), x)
     names = ("input_0", "output")
@@ -90,7 +90,7 @@ def test_each_input_has_its_own_quantiser():
         (keras.layers.ReLU, {}, None),
     ],
 )
-def test_ranges_that_the_device_fixes(cls, arguments, expected):
+def test_ranges_that_litert_fixes(cls, arguments, expected):
     layer = MICRO_LAYERS[cls](quantizers=("output", "input_0"), **arguments)
     layer(images(2))
     assert layer.output_quantizer.fixed_range == expected

@@ -1,4 +1,4 @@
-"""Scales that are all but zero, and offsets that are huge, are sound on the device."""
+"""Scales near zero and huge offsets give files that compute the same."""
 
 import keras
 import numpy as np
@@ -6,8 +6,7 @@ import pytest
 from exact_cases import SHAPE, assert_equals_its_file, images
 from keras import layers, ops
 
-from keras_micronets.layers import QuantizationScheme, set_quantizers
-from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers import QuantizationScheme, prepare, set_quantizers
 from keras_micronets.layers.litert.affine import bounded_scale
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 

@@ -13,7 +13,7 @@ from exact_cases import (
     images,
     learned,
     randomize,
-    two_grids,
+    two_ranges,
 )
 from keras import layers, ops
 
@@ -57,12 +57,12 @@ MODELS = {
     "average of nine": lambda x: layers.AveragePooling2D(3, padding="same")(conv(x)),
     "between pixels": lambda x: layers.UpSampling2D(interpolation="bilinear")(conv(x)),
     "mean": lambda x: layers.Dense(3)(layers.GlobalAveragePooling2D()(conv(x))),
-    "sum": lambda x: layers.Add()(two_grids(x)),
-    "rectified sum": lambda x: layers.ReLU()(layers.Add()(two_grids(x))),
-    "difference": lambda x: layers.Subtract()(two_grids(x)),
-    "rectified difference": lambda x: layers.ReLU()(layers.Subtract()(two_grids(x))),
-    "product": lambda x: layers.Multiply()(two_grids(x)),
-    "rectified product": lambda x: layers.ReLU(6.0)(layers.Multiply()(two_grids(x))),
+    "sum": lambda x: layers.Add()(two_ranges(x)),
+    "rectified sum": lambda x: layers.ReLU()(layers.Add()(two_ranges(x))),
+    "difference": lambda x: layers.Subtract()(two_ranges(x)),
+    "rectified difference": lambda x: layers.ReLU()(layers.Subtract()(two_ranges(x))),
+    "product": lambda x: layers.Multiply()(two_ranges(x)),
+    "rectified product": lambda x: layers.ReLU(6.0)(layers.Multiply()(two_ranges(x))),
     "rectified apart": lambda x: layers.Add()(
         [layers.ReLU()(y := conv(x)), layers.MaxPooling2D(1)(y)]
     ),
@@ -113,7 +113,7 @@ def test_predictions_are_those_of_the_file(kind, tmp_path):
     [("normalised", 2), ("normalised", 6), *itertools.product(NARROW, (3, 4))],
 )
 def test_predictions_are_those_of_a_file_of_few_bits(kind, bits, tmp_path):
-    """Sums behind four bits are rounded twice, in a way of each kernel's own."""
+    """Accumulators of 4-bit kernels are rounded twice, differently for each kernel."""
     model = learned(NARROW[kind], scheme=QuantizationScheme(kernel_bits=bits))
     report = assert_equals_its_file(model, tmp_path)
     narrow = bits <= 4 and kind != "transposed"
@@ -145,7 +145,7 @@ def test_nothing_is_rounded_while_quantisers_are_off():
 
 @pytest.mark.parametrize("kind", ["normalised", "rectified sum", "hard swish", "mean"])
 def test_outputs_lie_on_the_grid(kind):
-    """On every backend what is predicted are the integers of the last quantiser."""
+    """On every backend predictions are integers of the last quantiser."""
     model = learned(MODELS[kind])
     outputs = ops.convert_to_numpy(model(images(8, seed=3), training=False))
     step = float(ops.convert_to_numpy(model.layers[-1].output_quantizer.scale()))
@@ -155,7 +155,7 @@ def test_outputs_lie_on_the_grid(kind):
 
 
 def test_a_subclassed_model_rounds_alike():
-    """Sources follow the tensors, so no graph is needed."""
+    """Tensors are tagged with their origins, so no graph is needed."""
 
     class Net(keras.Model):
         def __init__(self):
@@ -178,7 +178,7 @@ def test_a_subclassed_model_rounds_alike():
 
 
 def test_inference_has_gradients():
-    """Rounding to integers has none of its own."""
+    """Rounding passes gradients straight through."""
     if keras.backend.backend() != "tensorflow":
         pytest.skip("taken with TensorFlow's tape")
     import tensorflow as tf
@@ -191,7 +191,7 @@ def test_inference_has_gradients():
     assert float(tf.reduce_max(tf.abs(tape.gradient(loss, x)))) > 0
 
 
-def test_sources_are_forgotten_with_their_tensors():
+def test_origins_are_forgotten_with_their_tensors():
     model = learned(MODELS["rectified sum"])
     model(images(2), training=False)
     model.predict(images(2), verbose=0)

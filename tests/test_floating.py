@@ -1,4 +1,4 @@
-"""What a file computes in float was announced beforehand, and nothing else was."""
+"""`prepare` announces all operations that a file computes in float, and no others."""
 
 import re
 import warnings
@@ -15,8 +15,8 @@ from keras_micronets.layers import prepare, set_quantizers
 
 SLOPES = keras.initializers.RandomUniform(-0.5, 0.5)
 
-# Name: function of a tensor `(batch, 9, 4)`, and what is said of its layer, if it has
-# no integer kernel in LiteRT.
+# Name: function of a tensor `(batch, 9, 4)`, and the reason that is reported if
+# LiteRT has no integer kernel for its layer.
 CASES = {
     "elu layer": (lambda x: layers.ELU()(x), "(ELU): no quantised micro layer"),
     "within dense": (lambda x: layers.Dense(4, "mish")(x), "(Dense): .* integer mish"),
@@ -90,25 +90,25 @@ def test_float_operations_were_announced(case, tmp_path):
         assert report.largest_difference <= 1
 
 
-def said_by_the_callback(model):
-    with warnings.catch_warnings(record=True) as said:
+def warnings_of_the_callback(model):
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         QuantizationAwareTraining().prepare(model)
-    return [str(w.message) for w in said if w.category is UserWarning]
+    return [str(w.message) for w in caught if w.category is UserWarning]
 
 
-def test_the_callback_says_it_once():
+def test_the_callback_warns_once():
     model = dense_model(activation="softplus")
-    (said,) = said_by_the_callback(model)
-    assert said.endswith("in float: head (Dense): LiteRT has no integer softplus")
-    assert not said_by_the_callback(model)
+    (message,) = warnings_of_the_callback(model)
+    assert message.endswith("in float: head (Dense): LiteRT has no integer softplus")
+    assert not warnings_of_the_callback(model)
 
 
-def test_the_callback_says_what_an_activation_keeps_apart():
+def test_the_callback_warns_of_unfused_normalisations():
     norm = layers.BatchNormalization(name="norm")
     kernel = layers.Dense(4, "relu")
     model = keras.Sequential([keras.Input((8,)), kernel, norm, layers.Dense(3)])
-    (said,) = said_by_the_callback(model)
-    assert "behind an activation" in said
-    assert said.endswith(": norm")
-    assert not said_by_the_callback(model)
+    (message,) = warnings_of_the_callback(model)
+    assert "after an activation" in message
+    assert message.endswith(": norm")
+    assert not warnings_of_the_callback(model)

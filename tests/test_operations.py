@@ -1,9 +1,9 @@
-"""Arithmetic outside any layer is computed as the file does it, and announced so."""
+"""Arithmetic outside any layer is computed as in the file; float is announced."""
 
 import keras
 import numpy as np
 import pytest
-from exact_cases import assert_equals_its_file, conv, images, learned, two_grids
+from exact_cases import assert_equals_its_file, conv, images, learned, two_ranges
 from keras import layers, ops
 from model_cases import outputs
 
@@ -41,7 +41,7 @@ def products(x):
 
 
 def of_two(x):
-    a, b = two_grids(x)
+    a, b = two_ranges(x)
     means = layers.GlobalAveragePooling2D(keepdims=True)(a)
     return rectified(a + b, a - b, a * b, means * b, b + means)
 
@@ -91,7 +91,7 @@ def test_predictions_are_those_of_the_file(kind, tmp_path):
 
 
 @pytest.mark.tensorflow
-def test_a_rectifier_behind_arithmetic_costs_no_operation(tmp_path):
+def test_a_rectifier_after_arithmetic_costs_no_operation(tmp_path):
     model = learned(lambda x: layers.ReLU()(conv(x) + 0.3))
     report = export_tflite(model, tmp_path / "model.tflite")
     assert report.operations == {"CONV_2D": 1, "ADD": 1}
@@ -158,8 +158,8 @@ def test_what_is_announced_is_in_the_file(kind, tmp_path):
 def test_a_quotient_of_tensors_is_announced():
     """LiteRT has it in integers, with results that are far off."""
     model = learned(lambda x: conv(layers.Activation("tanh")(conv(x)) / conv(x)))
-    (told,) = place_quantizers(model).floating
-    assert told.startswith("true_divide (TrueDivide): ")
+    (announced,) = place_quantizers(model).floating
+    assert announced.startswith("true_divide (TrueDivide): ")
 
 
 def kinds(model):
@@ -198,7 +198,7 @@ def test_a_stripped_model_has_plain_operations():
     assert [operation.name for operation in strip(model).operations[1:]] == names
 
 
-def test_promotion_changes_no_prediction():
+def test_preparation_changes_no_prediction():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, MODELS["hard sigmoid"](inputs))
     before = outputs(model, images(4))
@@ -220,7 +220,7 @@ def losses(*, plain):
     return history.history["loss"]
 
 
-def test_training_knows_nothing_of_it():
+def test_training_is_not_affected():
     found = losses(plain=False)
     assert found[-1] < found[0]
     assert found == losses(plain=True)

@@ -127,7 +127,7 @@ def test_tensor_with_two_readers_is_quantised_where_it_is_made():
 
 
 @pytest.mark.parametrize("limits", [(None, None), (6, 6), (None, 6)])
-def test_rectifiers_that_are_alike_fuse_together(limits):
+def test_equal_rectifiers_fuse_together(limits):
     """The converter makes one of them; of unlike ones it makes two operations."""
     inputs = keras.Input((8, 8, 4))
     x = conv()(inputs)
@@ -157,20 +157,20 @@ def test_each_reader_of_an_input_quantises_it():
 def test_operation_without_a_layer_is_quantised_by_its_reader():
     inputs = keras.Input((8, 8, 4))
     x = ops.add(ops.multiply(conv("before")(inputs), 2.0), 1.0)
-    model = keras.Model(inputs, conv("behind")(x))
+    model = keras.Model(inputs, conv("after")(x))
     assert placed(model) == {
         "before": {"kernel", "input_0", "output"},
-        "behind": {"kernel", "input_0", "output"},
+        "after": {"kernel", "input_0", "output"},
     }
     floating = place_quantizers(model).floating
     assert [name.split()[1] for name in floating] == ["(Multiply):", "(Add):"]
     assert prepare(model, quantize=True).floating == floating
 
 
-def test_layer_without_twin_is_reported():
+def test_layer_without_micro_layer_is_reported():
     norm = keras.layers.LayerNormalization(name="norm")
-    model = chain(conv("before"), norm, conv("behind"))
-    assert placed(model)["behind"] == {"kernel", "input_0", "output"}
+    model = chain(conv("before"), norm, conv("after"))
+    assert placed(model)["after"] == {"kernel", "input_0", "output"}
     assert place_quantizers(model).floating == (
         "norm (LayerNormalization): no quantised micro layer",
     )
@@ -180,7 +180,7 @@ def attention(x):
     return keras.layers.MultiHeadAttention(2, 3, name="attention")(x, x)
 
 
-def test_kernels_within_a_layer_without_twin_are_quantised():
+def test_kernels_within_a_layer_without_micro_layer_are_quantised():
     model = chain(keras.layers.Reshape((16, 16)), attention)
     found = placed(model)
     everything = {"kernel", "input_0", "output"}
@@ -198,7 +198,7 @@ def test_kernels_within_a_layer_without_twin_are_quantised():
         [conv(), keras.layers.Activation("tanh")],
     ],
 )
-def test_normalisation_behind_an_activation_is_named(layers):
+def test_normalisation_after_an_activation_is_named(layers):
     norm = keras.layers.BatchNormalization(name="norm")
     model = chain(*[type(x).from_config(x.get_config()) for x in layers], norm)
     assert place_quantizers(model).unfused == ("norm",)
@@ -218,7 +218,7 @@ def test_other_normalisations_are_not(layers):
     assert place_quantizers(model).unfused == ()
 
 
-def test_separable_convolution_quantises_between_its_two():
+def test_separable_convolution_quantises_the_tensor_between_its_convolutions():
     layer = keras.layers.SeparableConv2D(4, 3, name="separable")
     model = chain(layer)
     prepare(model, quantize=True)
@@ -226,7 +226,7 @@ def test_separable_convolution_quantises_between_its_two():
     assert "depthwise_quantizer" in layer.states()
 
 
-def test_same_places_once_promoted():
+def test_same_placement_once_prepared():
     model = residual()
     before = placed(model)
     prepare(model, quantize=True)

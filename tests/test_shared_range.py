@@ -1,4 +1,4 @@
-"""What a concatenation joins has one range: in training, in copies and in the file."""
+"""Inputs of a concatenation share a range: in training, in copies and in the file."""
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def capped(x):
 
 
 def rectified_apart(x):
-    """A rectifier that stands alone puts out many times the range of its input."""
+    """A rectifier that is not fused has many times the range of its input."""
     y = conv(x)
     return layers.Add()([y, conv(joined(layers.ReLU()(y), layers.Rescaling(9.0)(x)))])
 
@@ -111,7 +111,7 @@ JOINED = {
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,
 }
-# What has another range, whatever is joined with it, is rescaled by the file.
+# Tensors with a fixed range are rescaled before they are joined.
 RESCALED = {
     "tanh": lambda x: conv(joined(conv(x), conv(x, activation="tanh"))),
     "sigmoid and tanh": lambda x: conv(
@@ -128,7 +128,7 @@ COPIES = (
 
 
 def ranges(model):
-    """The range that each quantiser of activations rounds within."""
+    """Return the range of each quantiser of activations."""
     return [
         tuple(map(float, one.bounds()))
         for one in quantizers(model)
@@ -137,7 +137,7 @@ def ranges(model):
 
 
 def numbers_sharing(model):
-    """How many quantisers each one shares its range with."""
+    """Return how many quantisers share the range of each one."""
     return [
         len(one.shared_range.members) for one in quantizers(model) if shared_range(one)
     ]
@@ -161,7 +161,7 @@ def test_the_file_rescales_nothing_and_computes_the_same(kind, tmp_path):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", RESCALED)
-def test_what_has_another_range_is_rescaled_once(kind, tmp_path):
+def test_a_fixed_range_is_rescaled_once(kind, tmp_path):
     report = assert_equals_its_file(learned(RESCALED[kind]), tmp_path)
     assert report.operations["QUANTIZE"] == 1
 
@@ -194,7 +194,7 @@ def test_a_loaded_model_is_the_same(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", COPIES)
-def test_a_clone_is_the_same_and_apart(kind):
+def test_a_clone_is_the_same_and_independent(kind):
     model = learned({**JOINED, **RESCALED}[kind])
     copy = clone(model)
     assert numbers_sharing(copy) == numbers_sharing(model)
@@ -312,8 +312,8 @@ def test_learned_steps_leave_a_concatenation_a_range_of_its_own():
     assert not numbers_sharing(model)
 
 
-def test_places():
-    """Only what has a range of its own is quantised again before it is joined."""
+def test_placement_of_concatenations():
+    """Only inputs with a fixed range are quantised again before they are joined."""
     for kind, expected in (("dense block", ()), ("tanh", ("input_1",))):
         inputs = keras.Input((8, 8, 3))
         model = keras.Model(inputs, {**JOINED, **RESCALED}[kind](inputs))

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 
@@ -44,13 +43,12 @@ def place_quantizers(model: keras.Model, *, share_ranges: bool = True) -> Placem
     """Decide which tensors of a model get a fake quantiser.
 
     Each tensor gets one quantiser: at the output of the layer that makes it, or, for
-    input layers and operations without a micro layer, at the inputs of the layers that
-    read it. There is none inside a sequence that LiteRT computes as one operation
-    (kernel, batch normalisation, rectifier; addition, rectifier), and none after a
-    layer that only moves values. A concatenation is such a layer: its inputs share one
-    range. An input with a fixed range, as of a softmax, is quantised again before it.
-    A subclassed model has no graph to read. There, every layer with a kernel has its
-    input and output quantised.
+    input layers and operations without a micro layer, at the inputs of its readers.
+    There is none inside a sequence that LiteRT computes as one operation (kernel, batch
+    normalisation, rectifier; addition, rectifier), and none after a layer that only
+    moves values. A concatenation does so: its inputs share one range, and one with a
+    fixed range, as of a softmax, is quantised again. A subclassed model has no graph to
+    read. There, every layer with a kernel has its input and output quantised.
 
     Args:
         model: A built model. Nested functional models are included.
@@ -104,16 +102,13 @@ class _Placer:
         separate = [
             (position, producer)
             for position, producer in producers[operation]
-            if not is_fused(producer, readers[producer], producer in outputs)
+            if not _is_fused(producer, readers[producer], producer in outputs)
         ]
         inputs = _unrounded(separate, is_raw)
-        at_output = {}
+        fused = _is_fused(operation, read_by, operation in outputs)
+        at_output = {} if row.keeps_scale or fused else _at_output(operation)
         if self.share_ranges and row.values == "joined":
-            inputs += _not_shared(operation, is_raw)
-        elif not (
-            row.keeps_scale or is_fused(operation, read_by, operation in outputs)
-        ):
-            at_output = _at_output(operation)
+            inputs, at_output = inputs + _not_shared(operation, is_raw), {}
         self._place_at_kernels(
             operation,
             per_unit=_needs_scale_per_unit(operation, read_by),
@@ -132,22 +127,17 @@ class _Placer:
         made_by = [producer for _, producer in producers[operation]]
         read_by = [] if operation in outputs else readers[operation]
         reason = reason_for_float(operation)
-        if reason and not is_in_integers(operation, made_by, read_by, is_raw=is_raw):
+        if reason and not _is_in_integers(operation, made_by, read_by, is_raw=is_raw):
             kind = type(operation).__name__
             self.floating.append(f"{operation.name} ({kind}): {reason}")
         if _is_unfused(operation, producers):
             self.unfused.append(operation.name)
 
 
-def is_fused(operation: Any, readers: list, is_output: bool) -> bool:
-    """Return whether an operation is computed together with its readers.
+def _is_fused(operation, readers, is_output):
+    """Whether an operation is computed together with its readers.
 
     It has one reader, or several equal rectifiers, which the converter merges.
-
-    Args:
-        operation: An operation of a graph.
-        readers: List of the operations that read it.
-        is_output: Boolean, whether it makes an output of the model.
     """
     if is_output or not readers:
         return False
@@ -158,29 +148,18 @@ def is_fused(operation: Any, readers: list, is_output: bool) -> bool:
 
 def _is_unfused(operation, producers):
     """Whether a normalisation would be part of a kernel without an activation."""
-    row = row_of(operation)
-    if row is None or not row.normalizes:
+    if not row_of(operation).normalizes:
         return False
     _, before = producers[operation][0]
-    row = row_of(before)
-    if row is not None and row.activation is not None:
+    if row_of(before).activation is not None:
         return is_kernel_layer(producers[before][0][1])
     return is_kernel_layer(before) and not is_linear(before)
 
 
-def is_in_integers(
-    operation: Any, producers: list, readers: list, *, is_raw: bool = True
-) -> bool:
-    """Return whether a file has integers for an operation that is not a layer.
+def _is_in_integers(operation, producers, readers, *, is_raw):
+    """Whether a file has integers for an operation that is not a layer.
 
     It has if all inputs are rounded, and all readers round its result.
-
-    Args:
-        operation: A `keras.Operation`, not a layer.
-        producers: List of the operations that make its inputs.
-        readers: List of the operations that read it; empty if it is an output.
-        is_raw: Boolean, whether the inputs of its graph are not rounded, as an outer
-            model does for an inner one. Defaults to `True`.
     """
     inner = [
         x for x in producers if is_raw or not isinstance(x, keras.layers.InputLayer)
@@ -196,8 +175,8 @@ def _rounds(producer):
 
 
 def _has_integers(operation):
-    row = None if isinstance(operation, keras.Layer) else row_of(operation)
-    if row is None:
+    row = row_of(operation)
+    if isinstance(operation, keras.Layer) or row.reason is not None:
         return False
     return not row.constant_second or not any(
         isinstance(second, keras.KerasTensor)
@@ -221,9 +200,8 @@ _ROUND_THEIR_OWN = (keras.Model, keras.layers.InputLayer)
 
 def _needs_scale_per_unit(operation, readers):
     """Whether the kernel of a Dense layer takes in a batch normalisation."""
-    by_unit = any(
-        row.normalized_axis is not None for row in row_of(operation).kernels.values()
-    )
+    rows = row_of(operation).kernels.values()
+    by_unit = any(row.normalized_axis is not None for row in rows)
     normalized = len(readers) == 1 and fuses(operation, readers[0])
     return by_unit and normalized and row_of(readers[0]).normalizes
 
@@ -242,7 +220,7 @@ def _fixed_range(tensor, is_raw):
     """Return the range that a tensor cannot share, or `None` if it can."""
     operation, inputs = _keras_private.producer(tensor)
     row = row_of(operation)
-    if row is not None and (row.keeps_scale or row.values == "joined"):
+    if row.keeps_scale or row.values == "joined":
         ranges = {_fixed_range(one, is_raw) for one in inputs}
         return ranges.pop() if len(ranges) == 1 else None
     is_input = isinstance(operation, keras.layers.InputLayer)

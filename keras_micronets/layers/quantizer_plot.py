@@ -100,7 +100,7 @@ def _gap(producer, rows):
 def _is_rounded(operation, rows):
     return (
         (operation.name, "output") in rows
-        or getattr(row_of(operation), "keeps_scale", False)
+        or row_of(operation).keeps_scale
         or isinstance(operation, keras.layers.InputLayer)
     )
 

@@ -91,7 +91,7 @@ def scale_and_shift(
     unknown = quantizer is None and operation is None
     if unknown or not _by_channel(layer, len(shape)):
         return outputs
-    kernel = operation or Accumulator(quantizer, _one)
+    kernel: Any = operation or Accumulator(quantizer, _one)
 
     def vectors():  # a function without tensors, since the accumulator keeps it
         return [
@@ -100,7 +100,8 @@ def scale_and_shift(
         ]
 
     def factor():
-        return bounded_scale(*vectors(), kernel.scale())
+        scale, offset = vectors()
+        return bounded_scale(scale, offset, kernel.scale())
 
     after = kernel.scaled(factor)
     if kernel.inputs.constant:

@@ -17,6 +17,7 @@ __all__ = [
     "ACTIVATIONS",
     "LAYERS",
     "OPERATIONS",
+    "UNKNOWN",
     "ActivationRow",
     "KernelRow",
     "LayerRow",
@@ -190,7 +191,9 @@ def _kernel(row):
     return LayerRow(kernels={"kernel": row}, fuses_rectifier=True)
 
 
-# Layers without a row are left alone: no mask, no quantiser.
+# The row of all others, which are left unchanged: no mask, no quantiser.
+UNKNOWN = LayerRow(reason="no quantised micro layer")
+
 LAYERS: dict[type, LayerRow] = {
     layers.Dense: _kernel(_BY_UNIT),
     layers.EinsumDense: _kernel(_ONE_SCALE),
@@ -294,16 +297,16 @@ def plain_class(operation: Any) -> type:
     return vars(type(operation)).get("keras_class", type(operation))
 
 
-def row_of(operation: Any) -> LayerRow | None:
-    """Return the row of a layer or operation, prepared or not; `None` if it has none.
+def row_of(operation: Any) -> LayerRow:
+    """Return the row of a layer or operation, prepared or not.
 
-    Subclasses have none: what they compute is unknown.
+    Subclasses have that of unknown layers, since they may compute anything.
     """
     cls = plain_class(operation)
     if isinstance(operation, keras.Layer):
-        return LAYERS.get(cls)
+        return LAYERS.get(cls, UNKNOWN)
     in_keras = cls.__module__.startswith("keras.")
-    return OPERATIONS.get(cls.__name__) if in_keras else None
+    return OPERATIONS.get(cls.__name__, UNKNOWN) if in_keras else UNKNOWN
 
 
 def has_micro_layer(layer: Any) -> bool:
@@ -313,20 +316,18 @@ def has_micro_layer(layer: Any) -> bool:
 
 def is_kernel_layer(layer: Any) -> bool:
     """Return whether a layer has kernels that take masks."""
-    return has_micro_layer(layer) and bool(LAYERS[plain_class(layer)].kernels)
+    return bool(row_of(layer).kernels)
 
 
 def is_quantizable(layer: Any) -> bool:
     """Return whether a layer can round its tensors as an integer file does."""
-    return has_micro_layer(layer) and LAYERS[plain_class(layer)].reason is None
+    return has_micro_layer(layer) and row_of(layer).reason is None
 
 
 def activation_of(operation: Any) -> Any:
     """Return the activation function that a layer or operation ends with, or `None`."""
-    row = row_of(operation)
-    if row is not None and row.activation is not None:
-        return row.activation(operation)
-    return getattr(operation, "activation", None)
+    find = row_of(operation).activation
+    return getattr(operation, "activation", None) if find is None else find(operation)
 
 
 def activation_row(activation: Any) -> ActivationRow:
@@ -345,18 +346,16 @@ def limit_of(layer: Any) -> float | None:
     Args:
         layer: A layer. For any that is no such rectifier `None` is returned.
     """
-    row = row_of(layer)
-    if row is None or row.activation is None:
-        return None
-    return activation_row(row.activation(layer)).limit
+    find = row_of(layer).activation
+    return None if find is None else activation_row(find(layer)).limit
 
 
 def fuses(operation: Any, reader: Any) -> bool:
     """Return whether LiteRT computes a reader within the operation before it."""
-    before, after = row_of(operation), row_of(reader)
-    if before is None or after is None or not is_linear(operation):
+    before = row_of(operation)
+    if not is_linear(operation):
         return False
-    if after.normalizes:
+    if row_of(reader).normalizes:
         return before.fuses_normalization
     return before.fuses_rectifier and limit_of(reader) is not None
 
@@ -368,8 +367,8 @@ def reason_for_float(operation: Any) -> str | None:
         operation: An operation of a functional model, prepared or not.
     """
     if not has_micro_layer(operation):
-        return "no quantised micro layer"
+        return UNKNOWN.reason
     activation = activation_of(operation)
     if activation in ACTIVATIONS:
-        return LAYERS[plain_class(operation)].reason
+        return row_of(operation).reason
     return f"LiteRT has no integer {getattr(activation, '__name__', activation)}"

@@ -97,6 +97,7 @@ def _rounding(layer, position, tensor):
 
 def _of_tensor(tensor):
     """Follow a tensor back to where it is rounded."""
+    operation: Any
     operation, inputs = _keras_private.producer(tensor)
     if not _has_quantizers(operation):
         return _of_readers(tensor)
