@@ -26,14 +26,8 @@ def gradient_function(model: keras.Model) -> Callable:
     """Return the compiled function that computes the gradients of a model's kernels.
 
     It is kept until the model is compiled or prepared again. It refers to the model
-    weakly, so it does not keep the model alive.
-
-    Args:
-        model: A compiled and prepared model.
-
-    Returns:
-        A function of a batch, which is a tuple of tensors `(x, y, sample_weight)`, and
-        of a factor of the loss. It returns one tensor for each kernel.
+    weakly, so it does not keep the model alive. Its arguments are a batch, a tuple of
+    tensors `(x, y, sample_weight)`, and a factor of the loss.
     """
     make = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     make = make[keras.backend.backend()]

@@ -26,9 +26,6 @@ def reset_slots(model: keras.Model) -> None:
 
     Step counts, learning rate and loss scale are kept. The averages of the weights
     that `use_ema` keeps are set to the present weights.
-
-    Args:
-        model: A compiled model.
     """
     optimizer = model.optimizer
     if not optimizer.built:
@@ -47,10 +44,6 @@ def adopt_variables(model: keras.Model) -> None:
 
     A built optimizer takes no more variables, so the new one is made from its
     configuration. Slots, step counts, learning rate and loss scale are copied by name.
-
-    Args:
-        model: A model that got more trainable variables. Without a built optimizer
-            nothing changes.
     """
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
@@ -80,13 +73,7 @@ def _name(slot):
 def zero_slots(
     model: keras.Model, variables: Sequence[keras.Variable], where: Sequence[np.ndarray]
 ) -> None:
-    """Set the optimizer's slots of some weights to zero.
-
-    Args:
-        model: A Keras model. Without a built optimizer nothing changes.
-        variables: Variables of the model.
-        where: Boolean arrays of their shapes, `True` where slots are set to zero.
-    """
+    """Set the optimizer's slots of variables to zero where `where` is `True`."""
     if getattr(model, "optimizer", None) is None:
         return
     slots = _slots_by_id(model)
@@ -111,9 +98,6 @@ def slots_of(
     Args:
         optimizer: A Keras optimizer, built or not.
         variables: All variables that it trains, in its order.
-
-    Returns:
-        A list for each variable, of the slots that have its shape.
     """
     keys = [variable.path.replace("/", "_") for variable in variables]
     found = [[] for _ in variables]
