@@ -100,7 +100,7 @@ def slots_of(
         variables: All variables that it trains, in its order.
     """
     keys = [variable.path.replace("/", "_") for variable in variables]
-    found = [[] for _ in variables]
+    slots = [[] for _ in variables]
     seen = {}
     for slot in optimizer.variables:
         name = slot.path.rsplit("/", 1)[-1]
@@ -109,8 +109,8 @@ def slots_of(
             owner = owners[seen.get(name, 0) % len(owners)]
             seen[name] = seen.get(name, 0) + 1
             if slot.shape == variables[owner].shape:
-                found[owner].append(slot)
-    return found
+                slots[owner].append(slot)
+    return slots
 
 
 def _owners(name, keys):

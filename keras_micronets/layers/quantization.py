@@ -64,13 +64,13 @@ def constant_quantizers(model: keras.Model, *, keep: bool = True) -> Iterator[No
         keep: Boolean, whether they keep their present states; `False` to switch all
             off. Defaults to `True`.
     """
-    found = quantizers(model)
-    for quantizer in found:
+    every = quantizers(model)
+    for quantizer in every:
         quantizer.make_constant(keep=keep)
     try:
         yield
     finally:
-        for quantizer in found:
+        for quantizer in every:
             quantizer.make_variable()
 
 

@@ -113,8 +113,8 @@ def _from_config(saved):
         return re.compile(**saved)
     if isinstance(saved, dict) and "layer" in saved:
         name = saved["layer"]
-        found = keras.saving.get_registered_object(name)
-        return getattr(keras.layers, name) if found is None else found
+        registered = keras.saving.get_registered_object(name)
+        return getattr(keras.layers, name) if registered is None else registered
     return keras.saving.deserialize_keras_object(saved)
 
 
