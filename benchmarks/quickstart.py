@@ -2,10 +2,9 @@
 
     python -m benchmarks.quickstart
 
-Each seed splits the images anew and starts from other weights, baseline and learners
-from the same. Besides the quickstart's own table, the int8 file of every learner is
-compared with its simulation in Keras on all test images, output by output. Writes every
-run and the means.
+Each seed has its own split of the images and its own initial weights, shared by baseline and
+learners. Besides the quickstart's table, the int8 file of every learner is compared with its
+simulation in Keras on all test images, output by output. Writes every run and the means.
 """
 
 import argparse

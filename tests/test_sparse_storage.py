@@ -71,6 +71,6 @@ def test_not_kept_unless_smaller_and_equal():
     assert (kept, why) == (one, "not kept: 0 bytes more")
     kept, why = prefer_sparse(one + bytes(64), lambda sparse: other, [X])
     assert kept == one + bytes(64)
-    assert why == "not kept: the sparse file puts out something else"
+    assert why == "not kept: the sparse file returns other values"
     kept, why = prefer_sparse(one + bytes(64), lambda sparse: one, [X])
     assert (kept, why) == (one, "kept: 64 bytes less")

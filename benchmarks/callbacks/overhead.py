@@ -1,15 +1,14 @@
-"""What the callbacks cost: time a step, memory a weight, predictions of a pool.
+"""Cost of the callbacks: time per step, memory per weight, predictions of a pool.
 
     python -m benchmarks.callbacks.overhead
     python -m benchmarks.callbacks.overhead --only weights qat --samples 9 --again
 
-Every section is a process of its own. Where times are compared, the variants take
-turns within it, a `fit` of `--steps` batches of 128 a turn, each compiled and fitted
-before; a variant's ratio is the median over the turns of its time by that of its own
-plain `fit` in the same turn, so that a machine that slows down slows both. Weights and
-masks begin each turn as they began the first. Processor time, which other programs
-disturb less, stands beside the time on the clock. A section that is in the file is not
-run again unless `--again` is given.
+Each section runs in a separate process. Timed variants are interleaved: one `fit` of
+`--steps` batches of 128 per turn, each compiled and fitted before. A ratio is the median
+over the turns of a variant's time divided by that of plain `fit` in the same turn, so a
+machine that slows down affects both. Weights and masks are reset before each turn.
+Processor time is less affected by other programs and is reported beside wall-clock time.
+A section in the results file is not run again unless `--again` is given.
 """
 
 import argparse
@@ -63,7 +62,7 @@ def parse():
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--samples", type=int, default=5, help="turns a variant")
     parser.add_argument("--steps", type=int, default=100, help="batches a turn")
-    parser.add_argument("--again", action="store_true", help="measure anew")
+    parser.add_argument("--again", action="store_true", help="measure again")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""What `callbacks/overhead.py` runs, a section a process."""
+"""Sections of `callbacks/overhead.py`; each runs in a separate process."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ def main():
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to fit a model; `callbacks` makes them anew for each turn."""
+    """One way to fit a model; `callbacks` returns new callbacks for each turn."""
 
     name: str
     model: object

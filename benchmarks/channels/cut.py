@@ -1,18 +1,17 @@
-"""Is what is cut what was planned, and how much faster is it?
+"""Correctness of channel pruning, and its effect on latency.
 
     python -m benchmarks.channels.cut
 
-Four parts, each written as it comes to one results file:
+Four parts, each written to one results file as it completes:
 
-* `budgets`: the rates of papers, asked for in one call; what is kept is counted in the
-  saved model and in the file, operator by operator.
-* `architectures`: each family of `keras.applications` at 96 x 96 pixels with random
-  weights and normalisation, planned at half its multiply-accumulates and cut. Its
-  predictions are compared with those of the whole model with zeros where kernels read
-  what was cut; it is saved, loaded, exported to int8 and run, and what was planned is
-  compared with the counts of the loaded model and of the file, operator by operator.
-* `graphs`: the same comparison for 500 random small networks, at random budgets.
-* `latency`: int8 files in LiteRT, one thread, whole and cut in turns, the median of the
+* `budgets`: the rates of papers, each requested in one call; counts are checked in the
+  saved model and, operator by operator, in the file.
+* `architectures`: families of `keras.applications` at 96 x 96 pixels with random weights
+  and normalisation, cut to half of their multiply-accumulates. Predictions are compared
+  with those of the masked model; the cut model is saved, loaded, exported to int8 and run,
+  and the plan is compared with the counts of the loaded model and of the file.
+* `graphs`: the same comparison for 500 small random networks with random budgets.
+* `latency`: int8 files in LiteRT, one thread, whole and cut interleaved; the median of the
   ratios of seven rounds.
 """
 

@@ -1,4 +1,4 @@
-"""The tables of `channels/cut.py`."""
+"""Tables of `channels/cut.py`."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Small random networks: sums, concatenations, gates, shared layers, inner models."""
+"""Small random networks: sums, concatenations, gates, shared layers, nested models."""
 
 import keras
 import numpy as np

@@ -1,17 +1,16 @@
-"""A network trained into a smaller one, against one that was small from the start.
+"""Channel pruning during training, compared with networks that are small from the start.
 
     python -m benchmarks.cifar10.compact --data cifar10.npz
 
-Every row sees the same images for the same number of epochs, and ends with the same
-budget of multiply-accumulates, or less; the rows that cut while they train have their
-final widths after three fifths of the run. `uniform` trains a network of uniform width
-from scratch, `uniform, pressed` with the regularisation that `group norms` has, too;
-`found widths` one of the widths that Taylor importance came to.
-`one-shot` trains the whole network for three fifths of the epochs, cuts it by
-magnitude, and trains what is left. `group norms` is the default of `ChannelPruning`,
-whose strength was chosen on held-out images of two other seeds, among 0, 0.001, 0.003,
-0.006 and 0.01; all other settings were written down before the first run. Rows are
-written as they come; a run that was cut off carries on.
+Every row trains on the same images for the same number of epochs and ends within the same
+budget of multiply-accumulates. Rows that prune during training have their final widths
+after three fifths of the run. `uniform` trains a network of uniform width from scratch,
+`uniform, pressed` does so with the regularisation of `group norms`, and `found widths`
+trains one with the widths that Taylor importance found. `one-shot` trains the whole
+network for three fifths of the epochs, cuts it by magnitude and trains the rest.
+`group norms` is the default of `ChannelPruning`; its strength was chosen on held-out
+images of two other seeds among 0, 0.001, 0.003, 0.006 and 0.01. All other settings were
+fixed before the first run. Rows are written as they complete; an interrupted run resumes.
 """
 
 import itertools

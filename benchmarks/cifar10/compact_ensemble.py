@@ -1,16 +1,16 @@
-"""Four small networks in the place of one: the same multiply-accumulates together.
+"""Four small networks with the multiply-accumulates of one.
 
     python -m benchmarks.cifar10.compact_ensemble --data cifar10.npz
 
-The baseline is ResNet-8, trained for all epochs. Four learners, each a network of a
-quarter of its multiply-accumulates, come out of one `fit` of as many epochs: half of
-them train the parent and cut it to twice what a learner may have, the rest is divided
-among the learners, whose channels are drawn by their norms times random factors. The
-parent is the baseline's network or one twice as wide. Beside them stand the baseline
-with the regularisation that cutting brings along, one network that was cut from the
-wide one to the baseline's own multiply-accumulates, and four of uniform width from
-scratch that share the epochs. All are scored as int8 files on all test images, the
-probabilities of four averaged.
+The baseline is ResNet-8, trained for all epochs. Four learners, each with a quarter of its
+multiply-accumulates, come from one `fit` with as many epochs: the first half trains the
+parent and cuts it to twice a learner's budget, the rest is divided among the learners,
+whose channels are sampled by their norms times random factors. The parent is the
+baseline's network or one twice as wide. The other rows are the baseline with the
+regularisation of channel pruning, one network cut from the wide one to the baseline's
+multiply-accumulates, and four networks of uniform width trained from scratch that share
+the epochs. All rows are scored as int8 files on all test images; the probabilities of four
+networks are averaged.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The table of `cifar10/compact_ensemble.py`."""
+"""Table of `cifar10/compact_ensemble.py`."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The table of `cifar10/compact.py`."""
+"""Table of `cifar10/compact.py`."""
 
 import numpy as np
 

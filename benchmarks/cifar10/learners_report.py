@@ -1,4 +1,4 @@
-"""The table and the picture of `cifar10/learners.py`."""
+"""Table and plot of `cifar10/learners.py`."""
 
 import numpy as np
 from scipy import stats

@@ -1,4 +1,4 @@
-"""The table of `cifar10/papers.py`, and what its figures say of the papers' claims."""
+"""Table of `cifar10/papers.py`, and a statement on the claims of the papers."""
 
 import numpy as np
 

@@ -1,13 +1,13 @@
-"""The whole road on CIFAR-10, beside its controls, in both orders.
+"""The full pipeline on CIFAR-10, with baselines, in both orders.
 
     python -m benchmarks.cifar10.pipeline --data cifar10.npz
 
-For each net and seed: a parent is trained; learners are drawn from one further run
-of the parent, pruned and quantisation-aware or not; four of them are kept. The controls
-stand in the same table: the parent trained on for as many epochs as the learners
-cost, the four most accurate learners, four at random (mean of 20 draws). Everything
-is chosen on a fifth of the training images and scored on all test images. Rows are
-written as each run ends, and a run that is in the file is not repeated.
+For each network and seed a parent is trained; learners come from one further run of the
+parent, pruned and quantisation-aware or not; four of them are kept. The baselines are in
+the same table: the parent trained longer at the same cost, the four most accurate learners,
+and four random ones (mean of 20 samples). Selections use a fifth of the training images,
+scores all test images. Rows are written as each run ends; completed runs are not
+repeated.
 """
 
 import argparse
@@ -126,7 +126,7 @@ def score_orders(pool, int8, choose, test, seed):
     """Cluster then quantise, quantise then cluster, and the controls."""
     labels = choose[1]
     before, after = pool.predict(choose[0]), int8.predict(choose[0])
-    answers = int8.predict(test[0])  # what the device answers, whatever the order
+    answers = int8.predict(test[0])  # predictions of the device, in both orders
     files = [learner.path.read_bytes() for learner in int8]
 
     def ensemble(name, indices, **extra):

@@ -1,12 +1,12 @@
-"""ResNet-8 in integers: against float32, post-training quantisation and tfmot.
+"""ResNet-8 as int8: compared with float32, post-training quantisation and tfmot.
 
     python -m benchmarks.cifar10.quantization --data cifar10.npz
 
-A float32 parent is trained; every row then starts from its weights and trains for the
-same epochs on the same batches. Pruning moves to its sparsity in the first half of
-these. Files are run by LiteRT on all test images. Every setting is a default or was
-written down before the first run; nothing was chosen by the test images. Rows are
-written as they come; a run that was cut off carries on.
+A float32 parent is trained. Every row starts from its weights and trains for the same
+epochs on the same batches; pruning reaches its sparsity in the first half. LiteRT runs the
+files on all test images. Every setting is a default or was fixed before the first run;
+nothing was chosen on the test images. Rows are written as they complete; an interrupted
+run resumes.
 """
 
 import argparse

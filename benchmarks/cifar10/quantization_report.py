@@ -1,4 +1,4 @@
-"""The tables of `cifar10/quantization.py`."""
+"""Tables of `cifar10/quantization.py`."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The neighbour's row of `cifar10/quantization.py`: tfmot on `tf_keras`."""
+"""The row of `cifar10/quantization.py` for tfmot on `tf_keras`."""
 
 import numpy as np
 

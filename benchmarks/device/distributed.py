@@ -1,13 +1,13 @@
-"""What it costs to ask members on other devices: latency and throughput by MQTT.
+"""Latency and throughput of members on other devices, connected by MQTT.
 
     python -m benchmarks.device.distributed
 
-Four int8 members of ResNet-8, untrained, single inputs. The runner alone, in this
-process, takes turns with a gateway that asks 1, 2 and 4 nodes, each a process of its
-own on this machine, Mosquitto between them on loopback. Latency is that of one request
-after the other; throughput that of eight at a time. Each number is the median over the
-rounds. Where all nodes share the processors of one machine they cannot be faster than
-the runner: this is the price of the network, not the gain of more devices.
+Four int8 members of ResNet-8, untrained, single inputs. The runner alone, in this process,
+is interleaved with a gateway and 1, 2 and 4 nodes, each a process on this machine, with
+Mosquitto on loopback. Latency is measured with one request at a time, throughput with
+eight. Each value is the median over the rounds. Since all nodes share one machine they
+cannot be faster than the runner: this measures the cost of the network, not the gain of
+more devices.
 """
 
 import argparse

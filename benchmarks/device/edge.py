@@ -1,24 +1,24 @@
-"""What the runner costs on the device: start, memory, time, and calls saved.
+"""Cost of the runner on the device: start, memory, time, and calls saved.
 
     python -m benchmarks.device.edge --folder pools
     python -m benchmarks.device.edge --folder pools --only overhead threads --again
 
-The bundle has four int8 ResNet-8 of CIFAR-10's shape, with weights as they are drawn:
-time does not depend on them. Every section is a process of its own.
+The bundle has four int8 ResNet-8 of CIFAR-10's shape with random weights, which do not
+affect the time. Each section runs in a separate process.
 
-* "start": from the start of `python BUNDLE predict one.npy` to its answer, and the
-  most memory that the process held.
-* "overhead": one member and one image, through the runner; by LiteRT's interpreter in
-  code that does what an application has to do, from pixels to probabilities; and its
-  three calls alone, with the input quantised beforehand.
+* "start": from the start of `python BUNDLE predict one.npy` to its answer, and the peak
+  memory of the process.
+* "overhead": one member and one image, through the runner; through LiteRT's interpreter in
+  hand-written application code, from pixels to probabilities; and LiteRT's three calls
+  alone, with a quantised input.
 * "threads": four members on two threads, and on one.
-* "early_exit": `--folder` holds the pools of `selection/pools.py`, what real learners
-  predict on CIFAR-10's test images. In each of 20 random halves members are chosen by
-  `selection.greedy` and the early exit by `selection.choose_early_exit`; both are
-  scored on the other half.
+* "early_exit": `--folder` holds the pools of `selection/pools.py`, predictions of real
+  learners on CIFAR-10's test images. In each of 20 random halves `selection.greedy` selects
+  members and `selection.choose_early_exit` the early exit; both are scored on the other
+  half.
 
-What is compared takes turns; a ratio is the median over rounds. A section that is in
-the file is not run again unless `--again` is given.
+Compared tasks are interleaved; a ratio is the median over rounds. A section in the results
+file is not run again unless `--again` is given.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def parse():
     parser.add_argument("--folder", type=Path, required=True, help="of the pools")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--rounds", type=int, default=9, help="at least five")
-    parser.add_argument("--again", action="store_true", help="measure anew")
+    parser.add_argument("--again", action="store_true", help="measure again")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 

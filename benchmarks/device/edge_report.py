@@ -1,4 +1,4 @@
-"""What `device/edge.py` measured, as tables."""
+"""Tables of `device/edge.py`."""
 
 from statistics import mean, median, stdev
 

@@ -1,7 +1,7 @@
-"""The sections of `device/edge.py`: `python edge_sections.py SECTION SETTINGS OUT`.
+"""Sections of `device/edge.py`, run as `python -m benchmarks.device.edge_sections`.
 
-What is heavy is imported where it is used: the memory that a process is said to have
-held begins with that of the process that started it.
+Large packages are imported where they are used: the peak memory of a process includes that
+of the process that started it.
 """
 
 import json

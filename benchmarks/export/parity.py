@@ -1,15 +1,14 @@
-"""Do the integer files compute what Keras predicts?
+"""Agreement of int8 files with the predictions of Keras.
 
     python -m benchmarks.export.parity
 
-The four nets of MLPerf Tiny, a net for sensors, and ten of `keras.applications`, with
-random weights and batch normalisation as if trained: gamma of random size, one in five
-negative, statistics near those of the data. Quantisers are placed and learn their
-ranges from 64 inputs; then 200 others go through the model in Keras and through the
-int8 file in LiteRT, and the outputs are compared in steps of the file's output. Where
-they differ, a second file puts out every rounded tensor, to find the layer where the
-difference begins. A net that is in the results is not run again unless `--again` is
-given.
+The four networks of MLPerf Tiny, a network for sensors, and ten of `keras.applications`,
+with random weights and batch normalisation as if trained: gamma of random size, one in five
+negative, statistics near those of the data. Quantisers observe 64 inputs; then 200 others go
+through the model in Keras and through the int8 file in LiteRT, and the outputs are compared
+in steps of the file's output. If they differ, a second file returns every rounded tensor to
+find the first layer that differs. A network in the results file is not run again unless
+`--again` is given.
 """
 
 import argparse
@@ -48,7 +47,7 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--again", action="store_true", help="measure anew")
+    parser.add_argument("--again", action="store_true", help="measure again")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 

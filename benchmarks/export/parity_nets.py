@@ -1,4 +1,4 @@
-"""The networks whose files `export/parity.py` compares with what Keras predicts."""
+"""Networks for `export/parity.py`."""
 
 import functools
 

@@ -1,1 +1,1 @@
-"""What the benchmarks share: data, networks, results files, sections."""
+"""Shared code of the benchmarks: data, networks, results files, sections."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 for the benchmarks, and the augmentation they share."""
+"""CIFAR-10 and the augmentation of the benchmarks."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The networks that the benchmarks train. All put out logits."""
+"""Networks of the benchmarks. All return logits."""
 
 import keras
 from keras import layers

@@ -1,4 +1,4 @@
-"""A results file that is written row by row, so that a run can be cut off."""
+"""Results files, written row by row so that an interrupted run resumes."""
 
 import argparse
 import json

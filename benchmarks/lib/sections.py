@@ -1,4 +1,4 @@
-"""Sections of a benchmark, each a function that runs in a process of its own."""
+"""Sections of a benchmark: functions that run in separate processes."""
 
 import json
 import os

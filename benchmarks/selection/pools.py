@@ -1,25 +1,26 @@
-"""Pools of real learners, to compare ways of choosing an ensemble by.
+"""Pools of real learners for the comparison of selection methods.
 
     python -m benchmarks.selection.pools --data cifar10.npz --folder pools
 
-Each pool is kept as what its learners predict on data that none of them has trained
-on, been tuned on or been chosen by: `selection/quality.py` splits that data into a
-part to choose by and a part to score on.
+Each pool is stored as the learners' predictions on data that was not used for their
+training, tuning or selection. `selection/quality.py` splits that data into a part for
+selection and a part for scoring.
 
-* "cifar10 cycles": ResNet-8 out of one fit. A parent becomes sparse; then each cycle
-  moves connections and learns along a cosine, from the learner before. 40 learners.
-* "cifar10 prune2edge": ResNet-8 out of one fit. A dense parent; then each learner is
-  the parent, pruned to a sparsity drawn at random and tuned for two epochs at a small
-  learning rate, as published. 40 learners, all much alike.
-* "cifar10 mixed": ResNet-8 of three widths, trained alone for 2 to 16 epochs each.
-  24 learners that differ much in size and quality.
+* "cifar10 cycles": ResNet-8 from one fit. A parent becomes sparse; then each cycle moves
+  connections and trains with a cosine learning rate, starting from the previous learner.
+  40 learners.
+* "cifar10 prune2edge": ResNet-8 from one fit. A dense parent; each learner is the parent,
+  pruned to a random sparsity and tuned for two epochs at a small learning rate, as
+  published. 40 similar learners.
+* "cifar10 mixed": ResNet-8 of three widths, trained separately for 2 to 16 epochs each. 24
+  learners that differ much in size and quality.
 * "digits forest": the 128 trees of a random forest.
-* "digits mixed": 60 plain classifiers of seven families, each with hyper-parameters
-  of its own, on a bootstrap of its own.
+* "digits mixed": 60 classifiers of seven families, each with its own hyper-parameters and
+  bootstrap sample.
 
-The first three train on 8,000 images of 16 x 16 and predict all 10,000 test images:
-about 17, 20 and 26 minutes on one core. The last two train on 600 digits and predict
-the other 1,197: seconds.
+The first three train on 8,000 images of 16 x 16 and predict all 10,000 test images: about
+17, 20 and 26 minutes on one core. The last two train on 600 digits and predict the other
+1,197 in seconds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What `selection/quality.py` measured, as tables and a picture."""
+"""Tables and plot of `selection/quality.py`."""
 
 from pathlib import Path
 

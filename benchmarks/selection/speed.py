@@ -1,13 +1,13 @@
-"""How long it takes to choose among many learners, and what that takes of memory.
+"""Time and memory of selection among many learners.
 
     python -m benchmarks.selection.speed
 
-Predictions are made up, in half precision and memory-mapped: 10,000 learners, 2,000
-samples, 10 classes, 20 members; learners are of 20 kinds. Each time is that of a
-process of its own, data not yet read and the package imported, and so is the peak of
-memory, which counts what is read of the mapped file. A literal loop over the pairs of
-200 learners is timed in turns with ours; growth is fitted to pools of 2,500 to 10,000
-learners and of 1,000 to 4,000 samples. About a quarter of an hour on two cores.
+Predictions are synthetic, in half precision and memory-mapped: 10,000 learners of 20 kinds,
+2,000 samples, 10 classes, 20 members. Each time is that of a separate process, with the data
+not yet read and the package imported, as is the peak memory, which includes the pages read
+from the mapped file. A literal loop over the pairs of 200 learners is interleaved with this
+package; growth is fitted to pools of 2,500 to 10,000 learners and 1,000 to 4,000 samples.
+About a quarter of an hour on two cores.
 """
 
 import argparse

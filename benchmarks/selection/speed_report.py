@@ -1,4 +1,4 @@
-"""What `selection/speed.py` measured, as tables."""
+"""Tables of `selection/speed.py`."""
 
 import numpy as np
 

@@ -149,7 +149,7 @@ def prefer_sparse(
     if len(sparse) >= len(dense):
         return dense, f"not kept: {len(sparse) - len(dense):,} bytes more"
     if not all(map(_agree, outputs, TFLiteModel(dense, "the file").run(inputs))):
-        return dense, "not kept: the sparse file puts out something else"
+        return dense, "not kept: the sparse file returns other values"
     return sparse, f"kept: {len(dense) - len(sparse):,} bytes less"
 
 
