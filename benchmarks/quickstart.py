@@ -2,9 +2,10 @@
 
     python -m benchmarks.quickstart
 
-Each seed has its own split of the images and its own initial weights, shared by baseline and
-learners. Besides the quickstart's table, the int8 file of every learner is compared with its
-simulation in Keras on all test images, output by output. Writes every run and the means.
+Each seed has its own split of the images and its own initial weights, shared by
+baseline and learners. Besides the quickstart's table, the int8 file of every learner
+is compared with its simulation in Keras on all test images, output by output. Writes
+every run and the means.
 """
 
 import argparse

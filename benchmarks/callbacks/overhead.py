@@ -4,11 +4,12 @@
     python -m benchmarks.callbacks.overhead --only weights qat --samples 9 --again
 
 Each section runs in a separate process. Timed variants are interleaved: one `fit` of
-`--steps` batches of 128 per turn, each compiled and fitted before. A ratio is the median
-over the turns of a variant's time divided by that of plain `fit` in the same turn, so a
-machine that slows down affects both. Weights and masks are reset before each turn.
-Processor time is less affected by other programs and is reported beside wall-clock time.
-A section in the results file is not run again unless `--again` is given.
+`--steps` batches of 128 per turn, each compiled and fitted before. A ratio is the
+median over the turns of a variant's time divided by that of plain `fit` in the same
+turn, so a machine that slows down affects both. Weights and masks are reset before
+each turn. Processor time is less affected by other programs and is reported beside
+wall-clock time. A section in the results file is not run again unless `--again` is
+given.
 """
 
 import argparse

@@ -4,15 +4,16 @@
 
 Four parts, each written to one results file as it completes:
 
-* `budgets`: the rates of papers, each requested in one call; counts are checked in the
-  saved model and, operator by operator, in the file.
-* `architectures`: families of `keras.applications` at 96 x 96 pixels with random weights
-  and normalisation, cut to half of their multiply-accumulates. Predictions are compared
-  with those of the masked model; the cut model is saved, loaded, exported to int8 and run,
-  and the plan is compared with the counts of the loaded model and of the file.
+* `budgets`: the rates of papers, each requested in one call; counts are checked in
+  the saved model and, operator by operator, in the file.
+* `architectures`: families of `keras.applications` at 96 x 96 pixels with random
+  weights and normalisation, cut to half of their multiply-accumulates. Predictions
+  are compared with those of the masked model; the cut model is saved, loaded,
+  exported to int8 and run, and the plan is compared with the counts of the loaded
+  model and of the file.
 * `graphs`: the same comparison for 500 small random networks with random budgets.
-* `latency`: int8 files in LiteRT, one thread, whole and cut interleaved; the median of the
-  ratios of seven rounds.
+* `latency`: int8 files in LiteRT, one thread, whole and cut interleaved; the median
+  of the ratios of seven rounds.
 """
 
 import argparse

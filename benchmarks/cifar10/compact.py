@@ -1,16 +1,17 @@
-"""Channel pruning during training, compared with networks that are small from the start.
+"""Channel pruning during training, against networks small from the start.
 
     python -m benchmarks.cifar10.compact --data cifar10.npz
 
-Every row trains on the same images for the same number of epochs and ends within the same
-budget of multiply-accumulates. Rows that prune during training have their final widths
-after three fifths of the run. `uniform` trains a network of uniform width from scratch,
-`uniform, pressed` does so with the regularisation of `group norms`, and `found widths`
-trains one with the widths that Taylor importance found. `one-shot` trains the whole
-network for three fifths of the epochs, cuts it by magnitude and trains the rest.
-`group norms` is the default of `ChannelPruning`; its strength was chosen on held-out
-images of two other seeds among 0, 0.001, 0.003, 0.006 and 0.01. All other settings were
-fixed before the first run. Rows are written as they complete; an interrupted run resumes.
+Every row trains on the same images for the same number of epochs and ends within the
+same budget of multiply-accumulates. Rows that prune during training have their final
+widths after three fifths of the run. `uniform` trains a network of uniform width from
+scratch, `uniform, pressed` does so with the regularisation of `group norms`, and
+`found widths` trains one with the widths that Taylor importance found. `one-shot`
+trains the whole network for three fifths of the epochs, cuts it by magnitude and
+trains the rest. `group norms` is the default of `ChannelPruning`; its strength was
+chosen on held-out images of two other seeds among 0, 0.001, 0.003, 0.006 and 0.01.
+All other settings were fixed before the first run. Rows are written as they complete;
+an interrupted run resumes.
 """
 
 import itertools

@@ -2,15 +2,15 @@
 
     python -m benchmarks.cifar10.compact_ensemble --data cifar10.npz
 
-The baseline is ResNet-8, trained for all epochs. Four learners, each with a quarter of its
-multiply-accumulates, come from one `fit` with as many epochs: the first half trains the
-parent and cuts it to twice a learner's budget, the rest is divided among the learners,
-whose channels are sampled by their norms times random factors. The parent is the
-baseline's network or one twice as wide. The other rows are the baseline with the
-regularisation of channel pruning, one network cut from the wide one to the baseline's
-multiply-accumulates, and four networks of uniform width trained from scratch that share
-the epochs. All rows are scored as int8 files on all test images; the probabilities of four
-networks are averaged.
+The baseline is ResNet-8, trained for all epochs. Four learners, each with a quarter
+of its multiply-accumulates, come from one `fit` with as many epochs: the first half
+trains the parent and cuts it to twice a learner's budget, the rest is divided among
+the learners, whose channels are sampled by their norms times random factors. The
+parent is the baseline's network or one twice as wide. The other rows are the baseline
+with the regularisation of channel pruning, one network cut from the wide one to the
+baseline's multiply-accumulates, and four networks of uniform width trained from
+scratch that share the epochs. All rows are scored as int8 files on all test images;
+the probabilities of four networks are averaged.
 """
 
 import copy

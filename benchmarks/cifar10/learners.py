@@ -1,9 +1,9 @@
 """Learners from one fit on CIFAR-10, compared with strong baselines.
 
 All rows of a network train for the same epochs on the same images, except the deep
-ensembles, which are shown for scale, and rows that say otherwise. Settings were tuned on
-other training images; the test images were used once, at the end. Rows are written as they
-complete; an interrupted run resumes.
+ensembles, which are shown for scale, and rows that say otherwise. Settings were tuned
+on other training images; the test images were used once, at the end. Rows are written
+as they complete; an interrupted run resumes.
 """
 
 import argparse

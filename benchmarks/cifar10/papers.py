@@ -2,18 +2,18 @@
 
     python -m benchmarks.cifar10.papers --data cifar10.npz
 
-For each network and seed a parent is trained. A pool of learners is sampled from it as in
-the authors' public code (magnitude pruning to 20-55 %, one of three losses and three batch
-sizes, two epochs of Adam at 1e-5), quantised to int8 after training, and clustered by
-k-means on the vectors of predicted labels. "Accuracy first" keeps the cluster with the
-highest mean accuracy, "diversity first" the most accurate learner of each cluster. The
-papers omit these baselines: the parent tuned for as many epochs as all learners together,
-with the learners' optimizer or its own; k-means on probabilities; the four most accurate
-learners; four random learners; a deep ensemble.
+For each network and seed a parent is trained. A pool of learners is sampled from it
+as in the authors' public code (magnitude pruning to 20-55 %, one of three losses and
+three batch sizes, two epochs of Adam at 1e-5), quantised to int8 after training, and
+clustered by k-means on the vectors of predicted labels. "Accuracy first" keeps the
+cluster with the highest mean accuracy, "diversity first" the most accurate learner of
+each cluster. The papers omit these baselines: the parent tuned for as many epochs as
+all learners together, with the learners' optimizer or its own; k-means on
+probabilities; the four most accurate learners; four random learners; a deep ensemble.
 
-Selections use images set aside from the training set and the predictions of the int8 files;
-scores use all test images. Rows are written as each run ends; completed runs are not
-repeated.
+Selections use images set aside from the training set and the predictions of the int8
+files; scores use all test images. Rows are written as each run ends; completed runs
+are not repeated.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python -m benchmarks.cifar10.pipeline --data cifar10.npz
 
-For each network and seed a parent is trained; learners come from one further run of the
-parent, pruned and quantisation-aware or not; four of them are kept. The baselines are in
-the same table: the parent trained longer at the same cost, the four most accurate learners,
-and four random ones (mean of 20 samples). Selections use a fifth of the training images,
-scores all test images. Rows are written as each run ends; completed runs are not
-repeated.
+For each network and seed a parent is trained; learners come from one further run of
+the parent, pruned and quantisation-aware or not; four of them are kept. The baselines
+are in the same table: the parent trained longer at the same cost, the four most
+accurate learners, and four random ones (mean of 20 samples). Selections use a fifth
+of the training images, scores all test images. Rows are written as each run ends;
+completed runs are not repeated.
 """
 
 import argparse

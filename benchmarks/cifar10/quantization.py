@@ -3,10 +3,10 @@
     python -m benchmarks.cifar10.quantization --data cifar10.npz
 
 A float32 parent is trained. Every row starts from its weights and trains for the same
-epochs on the same batches; pruning reaches its sparsity in the first half. LiteRT runs the
-files on all test images. Every setting is a default or was fixed before the first run;
-nothing was chosen on the test images. Rows are written as they complete; an interrupted
-run resumes.
+epochs on the same batches; pruning reaches its sparsity in the first half. LiteRT
+runs the files on all test images. Every setting is a default or was fixed before the
+first run; nothing was chosen on the test images. Rows are written as they complete;
+an interrupted run resumes.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python -m benchmarks.device.distributed
 
-Four int8 members of ResNet-8, untrained, single inputs. The runner alone, in this process,
-is interleaved with a gateway and 1, 2 and 4 nodes, each a process on this machine, with
-Mosquitto on loopback. Latency is measured with one request at a time, throughput with
-eight. Each value is the median over the rounds. Since all nodes share one machine they
-cannot be faster than the runner: this measures the cost of the network, not the gain of
-more devices.
+Four int8 members of ResNet-8, untrained, single inputs. The runner alone, in this
+process, is interleaved with a gateway and 1, 2 and 4 nodes, each a process on this
+machine, with Mosquitto on loopback. Latency is measured with one request at a time,
+throughput with eight. Each value is the median over the rounds. Since all nodes share
+one machine they cannot be faster than the runner: this measures the cost of the
+network, not the gain of more devices.
 """
 
 import argparse

@@ -3,22 +3,22 @@
     python -m benchmarks.device.edge --folder pools
     python -m benchmarks.device.edge --folder pools --only overhead threads --again
 
-The bundle has four int8 ResNet-8 of CIFAR-10's shape with random weights, which do not
-affect the time. Each section runs in a separate process.
+The bundle has four int8 ResNet-8 of CIFAR-10's shape with random weights, which do
+not affect the time. Each section runs in a separate process.
 
-* "start": from the start of `python BUNDLE predict one.npy` to its answer, and the peak
-  memory of the process.
-* "overhead": one member and one image, through the runner; through LiteRT's interpreter in
-  hand-written application code, from pixels to probabilities; and LiteRT's three calls
-  alone, with a quantised input.
+* "start": from the start of `python BUNDLE predict one.npy` to its answer, and the
+  peak memory of the process.
+* "overhead": one member and one image, through the runner; through LiteRT's
+  interpreter in hand-written application code, from pixels to probabilities; and
+  LiteRT's three calls alone, with a quantised input.
 * "threads": four members on two threads, and on one.
-* "early_exit": `--folder` holds the pools of `selection/pools.py`, predictions of real
-  learners on CIFAR-10's test images. In each of 20 random halves `selection.greedy` selects
-  members and `selection.choose_early_exit` the early exit; both are scored on the other
-  half.
+* "early_exit": `--folder` holds the pools of `selection/pools.py`, predictions of
+  real learners on CIFAR-10's test images. In each of 20 random halves
+  `selection.greedy` selects members and `selection.choose_early_exit` the early exit;
+  both are scored on the other half.
 
-Compared tasks are interleaved; a ratio is the median over rounds. A section in the results
-file is not run again unless `--again` is given.
+Compared tasks are interleaved; a ratio is the median over rounds. A section in the
+results file is not run again unless `--again` is given.
 """
 
 import argparse

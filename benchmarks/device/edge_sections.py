@@ -1,7 +1,7 @@
 """Sections of `device/edge.py`, run as `python -m benchmarks.device.edge_sections`.
 
-Large packages are imported where they are used: the peak memory of a process includes that
-of the process that started it.
+Large packages are imported where they are used: the peak memory of a process includes
+that of the process that started it.
 """
 
 import json

@@ -2,13 +2,13 @@
 
     python -m benchmarks.export.parity
 
-The four networks of MLPerf Tiny, a network for sensors, and ten of `keras.applications`,
-with random weights and batch normalisation as if trained: gamma of random size, one in five
-negative, statistics near those of the data. Quantisers observe 64 inputs; then 200 others go
-through the model in Keras and through the int8 file in LiteRT, and the outputs are compared
-in steps of the file's output. If they differ, a second file returns every rounded tensor to
-find the first layer that differs. A network in the results file is not run again unless
-`--again` is given.
+The four networks of MLPerf Tiny, a network for sensors, and ten of
+`keras.applications`, with random weights and batch normalisation as if trained: gamma
+of random size, one in five negative, statistics near those of the data. Quantisers
+observe 64 inputs; then 200 others go through the model in Keras and through the int8
+file in LiteRT, and the outputs are compared in steps of the file's output. If they
+differ, a second file returns every rounded tensor to find the first layer that
+differs. A network in the results file is not run again unless `--again` is given.
 """
 
 import argparse

@@ -6,21 +6,21 @@ Each pool is stored as the learners' predictions on data that was not used for t
 training, tuning or selection. `selection/quality.py` splits that data into a part for
 selection and a part for scoring.
 
-* "cifar10 cycles": ResNet-8 from one fit. A parent becomes sparse; then each cycle moves
-  connections and trains with a cosine learning rate, starting from the previous learner.
-  40 learners.
-* "cifar10 prune2edge": ResNet-8 from one fit. A dense parent; each learner is the parent,
-  pruned to a random sparsity and tuned for two epochs at a small learning rate, as
-  published. 40 similar learners.
-* "cifar10 mixed": ResNet-8 of three widths, trained separately for 2 to 16 epochs each. 24
-  learners that differ much in size and quality.
+* "cifar10 cycles": ResNet-8 from one fit. A parent becomes sparse; then each cycle
+  moves connections and trains with a cosine learning rate, starting from the previous
+  learner. 40 learners.
+* "cifar10 prune2edge": ResNet-8 from one fit. A dense parent; each learner is the
+  parent, pruned to a random sparsity and tuned for two epochs at a small learning
+  rate, as published. 40 similar learners.
+* "cifar10 mixed": ResNet-8 of three widths, trained separately for 2 to 16 epochs
+  each. 24 learners that differ much in size and quality.
 * "digits forest": the 128 trees of a random forest.
-* "digits mixed": 60 classifiers of seven families, each with its own hyper-parameters and
-  bootstrap sample.
+* "digits mixed": 60 classifiers of seven families, each with its own hyper-parameters
+  and bootstrap sample.
 
-The first three train on 8,000 images of 16 x 16 and predict all 10,000 test images: about
-17, 20 and 26 minutes on one core. The last two train on 600 digits and predict the other
-1,197 in seconds.
+The first three train on 8,000 images of 16 x 16 and predict all 10,000 test images:
+about 17, 20 and 26 minutes on one core. The last two train on 600 digits and predict
+the other 1,197 in seconds.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
     python -m benchmarks.selection.quality --data cifar10.npz --folder pools
 
-The samples of each pool (see `selection/pools.py`) are split at random, twenty times, into a
-part for selection and a part for scoring: two halves, and 300 against the rest. Each method
-keeps 2, 4, 8 and 16 learners; their weighted mean probability is scored. "all" is the mean
-of the whole pool, "best one" the most accurate learner. Rows are written as they complete;
-an interrupted run resumes.
+The samples of each pool (see `selection/pools.py`) are split at random, twenty times,
+into a part for selection and a part for scoring: two halves, and 300 against the
+rest. Each method keeps 2, 4, 8 and 16 learners; their weighted mean probability is
+scored. "all" is the mean of the whole pool, "best one" the most accurate learner.
+Rows are written as they complete; an interrupted run resumes.
 """
 
 import argparse

@@ -2,12 +2,12 @@
 
     python -m benchmarks.selection.speed
 
-Predictions are synthetic, in half precision and memory-mapped: 10,000 learners of 20 kinds,
-2,000 samples, 10 classes, 20 members. Each time is that of a separate process, with the data
-not yet read and the package imported, as is the peak memory, which includes the pages read
-from the mapped file. A literal loop over the pairs of 200 learners is interleaved with this
-package; growth is fitted to pools of 2,500 to 10,000 learners and 1,000 to 4,000 samples.
-About a quarter of an hour on two cores.
+Predictions are synthetic, in half precision and memory-mapped: 10,000 learners of 20
+kinds, 2,000 samples, 10 classes, 20 members. Each time is that of a separate process,
+with the data not yet read and the package imported, as is the peak memory, which
+includes the pages read from the mapped file. A literal loop over the pairs of 200
+learners is interleaved with this package; growth is fitted to pools of 2,500 to
+10,000 learners and 1,000 to 4,000 samples. About a quarter of an hour on two cores.
 """
 
 import argparse
