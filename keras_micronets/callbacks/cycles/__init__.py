@@ -1,3 +1,3 @@
 """Train many learners in one `fit`, one per training cycle."""
 
-__all__ = []
+__all__: list[str] = []

@@ -1,1 +1,3 @@
 """What LiteRT computes in integers, and how it rounds."""
+
+__all__: list[str] = []

@@ -26,7 +26,7 @@ class HardSwish(IntegerOperation):
     tensor: Any
     inputs: Any
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         tensor, step = self.tensor(), target.scale()
         if tensor is None:
             return ops.round(ops.divide(values, step))

@@ -65,16 +65,16 @@ class Accumulator(IntegerOperation):
     bits: int = 8
     halves: str | None = None
 
-    def is_on(self):
+    def is_on(self) -> Any:
         """Return whether the inputs are rounded, a Boolean or a tensor."""
         return self.inputs.is_on()
 
-    def scale(self):
+    def scale(self) -> Any:
         """Return the real value of one integer: a number, or one for each channel."""
         scale = ops.divide(to_float64(self.limit()), 2 ** (self.bits - 1) - 1)
         return ops.multiply(self.inputs.scale(), ops.cast(scale, "float32"))
 
-    def scaled(self, factor):
+    def scaled(self, factor: Any) -> "Accumulator":
         """Return the accumulator after factors became part of the kernel.
 
         Args:
@@ -86,7 +86,7 @@ class Accumulator(IntegerOperation):
 
         return replace(self, limit=limit)
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         if self.halves is None:
             return super().integers(values, target)
         own = ops.maximum(self.scale(), SMALLEST_STEP)
@@ -121,15 +121,15 @@ class Constant:
 
     value: Any
 
-    def __call__(self):
+    def __call__(self) -> Any:
         return self.integers() * self.scale()
 
-    def scale(self):
+    def scale(self) -> Any:
         """Return the real value of one integer; zero is always representable."""
         lower, upper = self._bounds()
         return np.float32((upper - lower) / N_STEPS)
 
-    def integers(self):
+    def integers(self) -> Any:
         """Return the integers in the file, counted from the zero point."""
         least = np.rint(np.float32(self._bounds()[0]) / self.scale())
         return np.clip(np.rint(self.value / self.scale()), least, least + N_STEPS)
@@ -150,7 +150,7 @@ class FusedRectifier(IntegerOperation):
     before: IntegerOperation
     limit: float
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         integers = self.before.integers(values, target)
         return ops.clip(integers, 0, ops.round(self.limit / target.scale()))
 
@@ -179,7 +179,7 @@ class Product(IntegerOperation):
     first: Any
     second: Any
 
-    def scale(self):
+    def scale(self) -> Any:
         """Return the real value of one integer."""
         return ops.multiply(self.first.scale(), self.second.scale())
 
@@ -196,7 +196,7 @@ class ConstantProduct(IntegerOperation):
     inputs: Any
     constant: Constant
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         own, constant = self.inputs.scale(), self.constant
         value = np.where(constant.value == 0, np.float32(1), constant.value)
         integers = ops.round(ops.divide(values, ops.multiply(own, value)))
@@ -217,7 +217,7 @@ class Mean(IntegerOperation):
     inputs: Any
     n: int
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         own = self.inputs.scale()
         sums = ops.round(ops.divide(ops.multiply(values, self.n), own))
         # The range is often that of a single mean, so halves are frequent. They round
@@ -243,7 +243,7 @@ class Rectifier(IntegerOperation):
 
     inputs: Any
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         own = self.inputs.scale()
         ratio = to_float64(ops.divide(own, target.scale()))
         exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
@@ -267,7 +267,7 @@ class LeakyRectifier(IntegerOperation):
     inputs: Any
     slope: float
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         ratio = ops.divide(self.inputs.scale(), target.scale())
         below = ops.divide(values, ops.multiply(self.inputs.scale(), self.slope))
         above = ops.divide(values, self.inputs.scale())
@@ -295,7 +295,7 @@ class Sum(IntegerOperation):
     quantizers: tuple
     signs: tuple = (1, 1)
 
-    def integers(self, values, target):
+    def integers(self, values: Any, target: Any) -> Any:
         terms, step = [term() for term in self.terms], target.scale()
         if any(term is None for term in terms):
             return ops.round(ops.divide(values, step))

@@ -179,7 +179,9 @@ class MicroLayer(keras.layers.Layer):
         }
 
 
-def make_micro_class(base, compute_outputs, doc):
+def make_micro_class(
+    base: type[keras.Layer], compute_outputs: Callable, doc: str
+) -> type[keras.Layer]:
     """Return the registered micro layer of a Keras layer without kernels.
 
     Args:

@@ -1,5 +1,7 @@
 """Micro layers of the Keras layers that scale and shift each channel."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -24,7 +26,7 @@ class MicroBatchNormalization(MicroLayer, keras.layers.BatchNormalization):
 
     frozen = False
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         inputs = self.quantize_inputs(inputs)
         outputs = super().call(inputs, training=training and not self.frozen, mask=mask)
         if not (training and self.trainable):
