@@ -15,6 +15,11 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)")
 
 
+# Words that readers of other libraries do not know in this sense, and turns of phrase
+# that have to be read twice.
+AVOIDED = ("anew", "of whose", "puts out", "told of", "twins?", "unasked", "whatever")
+
+
 def nav_paths(items):
     for item in items:
         for value in item.values():
@@ -49,6 +54,19 @@ def test_links_lead_somewhere(path):
         x for x in LINK.findall(path.read_text()) if not (path.parent / x).exists()
     ]
     assert not missing
+
+
+def test_words_are_plain():
+    pattern = re.compile(rf"\b(?:{'|'.join(AVOIDED)})\b", re.IGNORECASE)
+    texts = [*DOCUMENTS, *sorted(ROOT.glob("keras_micronets/**/*.py"))]
+    changelog = ROOT / "CHANGELOG.md"  # names of earlier versions
+    found = {
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in texts
+        if path != changelog
+        for word in pattern.findall(path.read_text())
+    }
+    assert not found
 
 
 def test_contributing_names_files_that_exist():
