@@ -37,10 +37,11 @@ LAYERS = (
     ("_serialization",),
 )
 
+# Largest permitted figures. Lower them when the package shrinks.
 LIMITS = {
-    "files": 170,
-    "lines": 23_000,
-    "longest import chain": 15,
+    "files": 175,
+    "lines": 27_000,
+    "longest import chain": 18,
     "modules in the largest folder": 14,
 }
 
