@@ -24,7 +24,7 @@ from tiny_keras import (
 import keras_micronets as kmn
 from keras_micronets import layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.callbacks.mask_updates import prune
 from keras_micronets.schedules import PolynomialDecay
 
 # Three quarters of 8 x 16 and of 16 x 3 weights.

@@ -15,7 +15,7 @@ from tiny_keras import assert_zeros_where_masked, compiled, data, dense_model, f
 from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets import LearnerPool, layers
-from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.callbacks.mask_updates import prune
 from keras_micronets.learners import pool as pool_module
 from keras_micronets.learners import storage
 from keras_micronets.selection.validation import check_probabilities

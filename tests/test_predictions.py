@@ -6,7 +6,7 @@ from model_cases import outputs
 from tiny_keras import data, dense_model
 
 from keras_micronets import LearnerPool, layers
-from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.callbacks.mask_updates import prune
 from keras_micronets.export import export_tflite
 from keras_micronets.learners import predictions
 from keras_micronets.selection.validation import check_probabilities

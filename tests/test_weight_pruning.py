@@ -19,7 +19,7 @@ from tiny_keras import (
 
 from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
-from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.callbacks.mask_updates import prune
 from keras_micronets.layers import Scope
 from keras_micronets.schedules import Constant, PolynomialDecay
 from keras_micronets.sparsity import (

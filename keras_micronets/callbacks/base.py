@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -6,10 +6,9 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets._serialization import Configurable
+from keras_micronets.layers.scope import ScopeFunction, select_kernels
 
-__all__ = ["ProgressCallback", "Scope", "SparsityCallback", "select_kernels"]
-
-Scope = Callable[[keras.Model], list[layers.Kernel]]
+__all__ = ["ProgressCallback", "SparsityCallback"]
 
 
 class ProgressCallback(Configurable, keras.callbacks.Callback):
@@ -81,7 +80,7 @@ class SparsityCallback(ProgressCallback):
     Subclasses have these attributes.
     """
 
-    scope: Scope | None
+    scope: ScopeFunction | None
     importance: Any = None
     data: Any
     frequency: int | None
@@ -153,11 +152,6 @@ class SparsityCallback(ProgressCallback):
         if self._batches is None:
             self._batches = layers.batches(self.data, seed=self.seed, start=n_before)
         return layers.kernel_gradients(self.model, *next(self._batches))
-
-
-def select_kernels(model: keras.Model, scope: Scope | None) -> Sequence[layers.Kernel]:
-    """Return the kernels of a prepared model that a scope selects; `None` for all."""
-    return layers.kernels(model) if scope is None else scope(model)
 
 
 def check_fraction(name: str, value: float) -> None:

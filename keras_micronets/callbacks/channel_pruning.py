@@ -4,11 +4,12 @@ import keras
 import numpy as np
 
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import Scope, SparsityCallback
+from keras_micronets.callbacks.base import SparsityCallback
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
 from keras_micronets.channels.planner import Planner
+from keras_micronets.layers.scope import ScopeFunction
 from keras_micronets.schedules import PolynomialDecay
 
 __all__ = ["ChannelPruning"]
@@ -85,7 +86,7 @@ class ChannelPruning(SparsityCallback):
         round_to: int = 8,
         min_channels: int = 8,
         decay: float = 0.9,
-        scope: Scope | None = None,
+        scope: ScopeFunction | None = None,
         importance: Any = None,
         data: Any = None,
         allocation: str | None = None,

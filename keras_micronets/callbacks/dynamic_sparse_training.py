@@ -1,18 +1,20 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import cos, pi
 from typing import Any
 
-import keras
 import numpy as np
 
-from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import Scope, SparsityCallback, select_kernels
-from keras_micronets.layers.optimizer_slots import zero_slots
+from keras_micronets.callbacks.base import SparsityCallback
+from keras_micronets.callbacks.mask_updates import (
+    drop_and_regrow,
+    sparsify_at_random,
+)
+from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
-from keras_micronets.sparsity import as_allocation, drop_and_grow, keep_largest
+from keras_micronets.sparsity import as_allocation
 
-__all__ = ["DynamicSparseTraining", "drop_and_regrow", "sparsify_at_random"]
+__all__ = ["DynamicSparseTraining"]
 
 GROWTHS = ("gradient", "random")
 
@@ -75,7 +77,7 @@ class DynamicSparseTraining(SparsityCallback):
         *,
         growth: str = "gradient",
         drop_fraction: float = 0.3,
-        scope: Scope | None = None,
+        scope: ScopeFunction | None = None,
         data: Any = None,
         allocation: str | Callable | None = None,
         frequency: int | None = None,
@@ -153,125 +155,3 @@ class DynamicSparseTraining(SparsityCallback):
 
 def _refuse(name, expected, received):
     raise ValueError(f"Expected `{name}` {expected}. Received: {name}={received!r}.")
-
-
-def sparsify_at_random(
-    model: keras.Model,
-    sparsity: float,
-    *,
-    scope: Scope | None = None,
-    allocation: str | Callable | None = None,
-    seed: int | Sequence[int] = 0,
-) -> None:
-    """Set random masks of a given sparsity.
-
-    Weights that are already removed are removed first; a kernel that is sparser than
-    its share gets random weights back, with the value zero.
-
-    Args:
-        model: A model that `layers.prepare` was called on.
-        sparsity: Float in [0, 1), the share of removed weights afterwards.
-        scope, allocation: As for `DynamicSparseTraining`.
-        seed: Integer, or a sequence of them. Defaults to `0`.
-
-    Raises:
-        ValueError: If the sparsity or the allocation is none of these.
-
-    Example:
-
-    ```python
-    keras_micronets.layers.prepare(model)
-    keras_micronets.callbacks.sparsify_at_random(model, 0.8, seed=1)
-    ```
-
-    Reference: Mocanu et al. 2018, "Scalable training of artificial neural networks
-    with adaptive sparse connectivity inspired by network science".
-    """
-    check_sparsity(sparsity, "sparsity")
-    allocate = as_allocation(allocation or "erk")
-    kernels = select_kernels(model, scope)
-    rng = np.random.default_rng(seed)
-    scores = [rng.random(k.mask.shape, "float32") - ~k.mask for k in kernels]
-    counts = allocate(
-        [k.layout.canonical(s) for k, s in zip(kernels, scores, strict=True)], sparsity
-    )
-    masks = [keep_largest(s, count) for s, count in zip(scores, counts, strict=True)]
-    _set_masks(model, kernels, masks)
-
-
-def drop_and_regrow(
-    model: keras.Model,
-    fraction: float,
-    *,
-    scope: Scope | None = None,
-    gradients: Sequence[np.ndarray] | None = None,
-    seed: int | Sequence[int] = 0,
-) -> None:
-    """Drop the smallest weights of each kernel and grow the same number of others.
-
-    New weights and their optimizer slots start at zero. Dropped weights do not grow
-    back in the same call; in a kernel that is less than half sparse, this may limit
-    the number that moves. The sparsity of each kernel does not change.
-
-    Args:
-        model: A model that `layers.prepare` was called on, with masks.
-        fraction: Float in [0, 1], the share of the kept weights of each kernel.
-        scope: As for `DynamicSparseTraining`.
-        gradients: Arrays, one for each kernel of `layers.kernels(model)`, as
-            `layers.kernel_gradients` returns them: weights grow where they are
-            largest in magnitude (RigL). `None` to grow at random (SET). Defaults to
-            `None`.
-        seed: Integer, or a sequence of them, for random growth. Defaults to `0`.
-
-    Raises:
-        ValueError: If the fraction lies outside [0, 1], or the number of gradients
-            differs from the number of kernels.
-
-    Example:
-
-    ```python
-    keras_micronets.layers.prepare(model)
-    gradients = keras_micronets.layers.kernel_gradients(model, x, y)
-    keras_micronets.callbacks.drop_and_regrow(model, 0.3, gradients=gradients)
-    ```
-
-    References: those of `DynamicSparseTraining`.
-    """
-    if not 0.0 <= fraction <= 1.0:
-        raise ValueError(
-            "Expected `fraction` in [0, 1], a share of the kept weights. "
-            f"Received: fraction={fraction}."
-        )
-    kernels = select_kernels(model, scope)
-    if gradients is None:
-        rng = np.random.default_rng(seed)
-        scores = [rng.random(kernel.mask.shape) for kernel in kernels]
-    else:
-        scores = [np.abs(x) for x in _gradients_of(kernels, model, gradients)]
-    masks = []
-    for kernel, score in zip(kernels, scores, strict=True):
-        mask, weights = kernel.mask, kernel.weights
-        n_moved = round(fraction * np.count_nonzero(mask))
-        masks.append(drop_and_grow(mask, weights, growth_scores=score, n_moved=n_moved))
-    _set_masks(model, kernels, masks)
-
-
-def _gradients_of(kernels, model, gradients):
-    all_kernels = layers.kernels(model)
-    if len(gradients) != len(all_kernels):
-        raise ValueError(
-            f"Expected `gradients` to be {len(all_kernels)} arrays, one for each "
-            f"kernel of `layers.kernels(model)`. Received: {len(gradients)}."
-        )
-    by_kernel = dict(zip(all_kernels, gradients, strict=True))
-    return [by_kernel[kernel] for kernel in kernels]
-
-
-def _set_masks(model, kernels, masks):
-    # Momenta move masked weights: write zeros before any of them grows.
-    grown = [mask & ~kernel.mask for kernel, mask in zip(kernels, masks, strict=True)]
-    for kernel, mask in zip(kernels, masks, strict=True):
-        kernel.write_zeros()
-        kernel.set_mask(mask)
-    variables = [kernel.variable for kernel in kernels]
-    zero_slots(model, variables, grown)

@@ -1,22 +1,19 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import keras
-import numpy as np
-
-from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import Scope, SparsityCallback, select_kernels
-from keras_micronets.schedules import as_schedule, check_sparsity
+from keras_micronets.callbacks.base import SparsityCallback
+from keras_micronets.callbacks.mask_updates import prune
+from keras_micronets.layers.scope import ScopeFunction
+from keras_micronets.schedules import as_schedule
 from keras_micronets.sparsity import (
     Pattern,
-    Unstructured,
     as_allocation,
     as_importance,
     needs_gradients,
 )
 
-__all__ = ["WeightPruning", "prune"]
+__all__ = ["WeightPruning"]
 
 
 @serializable()
@@ -81,7 +78,7 @@ class WeightPruning(SparsityCallback):
         schedule: Any,
         *,
         pattern: Pattern | None = None,
-        scope: Scope | None = None,
+        scope: ScopeFunction | None = None,
         importance: str | Callable | None = None,
         data: Any = None,
         allocation: str | Callable | None = None,
@@ -137,83 +134,3 @@ class WeightPruning(SparsityCallback):
                 "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
                 f"Received: pattern={self.pattern!r}."
             )
-
-
-def prune(
-    model: keras.Model,
-    sparsity: float,
-    *,
-    pattern: Pattern | None = None,
-    scope: Scope | None = None,
-    importance: str | Callable | None = None,
-    gradients: Sequence[np.ndarray] | None = None,
-    allocation: str | Callable | None = None,
-    seed: int = 0,
-) -> None:
-    """Remove weights of a prepared model once, in a custom training loop.
-
-    This is one update of `WeightPruning`, which describes the other arguments.
-
-    Args:
-        model: A model that `layers.prepare` was called on.
-        sparsity: Float in [0, 1), the share to remove; kernels that are already
-            sparser stay so.
-        pattern, scope, importance, allocation: As for `WeightPruning`. Pass the same
-            `sparsity.Movement()` to each call: it keeps the sums.
-        gradients: Arrays, one for each kernel of `layers.kernels(model)`, as
-            `layers.kernel_gradients` returns them. Defaults to `None`.
-        seed: Integer, for random importance. Defaults to `0`.
-
-    Raises:
-        ValueError: If an argument is none of these, or gradients are missing.
-
-    Example:
-
-    ```python
-    keras_micronets.layers.prepare(model)
-    gradients = keras_micronets.layers.kernel_gradients(model, x, y)
-    keras_micronets.callbacks.prune(
-        model, 0.5, importance="taylor", gradients=gradients
-    )
-    ```
-    """
-    check_sparsity(sparsity, "sparsity")
-    pattern = Unstructured() if pattern is None else pattern
-    allocate = as_allocation(allocation or "uniform")
-    selected = select_kernels(model, scope)
-    function = as_importance(importance, seed=seed)
-    scores: Any = _scores(model, selected, function, gradients)
-    if getattr(allocate, "needs_scores", True):
-        scores = list(scores)
-        counts = allocate([pattern.pooled(score) for score in scores], sparsity)
-    else:
-        counts = allocate([_stand_in(kernel) for kernel in selected], sparsity)
-    for kernel, score, count in zip(selected, scores, counts, strict=True):
-        if count > np.count_nonzero(score == -np.inf):
-            kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
-        else:
-            kernel.write_zeros()  # momenta move weights that are masked
-
-
-def _scores(model, selected, importance, gradients) -> Iterator[np.ndarray]:
-    """Yield the scores of each kernel in the canonical layout, one after the other."""
-    by_kernel = {}
-    if needs_gradients(importance):
-        if gradients is None:
-            raise ValueError(
-                "Expected `gradients`, which the importance needs, as returned by "
-                "`layers.kernel_gradients(model, x, y)`. Received: None."
-            )
-        by_kernel = dict(zip(layers.kernels(model), gradients, strict=True))
-    for kernel in selected:
-        score = importance
-        if hasattr(importance, "for_kernel"):
-            score = importance.for_kernel(kernel)
-        values = score(kernel.weights, by_kernel.get(kernel))
-        values = np.where(kernel.mask, values, np.float32(-np.inf))
-        yield kernel.layout.canonical(values)
-
-
-def _stand_in(kernel):
-    """Return an array of the kernel's canonical shape that takes no memory."""
-    return np.broadcast_to(np.float32(0), kernel.layout.shape)

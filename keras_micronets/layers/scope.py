@@ -1,7 +1,7 @@
 """Choice of the kernels that a callback prunes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
@@ -10,7 +10,9 @@ import keras
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.kernels import Kernel, kernels
 
-__all__ = ["Scope"]
+__all__ = ["Scope", "ScopeFunction", "select_kernels"]
+
+ScopeFunction = Callable[[keras.Model], list[Kernel]]
 
 
 @serializable()
@@ -127,6 +129,11 @@ def _text(matcher):
     if getattr(keras.layers, name, None) is matcher:
         return f"keras.layers.{name}"
     return keras.saving.get_registered_name(matcher).rpartition(">")[2]
+
+
+def select_kernels(model: keras.Model, scope: ScopeFunction | None) -> list[Kernel]:
+    """Return the kernels of a prepared model that a scope selects; `None` for all."""
+    return kernels(model) if scope is None else scope(model)
 
 
 def _matches(matcher, kernel):

@@ -13,9 +13,8 @@ import numpy as np
 
 from keras_micronets import channels, layers
 from keras_micronets._serialization import Configurable, serializable
-from keras_micronets.callbacks.base import Scope, select_kernels
-from keras_micronets.callbacks.dynamic_sparse_training import drop_and_regrow
-from keras_micronets.callbacks.weight_pruning import prune
+from keras_micronets.callbacks.mask_updates import drop_and_regrow, prune
+from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import Pattern, Unstructured
 
@@ -46,7 +45,7 @@ class Magnitude(Configurable):
     noise: float = 0.0
     allocation: str = "uniform"
     pattern: Pattern | None = None
-    scope: Scope | None = None
+    scope: ScopeFunction | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.sparsity, list):  # as JSON has it
@@ -144,7 +143,7 @@ class RandomHalves(Configurable):
     """
 
     pattern: Pattern | None = None
-    scope: Scope = field(default_factory=lambda: layers.Scope(last=False))
+    scope: ScopeFunction = field(default_factory=lambda: layers.Scope(last=False))
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""
@@ -178,7 +177,7 @@ class Regrow(Configurable):
     fraction: float = 0.8
     on_first_cycle: bool = False
     data: Any = None
-    scope: Scope | None = None
+    scope: ScopeFunction | None = None
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""

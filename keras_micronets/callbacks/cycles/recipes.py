@@ -4,10 +4,10 @@ from keras_micronets import learning_rates
 from keras_micronets.callbacks.cycles import masks
 from keras_micronets.callbacks.cycles.cycle import Cycle
 from keras_micronets.callbacks.dynamic_sparse_training import DynamicSparseTraining
-from keras_micronets.learners import LearnerPool
 
 if TYPE_CHECKING:
     from keras_micronets.callbacks.cycles.learner_cycles import LearnerCycles
+    from keras_micronets.learners import LearnerPool
 
 __all__ = ["PublishedCycles"]
 
@@ -22,7 +22,7 @@ class PublishedCycles:
     @classmethod
     def prune2edge(
         cls: Any,
-        pool: LearnerPool,
+        pool: "LearnerPool",
         n_learners: int = 20,
         *,
         sparsity: tuple[float, float] = (0.2, 0.55),
@@ -62,7 +62,7 @@ class PublishedCycles:
     @classmethod
     def snapshot(
         cls: Any,
-        pool: LearnerPool,
+        pool: "LearnerPool",
         n_learners: int = 5,
         *,
         learning_rate: float = 0.2,
@@ -83,7 +83,7 @@ class PublishedCycles:
     @classmethod
     def free_tickets(
         cls: Any,
-        pool: LearnerPool,
+        pool: "LearnerPool",
         n_learners: int = 3,
         *,
         data: Any,
@@ -132,7 +132,7 @@ class PublishedCycles:
     @classmethod
     def prune_and_tune(
         cls: Any,
-        pool: LearnerPool,
+        pool: "LearnerPool",
         n_learners: int = 6,
         *,
         learning_rate: float = 0.1,
