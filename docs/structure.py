@@ -119,7 +119,7 @@ def read_package(folder: str | Path) -> dict[str, Module]:
     return modules
 
 
-def measure(modules: dict[str, Module]) -> dict[str, float]:
+def measure(modules: dict[str, Module]) -> dict[str, int]:
     """Return the figures of a package by name."""
     lines = [module.lines for module in modules.values()]
     readers = [module for module in modules.values() if not module.is_folder]
@@ -132,7 +132,7 @@ def measure(modules: dict[str, Module]) -> dict[str, float]:
     return {
         "files": len(modules),
         "lines": sum(lines),
-        "median lines a file": statistics.median(lines),
+        "median lines a file": statistics.median_low(lines),
         "files under 60 lines": sum(count < 60 for count in lines),
         "modules with a single user": sum(count == 1 for count in users),
         "longest import chain": len(_longest_chain(modules)),
