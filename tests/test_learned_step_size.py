@@ -7,11 +7,9 @@ from tiny_keras import Watch, compiled, data, dense_model, fit
 
 from keras_micronets import export_tflite, layers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.layers.quantizers.learned import (
-    LearnedActivationQuantizer,
-    LearnedKernelQuantizer,
-    round_to_steps,
-)
+from keras_micronets.layers.quantizers.activation import LearnedActivationQuantizer
+from keras_micronets.layers.quantizers.kernel import LearnedKernelQuantizer
+from keras_micronets.layers.quantizers.learned import round_to_steps
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.schedules import Constant
 

@@ -9,12 +9,13 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
+from keras_micronets.channels.masking import masked_plan
 from keras_micronets.channels.plans import Plan
 from keras_micronets.layers.clone import as_not_compiled, plain_copy
 from keras_micronets.layers.optimizer_slots import copy_slots
 from keras_micronets.layers.state import plain_variables
 
-__all__ = ["cut"]
+__all__ = ["compact", "cut"]
 
 
 def cut(model: keras.Model, plan: Plan) -> keras.Model:
@@ -57,6 +58,30 @@ def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.M
         pairs = {id(s): t for s, t in zip(sources, small.variables, strict=True)}
         copy_slots(model, small, pairs, lambda slot, of: _take(slot, indices[id(of)]))
     return small
+
+
+def compact(model: keras.Model) -> keras.Model:
+    """Return a plain Keras model without the channels that no kernel reads.
+
+    Args:
+        model: A prepared model that `callbacks.ChannelPruning` has masked.
+
+    Returns:
+        A new Keras model, as from `cut`.
+
+    Raises:
+        ValueError: If the model is subclassed.
+
+    Example:
+
+    ```python
+    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, min_channels=2)
+    model.fit(x, y, epochs=2, callbacks=[pruning])
+    small = keras_micronets.channels.compact(model)
+    ```
+    """
+    graph = channel_graph(model)
+    return cut_by_graph(model, graph, masked_plan(model, graph))
 
 
 def _compile_alike(small, model):

@@ -1,4 +1,4 @@
-"""Mask the channels that a plan leaves out, and cut masked channels."""
+"""Mask the channels that a plan leaves out, and find the masked ones."""
 
 from collections import defaultdict
 
@@ -6,14 +6,13 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.counts import Counts
-from keras_micronets.channels.cut import cut_by_graph
-from keras_micronets.channels.graph import ChannelGraph, channel_graph
+from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.channels.graph.node import Node
 from keras_micronets.channels.planner import build_plan
 from keras_micronets.channels.plans import Plan
 from keras_micronets.layers.kernels import Kernel, kernels
 
-__all__ = ["compact", "mask_channels", "masked_plan"]
+__all__ = ["mask_channels", "masked_plan"]
 
 
 def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
@@ -33,30 +32,6 @@ def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
         for node in nodes:
             mask &= node.broadcast(keep[node.channels])
         kernel.assign_mask(mask)
-
-
-def compact(model: keras.Model) -> keras.Model:
-    """Return a plain Keras model without the channels that no kernel reads.
-
-    Args:
-        model: A prepared model that `callbacks.ChannelPruning` has masked.
-
-    Returns:
-        A new Keras model, as from `cut`.
-
-    Raises:
-        ValueError: If the model is subclassed.
-
-    Example:
-
-    ```python
-    pruning = keras_micronets.callbacks.ChannelPruning(macs=0.5, min_channels=2)
-    model.fit(x, y, epochs=2, callbacks=[pruning])
-    small = keras_micronets.channels.compact(model)
-    ```
-    """
-    graph = channel_graph(model)
-    return cut_by_graph(model, graph, masked_plan(model, graph))
 
 
 def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:

@@ -25,7 +25,6 @@ from keras_micronets.layers.quantization import (
     quantized_share,
     set_quantizers,
 )
-from keras_micronets.layers.quantizer_plot import plot_quantizers
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
 from keras_micronets.layers.quantizers.kernel import KernelQuantizer
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
@@ -33,6 +32,7 @@ from keras_micronets.layers.reports import (
     QuantizationReport,
     QuantizedTensor,
     SparsityReport,
+    plot_quantizers,
     quantization_report,
     sparsity_report,
 )

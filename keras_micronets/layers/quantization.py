@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.quantizers.learned import LearnedKernelQuantizer
+from keras_micronets.layers.quantizers.kernel import LearnedKernelQuantizer
 from keras_micronets.layers.state import Quantizer
 
 __all__ = [

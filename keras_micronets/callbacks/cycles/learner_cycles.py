@@ -9,7 +9,7 @@ from keras_micronets._serialization import serializable
 from keras_micronets.callbacks.base import ProgressCallback
 from keras_micronets.callbacks.cycles.cycle import Cycle, Parent
 from keras_micronets.callbacks.cycles.recipes import PublishedCycles
-from keras_micronets.channels import compact
+from keras_micronets.channels.cut import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
 from keras_micronets.learners import LearnerPool
 from keras_micronets.learning_rates import as_learning_rate

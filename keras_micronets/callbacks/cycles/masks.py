@@ -11,9 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_micronets import channels, layers
+from keras_micronets import layers
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.mask_updates import drop_and_regrow, prune
+from keras_micronets.channels.importance import GroupNorm
+from keras_micronets.channels.masking import mask_channels
+from keras_micronets.channels.planner import Planner
 from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import Pattern, Unstructured
@@ -115,17 +118,17 @@ class Channels(Configurable):
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""
-        planner = channels.Planner(
+        planner = Planner(
             model, round_to=self.round_to, min_channels=self.min_channels, masked=True
         )
         rng = np.random.default_rng((seed, index))
-        importance = self.importance or channels.importance.GroupNorm()
+        importance = self.importance or GroupNorm()
         scores = [
             score * np.exp(self.noise * rng.standard_normal(score.shape))
             for score in importance(model, planner.graph, None)
         ]
         plan = planner.plan(scores, params=self.params, macs=self.macs)
-        channels.mask_channels(model, planner.graph, plan)
+        mask_channels(model, planner.graph, plan)
 
 
 @serializable(name="masks.RandomHalves")

@@ -1,4 +1,4 @@
-"""Fake quantiser of activations."""
+"""Fake quantisers of activations, with observed ranges or learned step sizes."""
 
 from typing import Any, Self
 
@@ -10,10 +10,17 @@ from keras_micronets._serialization import serializable
 from keras_micronets.layers.litert.fake_quant import quantize_activation
 from keras_micronets.layers.litert.integer_operations import to_integers
 from keras_micronets.layers.litert.provenance import tag
+from keras_micronets.layers.quantizers.learned import (
+    LearnedStep,
+    add_dependence,
+    gradient_scale,
+    round_to_steps,
+    scale_gradient,
+)
 from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 from keras_micronets.layers.state import Quantizer
 
-__all__ = ["SMALLEST_RANGE", "ActivationQuantizer"]
+__all__ = ["SMALLEST_RANGE", "ActivationQuantizer", "LearnedActivationQuantizer"]
 
 # The scale of a 32-bit bias is the product of the scales of input and kernel: at 4e-10
 # a bias of 1 overflows (measured with LiteRT 2.3). This range and
@@ -247,3 +254,83 @@ def _union(first, second):
 
 def _same(inputs):
     return inputs
+
+
+@serializable()
+class LearnedActivationQuantizer(LearnedStep, ActivationQuantizer):
+    """Round a tensor to integers whose step size is trained with the weights.
+
+    The first batch sets the range. Then gradients move the step size and, for a tensor
+    with negative values, the offset. Zero stays one of the integers. Arguments are
+    those of `ActivationQuantizer`, with the observer `LearnedStepSize`.
+
+    References: Esser et al. 2020, "Learned Step Size Quantization"; Bhalgat et al.
+    2020, "LSQ+: Improving low-bit quantization through learnable offsets".
+    """
+
+    @property
+    def learns(self) -> bool:
+        """Whether training reads the variables: also while they are frozen."""
+        return True
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        self.step = self._add_learned("step")
+        self.offset = self._add_learned("offset")
+
+    def reset(self) -> None:
+        super().reset()
+        for variable in (self.lower, self.upper, self.step, self.offset):
+            variable.assign(0.0)
+
+    def live_bounds(self) -> tuple[Any, Any]:
+        step, lower = self._steps(self.own_bounds(), count=1)
+        bounds = lower, lower + self._levels * step
+        return tuple(ops.stop_gradient(bound) for bound in bounds)
+
+    @property
+    def _levels(self):
+        return 2**self.bits - 1
+
+    def _steps(self, initial, count):
+        """Return the step and the lower bound, which is a multiple of it."""
+        width = ops.subtract(initial[1], initial[0])
+        whole = ops.maximum(width, SMALLEST_RANGE)
+        factor = gradient_scale(whole / self._levels, count, self._levels)
+        log = scale_gradient(self.step, factor)
+        whole = ops.maximum(whole * ops.exp(log), SMALLEST_RANGE)
+        step = ops.where(width > 0, whole / self._levels, 0.0)  # 0 without data
+        return step, self._lower(initial, step, whole, count)
+
+    def _lower(self, initial, step, whole, count):
+        width = ops.subtract(initial[1], initial[0])
+        factor = gradient_scale(ops.maximum(width, SMALLEST_RANGE), count, self._levels)
+        shift = width * scale_gradient(self.offset, factor)
+        wanted = initial[0] + ops.where(initial[0] < 0, shift, 0.0)
+        zero = ops.round(-wanted * self._levels / whole)
+        lower = -ops.clip(zero, 0, self._levels) * step
+        return wanted + ops.stop_gradient(lower - wanted)
+
+    def _learn(self, inputs, active, rectify):
+        inputs = ops.relu(inputs) if rectify else inputs
+        past = self.own_bounds()
+
+        def on():
+            initial = self._moved(self.observer.measure(inputs), past)
+            return (self._round(inputs, initial), *initial)
+
+        def off():
+            return (add_dependence(inputs, self.step, self.offset), *past)
+
+        outputs, lower, upper = cond(active, on, off)
+        self.lower.assign(lower)
+        self.upper.assign(upper)
+        return outputs
+
+    def _round(self, inputs, initial):
+        values = ops.cast(inputs, "float32")
+        step, lower = self._steps(initial, ops.size(values) / ops.shape(values)[0])
+        # Without a finite first batch the step size is 0.
+        step = ops.maximum(step, SMALLEST_RANGE / self._levels)
+        rounded = round_to_steps(values - lower, step, 0, self._levels) + lower
+        return ops.cast(rounded, inputs.dtype)

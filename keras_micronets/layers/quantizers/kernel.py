@@ -1,15 +1,24 @@
-"""Fake quantiser of kernels."""
+"""Fake quantisers of kernels, with the kernel's range or learned step sizes."""
 
+import math
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_micronets._backend import cond, read
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.litert.fake_quant import quantize_kernel
+from keras_micronets.layers.quantizers.learned import (
+    LearnedStep,
+    add_dependence,
+    gradient_scale,
+    round_to_steps,
+    scale_gradient,
+)
 from keras_micronets.layers.state import Quantizer
 
-__all__ = ["SMALLEST_KERNEL_RANGE", "KernelQuantizer"]
+__all__ = ["SMALLEST_KERNEL_RANGE", "KernelQuantizer", "LearnedKernelQuantizer"]
 
 # Why so large: see SMALLEST_RANGE of the activations.
 SMALLEST_KERNEL_RANGE = 4e-3
@@ -82,3 +91,86 @@ class KernelQuantizer(Quantizer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "bits": self.bits}
+
+
+@serializable()
+class LearnedKernelQuantizer(LearnedStep, KernelQuantizer):
+    """Round a kernel to integers whose step sizes are trained with the weights.
+
+    `initialize_step` sets the first step sizes. Arguments are those of
+    `KernelQuantizer`.
+
+    Reference: Esser et al. 2020, "Learned Step Size Quantization".
+    """
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        shape = () if self.axis is None else (input_shape[self.axis],)
+        self.initial = self.add_float("initial", shape)
+        self.step = self._add_learned("step", shape)
+
+    def reset(self) -> None:
+        super().reset()
+        self.initial.assign(ops.zeros_like(self.initial))
+        self.step.assign(ops.zeros_like(self.step))
+
+    def initialize_step(self, kernel: Any) -> None:
+        """Set the first step sizes by a kernel, unless they are set already."""
+        if not ops.convert_to_numpy(self.initial).any():
+            self.initial.assign(ops.convert_to_numpy(self._first_limit(kernel)))
+
+    def call(self, kernel: Any) -> Any:
+        if self.constant is not None:
+            return super().call(kernel)
+        return cond(
+            read(self.active),
+            lambda: self._round(kernel),
+            lambda: add_dependence(kernel, self.step),
+        )
+
+    def _first_limit(self, kernel):
+        """Return the largest magnitude or, if less, the limit of Esser et al. 2020."""
+        kernel = ops.cast(kernel, "float32")
+        axes = [i for i in range(len(kernel.shape)) if i != self._axis_of(kernel)]
+        mean = ops.mean(ops.abs(kernel), axis=axes)
+        share = ops.mean(ops.cast(kernel != 0, "float32"), axis=axes)
+        # Their first step size is 2 * mean / sqrt(largest), without masked weights.
+        of_mean = 2 * math.sqrt(self.largest) * mean / ops.maximum(share, 1e-6)
+        largest = super().limit(kernel)
+        return ops.where(mean > 0, ops.minimum(of_mean, largest), largest)
+
+    def _axis_of(self, kernel):
+        return None if self.axis is None else self.axis % len(kernel.shape)
+
+    def make_constant(self, *, keep: bool = True) -> None:
+        super().make_constant(keep=keep)
+        limits = ops.multiply(self.initial, ops.exp(self.step))
+        self.constant_limits = np.array(ops.convert_to_numpy(limits))
+
+    def limit(self, kernel: Any, factor: Any = 1.0) -> Any:
+        if self.constant and self.constant_limits.all():  # the converter needs numbers
+            return ops.convert_to_tensor(
+                np.maximum(self.constant_limits, SMALLEST_KERNEL_RANGE)
+            )
+        log = scale_gradient(self.step, factor)
+        initial = self._initial_limit(kernel)
+        return ops.maximum(initial * ops.exp(log), SMALLEST_KERNEL_RANGE)
+
+    def _initial_limit(self, kernel):
+        initial = read(self.initial)
+        return ops.where(initial > 0, initial, super().limit(kernel))
+
+    def _round(self, kernel):
+        values = ops.cast(kernel, "float32")
+        initial = ops.stop_gradient(self._initial_limit(values))
+        count = math.prod(kernel.shape) / math.prod(self.step.shape)
+        factor = gradient_scale(initial / self.largest, count, self.largest)
+        limit = self.limit(values, factor)
+        step = limit / self.largest
+        if self.axis is not None:
+            shape = [1] * len(kernel.shape)
+            shape[self.axis] = -1
+            step = ops.reshape(step, shape)
+        rounded = round_to_steps(values, step, -self.largest, self.largest)
+        rounded = self._as_in_file(rounded, ops.stop_gradient(limit))
+        return ops.cast(rounded, kernel.dtype)

@@ -7,10 +7,12 @@ from typing import Any, Self
 import keras
 
 from keras_micronets._serialization import Configurable, serializable
-from keras_micronets.layers.quantizers.activation import ActivationQuantizer
-from keras_micronets.layers.quantizers.kernel import KernelQuantizer
-from keras_micronets.layers.quantizers.learned import (
+from keras_micronets.layers.quantizers.activation import (
+    ActivationQuantizer,
     LearnedActivationQuantizer,
+)
+from keras_micronets.layers.quantizers.kernel import (
+    KernelQuantizer,
     LearnedKernelQuantizer,
 )
 from keras_micronets.layers.quantizers.observers import (
