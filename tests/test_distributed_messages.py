@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as npst
 
 from keras_micronets.edge.distributed import message as npy
 from keras_micronets.edge.distributed.broker import Broker
-from keras_micronets.edge.distributed.inbox import Inbox, Verdict
 from keras_micronets.edge.distributed.message import (
     MAX_PAYLOAD,
     LRUCache,
@@ -18,6 +17,7 @@ from keras_micronets.edge.distributed.message import (
     Topics,
     check_name,
 )
+from keras_micronets.edge.distributed.node import Inbox, Verdict
 from keras_micronets.edge.distributed.protocol import (
     NodeDescription,
     NodeRequest,

@@ -10,11 +10,7 @@ from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 from keras_micronets import EnsemblePruner
 from keras_micronets.edge import EnsembleRunner, Member, Preprocessing
 from keras_micronets.ensemble.export import choose_format
-from keras_micronets.export import (
-    BundleMember,
-    write_bundle,
-    write_single,
-)
+from keras_micronets.export import BundleMember, write_bundle, write_single
 from keras_micronets.export.bundle import single_file
 from keras_micronets.export.flatbuffer import pack
 

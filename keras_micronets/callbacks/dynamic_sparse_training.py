@@ -6,10 +6,7 @@ import numpy as np
 
 from keras_micronets._serialization import serializable
 from keras_micronets.callbacks.base import SparsityCallback
-from keras_micronets.callbacks.mask_updates import (
-    drop_and_regrow,
-    sparsify_at_random,
-)
+from keras_micronets.callbacks.mask_updates import drop_and_regrow, sparsify_at_random
 from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import as_allocation

@@ -8,8 +8,7 @@ import numpy as np
 from keras_micronets.channels.counts import Counts
 from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.channels.graph.node import Node
-from keras_micronets.channels.planner import build_plan
-from keras_micronets.channels.plans import Plan
+from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.kernels import Kernel, kernels
 
 __all__ = ["mask_channels", "masked_plan"]

@@ -1,6 +1,6 @@
 """Plan which channels to keep within budgets of parameters and multiply-accumulates."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,17 +8,14 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.allocation import allocate, allocate_uniformly
-from keras_micronets.channels.counts import QUANTITIES, Counts, check_sizes
-from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.plans import Plan, plan_rows
+from keras_micronets.channels.counts import Counts, check_sizes
+from keras_micronets.channels.graph import channel_graph
+from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
 from keras_micronets.layers.prepare import prepare
 
 __all__ = ["Planner"]
-
-# A plan notes when it uses less than this share of a budget.
-NOTED_USE = 0.97
 
 
 class Planner:
@@ -117,29 +114,6 @@ class Planner:
                 )
         full = self.counts.full
         return {name: x * self.counts.total(name, full) for name, x in shares.items()}
-
-
-def build_plan(
-    graph: ChannelGraph,
-    counts: Counts,
-    chosen: Mapping[str, tuple[int, ...]],
-    limits: Mapping[str, float] | None = None,
-) -> Plan:
-    """Return the `Plan` that keeps chosen channels, and note unused limits."""
-    kept = np.array([len(chosen.get(g.name, g.channels)) for g in graph.groups])
-    totals = {
-        name: (round(counts.total(name, counts.full)), round(counts.total(name, kept)))
-        for name in QUANTITIES
-    }
-    notes = tuple(
-        f"{name}: {totals[name][1] / totals[name][0]:.1%} kept, though "
-        f"{limit / totals[name][0]:.1%} were allowed."
-        for name, limit in (limits or {}).items()
-        if totals[name][1] < NOTED_USE * limit
-    )
-    protected = {group.name: group.reason for group in graph.groups if group.reason}
-    rows = plan_rows(graph, counts, kept)
-    return Plan(chosen, rows, totals["params"], totals["macs"], protected, notes)
 
 
 def layers_outside(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "PlanRow", "plot_plan"]
 
 _KEPT = "#0072B2"
+# A plan notes when it uses less than this share of a budget.
+_NOTED_USE = 0.97
 
 
 class _Value(Configurable):
@@ -211,3 +213,26 @@ def plot_plan(plan: Plan, *, quantity: str = "channels", ax: Any = None) -> "Fig
     title = f"{titles[quantity]}; {params:.1%} of all parameters, {macs:.1%} of MACs"
     ax.set_title(title, loc="left", fontsize=9, color=INK)
     return ax.figure
+
+
+def build_plan(
+    graph: ChannelGraph,
+    counts: Counts,
+    chosen: Mapping[str, tuple[int, ...]],
+    limits: Mapping[str, float] | None = None,
+) -> Plan:
+    """Return the `Plan` that keeps chosen channels, and note unused limits."""
+    kept = np.array([len(chosen.get(g.name, g.channels)) for g in graph.groups])
+    totals = {
+        name: (round(counts.total(name, counts.full)), round(counts.total(name, kept)))
+        for name in QUANTITIES
+    }
+    notes = tuple(
+        f"{name}: {totals[name][1] / totals[name][0]:.1%} kept, though "
+        f"{limit / totals[name][0]:.1%} were allowed."
+        for name, limit in (limits or {}).items()
+        if totals[name][1] < _NOTED_USE * limit
+    )
+    protected = {group.name: group.reason for group in graph.groups if group.reason}
+    rows = plan_rows(graph, counts, kept)
+    return Plan(chosen, rows, totals["params"], totals["macs"], protected, notes)

@@ -1,8 +1,7 @@
 """Prunable and quantisable Keras layers, and tools to prepare models with them."""
 
-from keras_micronets.layers.batches import batches
 from keras_micronets.layers.clone import clone, keeps_state, strip
-from keras_micronets.layers.gradients import kernel_gradients
+from keras_micronets.layers.gradients import batches, kernel_gradients
 from keras_micronets.layers.kernels import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.layout import Layout
 from keras_micronets.layers.micro.kernel_layers import (

@@ -1,7 +1,11 @@
 """The full pipeline on one problem: train, prune, quantise, select, export, run."""
 
-from keras_micronets.quickstart.result import QuickstartResult, Score
-from keras_micronets.quickstart.run import run_bundle, run_quickstart
+from keras_micronets.quickstart.run import (
+    QuickstartResult,
+    Score,
+    run_bundle,
+    run_quickstart,
+)
 from keras_micronets.quickstart.training import Problem, load_problem, small_cnn
 
 __all__ = [

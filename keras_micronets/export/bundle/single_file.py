@@ -12,12 +12,12 @@ from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.export.atomic import write_atomically
-from keras_micronets.export.bundle.member import BundleMember
 from keras_micronets.export.bundle.tflite_graph import (
     TFLiteGraph,
     add_combination,
     add_probabilities,
 )
+from keras_micronets.export.bundle.writer import BundleMember
 from keras_micronets.export.tflite import check_path
 
 __all__ = ["write_single"]

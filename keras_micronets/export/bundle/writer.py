@@ -1,4 +1,4 @@
-"""Write the bundle that goes to the device: a folder or a zip."""
+"""Hold a member that is written into a bundle."""
 
 import hashlib
 import io
@@ -7,6 +7,7 @@ import os
 import re
 import zipfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -26,13 +27,58 @@ from keras_micronets.edge.bundle.signature import (
 )
 from keras_micronets.edge.early_exit import EarlyExit
 from keras_micronets.edge.ensemble import tensor_specs
+from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.export.atomic import is_zip, write_whole
-from keras_micronets.export.bundle.member import BundleMember
 from keras_micronets.export.flatbuffer import gzip_size
 
-__all__ = ["REQUIREMENTS", "write_bundle", "zip_size"]
+__all__ = ["REQUIREMENTS", "BundleMember", "write_bundle", "zip_size"]
+
+
+@dataclass(frozen=True)
+class BundleMember:
+    """Hold one member to be written into a bundle.
+
+    Args:
+        name: Unique name of the member.
+        model: Bytes of a `.tflite` file, or its path.
+        from_logits: Whether the model's output is logits. Defaults to `False`.
+        metadata: Further facts as JSON values, such as sparsity and epoch. Defaults
+            to an empty dictionary.
+        loaded: A `Member` that runs these bytes with this name, so that they are not
+            loaded again. Defaults to `None`.
+
+    Example:
+
+    ```python
+    member = keras_micronets.export.BundleMember("small", "small.tflite")
+    ```
+    """
+
+    name: str
+    model: bytes | str | os.PathLike
+    from_logits: bool = False
+    metadata: dict[str, Any] = field(default_factory=dict)
+    loaded: Member | None = field(default=None, compare=False, repr=False)
+
+    def read(self) -> bytes:
+        """Return the bytes of the model; raise a `ValueError` without such a file."""
+        if isinstance(self.model, bytes):
+            return self.model
+        try:
+            return Path(self.model).read_bytes()
+        except OSError as error:
+            raise ValueError(
+                f"Expected a .tflite file. Received: {self.model} ({error.strerror})."
+            ) from None
+
+    def load(self, content: bytes) -> Member:
+        """Return the `Member` that runs the bytes that `read` returned."""
+        if self.loaded is not None:
+            return self.loaded
+        return Member(content, name=self.name, from_logits=self.from_logits)
+
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
 

@@ -7,10 +7,7 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.litert.fake_quant import quantize_kernel
-from keras_micronets.layers.litert.integer_operations import (
-    Accumulator,
-    round_to_step,
-)
+from keras_micronets.layers.litert.integer_operations import Accumulator, round_to_step
 from keras_micronets.layers.litert.provenance import (
     integer_operation_of,
     quantizer_of,

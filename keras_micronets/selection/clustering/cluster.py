@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.clustering.clusterer import (
-    Clusterer,
-    with_n_clusters,
-)
+from keras_micronets.selection.clustering.clusterer import Clusterer, with_n_clusters
 from keras_micronets.selection.clustering.geometry import (
     Distances,
     Points,

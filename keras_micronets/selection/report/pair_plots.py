@@ -10,11 +10,7 @@ from scipy.spatial.distance import squareform
 from sklearn.isotonic import isotonic_regression
 
 from keras_micronets.selection.report import drawing
-from keras_micronets.selection.report.report import (
-    LearnerRow,
-    SelectionReport,
-    shorten,
-)
+from keras_micronets.selection.report.report import LearnerRow, SelectionReport, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
