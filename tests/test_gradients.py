@@ -10,16 +10,14 @@ from model_cases import MODELS, SHAPE, images, labels, residual
 
 from keras_micronets import layers
 from keras_micronets.layers import (
+    batches,
     constant_quantizers,
     kernel_gradients,
     kernels,
+    prepare,
     set_quantizers,
     strip,
 )
-from keras_micronets.layers import (
-    gradients as batches,
-)
-from keras_micronets.layers import prepare as prepare
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 PLAIN = keras.losses.SparseCategoricalCrossentropy()
