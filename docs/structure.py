@@ -39,9 +39,9 @@ LAYERS = (
 
 # Largest permitted figures. Lower them when the package shrinks.
 LIMITS = {
-    "files": 175,
+    "files": 170,
     "lines": 27_000,
-    "longest import chain": 18,
+    "longest import chain": 15,
     "modules in the largest folder": 14,
 }
 

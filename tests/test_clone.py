@@ -10,11 +10,11 @@ from keras_micronets.layers import (
     clone,
     keeps_state,
     kernels,
+    prepare,
     quantized_share,
     set_quantizers,
     strip,
 )
-from keras_micronets.layers import prepare as prepare
 from keras_micronets.layers.micro.micro_layer import is_micro_layer
 
 every_model = pytest.mark.parametrize("kind", MODELS)

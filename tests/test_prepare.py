@@ -6,8 +6,7 @@ import pytest
 from model_cases import MODELS, SHAPE, images, labels, outputs, residual, sequential
 
 from keras_micronets import _keras_private
-from keras_micronets.layers import kernels, quantized_share, set_quantizers
-from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers import kernels, prepare, quantized_share, set_quantizers
 from keras_micronets.layers.litert.capabilities import plain_class
 from keras_micronets.layers.micro.micro_layer import is_micro_layer
 from keras_micronets.layers.quantization import quantizers

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 from model_cases import images, outputs, residual
 
-from keras_micronets.layers import constant_quantizers, quantized_share, set_quantizers
-from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers import (
+    constant_quantizers,
+    prepare,
+    quantized_share,
+    set_quantizers,
+)
 from keras_micronets.layers.quantization import quantizers
 
 

@@ -13,9 +13,9 @@ from keras_micronets.layers import (
     QuantizationScheme,
     clone,
     constant_quantizers,
+    prepare,
     set_quantizers,
 )
-from keras_micronets.layers import prepare as prepare
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantization import freeze, quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize

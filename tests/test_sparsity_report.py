@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from model_cases import residual, sequential
 
-from keras_micronets.layers import kernels, sparsity, sparsity_report
-from keras_micronets.layers import prepare as prepare
+from keras_micronets.layers import kernels, prepare, sparsity, sparsity_report
 
 
 def test_report_prints_a_row_for_each_kernel():

@@ -23,11 +23,11 @@ from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import (
     KernelQuantizer,
     kernels,
+    prepare,
     quantized_share,
     set_quantizers,
     strip,
 )
-from keras_micronets.layers import prepare as prepare
 from keras_micronets.layers.quantization import quantizers
 
 pytestmark = pytest.mark.tensorflow
