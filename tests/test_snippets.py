@@ -45,7 +45,7 @@ SLOW = {
     "callbacks.cycles.learner_cycles.LearnerCycles",
     "callbacks.learner_checkpoint.LearnerCheckpoint",
     "callbacks.quantization_aware_training.QuantizationAwareTraining",
-    "channels.masking.compact",
+    "channels.cut.compact",
     "docs/index.md",
     "prune2edge.train_prune2edge",
     "selection.methods.auto",
