@@ -45,6 +45,9 @@ LIMITS = {
     "modules in the largest folder": 14,
 }
 
+# Figures of earlier versions, by the name that they have now.
+_RENAMED = {"median lines a file": "median lines per file"}
+
 # Private modules of Keras, and formats that run code when they are loaded.
 FORBIDDEN = ("keras.src", "pickle", "cloudpickle", "dill", "joblib")
 
@@ -54,7 +57,7 @@ class Module:
     """Describe one source file and the modules of its package that it imports.
 
     Args:
-        name: Dotted name; that of a folder stands for its `__init__.py`.
+        name: Dotted name; a folder's name stands for its `__init__.py`.
         path: The file.
         lines: Number of lines.
         tree: Syntax tree.
@@ -132,7 +135,7 @@ def measure(modules: dict[str, Module]) -> dict[str, int]:
     return {
         "files": len(modules),
         "lines": sum(lines),
-        "median lines a file": statistics.median_low(lines),
+        "median lines per file": statistics.median_low(lines),
         "files under 60 lines": sum(count < 60 for count in lines),
         "modules with a single user": sum(count == 1 for count in users),
         "longest import chain": len(_longest_chain(modules)),
@@ -147,7 +150,7 @@ def check(
     layers: tuple[tuple[str, ...], ...] = LAYERS,
     limits: dict[str, int] = LIMITS,
 ) -> list[str]:
-    """Return what breaks the rules of the package's structure, a sentence each.
+    """Return a sentence for each broken rule of the package's structure.
 
     Args:
         modules: Modules by dotted name, from `read_package`.
@@ -399,6 +402,7 @@ def main(argv: list[str] | None = None) -> int:
     columns = {"now": figures}
     if arguments.before:
         before = json.loads(Path(arguments.before).read_text(encoding="utf-8"))
+        before = {_RENAMED.get(key, key): value for key, value in before.items()}
         columns = {"before": before, **columns}
     print(f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}", sep="\n")
     for name in figures:

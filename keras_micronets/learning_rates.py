@@ -152,14 +152,14 @@ def as_learning_rate(
             schedules need; `None` if they are not known.
 
     Raises:
-        ValueError: If the rate is none of these, or a Keras schedule is given and
+        ValueError: If the rate is none of the above, or a Keras schedule is given and
             the steps are not known.
     """
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         if total_steps is None:
             raise ValueError(
-                "Expected to know the steps of the run, which a Keras learning rate "
-                "schedule counts. Pass `steps_per_epoch` to `fit`, or use "
+                "Expected a run of known length, since a Keras learning rate schedule "
+                "counts steps. Pass `steps_per_epoch` to `fit`, or use "
                 f"keras_micronets.learning_rates. Received: {rate!r}."
             )
         return lambda progress: rate(round(progress * total_steps))

@@ -116,7 +116,7 @@ def train_prune2edge(
     keras_micronets.train_prune2edge(model, pool, x_train, y_train, n_learners=2)
     ```
 
-    Reference: that of `LearnerCycles.prune2edge`.
+    Reference: see `LearnerCycles.prune2edge`.
     """
     if from_logits is None:
         from_logits = infer_from_logits(parent)

@@ -164,7 +164,7 @@ def as_schedule(schedule: Any, total_steps: int | None) -> Callable[[float], flo
     if _is_tfmot(schedule):
         if total_steps is None:
             raise ValueError(
-                "Expected to know the steps of the run, which a tfmot schedule counts. "
+                "Expected a run of known length, since a tfmot schedule counts steps. "
                 "Pass `steps_per_epoch` to `fit`, or use a schedule of "
                 f"keras_micronets.schedules. Received: {schedule!r}."
             )

@@ -301,6 +301,6 @@ def test_verify_rejects_unlisted_files(bundle, tmp_path, name):
     path = bundle / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("") if name != "link" else path.symlink_to(tmp_path)
-    with pytest.raises(ValueError, match=f"no files but those.*'{name}'"):
+    with pytest.raises(ValueError, match=f"only the exported files.*'{name}'"):
         verify(bundle)
     EnsembleRunner(bundle).close()

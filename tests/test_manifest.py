@@ -110,7 +110,7 @@ def changed(path, value):
         (["files", "a.tflite"], None, r"files\['a\.tflite'\]"),
         (["class_names"], ["x"], "3 class names"),
         (["class_names"], "xyz", "class_names"),
-        (["preprocessing", "mean"], [1, 2, 3], "one a channel"),
+        (["preprocessing", "mean"], [1, 2, 3], "one number per channel"),
         (["preprocessing", "mean"], "1", r"preprocessing\.mean"),
         (["preprocessing", "scale"], 0, "without zeros"),
         (["preprocessing", "scale"], float("nan"), "finite"),

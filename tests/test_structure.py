@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+BEFORE = ROOT / "docs" / "structure_before.json"
 
 
 def load_structure():
@@ -146,7 +147,7 @@ def test_imports_for_type_checkers_are_used_but_do_not_run(make):
     [
         ("files", 6),
         ("lines", 11),
-        ("median lines a file", 2),
+        ("median lines per file", 2),
         ("files under 60 lines", 6),
         ("modules with a single user", 2),
         ("longest import chain", 3),
@@ -187,5 +188,7 @@ def test_command_line(make, tmp_path, capsys):
     assert json.loads(before.read_text())["files"] == 2
     assert structure.main(["--before", str(before), folder]) == 0
     assert "| files | 2 | 2 |" in capsys.readouterr().out
+    assert structure.main(["--before", str(BEFORE), folder]) == 0
+    assert "| median lines per file | 88 | 1 |" in capsys.readouterr().out
     assert structure.main(["--check", folder]) == 1
     assert "in none of the layers" in capsys.readouterr().out

@@ -412,7 +412,7 @@ def test_converter_that_fails_writes_nothing(path):
     path.write_bytes(b"older")
     layer = keras.layers.Conv2DTranspose(2, 3, dilation_rate=2)  # LiteRT has none
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
-    message = r"'sequential', about which it says: [\s\S]*Conv2DBackpropInput"
+    message = r"'sequential', which it rejects: [\s\S]*Conv2DBackpropInput"
     with pytest.raises(ValueError, match=message):
         export_tflite(model, path, quantization=None)
     assert path.read_bytes() == b"older"

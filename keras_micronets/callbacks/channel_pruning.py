@@ -58,7 +58,7 @@ class ChannelPruning(SparsityCallback):
         plan_: The `channels.Plan` that it follows.
 
     Raises:
-        ValueError: When `fit` begins, if an argument is none of these, a budget cannot
+        ValueError: When `fit` begins, if an argument is invalid, a budget cannot
             be met, or the model has no graph or no channel to prune.
 
     Example:

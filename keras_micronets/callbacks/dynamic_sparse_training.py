@@ -53,7 +53,7 @@ class DynamicSparseTraining(SparsityCallback):
             resumes draws the same ones. Defaults to `0`.
 
     Raises:
-        ValueError: When `fit` begins, if an argument is none of these, or the
+        ValueError: When `fit` begins, if an argument is invalid, or the
             model is not built or has nothing to prune.
 
     Example:

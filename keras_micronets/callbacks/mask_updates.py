@@ -49,7 +49,7 @@ def prune(
         seed: Integer, for random importance. Defaults to `0`.
 
     Raises:
-        ValueError: If an argument is none of these, or gradients are missing.
+        ValueError: If an argument is invalid, or gradients are missing.
 
     Example:
 
@@ -123,7 +123,7 @@ def sparsify_at_random(
         seed: Integer, or a sequence of them. Defaults to `0`.
 
     Raises:
-        ValueError: If the sparsity or the allocation is none of these.
+        ValueError: If the sparsity or the allocation is invalid.
 
     Example:
 
@@ -183,7 +183,7 @@ def drop_and_regrow(
     keras_micronets.callbacks.drop_and_regrow(model, 0.3, gradients=gradients)
     ```
 
-    References: those of `DynamicSparseTraining`.
+    References: see `DynamicSparseTraining`.
     """
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(

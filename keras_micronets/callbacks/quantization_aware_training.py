@@ -29,9 +29,9 @@ class QuantizationAwareTraining(ProgressCallback):
             between two epochs, it begins with the second. Defaults to `0.0`.
         observer: How ranges are found, a value of `keras_micronets.observers`. `None`
             for `MovingAverage()`. Defaults to `None`.
-        kernel_bits: Integer from 2 to 8. A file stores two weights per byte with up to
-            4 bits, and one with more; kernels of 3, 5, 6 or 7 bits are rounded once
-            more, to 4 or 8. `Conv2DTranspose` has 8 instead of 4. Defaults to `8`.
+        kernel_bits: Integer from 2 to 8. A file stores 2 to 4 bits in half a byte and
+            more in a whole byte; kernels of 3, 5, 6 or 7 bits are rounded once more, to
+            4 or 8. With 4 bits or fewer, `Conv2DTranspose` uses 8. Defaults to `8`.
         activation_bits: Integer from 2 to 8, simulated only: files have 8. Defaults to
             `8`.
         freeze_observers: Float in [`start`, 1], the progress from which ranges are

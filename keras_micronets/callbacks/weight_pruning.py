@@ -58,7 +58,7 @@ class WeightPruning(SparsityCallback):
     Raises:
         TypeError: When `fit` begins, if the schedule is not callable.
         ValueError: When `fit` begins, if the schedule leaves [0, 1), an argument is
-            none of these, or the model is not built or has nothing to prune.
+            invalid, or the model is not built or has nothing to prune.
 
     Example:
 

@@ -92,16 +92,16 @@ class Counts:
         return factors, np.array(padded, int).reshape(len(terms), width)
 
     def total(self, quantity: str, kept: np.ndarray) -> float:
-        """Return the `"params"` or `"macs"` of a model of which some channels are kept.
+        """Return the size or the cost of a model that keeps some channels.
 
         Args:
-            quantity: `"params"` or `"macs"`.
+            quantity: `"params"`, parameters, or `"macs"`, multiply-accumulates.
             kept: Array `(groups,)`, how many channels of each group are kept.
         """
         return float(self._of_terms(quantity, kept).sum())
 
     def by_variable(self, quantity: str, kept: np.ndarray) -> np.ndarray:
-        """Return the same for each variable, as an array `(variables,)`."""
+        """Return what `total` sums, per variable: an array `(variables,)`."""
         terms = self._of_terms(quantity, kept)
         if quantity == "params":
             return terms
@@ -114,7 +114,7 @@ class Counts:
         return factors * self.lengths(kept)[rows].prod(axis=1)
 
     def lengths(self, kept: np.ndarray) -> np.ndarray:
-        """Return the lengths of the nodes' axes, followed by those of kernel calls."""
+        """Return the lengths of the axes of the nodes, then of the kernel calls."""
         return np.append(self._lengths @ kept, 1.0)
 
     def marginal(self, quantity: str, kept: np.ndarray) -> np.ndarray:

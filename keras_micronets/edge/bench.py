@@ -25,7 +25,7 @@ class BenchReport:
             the name of the member.
         ensemble: The same for all members combined, by the way they are run.
         repeats: Number of measurements of each.
-        throughput: Samples a second, in batches and on threads.
+        throughput: Samples per second, in batches and on threads.
         peak_memory: Largest number of bytes that the process held, or `None`.
         before: State of the device before the measurements.
         after: State of the device after them.

@@ -32,7 +32,7 @@ def combine(
             of the members whose most probable class it is, with ties, and only ties,
             resolved by the mean probability; or `"weights"`, the weighted mean.
             Defaults to `"mean"`.
-        weights: One non-negative weight a member, summing to one, for the rule
+        weights: One non-negative weight per member, summing to one, for the rule
             `"weights"`. Defaults to `None`.
         xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
             of any backend. Defaults to `numpy`.

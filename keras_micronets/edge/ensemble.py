@@ -67,7 +67,7 @@ class Ensemble:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the probabilities with early exit, and the members run for each."""
+        """Return early-exit probabilities, and the number of members run per sample."""
         self._exits_early(True)
         parts = [self._predict_early(part) for part in self._split(x)]
         if len(parts) == 1:

@@ -72,7 +72,7 @@ def parse_throttled(text: str) -> tuple[str, ...] | None:
 
 
 def parse_peak_memory(text: str) -> int | None:
-    """Return the peak of resident bytes in the text of `/proc/.../status`."""
+    """Return the peak resident memory in bytes from the text of `/proc/.../status`."""
     match = re.search(r"^VmHWM:\s+(\d{1,15}) kB$", text, re.MULTILINE | re.ASCII)
     return int(match[1]) * 1024 if match else None
 

@@ -15,8 +15,8 @@ class Preprocessing:
     """Turn raw inputs into inputs of the members: `(x - mean) / scale`.
 
     Args:
-        mean: A number, or one a channel (the last axis). Defaults to `0.0`.
-        scale: A number, or one a channel; not zero. Defaults to `1.0`.
+        mean: A number, or one number per channel (the last axis). Defaults to `0.0`.
+        scale: A number, or one number per channel; not zero. Defaults to `1.0`.
 
     Example:
 
@@ -50,8 +50,8 @@ class Preprocessing:
         if not (fits and np.isfinite([*mean.flat, *scale.flat]).all() and scale.all()):
             raise ValueError(
                 "Expected preprocessing whose mean and scale are finite numbers, or "
-                f"one a channel, for inputs of shape {input_shape}, and a scale "
-                f"without zeros. Received: mean={self.mean}, scale={self.scale}."
+                f"one number per channel, for inputs of shape {input_shape}, and a "
+                f"scale without zeros. Received: mean={self.mean}, scale={self.scale}."
             )
 
     @cached_property

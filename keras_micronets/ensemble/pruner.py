@@ -441,8 +441,8 @@ class EnsemblePruner(keras.Model):
             )
         if self.method != "cluster" and self.clusterer is not None:
             raise ValueError(
-                "Expected method='cluster' with a clusterer. "
-                f"Received: method={self.method!r}."
+                "Expected method='cluster', since a clusterer is given; leave out "
+                f"`clusterer` or change `method`. Received: method={self.method!r}."
             )
 
     def _check_pruned(self):

@@ -53,7 +53,7 @@ def write_whole(
 
 
 def is_zip(target: Path) -> bool:
-    """Return whether a path is that of a zip."""
+    """Return whether a path names a zip file."""
     return target.suffix.lower() == ".zip"
 
 

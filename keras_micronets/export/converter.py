@@ -66,7 +66,7 @@ def _run(converter, name):
     except Exception as error:  # the converter's own class is private to TensorFlow
         raise ValueError(
             "Expected a model that TensorFlow's converter can convert. "
-            f"Received: {name!r}, about which it says: {str(error).strip()[:500]}"
+            f"Received: {name!r}, which it rejects: {str(error).strip()[:500]}"
         ) from error
 
 

@@ -34,8 +34,8 @@ class Flatbuffer:
         n_weights: Number of integer weights.
         n_zeros: Number of these that are zero.
         n_saturated: Number of biases at the limit of int32, which may be clipped.
-        int8_weights: The integer weights by name, as int8 in the file's layout, those
-            packed in 4 bits included, those stored as sparse not.
+        int8_weights: The integer weights by name, as int8 in the file's layout,
+            including those packed in 4 bits, but not those stored as sparse.
     """
 
     n_bytes: int

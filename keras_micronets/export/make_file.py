@@ -92,7 +92,7 @@ def _load(content, name):
         reason = error.__cause__ or error
         raise ValueError(
             "Expected weights and ranges from which LiteRT can run a file. "
-            f"Received: {name!r}, about whose file LiteRT says: {reason} Look for "
+            f"Received: {name!r}, whose file LiteRT rejects: {reason} Look for "
             "extreme weights, data that activates nothing, and input sizes that the "
             "model leaves open; `quantization=None` writes a file without ranges."
         ) from error

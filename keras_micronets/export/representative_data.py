@@ -18,8 +18,8 @@ def read_samples(data: Any, model: keras.Model) -> list[np.ndarray] | None:
     """Read representative data as one array for each input of a model.
 
     Args:
-        data: As for `export_tflite`. Arrays are read whole, of batches the first
-            1,000 samples.
+        data: As for `export_tflite`. Arrays are read completely; of batches, only the
+            first 1,000 samples.
         model: A model whose `inputs` are known.
 
     Returns:
@@ -45,8 +45,8 @@ def reusable(data: Any) -> Any:
         data: As for `export_tflite`.
 
     Returns:
-        The data; of an iterator, which can be read once only, a list of its first
-        1,000 elements.
+        The data unchanged, or, for an iterator (which can be read only once), a list of
+        its first 1,000 elements.
     """
     is_iterator = isinstance(data, Iterator)
     return list(itertools.islice(data, MAX_SAMPLES)) if is_iterator else data

@@ -64,8 +64,9 @@ def export_tflite(
             several inputs a tuple of arrays in the order of `model.inputs`, or a
             dictionary by their names; or batches of these: a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or any iterable, of which the first 1,000 samples
-            are read. Pairs `(x, y)` give their `x`. An int8 file of a model with
-            learned ranges keeps these. Defaults to `None`.
+            are read. Of pairs `(x, y)`, only `x` is used. A model with learned ranges
+            keeps them in an int8 file: the data are then used for the comparison only.
+            Defaults to `None`.
         batch_size: Integer, samples per invocation of the file. `None` leaves it open,
             for LiteRT's `resize_tensor_input` to set; that costs three small
             operations (SHAPE, STRIDED_SLICE, PACK) at each `Flatten` or `Reshape`.

@@ -46,9 +46,10 @@ def place_quantizers(model: keras.Model, *, share_ranges: bool = True) -> Placem
     input layers and operations without a micro layer, at the inputs of its readers.
     There is none inside a sequence that LiteRT computes as one operation (kernel, batch
     normalisation, rectifier; addition, rectifier), and none after a layer that only
-    moves values. A concatenation does so: its inputs share one range, and one with a
-    fixed range, as of a softmax, is quantised again. A subclassed model has no graph to
-    read. There, every layer with a kernel has its input and output quantised.
+    moves values. A concatenation is such a layer: its inputs share one range. An input
+    with a fixed range, such as a softmax's output, is quantised again. A subclassed
+    model has no graph to read. There, every layer with a kernel has its input and
+    output quantised.
 
     Args:
         model: A built model. Nested functional models are included.

@@ -98,7 +98,7 @@ def _round(weights):
 
 
 def architecture_hash(model: keras.Model) -> str:
-    """Return a hash shared by models that differ in weights and names only."""
+    """Return a hash that is equal for models that differ only in weights and names."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     names = {}

@@ -58,7 +58,8 @@ def held_out_losses(
 
     Returns:
         Float array of shape `(methods, n_splits * n_repeats)`, lower is better; NaN
-        where a method raised a `ValueError`, for more clusters than learners say.
+        where a method raised a `ValueError`, for example because there are fewer
+        learners than clusters.
 
     Example:
 

@@ -114,8 +114,9 @@ def kappa_of(classes: np.ndarray, *, verbose: int = 0) -> np.ndarray:
 def q_statistic(probabilities: Any, y: Any, *, verbose: int = 0) -> np.ndarray:
     """Return Yule's Q of two learners' correctness: `(ad - bc) / (ad + bc)`.
 
-    `a` samples have both learners right, `b` and `c` only one of them, `d` none. It is
-    0 for independent learners, and negative if they are wrong on different samples.
+    Both learners are right on `a` samples, only one on `b` and on `c`, neither on `d`.
+    It is 0 for independent learners, and negative if they are wrong on different
+    samples.
 
     Args:
         probabilities, y, verbose: See `disagreement` and `as_labels`.
@@ -202,7 +203,7 @@ def double_fault_of(right: np.ndarray, *, verbose: int = 0) -> np.ndarray:
 
 
 def entropy(probabilities: Any, y: Any) -> float:
-    """Return the mean share of learners in the minority, of those right and wrong.
+    """Return how evenly learners split into right and wrong, averaged over samples.
 
     `min(l, L - l) / floor(L / 2)` for the `l` of `L` learners that are right on a
     sample, averaged over samples. This is the measure E of Kuncheva & Whitaker, without
@@ -287,7 +288,7 @@ def over_tables(
 ) -> np.ndarray:
     """Return a matrix of a function of four counts of samples.
 
-    `a` samples have both learners right, `b` and `c` only one of them, `d` none.
+    Both learners are right on `a` samples, only one on `b` and on `c`, neither on `d`.
 
     Args:
         right: Booleans of shape `(learners, samples)`.

@@ -126,7 +126,7 @@ def as_allocation(allocation: Any) -> Callable:
         allocation: `"uniform"`, `"global"`, `"erk"` or a function.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If it is none of the above.
     """
     if callable(allocation):
         return allocation

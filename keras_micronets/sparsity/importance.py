@@ -128,7 +128,7 @@ def as_importance(importance: Any, *, seed: int = 0) -> Callable:
         seed: Integer, for `"random"`. Defaults to `0`.
 
     Raises:
-        ValueError: If it is none of these.
+        ValueError: If it is none of the above.
     """
     if callable(importance):
         return importance

@@ -42,7 +42,7 @@ class Cycle(Configurable):
             `False`.
 
     Raises:
-        ValueError: If an argument is none of these, or `compact` is combined with
+        ValueError: If an argument is invalid, or `compact` is combined with
             `quantize`.
 
     Example:

@@ -52,9 +52,9 @@ def verify(
         extra = sorted(files.names() - {*manifest.files} - UNLISTED)
     if extra:
         raise ValueError(
-            "Expected no files but those that were exported, since Python may import "
-            "others when it runs the bundle; move them away. Received: "
-            f"{reprlib.repr(extra)} in {files.path}."
+            f"Expected only the exported files. Received also: {reprlib.repr(extra)} "
+            f"in {files.path}. Move them away: Python may import them when it runs the "
+            "bundle."
         )
     return manifest
 

@@ -66,7 +66,7 @@ class Combination:
 
     Args:
         rule: `"mean"`, `"logit"`, `"vote"` or `"weights"`. Defaults to `"mean"`.
-        weights: One weight a member, for `"weights"`. Defaults to `None`.
+        weights: One weight per member, for `"weights"`. Defaults to `None`.
     """
 
     rule: str = "mean"
@@ -108,7 +108,7 @@ class Manifest:
         files: SHA-256 of every file of the bundle except the manifest, its checksum
             and its signature, keyed by the file's name relative to the bundle, with
             forward slashes.
-        class_names: One name a class. Defaults to `None`, no names.
+        class_names: One name per class. Defaults to `None`, no names.
         preprocessing: Preprocessing of raw inputs. Defaults to none.
         combination: How members are combined. Defaults to the mean.
         accuracies: Measured accuracies, as JSON values, with a sentence about how they

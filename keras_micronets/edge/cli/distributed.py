@@ -31,7 +31,7 @@ def add_gateway_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=int,
         default=32,
-        help="samples a request, at most; default: %(default)s",
+        help="most samples per request; default: %(default)s",
     )
     parser.add_argument("--name", help="default: the user name, or the host's")
     _add_broker_arguments(parser)

@@ -52,14 +52,14 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="images, or a folder of them; a .csv of sensor readings, a row a time "
+        help="images, or a folder of them; a .csv of sensor readings, a row per time "
         "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows",
     )
     parser.add_argument(
-        "--output", metavar="OUT.npy", help="save the probabilities, a row a line"
+        "--output", metavar="OUT.npy", help="save the probabilities, one row per line"
     )
     parser.add_argument(
-        "--json", action="store_true", help="print a JSON object a line"
+        "--json", action="store_true", help="print one JSON object per line"
     )
     parser.add_argument(
         "--hop",

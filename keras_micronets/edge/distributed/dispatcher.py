@@ -15,7 +15,7 @@ GRACE = 10.0
 
 
 class OverloadedError(RuntimeError):
-    """Report that a gateway has as many open requests as it takes."""
+    """Report that a gateway has reached its limit of open requests."""
 
 
 class Dispatcher:

@@ -104,8 +104,8 @@ class Node:
         public_key: As for `EnsembleRunner`. Defaults to `None`.
         name: Unique name of the node; with access rules, the user name. Defaults to
             `None`: the user name, or the host's.
-        capacity: Number of requests it takes at a time; more get the response "busy".
-            Defaults to `8`.
+        capacity: Number of requests it takes at a time; further requests are answered
+            "busy". Defaults to `8`.
         prefix: First part of the topics. Defaults to `"micronets"`.
         on_failed: Function called with a message if the node stops because another
             node uses its name. Defaults to `None`.

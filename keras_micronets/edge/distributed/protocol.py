@@ -91,7 +91,7 @@ class NodeResponse:
 
     @classmethod
     def from_message(cls, message: Message) -> "NodeResponse":
-        """Return the response in a message; `probabilities` checks it."""
+        """Return the response in a message, unchecked; `probabilities()` checks it."""
         get = message.fields.get
         try:
             members = _names(get("members", ""))

@@ -27,8 +27,8 @@ class Request:
             `(samples, classes)`.
         assignments: The unanswered `Assignment`s, by id.
         tried: Names of the nodes that were asked, by member.
-        is_finished: Whether the result is out. Assignments may remain open, since they
-            still occupy the nodes.
+        is_finished: Whether the outcome has been decided. Assignments may remain open,
+            since they still occupy the nodes.
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class Assignment:
         request: The request.
         node: Name of the node.
         members: Names of the members.
-        n_sent: Number of times it was sent because of the time.
+        n_sent: Number of times it was sent: once, and again, up to three times in all,
+            when half of the remaining time has passed and no other node can help.
+            Repeats after a lost connection do not count.
         is_trusted: Whether a response is still expected in time. If not, other nodes
             are asked as well.
     """

@@ -27,8 +27,8 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
     averaged, not sampled.
 
     Args:
-        path: Path of an image of 8 bits a channel, in one of `FORMATS`. Only the first
-            of several frames is read.
+        path: Path of an image of 8 bits per channel, in one of `FORMATS`. Only the
+            first of several frames is read.
         input_shape: `(height, width, channels)`, or `(height, width)` for grey.
 
     Returns:
@@ -78,7 +78,9 @@ def check_images(input_shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def _check_depth(image):
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"more than 8 bits a channel, mode {image.mode}; save as .npy")
+        raise ValueError(
+            f"more than 8 bits per channel, mode {image.mode}; save as .npy"
+        )
 
 
 def _reason(error):

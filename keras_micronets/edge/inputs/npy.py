@@ -135,7 +135,7 @@ def read_header(file: io.BufferedIOBase, *, max_bytes: int = MAX_HEADER) -> Head
     length = _exactly(file, 2 if start[6] == 1 else 4)
     size = int.from_bytes(length, "little")
     if size > max_bytes:
-        raise ValueError(f"a header of {size:,} bytes")
+        raise ValueError(f"a header of {size:,} bytes, more than {max_bytes:,}")
     parse = np.lib.format.read_array_header_1_0
     if start[6] != 1:
         parse = np.lib.format.read_array_header_2_0

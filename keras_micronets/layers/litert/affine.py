@@ -68,10 +68,11 @@ SMALLEST_BIAS_STEP, LARGEST_BIAS = 6e-10, 2**30
 def scale_and_shift(
     layer: keras.Layer, inputs: Any, outputs: Any, scale_and_offset: Callable
 ) -> Any:
-    """Round what a layer that scales and shifts returns as LiteRT does.
+    """Round the outputs of a layer that scales and shifts, as LiteRT does.
 
-    Scale and offset become part of the kernel before them. After a rounded tensor
-    they are one depthwise convolution. The offset is an integer of the accumulator.
+    LiteRT merges scale and offset into a preceding kernel; after a rounded tensor it
+    computes them as a depthwise convolution. The offset is rounded to an integer of the
+    accumulator.
 
     Args:
         layer: The layer. One that treats the elements of a channel differently, or
@@ -145,7 +146,7 @@ def _exported(inputs, scale_and_offset, factor, after):
 def _simulated(inputs, outputs, scale_and_offset, factor, after):
     """Correct Keras's outputs by what LiteRT rounds."""
     scale, offset = scale_and_offset
-    if quantizer_of(inputs) is not None:  # its kernel has one integer a channel
+    if quantizer_of(inputs) is not None:  # its kernel has one integer per channel
         integers = ops.round(ops.divide(ops.multiply(scale, 127.0), factor))
         rounded = ops.multiply(factor, ops.divide(integers, 127.0))
         factor = ops.where(ops.equal(factor, scale), scale, rounded)

@@ -41,7 +41,7 @@ class KernelRow:
 
     Attributes:
         axis: Axis with a scale for each index, in the layout of the file; `None` for
-            one scale a kernel. Defaults to `None`.
+            one scale for the whole kernel. Defaults to `None`.
         normalized_axis: Axis that has the scales instead where a batch normalisation
             becomes part of the kernel. Defaults to `None`, for `axis`.
         min_bits: Fewest bits; a scheme with fewer gives the kernel 8. Defaults to 2.
@@ -110,7 +110,7 @@ class LayerRow:
 
     @property
     def has_kernel_scales(self) -> bool:
-        """Whether its kernels have scales, and so quantisers."""
+        """Whether a kernel has scales other than the output's, and thus a quantiser."""
         return any(not row.takes_output_scale for row in self.kernels.values())
 
     @property
@@ -120,7 +120,10 @@ class LayerRow:
 
     @property
     def fuses_normalization(self) -> bool:
-        """Whether its last kernel can have the scale a channel that this needs."""
+        """Whether its last kernel can have one scale per channel.
+
+        Folding a batch normalisation needs this.
+        """
         *_, last = (None, *self.kernels.values())
         return last is not None and (last.axis, last.normalized_axis) != (None, None)
 
@@ -341,10 +344,10 @@ def is_linear(layer: Any) -> bool:
 
 
 def limit_of(layer: Any) -> float | None:
-    """Return the limit of a rectifier that other operations fuse: 6 or infinity.
+    """Return the limit of a rectifier that LiteRT fuses, 6 or infinity.
 
     Args:
-        layer: A layer. For any that is no such rectifier `None` is returned.
+        layer: A layer. For any that is not such a rectifier, `None` is returned.
     """
     find = row_of(layer).activation
     return None if find is None else activation_row(find(layer)).limit

@@ -47,7 +47,9 @@ def quantize_activation(
     rectify: bool = False,
     extremes: tuple[Any, Any] | None = None,
 ) -> Any:
-    """Round a tensor within [lower, upper]; gradients pass inside and stop outside.
+    """Round a tensor within [lower, upper].
+
+    Gradients pass for values inside, and are zero for values outside.
 
     Args:
         inputs: Float tensor.
@@ -55,8 +57,9 @@ def quantize_activation(
         upper: Number or tensor of one element, greater than `lower`.
         bits: Integer from 2 to 8.
         rectify: Boolean, whether to round `relu(inputs)`. Defaults to `False`.
-        extremes: Tuple of the smallest and largest value to round, if known. Gradients
-            are cheaper where both are within the bounds. Defaults to `None`.
+        extremes: Tuple of the smallest and largest value to round, if known. If both
+            lie within the bounds, the gradient is cheaper to compute. Defaults to
+            `None`.
 
     Returns:
         Tensor of the shape and type of `inputs`.
@@ -114,7 +117,7 @@ def _clipped_gradient(upstream, inputs, bounds, extremes):
 
 
 def _gradient_up_to(upper, upstream, inputs):
-    """Return the gradient of a clip to [0, upper] as that of a scaled ReLU6.
+    """Return the gradient of a clip to [0, upper], computed as a scaled ReLU6's.
 
     That is one pass over the tensor, where TensorFlow's fake quantisers take three.
     """

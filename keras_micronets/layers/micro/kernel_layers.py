@@ -287,7 +287,8 @@ class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
 class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
     """`Conv2DTranspose` with a mask and fake quantisers; one scale for the kernel.
 
-    LiteRT supports no kernel of 4 bits: with a scheme of fewer than 5, it has 8.
+    LiteRT has no 4-bit kernel for it: a scheme with fewer than 5 bits gives this kernel
+    8 bits.
     """
 
     def linear(self, inputs: Any) -> Any:

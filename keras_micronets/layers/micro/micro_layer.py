@@ -108,7 +108,7 @@ class MicroLayer(keras.layers.Layer):
                 self.add_quantizer(name)
 
     def add_quantizer(self, name: str) -> None:
-        """Add the quantiser of an input, output or tensor in between, if missing."""
+        """Add the quantiser of an input, output or intermediate tensor, if missing."""
         made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
         fixed_range = activation_row(made.get(name)).fixed_range
         make = self.scheme.activation_quantizer
@@ -159,8 +159,8 @@ class MicroLayer(keras.layers.Layer):
     def quantize_inputs(self, inputs: Any) -> Any:
         """Round the inputs that have a quantiser, unless another one rounded them.
 
-        At one call of a shared layer the layer before may round an input, at another
-        call not.
+        The calls of a shared layer may differ: in one the preceding layer has rounded
+        the input, in another it has not.
         """
         flat = enumerate(keras.tree.flatten(inputs))
         quantized = [

@@ -129,7 +129,7 @@ class ActivationQuantizer(Quantizer):
         return self.live_bounds() if self.constant is None else self.constant_bounds
 
     def live_bounds(self) -> tuple[Any, Any]:
-        """Return the range in the variables, constant or not."""
+        """Return the (shared) range from the variables, even while it is constant."""
         shared = self.shared_range
         return self.own_bounds() if shared is None else shared.bounds()
 

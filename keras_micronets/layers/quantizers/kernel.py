@@ -75,7 +75,7 @@ class KernelQuantizer(Quantizer):
         return quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits_in_file)
 
     def limit(self, kernel: Any) -> Any:
-        """Return the largest magnitude: a tensor of one element, or of one a channel.
+        """Return the largest magnitude: a tensor of one element, or of one per channel.
 
         A channel of zeros gets that of the whole kernel: a bias divided by a range of 0
         does not fit the integers of a file.

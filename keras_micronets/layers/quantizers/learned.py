@@ -27,8 +27,8 @@ _LARGEST_LOG = 2.0  # a step size stays within 7.4 times the first, at any learn
 def round_to_steps(inputs: Any, step: Any, lowest: int, highest: int) -> Any:
     """Round to multiples of a step size, from `lowest` to `highest`.
 
-    Gradients pass through to inputs in the range. That of the step size is equation 3
-    of Esser et al. 2020.
+    Gradients pass through to inputs in the range. The gradient of the step size follows
+    equation 3 of Esser et al. 2020.
     """
     scaled = ops.clip(ops.divide(inputs, step), lowest, highest)
     rounded = ops.add(
@@ -64,9 +64,10 @@ def gradient_scale(unit: Any, count: Any, highest: int) -> Any:
 
 
 def add_dependence(outputs: Any, *variables: Any) -> Any:
-    """Make outputs depend on variables under PyTorch, with gradients of zero.
+    """Let outputs depend on variables, with zero gradients.
 
-    There, variables that a program does not read have no gradient, and Keras warns.
+    Under PyTorch, variables that a program does not read have no gradient, and Keras
+    warns. On other backends the outputs are returned unchanged.
     """
     if keras.backend.backend() != "torch":
         return outputs

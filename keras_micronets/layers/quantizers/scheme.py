@@ -140,7 +140,7 @@ class QuantizationScheme(Configurable):
     def activation_quantizer(
         self, *, fixed_range: tuple[float, float] | None = None, **kwargs: Any
     ) -> ActivationQuantizer:
-        """Make a quantiser of activations; `kwargs` are those of a layer."""
+        """Make a quantiser of activations; `kwargs` are a layer's arguments."""
         learned = self._learns_steps and fixed_range is None
         make = LearnedActivationQuantizer if learned else ActivationQuantizer
         return make(
@@ -153,7 +153,7 @@ class QuantizationScheme(Configurable):
     def kernel_quantizer(
         self, *, axis: int | None = None, min_bits: int = 2, **kwargs: Any
     ) -> KernelQuantizer:
-        """Make a quantiser of kernels; `kwargs` are those of a layer.
+        """Make a quantiser of kernels; `kwargs` are a layer's arguments.
 
         It has 8 bits if the scheme has fewer than `min_bits`, the fewest that LiteRT
         supports for the layer.

@@ -12,7 +12,7 @@ __all__ = ["SharedRange", "share_all_ranges", "share_range", "share_range_read"]
 
 
 class SharedRange:
-    """The range of several tensors that a concatenation reads: LiteRT has one for all.
+    """The range that the inputs of a concatenation share, as in LiteRT.
 
     Each quantiser keeps learning the range of its own tensor, which is saved, and
     rounds within the smallest range that contains those of all.
@@ -37,7 +37,7 @@ class SharedRange:
 
 
 def share_range(quantizers: list) -> None:
-    """Give quantisers one range, and those that share a range with them already."""
+    """Make quantisers share one range, with all that already share one with them."""
     everyone = [member for one in quantizers for member in _members(one)]
     members = tuple(dict.fromkeys(everyone))
     if len(members) > 1:
@@ -52,10 +52,10 @@ def _members(quantizer):
 
 
 def share_range_read(layer: keras.layers.Layer, tensors: list) -> None:
-    """Share the ranges of what a micro layer reads, if LiteRT has one for them.
+    """Share one range among the inputs of a micro layer where LiteRT requires it.
 
-    That is the case for a concatenation without a range of its own. A layer that reads
-    a tensor which others quantise within a shared range, such as the model's input,
+    It does in a concatenation whose output has no quantiser. A layer that reads a
+    tensor that others quantise within a shared range, such as the model's input,
     shares it too, and so does a rectifier if equal ones read the same tensor.
 
     Args:
@@ -79,7 +79,7 @@ def _extend_shared(quantizers):
 
 
 def share_all_ranges(layers: list) -> None:
-    """Share the ranges of what concatenations read in the graphs of built layers."""
+    """Share one range among the inputs of each concatenation in layers' graphs."""
     for layer in layers:
         if isinstance(layer, keras.layers.Concatenate) and _has_quantizers(layer):
             for tensors in _keras_private.calls(layer):

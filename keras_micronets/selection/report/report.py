@@ -161,7 +161,10 @@ def _notes(report: SelectionReport) -> list[str]:
 
 
 def describe_disagreement(report: SelectionReport) -> str:
-    """Return a sentence on the mean disagreement of two learners, which is known."""
+    """Return a sentence on the mean disagreement of two learners.
+
+    `report.disagreement` must not be `None`.
+    """
     text = f"Two learners differ in {report.disagreement:.1%} of their predictions"
     if report.disagreement_kept is not None:
         text += f", two kept ones in {report.disagreement_kept:.1%}"
