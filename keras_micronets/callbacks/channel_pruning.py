@@ -74,8 +74,8 @@ class ChannelPruning(SparsityCallback):
     Reference: Shen et al., GLOBECOM 2020, and Qi et al., EURASIP Journal on Advances in
     Signal Processing 2021:31, train towards a given rate. Importance with decay, and
     channels that return, are from the same authors' "Dynamic channel propagation"
-    (arXiv:2007.01486), where the budget is a share of all channels and gradients are
-    those of the training batches.
+    (arXiv:2007.01486), where the budget is a share of all channels and gradients come
+    from the training batches.
     """
 
     def __init__(

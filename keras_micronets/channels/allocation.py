@@ -120,7 +120,7 @@ class _Search:
         return (self.sums[group][kept] - self.sums[group][fewer]) / width**WIDTH_POWER
 
     def _distance(self, kept):
-        """Return how far all totals are below their limits; infinite if above one."""
+        """Return how far all totals are below their limits; infinite if any is over."""
         excess = self.excess(kept)
         return -excess.sum() if excess.max() <= 0 else np.inf
 

@@ -61,7 +61,7 @@ class GroupNorm(_Importance):
         return [np.sqrt(scores) for scores in squares]
 
     def regularize(self, graph: ChannelGraph, importance: Sequence[np.ndarray]) -> None:
-        """Shrink the weights of each channel, those of the lowest importance most."""
+        """Shrink the weights of each channel, most where the importance is lowest."""
         if not self.strength:
             return
         factors = np.ones(graph.n_channels)

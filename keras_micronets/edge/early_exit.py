@@ -23,7 +23,7 @@ class EarlyExit:
 
     Args:
         threshold: Margin, from 0 to 1. `None`: no margin is enough, so that the class
-            is always that of all members.
+            is always the one that all members choose together.
         order: Indices of all members in the manifest, in the order they are run.
         tolerance: Share of samples allowed to get another class than from all
             members, for which the threshold was chosen. Defaults to `0.0`.

@@ -9,7 +9,7 @@ __all__ = ["ExportReport", "Parity"]
 
 @dataclass(frozen=True)
 class Parity:
-    """Describe how one output of a file compares with that of the Keras model.
+    """Compare one output of a file with the Keras model's output.
 
     Attributes:
         name: Name of the output in Keras.

@@ -234,7 +234,7 @@ def kernel_gradients(
     """Return the gradient of the loss with respect to each kernel, masked or not.
 
     It is the gradient with respect to the effective kernel, so masked weights have one
-    too. The loss is that of a training step: the compiled loss and the losses that
+    too. The loss is as in a training step: the compiled loss and the losses that
     layers add when called, with batch statistics, dropout and fake quantisers.
     Regularisers of the raw weights are not part of it. Statistics, ranges, seeds and
     metrics are left unchanged.

@@ -126,7 +126,7 @@ def copy_slots(
     counterparts: Mapping[int, keras.Variable],
     taken: Callable[[keras.Variable, keras.Variable], np.ndarray],
 ) -> None:
-    """Copy the state of a model's optimizer to that of a model cut from it.
+    """Copy the state of a model's optimizer to the optimizer of a model cut from it.
 
     Args:
         source: A compiled model. Without a built optimizer nothing changes.

@@ -200,7 +200,7 @@ _ROUND_THEIR_OWN = (keras.Model, keras.layers.InputLayer)
 
 
 def _needs_scale_per_unit(operation, readers):
-    """Whether the kernel of a Dense layer takes in a batch normalisation."""
+    """Whether a batch normalisation is folded into the kernel of a Dense layer."""
     rows = row_of(operation).kernels.values()
     by_unit = any(row.normalized_axis is not None for row in rows)
     normalized = len(readers) == 1 and fuses(operation, readers[0])

@@ -57,7 +57,7 @@ class Scope:
             model: A model that `layers.prepare` was called on.
 
         Raises:
-            TypeError: If a matcher has none of the types above.
+            TypeError: If a matcher has another type.
             ValueError: If no kernel is chosen, or if no layer with kernels has a given
                 name.
         """

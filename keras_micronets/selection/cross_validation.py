@@ -78,7 +78,7 @@ def held_out_losses(
 def split(
     n_samples: int, n_splits: int, n_repeats: int, random_state: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the samples to select on, and those to score on, for each fold."""
+    """Return the samples to select on and the samples to score on, for each fold."""
     _check_two_samples(n_samples)
     folds = RepeatedKFold(
         n_splits=min(n_splits, n_samples),

@@ -101,7 +101,7 @@ def auto(
         y: Labels, sparse or one-hot; see `as_labels`.
         n_members: Integer, or several to compare. Defaults to `4`.
         methods: Names in `selection.METHODS`, or a dictionary from names to functions
-            with their signature. Defaults to `None`, those of `selection.TRIED`.
+            with their signature. Defaults to `None`, the names in `selection.TRIED`.
         scoring: `"loss"`, the negative log-likelihood of the members' mean
             probability, or `"error"`, its error rate. Defaults to `"loss"`, which is
             less noisy with a few hundred samples.

@@ -167,7 +167,7 @@ def adaptive_calibration_error(
     Args:
         probabilities: Array of shape `(samples, classes)`.
         y: Labels; see `as_labels`.
-        n_bins: Integer, the number of bins, at most that of samples. Defaults to `15`.
+        n_bins: Integer, the number of bins, at most one per sample. Defaults to `15`.
         of: `"all"`, every class, as in the reference, without a threshold, or
             `"predicted"`, the predicted class alone: `expected_calibration_error`
             with bins of equal counts. Defaults to `"all"`.

@@ -115,7 +115,7 @@ class Selection:
     ) -> "Selection":
         """Return a selection whose members have equal weights.
 
-        The arguments are those of `Selection`, `indices` in any order.
+        The arguments are as for `Selection`; `indices` may be in any order.
         """
         indices = np.sort(np.asarray(indices))
         weights = np.full(len(indices), 1 / len(indices))

@@ -69,7 +69,7 @@ class NodeResponse:
     """Answer a `NodeRequest` with probabilities or an error.
 
     Args:
-        id: That of the request.
+        id: The request's identifier.
         members: Names of the members.
         digest: `Manifest.digest` of the node's bundle.
         payload: A `.npy` array, `float32` of shape `(members, samples, classes)`.

@@ -13,7 +13,7 @@ from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["TFLiteGraph", "add_combination", "add_probabilities"]
 
-#: Operations whose options are not named after them, as those of ARG_MAX are.
+#: Operations whose options are not named after them, unlike ARG_MAX's options.
 _OPTIONS = {"MAXIMUM": "MaximumMinimumOptions", "SUM": "ReducerOptions"}
 
 
@@ -86,7 +86,7 @@ class TFLiteGraph:
         """Add an operation, such as `"ADD"`, and return the index of its output.
 
         Without an output, a tensor of this dtype is added; `shape`, if given, computes
-        its shape from that of the first input. The options are those of the operation.
+        its shape from the first input's shape. `options` are the operation's options.
         """
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(_builtin(operation, version))

@@ -144,7 +144,7 @@ def _exported(inputs, scale_and_offset, factor, after):
 
 
 def _simulated(inputs, outputs, scale_and_offset, factor, after):
-    """Correct Keras's outputs by what LiteRT rounds."""
+    """Correct Keras's outputs by LiteRT's rounding errors."""
     scale, offset = scale_and_offset
     if quantizer_of(inputs) is not None:  # its kernel has one integer per channel
         integers = ops.round(ops.divide(ops.multiply(scale, 127.0), factor))

@@ -87,9 +87,9 @@ class LayerRow:
         rounding: Name of the integer operation before the output is rounded, or
             `"up"` or `"away"` for the halves of averages. `None` where LiteRT rounds
             the exact result. Defaults to `None`.
-        fuses_rectifier: Whether it takes in a ReLU or ReLU6 that reads it. Defaults to
-            `False`.
-        normalizes: Whether a kernel before it takes it in. Defaults to `False`.
+        fuses_rectifier: Whether a ReLU or ReLU6 that reads it is fused into it.
+            Defaults to `False`.
+        normalizes: Whether it is folded into a kernel before it. Defaults to `False`.
         activation: For layers that are nothing but an activation: function of the
             layer that returns its `keras.activations` function. Defaults to `None`.
         reads_indices: Whether its inputs are indices, which are never rounded. Defaults

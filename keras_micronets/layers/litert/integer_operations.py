@@ -364,7 +364,7 @@ def mean_of(inputs: Any, axes: range) -> Mean | None:
 
 
 def _quantizer(operand):
-    """Return what has the scale of an operand in the file, or `None`."""
+    """Return the quantiser or constant that defines an operand's scale, or `None`."""
     if not isinstance(operand, numbers.Real | np.ndarray):
         return quantizer_of(operand)
     value = np.asarray(operand, "float32")

@@ -32,7 +32,7 @@ class MicroKernelLayer(MicroLayer):
 
     They compute with the effective kernel, `fake_quant(mask * kernel)`. The raw kernel
     is the variable that Keras trains and saves. In inference the bias is rounded to the
-    integers that LiteRT adds: their step is that of the input times that of the kernel.
+    integers that LiteRT adds: their step is the input's step times the kernel's.
     """
 
     keras_class: type

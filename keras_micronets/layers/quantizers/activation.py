@@ -37,13 +37,13 @@ class ActivationQuantizer(Quantizer):
     It does nothing until `active` is set. From then on each training batch moves the
     range by what `observer` measures, unless `frozen` is set or the batch has values
     that are not finite. Zero is always representable. Tensors that a concatenation
-    reads share the smallest range that contains those of all (`SharedRange`). Gradients
-    pass straight through inside the range and stop outside (Jacob et al. 2018). While
-    it does not train, it rounds to exactly LiteRT's integers.
+    reads share the smallest range that contains all of their ranges (`SharedRange`).
+    Gradients pass for values inside the range and are zero outside (Jacob et al. 2018).
+    In inference it rounds to exactly LiteRT's integers.
 
     Args:
-        fixed_range: Tuple `(lower, upper)` if LiteRT fixes the range, as that of a
-            softmax's output; `None` to observe it. Defaults to `None`.
+        fixed_range: Tuple `(lower, upper)` if LiteRT fixes the range, as it does
+            for a softmax's output; `None` to observe it. Defaults to `None`.
         observer: A value of `keras_micronets.observers`; `None` for
             `MovingAverage()`. Defaults to `None`.
         bits: Integer from 2 to 8. Defaults to `8`.

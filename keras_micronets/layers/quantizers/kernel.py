@@ -77,8 +77,8 @@ class KernelQuantizer(Quantizer):
     def limit(self, kernel: Any) -> Any:
         """Return the largest magnitude: a tensor of one element, or of one per channel.
 
-        A channel of zeros gets that of the whole kernel: a bias divided by a range of 0
-        does not fit the integers of a file.
+        A channel of zeros gets the magnitude of the whole kernel: a bias divided by a
+        range of 0 does not fit the integers of a file.
         """
         magnitude = ops.abs(ops.cast(kernel, "float32"))
         largest = ops.max(magnitude)

@@ -15,7 +15,7 @@ class SharedRange:
     """The range that the inputs of a concatenation share, as in LiteRT.
 
     Each quantiser keeps learning the range of its own tensor, which is saved, and
-    rounds within the smallest range that contains those of all.
+    rounds within the smallest range that contains the ranges of all members.
 
     Args:
         members: Tuple of `ActivationQuantizer`s.

@@ -70,10 +70,10 @@ def cluster(
             `"accuracy"`: the most accurate learner of each cluster; ties go to the
             lower negative log-likelihood. Prune2Edge's "diversity first", as far as
             described in its abstract.
-            `"loss"`: that of the lowest negative log-likelihood.
-            `"medoid"`: that with the smallest sum of distances to the others.
-            `"farthest"`: that with the largest mean distance to the learners of other
-            clusters (Giacinto & Roli).
+            `"loss"`: the learner with the lowest negative log-likelihood.
+            `"medoid"`: the learner with the smallest sum of distances to the others.
+            `"farthest"`: the learner with the largest mean distance to the learners of
+            other clusters (Giacinto & Roli).
             `"best_cluster"`: all learners of the cluster with the highest mean
             accuracy, so their number is not `n_members`; ties go to the lower mean
             negative log-likelihood. Prune2Edge's "accuracy first", as in the code of

@@ -249,7 +249,7 @@ def drep(
 
 @ordering_method()
 def kappa_pruning(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
-    """Keep the pairs of learners that agree least, those of the lowest kappa first.
+    """Keep the pairs of learners that agree least, in order of increasing kappa.
 
     Cohen's kappa of two learners is their agreement beyond chance as a share of the
     highest possible value: 1 if they always agree, 0 for chance; see `diversity.kappa`.

@@ -66,7 +66,7 @@ def ordering_method(
     The function takes `Candidates`, which are checked and sorted by accuracy, and
     options, and returns indices of candidates, the best first. The method takes
     probabilities, labels and `n_members` in place of the candidates and keeps the first
-    `n_members` indices. Its docstring is that of the function, which documents its own
+    `n_members` indices. It has the docstring of the function, which documents its
     options under `Args`, with the common sections added.
 
     Args:

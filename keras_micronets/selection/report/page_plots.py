@@ -47,8 +47,8 @@ def page_plots(
 ) -> list[PagePlot]:
     """Return the plots of the page.
 
-    The arguments are those of `write_report`, checked; `ensemble` is what the ensemble
-    predicts.
+    The arguments are the checked arguments of `write_report`; `ensemble` holds the
+    predictions of the ensemble.
     """
     random = np.random.RandomState(random_state)
     shown = replace(report, rows=report.on_map)
