@@ -27,7 +27,7 @@ class ProgressCallback(Configurable, keras.callbacks.Callback):
     def prepare(self, model: keras.Model) -> None:
         """Check the arguments and prepare the model, in place, when `fit` begins.
 
-        `fit` does this itself. Call it where the prepared model is needed before.
+        `fit` does this itself. Call it if the prepared model is needed before `fit`.
         """
 
     def on_progress(self, step: int, progress: float) -> None:

@@ -54,7 +54,7 @@ def allocate_uniformly(
     min_channels: np.ndarray,
     round_to: int,
 ) -> np.ndarray:
-    """Return what `allocate` does, but keep the same share of all groups."""
+    """Return the widths at which every group keeps the same share of its channels."""
     kept, full = min_channels, counts.full
     for share in np.linspace(0, 1, 1001):
         widths = np.round(full * share / round_to) * round_to

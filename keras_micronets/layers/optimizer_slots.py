@@ -73,7 +73,7 @@ def _name(slot):
 def zero_slots(
     model: keras.Model, variables: Sequence[keras.Variable], where: Sequence[np.ndarray]
 ) -> None:
-    """Set the optimizer's slots of variables to zero where `where` is `True`."""
+    """Set the optimizer's slots to zero at the positions that `where` marks."""
     if getattr(model, "optimizer", None) is None:
         return
     slots = _slots_by_id(model)

@@ -134,7 +134,8 @@ class ExternalLearners:
         """Return the class probabilities of all learners on one data set.
 
         Args:
-            x: Array of shape `(samples, ...)`; `None` if there are predictions only.
+            x: Array of shape `(samples, ...)`. `None` if the learners are given as
+                predictions, without models.
             batch_size, verbose: As for `LearnerPool.predict`.
             mapped: Not used; present because pools have it.
 

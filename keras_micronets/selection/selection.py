@@ -38,7 +38,7 @@ class Choice:
 
     @property
     def mean_losses(self) -> np.ndarray:
-        """Float array of shape `(methods,)`."""
+        """Mean loss of each method over the folds, of shape `(methods,)`."""
         return self.losses.mean(axis=1)
 
     @property

@@ -146,10 +146,11 @@ def _compare(content, members, preprocess, rule):
     difference = np.abs(predicted - expected).max()
     if not difference <= TOLERANCE:  # NaN compares as false
         raise ValueError(
-            "Expected members with logits, marked by `from_logits`, or probabilities, "
-            "so that one file can predict as they do together. Received: "
-            f"{[m.name for m in members]}, and a difference of {difference:.2g}. "
-            "Export a bundle."
+            "Expected members whose outputs are probabilities, or logits marked by "
+            "`from_logits`. Received: members "
+            f"{[m.name for m in members]}, whose single file differs by "
+            f"{difference:.2g} from their combination. Set `from_logits`, or export a "
+            "bundle instead."
         )
 
 

@@ -83,6 +83,6 @@ def quantizer_of(tensor: Any) -> Any:
 
 
 def integer_operation_of(tensor: Any) -> IntegerOperation | None:
-    """Return the `IntegerOperation` whose result nothing rounded yet, or `None`."""
+    """Return the operation that made a tensor, if it is not rounded yet, or `None`."""
     origin = _ORIGINS.get(id(tensor))
     return origin if isinstance(origin, IntegerOperation) else None
