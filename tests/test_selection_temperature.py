@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 from selection_cases import pools
 
 from keras_micronets.selection import (
     apply_temperature,
+    calibrated_negative_log_likelihood,
     fit_temperature,
     negative_log_likelihood,
 )
@@ -157,3 +158,51 @@ def test_bad_input():
         fit_temperature(p, y[1:])
     with pytest.raises(ValueError, match="from_logits=True"):
         apply_temperature([[3.0, -2.0]], 2)
+
+
+def literal_loss(temperature, p, y):
+    return -np.log(literal_scaling(p, temperature)[np.arange(len(y)), y]).mean()
+
+
+def test_calibrated_likelihood_against_a_literal_search():
+    (held_out, fit_y), (p, y) = (
+        predictor(seed, 200, overconfidence=2.0) for seed in range(2)
+    )
+    search = minimize_scalar(literal_loss, (0.5, 3), args=(held_out, fit_y))
+    expected = literal_loss(search.x, p, y)
+    found = calibrated_negative_log_likelihood(p, y, held_out=(held_out, fit_y))
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert found < negative_log_likelihood(p, y)
+
+
+def test_calibrated_likelihood_of_many_learners():
+    given = [predictor(seed, overconfidence=2.0)[0] for seed in range(4)]
+    (_, y), (_, fit_y) = predictor(8), predictor(9)
+    p, held_out = np.stack(given[:2]), np.stack(given[2:])
+    each = [
+        calibrated_negative_log_likelihood(p[i], y, held_out=(held_out[i], fit_y))
+        for i in range(2)
+    ]
+    found = calibrated_negative_log_likelihood(p, y, held_out=(held_out, fit_y))
+    np.testing.assert_array_equal(found, each)
+    assert each[0] != each[1]
+
+
+def test_calibrated_likelihood_does_not_depend_on_the_confidence():
+    (p, y), (held_out, fit_y) = predictor(0, 500), predictor(1, 500)
+    losses = [
+        calibrated_negative_log_likelihood(
+            apply_temperature(p, t), y, held_out=(apply_temperature(held_out, t), fit_y)
+        )
+        for t in (0.7, 1.0, 2.0)
+    ]
+    assert losses == pytest.approx([losses[1]] * 3, rel=1e-6)
+
+
+def test_calibrated_likelihood_of_bad_input():
+    p, y = predictor(0)
+    for held_out in ((p[None], y), (p[:, :2] / p[:, :2].sum(1, keepdims=True), y % 2)):
+        with pytest.raises(ValueError, match="same learners and classes"):
+            calibrated_negative_log_likelihood(p, y, held_out=held_out)
+    with pytest.raises(ValueError, match="labels"):
+        calibrated_negative_log_likelihood(p, y, held_out=(p, y[1:]))

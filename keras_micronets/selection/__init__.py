@@ -56,7 +56,11 @@ from keras_micronets.selection.report.selection_report import (
     selection_report,
 )
 from keras_micronets.selection.selection import Choice, Selection
-from keras_micronets.selection.temperature import apply_temperature, fit_temperature
+from keras_micronets.selection.temperature import (
+    apply_temperature,
+    calibrated_negative_log_likelihood,
+    fit_temperature,
+)
 from keras_micronets.selection.validation import as_labels, check_probabilities
 
 __all__ = [
@@ -78,6 +82,7 @@ __all__ = [
     "auto",
     "backward_elimination",
     "brier_score",
+    "calibrated_negative_log_likelihood",
     "check_probabilities",
     "choose_early_exit",
     "cluster",

@@ -6,9 +6,18 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from keras_micronets.selection.metrics import EPSILON, checked_predictor, one_or_many
+from keras_micronets.selection.metrics import (
+    EPSILON,
+    checked_predictor,
+    negative_log_likelihood,
+    one_or_many,
+)
 
-__all__ = ["apply_temperature", "fit_temperature"]
+__all__ = [
+    "apply_temperature",
+    "calibrated_negative_log_likelihood",
+    "fit_temperature",
+]
 
 # Losses, in nats, that differ by less are equal.
 _TOLERANCE = 1e-12
@@ -98,6 +107,57 @@ def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
     if not 0 < temperature < np.inf:
         raise ValueError(f"Expected a positive temperature. Received: {temperature=}.")
     return softmax(_logarithms(one_or_many(probabilities)) / temperature, axis=-1)
+
+
+def calibrated_negative_log_likelihood(
+    probabilities: Any, y: Any, *, held_out: tuple[Any, Any]
+) -> np.ndarray:
+    """Return the negative log-likelihood after temperature scaling, in nats.
+
+    One temperature per predictor is fitted on the held-out samples and applied to the
+    others. Predictors are then compared by what their probabilities tell apart, not by
+    their confidence, which a single number corrects.
+
+    Args:
+        probabilities: Array of shape `(learners, samples, classes)`, or
+            `(samples, classes)` for one predictor.
+        y: Labels, sparse or one-hot; see `as_labels`.
+        held_out: Pair of probabilities and labels of other samples: predicted by the
+            same learners, in the same order.
+
+    Returns:
+        Array of shape `(learners,)`; a scalar for one predictor. Lower is better.
+
+    Raises:
+        ValueError: If the data is invalid, or the held-out probabilities are of another
+            number of learners or classes.
+
+    Example:
+
+    ```python
+    held_out = [[0.9, 0.1]] * 4, [0, 0, 0, 1]  # the temperature is 2.0
+    calibrated_negative_log_likelihood([[0.9, 0.1]], [0], held_out=held_out)  # 0.287...
+    ```
+
+    Reference: Ashukha et al., "Pitfalls of In-Domain Uncertainty Estimation and
+    Ensembling in Deep Learning", ICLR 2020.
+    """
+    p, (q, labels) = one_or_many(probabilities), held_out
+    q = one_or_many(q)
+    if p.shape[:-2] != q.shape[:-2] or p.shape[-1] != q.shape[-1]:
+        raise ValueError(
+            "Expected held-out probabilities of the same learners and classes. "
+            f"Received: shapes {p.shape} and {q.shape}."
+        )
+    if p.ndim == 2:
+        scaled = apply_temperature(p, fit_temperature(q, labels))
+        return negative_log_likelihood(scaled, y)
+    pairs = zip(p, q, strict=True)
+    losses = [
+        calibrated_negative_log_likelihood(test, y, held_out=(fit, labels))
+        for test, fit in pairs
+    ]
+    return np.array(losses)
 
 
 def _logarithms(p: np.ndarray) -> np.ndarray:
