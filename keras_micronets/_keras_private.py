@@ -60,8 +60,17 @@ def name_scope(layer: keras.Layer) -> Iterator[None]:
 
 
 def flatten_layers(model: keras.Layer) -> list[keras.Layer]:
-    """Return every layer of a model, nested ones included, the model first."""
-    return list(model._flatten_layers())
+    """Return every layer of a model once: the model, then in the order of its summary.
+
+    The layers of a nested model follow it. Keras's own list has them in reverse order.
+    """
+    found, waiting = {}, [model]
+    while waiting:
+        layer = waiting.pop()
+        if id(layer) not in found:
+            found[id(layer)] = layer
+            waiting.extend(reversed(layer._layers))
+    return list(found.values())
 
 
 def is_functional(model: keras.Layer) -> bool:

@@ -60,7 +60,7 @@ def test_flatten_layers():
     for make, inside in ((nested, "depthwise"), (sequential, "conv")):
         model = make()
         layers = _keras_private.flatten_layers(model)
-        message = broke("Layer._flatten_layers", "flatten_layers")
+        message = broke("Layer._layers", "flatten_layers")
         assert layers[0] is model, message
         assert inside in [layer.name for layer in layers], message
 

@@ -69,6 +69,28 @@ def test_every_kernel_once():
         assert names is None or sorted(found) == sorted(names)
 
 
+def test_kernels_of_nested_models_are_in_the_order_of_the_summary():
+    def block(*names):
+        dense = [keras.layers.Dense(3, name=name) for name in names]
+        return keras.Sequential([keras.Input((3,)), *dense])
+
+    class Wrapped(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first = keras.layers.Dense(3, name="e")
+            self.second = keras.layers.Dense(3, name="f")
+
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    stem, head = keras.layers.Dense(3, name="a"), keras.layers.Dense(2, name="g")
+    model = keras.Sequential(
+        [keras.Input((4,)), stem, block("b"), block("c", "d"), Wrapped(), head]
+    )
+    prepare(model)
+    assert [kernel.path for kernel in kernels(model)] == list("abcdefg")
+
+
 def test_layer_with_two_kernels_names_both():
     layers = [keras.Input((6, 6, 2)), keras.layers.SeparableConv2D(3, 3, name="two")]
     model = keras.Sequential(layers)
