@@ -17,7 +17,7 @@ from tiny_tflite import tiny_tflite
 from keras_micronets.edge import EarlyExit, Manifest, verify
 from keras_micronets.edge.bundle import manifest as manifest_module
 from keras_micronets.edge.bundle.files import MAX_FILES
-from keras_micronets.edge.combine import RULES
+from keras_micronets.edge.combine import MIN_TEMPERATURE, RULES
 from keras_micronets.export import BundleMember, write_bundle
 
 FILE = Path(__file__).parents[1] / "docs" / "bundle.schema.json"
@@ -31,6 +31,7 @@ OPTIONS = [
     {"early_exit": EarlyExit(1, (1, 0), tolerance=0.01, saved=0.3, samples=500)},
     {"early_exit": EarlyExit(None, (0, 1))},
     {"combination": "vote", "preprocessing": {"mean": 1, "scale": [2, 3.0]}},
+    {"combination": "logit", "temperature": 1.7},
 ]
 
 
@@ -76,7 +77,11 @@ def test_it_is_a_schema():
 @pytest.mark.parametrize("name", DATACLASSES)
 def test_the_schema_has_the_fields_of_the_dataclasses(name):
     definition, hints = SCHEMA["$defs"][name], typing.get_type_hints(DATACLASSES[name])
-    assert [*definition["properties"]] == definition["required"] == [*hints]
+    assert [*definition["properties"]] == [*hints]
+    fields = dataclasses.fields(DATACLASSES[name])
+    assert definition["required"] == [
+        field.name for field in fields if "optional" not in field.metadata
+    ]
     assert definition["additionalProperties"] is False
     for field, annotation in hints.items():
         _compare(definition["properties"][field], annotation)
@@ -98,8 +103,10 @@ def test_the_schema_has_the_limits_of_the_loader():
     assert tensor["dtype"]["enum"] == [*manifest_module.DTYPES]
     assert tensor["shape"]["items"]["maximum"] == manifest_module.MAX_VALUES
     assert manifest["files"]["maxProperties"] == MAX_FILES
-    rules = SCHEMA["$defs"]["Combination"]["properties"]["rule"]["enum"]
-    assert rules == [*RULES]
+    combination = SCHEMA["$defs"]["Combination"]["properties"]
+    assert combination["rule"]["enum"] == [*RULES]
+    assert combination["temperature"]["minimum"] == MIN_TEMPERATURE
+    assert combination["temperature"]["maximum"] == 1 / MIN_TEMPERATURE
 
 
 def test_written_manifests_are_valid(contents):
@@ -130,6 +137,10 @@ def tensors(**values):
         lambda m: m["combination"].update(weights=[0.5, 0.5]),
         lambda m: m["combination"].update(rule="weights"),
         lambda m: m["combination"].update(rule="weights", weights=[-0.5, 1.5]),
+        lambda m: m["combination"].update(temperature=0.0),
+        lambda m: m["combination"].update(temperature=1e4),
+        lambda m: m["combination"].update(temperature=None),
+        lambda m: m["combination"].update(temperature=2.0, rule="vote"),
         lambda m: m["preprocessing"].update(mean=None),
         tensors(shape=[0, 6, 2]),
         tensors(shape=[2**28 + 1]),
@@ -204,7 +215,7 @@ def test_the_docs_describe_every_field_and_show_a_manifest():
     text = FILE.with_name("bundle.md").read_text("utf-8")
     for name, annotation in DATACLASSES.items():
         for field in dataclasses.fields(annotation):
-            shown = rf"`(members\[\]\.|early_exit\.)?{field.name}`"
+            shown = rf"`(members\[\]\.|early_exit\.|combination\.)?{field.name}`"
             assert re.search(shown, text), (name, field)
     (example,) = re.findall(r"```json\n(.*?)```", text, re.S)
     VALIDATOR.validate(json.loads(example))

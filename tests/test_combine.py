@@ -111,6 +111,51 @@ def test_vote_never_overrules_a_majority(seed, members):
     np.testing.assert_array_equal(votes[rows, winner], votes.max(-1))
 
 
+@pytest.mark.parametrize("rule", ["mean", "logit", "weights"])
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 1.7, 20.0])
+def test_temperature_against_powers(rule, temperature):
+    p, weights = probabilities_of(3), weights_of(rule, 0, 5)
+    plain = combine(p, rule=rule, weights=weights)
+    powers = np.maximum(plain, 1e-7).astype("float64") ** (1 / temperature)
+    expected = powers / powers.sum(axis=-1, keepdims=True)
+    scaled = combine(p, rule=rule, weights=weights, temperature=temperature)
+    np.testing.assert_allclose(scaled, expected, atol=1e-5)
+    assert scaled.dtype == "float32"
+    tensor = keras.ops.convert_to_tensor(p)
+    options = {"rule": rule, "weights": weights, "temperature": temperature}
+    found = keras.ops.convert_to_numpy(combine(tensor, **options, xp=keras.ops))
+    np.testing.assert_allclose(found, scaled, atol=1e-5)
+    symbolic = combine(keras.KerasTensor((5, None, 4)), **options, xp=keras.ops)
+    assert symbolic.shape == (None, 4)
+
+
+def test_temperature_by_hand():
+    p = np.array([[[0.9, 0.1]], [[0.9, 0.1]]], "float32")
+    np.testing.assert_allclose(combine(p, temperature=2.0), [[0.75, 0.25]], rtol=1e-6)
+    np.testing.assert_array_equal(combine(p, temperature=1.0), combine(p))
+    sure = np.array([[[1.0, 0.0]]], "float32")
+    expected = 1 / (1 + 1e-7**0.5)  # zeros are raised to 1e-7
+    assert combine(sure, temperature=2.0)[0, 0] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, np.nan, np.inf, 1e-4, 1e4])
+def test_unsuitable_temperatures(temperature):
+    with pytest.raises(ValueError, match=r"temperature from 0\.001 to 1000"):
+        combine(probabilities_of(0), temperature=temperature)
+    with pytest.raises(ValueError, match=r"temperature=1.0 with rule='vote'"):
+        combine(probabilities_of(0), rule="vote", temperature=2.0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e3])
+@pytest.mark.parametrize("classes", [1, 2, 1000])
+def test_extreme_temperatures_stay_finite(temperature, classes):
+    p = probabilities_of(1, classes=classes)
+    scaled = combine(p, temperature=temperature)
+    np.testing.assert_allclose(scaled.sum(-1), 1, atol=1e-5)
+    rows, best = np.arange(len(scaled)), combine(p).argmax(-1)
+    np.testing.assert_array_equal(scaled[rows, best], scaled.max(-1))
+
+
 def test_unknown_rule():
     with pytest.raises(ValueError, match=r"rule out of.*Received: rule='median'"):
         combine(probabilities_of(0), rule="median")

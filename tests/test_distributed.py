@@ -45,6 +45,7 @@ def bundle(tmp_path_factory):
         class_names=["cat", "dog", "owl"],
         combination="weights",
         weights=WEIGHTS,
+        temperature=1.7,
     )
 
 
@@ -78,7 +79,7 @@ def check(answer, alone, x):
     weights = np.take(WEIGHTS, indices)
     weights /= sum(weights)
     members = alone.predict_members(x)[indices]
-    expected = combine(members, rule="weights", weights=weights)
+    expected = combine(members, rule="weights", weights=weights, temperature=1.7)
     np.testing.assert_array_equal(answer.probabilities, expected)
 
 

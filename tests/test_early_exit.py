@@ -30,15 +30,15 @@ def weights_for(rule):
     return WEIGHTS if rule == "weights" else None
 
 
-def predict(p, early_exit, rule="mean", weights=None):
+def predict(p, early_exit, rule="mean", weights=None, temperature=1.0):
     calls = np.zeros(p.shape[:2], int)
 
     def one(index, rows):
         calls[index, rows] += 1
         return p[index, rows]
 
-    answers = run_early_exit(one, p.shape[1], early_exit, rule=rule, weights=weights)
-    return *answers, calls
+    options = {"rule": rule, "weights": weights, "temperature": temperature}
+    return *run_early_exit(one, p.shape[1], early_exit, **options), calls
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -191,9 +191,44 @@ def test_order_is_by_accuracy_with_zero_weights_last():
     assert weighted.order[-1] == 2
 
 
+@pytest.mark.parametrize("rule", ["mean", "logit", "weights"])
+@pytest.mark.parametrize("temperature", [0.4, 3.0])
+def test_margins_are_those_of_the_calibrated_combination(rule, temperature):
+    p, y = drawn(n_samples=4000, sharpness=0.4)
+    options = {"rule": rule, "weights": weights_for(rule), "temperature": temperature}
+    chosen = choose_early_exit(
+        p,
+        y,
+        combination=rule,
+        weights=options["weights"],
+        temperature=temperature,
+        tolerance=0.02,
+    )
+    answers, n_run, calls = predict(p, chosen, **options)
+    changed = answers.argmax(-1) != combine(p, **options).argmax(-1)
+    assert changed.mean() <= 0.02
+    assert chosen.saved == pytest.approx(1 - n_run.mean() / 4)
+    # After one member its own probabilities, to the power of 1 / temperature.
+    alone = n_run == 1
+    first = np.maximum(p[chosen.order[0]][alone], 1e-3 if rule == "logit" else 1e-7)
+    powers = first.astype("float64") ** (1 / temperature)
+    powers /= powers.sum(-1, keepdims=True)
+    np.testing.assert_allclose(answers[alone], powers, atol=1e-5)
+    low, high = np.sort(powers, axis=-1)[:, -2:].T
+    assert chosen.threshold - 1e-5 <= (high - low).min() < chosen.threshold + 0.05
+    # Without the temperature, the same samples are done at another margin.
+    plain = choose_early_exit(
+        p, y, combination=rule, weights=options["weights"], tolerance=0.02
+    )
+    assert (plain.threshold > chosen.threshold) == (temperature > 1)
+    np.testing.assert_array_equal(calls.sum(axis=0), n_run)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"combination": "vote", "temperature": 2.0}, "rule='vote'"),
         ({"tolerance": -0.1}, "tolerance=-0.1"),
         ({"tolerance": np.nan}, "tolerance=nan"),
         ({"combination": "median"}, "median"),
@@ -213,6 +248,7 @@ def bundle(tmp_path_factory):
         members,
         combination="weights",
         weights=[0.5, 0.3, 0.2],
+        temperature=1.3,
         early_exit=EarlyExit(0.3, (2, 0, 1), tolerance=0.001, saved=0.4, samples=99),
     )
 

@@ -23,6 +23,7 @@ def bundle(tmp_path_factory):
         [BundleMember(f"m{seed}", tiny_tflite(seed)) for seed in range(2)],
         class_names=NAMES,
         preprocessing={"mean": 127.5, "scale": 64.0},
+        temperature=2.0,
     )
 
 
@@ -67,6 +68,12 @@ def test_predict_members(bundle, images, expected, tmp_path, capsys):
     np.testing.assert_array_equal(np.load(output), expected[1])
     p = expected[1][1, 0]
     first = capsys.readouterr().out.splitlines()[0]
+    best = expected[0][0].argmax()
+    assert first.startswith(f"0: {best} {NAMES[best]} {expected[0][0].max():.4f}  ")
+    # Members stay as they are; their mean is scaled.
+    powers = np.sqrt(expected[1].mean(axis=0))
+    powers /= powers.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(expected[0], powers, atol=1e-6)
     assert first.endswith(f"  m1: {p.argmax()} {NAMES[p.argmax()]} {p.max():.4f}")
 
 

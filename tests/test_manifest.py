@@ -61,6 +61,31 @@ def test_defaults_round_trip():
     assert Manifest.from_json(small.to_json()) == small
 
 
+def test_a_temperature_is_written_unless_it_is_one():
+    plain, scaled = (
+        manifest(combination=Combination("mean", temperature=t)) for t in (1.0, 1.7)
+    )
+    assert json.loads(plain.to_json())["combination"] == {
+        "rule": "mean",
+        "weights": None,
+    }
+    assert json.loads(scaled.to_json())["combination"]["temperature"] == 1.7
+    assert Manifest.from_json(scaled.to_json()) == scaled
+    assert Manifest.from_json(plain.to_json()).combination.temperature == 1
+    assert plain.digest != scaled.digest
+    with pytest.raises(ValueError, match="rule='vote'"):
+        manifest(combination=Combination("vote", temperature=1.7))
+
+
+def test_a_temperature_of_one_has_one_text(tmp_path):
+    values = json.loads(changed(["combination", "temperature"], 1.0))
+    text = json.dumps(values, indent=2) + "\n"
+    assert Manifest.from_json(text) == manifest()
+    write_folder(tmp_path, sealed({}, text.encode()))
+    with pytest.raises(ValueError, match="a default"):
+        Manifest.read(tmp_path)
+
+
 def test_digest_is_of_the_values():
     spaced = Manifest.from_json(json.dumps(PLAIN, indent=7))
     assert spaced.digest == manifest().digest
@@ -117,6 +142,14 @@ def changed(path, value):
         (["combination", "rule"], "median", "median"),
         (["combination", "weights"], [0.5], "2 non-negative weights"),
         (["combination", "weights"], None, "2 non-negative weights"),
+        (["combination", "temperature"], 0, "temperature=0.0"),
+        (["combination", "temperature"], -1.5, "temperature=-1.5"),
+        (["combination", "temperature"], float("nan"), "temperature=nan"),
+        (["combination", "temperature"], float("inf"), "temperature=inf"),
+        (["combination", "temperature"], "2", "temperature to be of type float"),
+        (["combination", "temperature"], None, "temperature to be of type float"),
+        (["combination", "temperature"], True, "temperature to be of type float"),
+        (["combination", "new"], 2.0, r"outside of the format. Received: \['new'\]"),
         (["accuracies"], 3, "accuracies to be of type dict"),
     ],
 )

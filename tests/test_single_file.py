@@ -74,6 +74,21 @@ def test_predicts_as_the_bundle_does(tmp_path, int8, softmax, rule):
     np.testing.assert_allclose(single, bundle, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("rule", ["mean", "logit", "weights"])
+@pytest.mark.parametrize("temperature", [0.05, 0.6, 1.8, 20.0])
+def test_temperature_is_part_of_the_file(tmp_path, rule, temperature):
+    members = [make(seed, softmax=seed != 1) for seed in range(3)]
+    arguments = {"combination": rule, "weights": RULES[rule]}
+    plain, _ = predictions(tmp_path, members, samples(100), **arguments)
+    arguments["temperature"] = temperature
+    single, bundle = predictions(tmp_path, members, samples(100), **arguments)
+    np.testing.assert_allclose(single, bundle, atol=1e-5, rtol=0)
+    powers = np.maximum(plain, 1e-7).astype("float64") ** (1 / temperature)
+    expected = powers / powers.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(single, expected, atol=2e-5, rtol=0)
+    assert np.abs(single - plain).max() > 0.05
+
+
 @pytest.mark.parametrize("n", [1, 2, 8])
 def test_one_member_and_many(tmp_path, n):
     members = [make(seed) for seed in range(n)]
@@ -234,10 +249,21 @@ def test_a_file_that_predicts_otherwise_is_not_written(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == [path]
 
 
-@pytest.mark.parametrize("arguments", [{"combination": "median"}, {"weights": [1.0]}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"combination": "median"},
+        {"weights": [1.0]},
+        {"temperature": 0.0},
+        {"combination": "vote", "temperature": 2.0},
+    ],
+)
 def test_bad_rules(tmp_path, arguments):
-    with pytest.raises(ValueError, match=r"Expected a rule|Expected weights with"):
+    with pytest.raises(ValueError, match=r"Expected (a rule|weights with|.*temper)"):
         write_single(tmp_path / "single.tflite", [make()], **arguments)
+    with pytest.raises(ValueError, match=r"Expected (a rule|weights with|.*temper)"):
+        write_bundle(tmp_path / "bundle", [make()], **arguments)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_bad_path(tmp_path):

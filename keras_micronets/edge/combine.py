@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RULES", "check_rule", "combine"]
+__all__ = ["EPSILON", "RULES", "check_rule", "combine", "scale_logarithms"]
 
 RULES = ("mean", "logit", "vote", "weights")
 #: Lower bound in mean logits: one 8-bit member's zeros must not outvote all others.
 MIN_PROBABILITY = 1e-3
+#: Lower bound of a combined probability before the logarithm, as in Keras's losses.
+EPSILON = 1e-7
+MIN_TEMPERATURE = 1e-3
 
 
 def combine(
@@ -17,6 +20,7 @@ def combine(
     *,
     rule: str = "mean",
     weights: Sequence[float] | np.ndarray | None = None,
+    temperature: float = 1.0,
     xp: Any = np,
 ) -> Any:
     """Combine the class probabilities of several members into one.
@@ -34,6 +38,9 @@ def combine(
             Defaults to `"mean"`.
         weights: One non-negative weight per member, summing to one, for the rule
             `"weights"`. Defaults to `None`.
+        temperature: Positive number that the logarithms of the combined probabilities
+            are divided by: above 1 they become less confident, below 1 more. Not for
+            `"vote"`. Defaults to `1.0`, which changes nothing.
         xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
             of any backend. Defaults to `numpy`.
 
@@ -41,7 +48,7 @@ def combine(
         Array of shape `(samples, classes)`; each row sums to one.
 
     Raises:
-        ValueError: If the rule is unknown, or the weights do not suit it.
+        ValueError: If the rule is unknown, or weights or temperature do not suit it.
 
     Example:
 
@@ -53,7 +60,19 @@ def combine(
     combine(members, rule="vote")  # a tie, won by the first class
     ```
     """
-    check_rule(rule, weights, probabilities.shape[0])
+    check_rule(rule, weights, probabilities.shape[0], temperature)
+    combined = _combine(probabilities, rule, weights, xp)
+    return combined if temperature == 1 else scale_logarithms(combined, temperature, xp)
+
+
+def scale_logarithms(probabilities: Any, temperature: float, xp: Any = np) -> Any:
+    """Return `softmax(log(p) / temperature)`, with zeros raised to `EPSILON`."""
+    logits = xp.log(xp.maximum(probabilities, EPSILON)) / temperature
+    powers = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return powers / xp.sum(powers, axis=-1, keepdims=True)
+
+
+def _combine(probabilities, rule, weights, xp):
     if rule == "weights":
         weights = np.asarray(weights, "float32")
         # Keras's `average` on PyTorch would weight the classes, not the members.
@@ -67,11 +86,24 @@ def combine(
 
 
 def check_rule(
-    rule: str, weights: Sequence[float] | np.ndarray | None, n_members: int
+    rule: str,
+    weights: Sequence[float] | np.ndarray | None,
+    n_members: int,
+    temperature: float = 1.0,
 ) -> None:
-    """Raise a `ValueError` unless rule and weights suit the number of members."""
+    """Raise a `ValueError` unless all suit each other and the number of members."""
     if rule not in RULES:
         raise ValueError(f"Expected a rule out of {RULES}. Received: rule={rule!r}.")
+    if not MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE:
+        raise ValueError(
+            f"Expected a temperature from {MIN_TEMPERATURE} to "
+            f"{1 / MIN_TEMPERATURE:.0f}. Received: temperature={temperature}."
+        )
+    if rule == "vote" and temperature != 1:
+        raise ValueError(
+            "Expected temperature=1.0 with rule='vote', whose results are shares of "
+            f"votes. Received: temperature={temperature}."
+        )
     if rule != "weights":
         if weights is not None:
             raise ValueError(

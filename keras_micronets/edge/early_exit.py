@@ -80,6 +80,7 @@ def run_early_exit(
     *,
     rule: str = "mean",
     weights: Sequence[float] | np.ndarray | None = None,
+    temperature: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run one member after the other on the samples that are not done.
 
@@ -88,7 +89,7 @@ def run_early_exit(
             returns class probabilities of shape `(indices, classes)`.
         n_samples: Number of samples.
         early_exit: Order and threshold.
-        rule, weights: As for `combine`.
+        rule, weights, temperature: As for `combine`.
 
     Returns:
         Class probabilities of shape `(samples, classes)`, for each sample the
@@ -99,7 +100,7 @@ def run_early_exit(
     for n_run, member in enumerate(early_exit.order):
         outputs.append(predict(member, left))
         together, done = combine_partial(
-            outputs, early_exit, rule=rule, weights=weights
+            outputs, early_exit, rule=rule, weights=weights, temperature=temperature
         )
         if n_run == 0:
             probabilities = together.copy()
@@ -117,13 +118,14 @@ def combine_partial(
     *,
     rule: str = "mean",
     weights: Sequence[float] | np.ndarray | None = None,
+    temperature: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Combine the outputs of the first members, and find the samples that are done.
 
     Args:
         outputs: Class probabilities `(samples, classes)` of each member that was run,
             in the order of the early exit.
-        early_exit, rule, weights: As for `run_early_exit`.
+        early_exit, rule, weights, temperature: As for `run_early_exit`.
 
     Returns:
         Class probabilities of shape `(samples, classes)`, of these members alone
@@ -141,7 +143,7 @@ def combine_partial(
         shares = weights[members] / weights[members].sum()
         scores = np.tensordot(weights[members], stacked, 1)
         reach = weights[remaining].sum()
-    together = combine(stacked, rule=rule, weights=shares)
+    together = combine(stacked, rule=rule, weights=shares, temperature=temperature)
     done = margin(scores) > reach * (1 + _ROUNDING)
     if early_exit.threshold is not None:
         done |= margin(together) >= early_exit.threshold

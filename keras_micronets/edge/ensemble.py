@@ -3,14 +3,14 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from .bundle.integrity import read_verified
 from .bundle.manifest import MemberEntry, TensorSpec
 from .combine import combine
-from .early_exit import run_early_exit
+from .early_exit import EarlyExit, run_early_exit
 from .member import Member
 from .preprocessing import check_finite, check_samples
 
@@ -88,19 +88,16 @@ class Ensemble:
         return np.array([*run(lambda member: member.predict(x), self.members)])
 
     def _predict(self, x, run):
-        combination = self.manifest.combination
         members = self._predict_members(x, run)
-        return combine(members, rule=combination.rule, weights=combination.weights)
+        return combine(members, **vars(self.manifest.combination))
 
     def _predict_early(self, x):
-        x, combination = self._preprocess(x), self.manifest.combination
-        early_exit: Any = self.manifest.early_exit
+        x, early_exit = self._preprocess(x), cast("EarlyExit", self.manifest.early_exit)
         return run_early_exit(
             lambda index, rows: self.members[index].predict(x[rows]),
             len(x),
             early_exit,
-            rule=combination.rule,
-            weights=combination.weights,
+            **vars(self.manifest.combination),
         )
 
     def _split(self, x):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.selection.metrics import EPSILON
+from keras_micronets.edge.combine import EPSILON
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import (
     as_float,

@@ -22,6 +22,7 @@ def choose_early_exit(
     *,
     combination: str = "mean",
     weights: Sequence[float] | None = None,
+    temperature: float = 1.0,
     tolerance: float = 0.0,
 ) -> EarlyExit:
     """Choose the order of the members and the margin at which a prediction is final.
@@ -41,6 +42,8 @@ def choose_early_exit(
         combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
         weights: Floats, one for each member, for `"weights"`. Defaults to `None`.
+        temperature: Float, the temperature of the combined probabilities, whose margins
+            the threshold is compared with. Defaults to `1.0`.
         tolerance: Float from 0 to 1, the share of samples that may get another class;
             `0.001` costs at most a tenth of a percentage point of accuracy. Defaults to
             `0.0`.
@@ -64,7 +67,7 @@ def choose_early_exit(
     """
     p = check_probabilities(probabilities)
     y = as_labels(y, p.shape[2], p.shape[1])
-    check_rule(combination, weights, len(p))
+    check_rule(combination, weights, len(p), temperature)
     if not 0 <= tolerance <= 1:
         raise ValueError(
             f"Expected a tolerance from 0 to 1. Received: tolerance={tolerance}."
@@ -72,7 +75,8 @@ def choose_early_exit(
     exact = EarlyExit(
         None, _order(p, y, weights), tolerance=float(tolerance), samples=len(y)
     )
-    classes, margins, certain = _stages(p, exact, combination, weights)
+    rule = {"rule": combination, "weights": weights, "temperature": temperature}
+    classes, margins, certain = _stages(p, exact, rule)
     samples = np.arange(len(y))
     threshold, last = None, certain.argmax(axis=0)
     for candidate in _thresholds(margins):
@@ -93,13 +97,12 @@ def _order(p: np.ndarray, y: np.ndarray, weights: Any) -> tuple[int, ...]:
 
 
 def _stages(
-    p: np.ndarray, exact: EarlyExit, rule: str, weights: Any
+    p: np.ndarray, exact: EarlyExit, rule: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return class, margin and certainty after each member, `(members, samples)`."""
     ordered = p[list(exact.order)]
     stages = [
-        combine_partial([*ordered[: n + 1]], exact, rule=rule, weights=weights)
-        for n in range(len(p))
+        combine_partial([*ordered[: n + 1]], exact, **rule) for n in range(len(p))
     ]
     combined, certain = (np.stack(parts) for parts in zip(*stages, strict=True))
     certain[-1] = True  # nothing can change after the last member

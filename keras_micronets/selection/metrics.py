@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import entr
 from sklearn.metrics import roc_auc_score
 
+from keras_micronets.edge.combine import EPSILON
 from keras_micronets.selection.validation import (
     as_labels,
     check_choice,
@@ -28,9 +29,6 @@ __all__ = [
     "negative_log_likelihood",
     "ood_auroc",
 ]
-
-#: Lower bound of probabilities before the logarithm, as in Keras.
-EPSILON = 1e-7
 
 
 def accuracy(probabilities: Any, y: Any) -> np.ndarray:

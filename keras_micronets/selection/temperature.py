@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp, softmax
+from scipy.special import logsumexp
 
+from keras_micronets.edge.combine import EPSILON, scale_logarithms
 from keras_micronets.selection.metrics import (
-    EPSILON,
     checked_predictor,
     negative_log_likelihood,
     one_or_many,
@@ -64,7 +64,7 @@ def fit_temperature(
     """
     p, labels = checked_predictor(probabilities, y)
     ends = _check_bounds(bounds)
-    logs = _logarithms(p)
+    logs = np.log(np.maximum(p, EPSILON))
     logs -= logs[np.arange(len(labels)), labels, None]
 
     def loss(log_temperature: Any) -> Any:
@@ -106,7 +106,7 @@ def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
     """
     if not 0 < temperature < np.inf:
         raise ValueError(f"Expected a positive temperature. Received: {temperature=}.")
-    return softmax(_logarithms(one_or_many(probabilities)) / temperature, axis=-1)
+    return scale_logarithms(np.float64(one_or_many(probabilities)), temperature)
 
 
 def calibrated_negative_log_likelihood(
@@ -158,10 +158,6 @@ def calibrated_negative_log_likelihood(
         for test, fit in pairs
     ]
     return np.array(losses)
-
-
-def _logarithms(p: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(p, EPSILON, dtype=np.float64))
 
 
 def _check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ def from_json(value: Any, annotation: Any, where: str) -> Any:
         annotation: `bool`, `int`, `float`, `str`, `tuple[T, ...]`, which takes a list,
             `dict[str, T]`, a union of these, a dataclass whose fields are of these
             types, which takes a dict, or `typing.Any` for a value of at most 32 levels.
+            A field of a dataclass with the metadata `optional` may be missing.
         where: Path of the value, for messages such as "Expected shape[1] to be ...".
 
     Raises:
@@ -44,16 +45,17 @@ def from_json(value: Any, annotation: Any, where: str) -> Any:
 
 def _dataclass(value, annotation, where):
     _expect(value, dict, where)
-    hints = typing.get_type_hints(annotation)
-    missing = [name for name in hints if name not in value]
+    hints, fields = typing.get_type_hints(annotation), dataclasses.fields(annotation)
+    required = [field.name for field in fields if "optional" not in field.metadata]
+    missing = [name for name in required if name not in value]
     unknown = [name for name in value if name not in hints]
     if missing or unknown:
         raise ValueError(
             f"Expected {where} to have {missing or [*hints]}, and no keys outside of "
             f"the format. Received: {reprlib.repr(unknown or [*value])}."
         )
-    fields = {n: from_json(value[n], t, f"{where}.{n}") for n, t in hints.items()}
-    return annotation(**fields)
+    values = {n: from_json(v, hints[n], f"{where}.{n}") for n, v in value.items()}
+    return annotation(**values)
 
 
 def _check_depth(value, where, left):

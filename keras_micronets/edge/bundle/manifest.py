@@ -67,10 +67,14 @@ class Combination:
     Args:
         rule: `"mean"`, `"logit"`, `"vote"` or `"weights"`. Defaults to `"mean"`.
         weights: One weight per member, for `"weights"`. Defaults to `None`.
+        temperature: Number by which the logarithms of the combined probabilities are
+            divided. Defaults to `1.0`, which is left out of the manifest: other
+            temperatures are rejected by the runners of version 0.1.0.
     """
 
     rule: str = "mean"
     weights: tuple[float, ...] | None = None
+    temperature: float = field(default=1.0, metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_members(self)
-        check_rule(self.combination.rule, self.combination.weights, len(self.members))
+        check_rule(n_members=len(self.members), **vars(self.combination))
         _check_class_names(self)
         self.preprocessing.check(self.members[0].input.shape)
         if self.early_exit:
@@ -184,6 +188,8 @@ class Manifest:
     def to_json(self) -> str:
         """Return the manifest as JSON text, with NumPy values as plain ones."""
         values = dataclasses.asdict(self)
+        if self.combination.temperature == 1:
+            del values["combination"]["temperature"]
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
 
     @classmethod
@@ -225,7 +231,7 @@ def _check_text(manifest, data):
     if manifest.to_json().encode() != data:
         raise ValueError(
             "Expected the text that `Manifest.to_json` returns. Received: other "
-            "spaces, other forms of numbers, or a duplicate key."
+            "spaces, other forms of numbers, a default, or a duplicate key."
         )
 
 

@@ -46,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _predict(runner: EnsembleRunner, x: np.ndarray, with_members: bool) -> Predictions:
     if not with_members:
         return Predictions(runner.predict(x))
-    members, combination = runner.predict_members(x), runner.manifest.combination
+    members = runner.predict_members(x)
     names = (member.name for member in runner.members)
-    together = combine(members, rule=combination.rule, weights=combination.weights)
+    together = combine(members, **vars(runner.manifest.combination))
     return Predictions(together, dict(zip(names, members, strict=True)))
 
 

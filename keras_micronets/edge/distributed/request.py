@@ -136,7 +136,7 @@ def read_result(
     probabilities = np.stack([results[name][1] for name in answered])
     weights = _weights(names, combination.weights, answered)
     return EnsembleResult(
-        combine(probabilities, rule=combination.rule, weights=weights),
+        combine(probabilities, **vars(combination) | {"weights": weights}),
         answered,
         {name: results[name][0] for name in answered},
         tuple(name for name in names if name not in results),

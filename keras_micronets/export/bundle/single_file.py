@@ -35,6 +35,7 @@ def write_single(
     *,
     combination: str = "mean",
     weights: Sequence[float] | None = None,
+    temperature: float = 1.0,
     preprocessing: Preprocessing | dict | None = None,
 ) -> Path:
     """Write one `.tflite` file that predicts as all members together.
@@ -42,8 +43,9 @@ def write_single(
     It is for runtimes that take one model only. The members' operations and constants
     are copied, so that their integers stay the same, bit for bit; equal constants are
     stored once. The rest is computed in `float32`: softmax for logits, scaling of
-    rounded probabilities to a sum of one, and the combination. The file is run, and
-    compared with `edge.combine` of its members, before it replaces an older one.
+    rounded probabilities to a sum of one, the combination and its temperature. The file
+    is run, and compared with `edge.combine` of its members, before it replaces an older
+    one.
 
     The file has one input, `inputs`, one output, `probabilities`, of shape
     `(samples, classes)`, and the signature `serving_default`. If all members quantise
@@ -57,7 +59,8 @@ def write_single(
         members: At least one `BundleMember`, all of one input shape, batch included,
             and one output shape, without control flow, variables or states.
         combination, weights: As for `write_bundle`.
-        preprocessing: As for `write_bundle`; it becomes a part of the file.
+        temperature, preprocessing: As for `write_bundle`; they become parts of the
+            file.
 
     Returns:
         The path.
@@ -82,10 +85,10 @@ def write_single(
     pairs = zip(members, contents, strict=True)
     loaded = [member.load(content) for member, content in pairs]
     models = [schema.ModelT.InitFromPackedBuf(content) for content in contents]
-    rule = {"rule": combination, "weights": weights}
+    rule = {"rule": combination, "weights": weights, "temperature": float(temperature)}
     preprocess = Preprocessing.of(preprocessing)
     _check_mergeable(loaded, models)
-    check_rule(combination, weights, len(loaded))
+    check_rule(n_members=len(loaded), **rule)
     preprocess.check(loaded[0].input_shape)
     content = _merge(loaded, models, preprocess, rule)
     _compare(content, loaded, preprocess, rule)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_micronets.edge.combine import MIN_PROBABILITY
+from keras_micronets.edge.combine import EPSILON, MIN_PROBABILITY
 from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["TFLiteGraph", "add_combination", "add_probabilities"]
@@ -226,12 +226,26 @@ def add_combination(
     *,
     rule: str,
     weights: Sequence[float] | None,
+    temperature: float = 1.0,
 ) -> int:
     """Add the combination of the members' probabilities, and return its index."""
     rules = {"mean": _mean, "logit": _mean_logit, "vote": _vote}
     if rule == "weights":
-        return _weighted(graph, members, weights)
-    return rules[rule](graph, members)
+        combined = _weighted(graph, members, weights)
+    else:
+        combined = rules[rule](graph, members)
+    return combined if temperature == 1 else _scaled(graph, combined, temperature)
+
+
+def _scaled(graph, probabilities, temperature):
+    logits = _logarithms(graph, probabilities, EPSILON)
+    factor = graph.constant(np.float32(1 / temperature))
+    return graph.add("SOFTMAX", graph.add("MUL", logits, factor), beta=1.0)
+
+
+def _logarithms(graph, probabilities, lowest):
+    raised = graph.add("MAXIMUM", probabilities, graph.constant(np.float32(lowest)))
+    return graph.add("LOG", raised)
 
 
 def _mean(graph, members):
@@ -250,8 +264,7 @@ def _weighted(graph, members, weights):
 
 
 def _mean_logit(graph, members):
-    lowest = graph.constant(np.float32(MIN_PROBABILITY))
-    logits = [graph.add("LOG", graph.add("MAXIMUM", p, lowest)) for p in members]
+    logits = [_logarithms(graph, member, MIN_PROBABILITY) for member in members]
     return graph.add("SOFTMAX", _mean(graph, logits), beta=1.0)
 
 

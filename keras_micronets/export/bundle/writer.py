@@ -89,6 +89,7 @@ def write_bundle(
     *,
     combination: str = "mean",
     weights: Sequence[float] | None = None,
+    temperature: float = 1.0,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
@@ -110,6 +111,8 @@ def write_bundle(
         combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
             Defaults to `"mean"`.
         weights: One per member, for `"weights"`. Defaults to `None`.
+        temperature: Temperature that the runner applies to the combined probabilities,
+            see `edge.combine`. Defaults to `1.0`, none.
         class_names: One per class. Defaults to `None`.
         preprocessing: `Preprocessing`, or a dictionary of its arguments: the device
             computes `(x - mean) / scale` from raw inputs. Defaults to `None`, nothing.
@@ -150,7 +153,9 @@ def write_bundle(
         class_names=cast("tuple[str, ...] | None", class_names),
         preprocessing=Preprocessing.of(preprocessing),
         combination=Combination(
-            combination, None if weights is None else tuple(weights)
+            combination,
+            None if weights is None else tuple(weights),
+            float(temperature),
         ),
         accuracies=accuracies or {},
         early_exit=early_exit,
