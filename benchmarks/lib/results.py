@@ -1,6 +1,7 @@
 """Results files, written row by row so that an interrupted run resumes."""
 
 import argparse
+import fcntl
 import json
 from pathlib import Path
 
@@ -48,10 +49,16 @@ class ResultsFile:
         return any(about.items() <= run.items() for run in self.runs)
 
     def add(self, run: dict) -> None:
-        """Write a row, and print it."""
-        self.runs.append(run)
+        """Write a row, and print it; several processes may add to one file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.results, indent=1) + "\n")
+        with self.path.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            if text := file.read():
+                self.runs[:] = json.loads(text)["runs"]
+            self.runs.append(run)
+            file.truncate(0)
+            file.write(json.dumps(self.results, indent=1) + "\n")
         print(json.dumps(run), flush=True)
 
 

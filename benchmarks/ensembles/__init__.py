@@ -1,0 +1,1 @@
+"""Ensembles, distillation and their controls, on four tasks."""

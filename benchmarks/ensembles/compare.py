@@ -1,0 +1,102 @@
+"""Ensembles and distillation against regularised controls, at stated training costs.
+
+    python -m benchmarks.ensembles.compare --task images --cifar10 cifar10.npz
+    python -m benchmarks.ensembles.compare --task "noisy images" --cifar10 cifar10.npz
+    python -m benchmarks.ensembles.compare --task "spoken digits" --fsdd fsdd.npz
+    python -m benchmarks.ensembles.compare --task vibration
+
+`cifar10.npz` has x_train, y_train, x_test and y_test of CIFAR-10. `fsdd.npz` has, under
+the same names, log-mel spectrograms of the Free Spoken Digit Dataset (Z. Jackson and
+contributors, CC BY-SA 4.0) of shape (clips, 61, 32, 1), and the digits.
+
+Every row has its training cost, see `training.Run`. Settings are chosen on held-out
+data of other seeds (`--tune`). Rows are written as they complete, trained members are
+kept in `--folder`, and an interrupted run resumes.
+"""
+
+import argparse
+import subprocess
+import time
+from pathlib import Path
+
+from benchmarks.ensembles.report import table
+from benchmarks.ensembles.rows import ROWS
+from benchmarks.ensembles.scoring import mean_probabilities, score
+from benchmarks.ensembles.tasks import TASKS
+from benchmarks.ensembles.training import Run
+from benchmarks.lib.results import RESULTS_FOLDER, ResultsFile
+from keras_micronets import selection
+
+__all__ = ["RESULTS", "main", "table"]
+
+RESULTS = RESULTS_FOLDER / "ensembles.json"
+FOLDER = Path.home() / ".cache" / "keras_micronets" / "ensembles"
+DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3)
+
+
+def main():
+    arguments = parse()
+    task = TASKS[arguments.task]
+    path = getattr(arguments, task.data) if task.data else None
+    file = ResultsFile(arguments.out, {})
+    for seed in arguments.seeds:
+        about = {"task": arguments.task, "seed": seed, "commit": commit()}
+        folder = arguments.folder / f"{arguments.task} {seed}"
+        run = Run(task, path, seed, folder)
+        if arguments.tune:
+            tune(run, file, about)
+        else:
+            compare(run, file, about, arguments.rows)
+    print(table(file.results))
+
+
+def compare(run, file, about, rows):
+    """Train and score the rows that the file lacks."""
+    for name in rows:
+        key = {"task": about["task"], "seed": about["seed"], "row": name}
+        if file.has(key):
+            continue
+        start = time.perf_counter()
+        models, cost = ROWS[name](run)
+        seconds = round(time.perf_counter() - start, 1)
+        found = score(models, run)
+        file.add({**key, "cost": round(cost, 3), **found, "seconds": seconds, **about})
+
+
+def tune(run, file, about):
+    """Score weight decays on held-out data."""
+    x, y = run.held_out
+    for decay in DECAYS:
+        name = f"tuning, weight decay {decay}"
+        key = {"task": about["task"], "seed": about["seed"], "row": name}
+        if file.has(key):
+            continue
+        p = mean_probabilities([run.fit(run.build(), decay=decay)], x)
+        found = {
+            "held_out_accuracy": float(selection.accuracy(p, y)),
+            "held_out_nll": float(selection.negative_log_likelihood(p, y)),
+        }
+        file.add({**key, **found, **about})
+
+
+def commit():
+    """Return the short hash of the checkout's commit."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--cifar10", type=Path, help="an .npz of CIFAR-10")
+    parser.add_argument("--fsdd", type=Path, help="an .npz of spoken digits")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--tune", action="store_true", help="held-out data only")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Tables of `ensembles/compare.py`."""
+
+import numpy as np
+from scipy import stats
+
+__all__ = ["best_control", "difference", "table"]
+
+# Rows of the baseline's inference and training cost: the controls to beat.
+CONTROLS = (
+    "baseline",
+    "regularised",
+    "regularised, weight average",
+    "label smoothing",
+)
+
+COLUMNS = (
+    ("accuracy", 15),
+    ("minus control", 15),
+    ("NLL", 7),
+    ("calibr.", 8),
+    ("int8", 8),
+    ("bytes", 7),
+    ("MACs", 7),
+    ("latency", 8),
+    ("cost", 7),
+)
+
+
+def table(results):
+    """Return a table for each task: means over the seeds, as text.
+
+    *Minus control* is the difference from the best regularised control, in points,
+    paired by seed, with the half-width of its 95 % interval. Bytes, MACs and latency
+    are those of the int8 files, relative to the baseline's int8 file.
+    """
+    rows = [row for row in results["runs"] if "accuracy" in row]
+    tasks = dict.fromkeys(row["task"] for row in rows)
+    blocks = [_block(task, [r for r in rows if r["task"] == task]) for task in tasks]
+    return "\n\n".join(blocks)
+
+
+def by_name(rows):
+    """Return the rows of each name, by seed."""
+    names = dict.fromkeys(row["row"] for row in rows)
+    return {n: {r["seed"]: r for r in rows if r["row"] == n} for n in names}
+
+
+def best_control(named):
+    """Return the name of the control with the best held-out accuracy."""
+    known = [name for name in CONTROLS if name in named]
+    return max(known, key=lambda name: _mean(named[name], "held_out_accuracy"))
+
+
+def difference(rows, control, key):
+    """Return the mean paired difference, half its 95 % interval, and the seeds."""
+    seeds = sorted(rows.keys() & control.keys())
+    values = [rows[seed][key] - control[seed][key] for seed in seeds]
+    n = len(values)
+    if n < 2:
+        return float(np.mean(values)), float("nan"), n
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return float(np.mean(values)), float(half), n
+
+
+def _mean(rows, key):
+    return float(np.mean([row[key] for row in rows.values()]))
+
+
+def _block(task, rows):
+    named = by_name(rows)
+    control = best_control(named)
+    seeds = sorted({row["seed"] for row in rows})
+    head = f"{task}, {len(seeds)} seeds; control: {control}"
+    titles = f"{'':<34}" + "".join(f"{name:>{width}}" for name, width in COLUMNS)
+    return "\n".join([head, titles, *(_line(name, named, control) for name in named)])
+
+
+def _line(name, named, control):
+    rows = named[name]
+    int8 = {seed: row["int8"] for seed, row in rows.items()}
+    reference = _mean({s: r["int8"] for s, r in named["baseline"].items()}, "bytes")
+    spread = np.std([r["accuracy"] for r in rows.values()], ddof=1) if rows else 0
+    gain, half, _ = difference(rows, named[control], "accuracy")
+    versus = "" if name == control else f"{100 * gain:+.1f} ± {100 * half:.1f}"
+    cells = (
+        f"{_mean(rows, 'accuracy'):.1%} ± {spread:.1%}",
+        versus,
+        f"{_mean(rows, 'nll'):.3f}",
+        f"{_mean(rows, 'calibrated_nll'):.3f}",
+        f"{_mean(int8, 'accuracy'):.1%}",
+        f"{_mean(int8, 'bytes') / reference:.2f}",
+        f"{_mean(rows, 'macs'):.2f}",
+        f"{_mean(int8, 'latency'):.2f}",
+        f"{_mean(rows, 'cost'):.2f}",
+    )
+    widths = [width for _, width in COLUMNS]
+    text = "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+    return f"{name:<34}{text}"

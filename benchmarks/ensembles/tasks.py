@@ -1,0 +1,167 @@
+"""The tasks: their data, networks, augmentation and training settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import layers
+from sklearn.model_selection import train_test_split
+
+from benchmarks.lib import data, nets, vibration
+
+__all__ = ["TASKS", "Shifted", "Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, a network, and how it is trained.
+
+    Attributes:
+        load: Function `(path, seed)` that returns `(train, held_out, test)`, each a
+            tuple `(x, y)`.
+        build: Function `(width)` that returns a model whose output is logits.
+        batches: Class of the augmented batches, `(x, y, batch_size=, seed=)`.
+        epochs: Epochs of the baseline.
+        weight_decay: That of the regularised rows, tuned on held-out data of other
+            seeds (`--tune`).
+        data: Name of the option with the path of the data, `None` if it is synthetic.
+        batch_size: Samples per batch.
+        peak: Learning rate at the start of the cosine.
+    """
+
+    load: Callable
+    build: Callable
+    batches: type
+    epochs: int
+    weight_decay: float
+    data: str | None = None
+    batch_size: int = 32
+    peak: float = 3e-3
+
+
+class Shifted(keras.utils.PyDataset):
+    """Batches of series, each shifted in time at random, its ends joined.
+
+    Args:
+        x: Series `(samples, time, ...)`.
+        y: Labels.
+        batch_size: Integer.
+        seed: Integer.
+        shift: Largest shift in steps; `None` for any. Defaults to `None`.
+    """
+
+    def __init__(self, x, y, *, batch_size, seed, shift=None):
+        super().__init__()
+        self.x, self.y, self.batch_size = x, y, batch_size
+        self.shift = shift or x.shape[1]
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.x) // self.batch_size)
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size :][: self.batch_size]
+        shifts = self.rng.integers(-self.shift, self.shift + 1, len(rows))
+        pairs = zip(self.x[rows], shifts, strict=True)
+        return np.stack([np.roll(x, s, axis=0) for x, s in pairs]), self.y[rows]
+
+    def on_epoch_end(self):
+        self.order = self.rng.permutation(len(self.x))
+
+
+class SlightlyShifted(Shifted):
+    """Series shifted by up to three steps."""
+
+    def __init__(self, x, y, *, batch_size, seed):
+        super().__init__(x, y, batch_size=batch_size, seed=seed, shift=3)
+
+
+def load_images(path, seed, label_noise=0.0):
+    """2,500 CIFAR-10 images to train on, 2,500 held out, 16 by 16 pixels."""
+    return data.load(
+        path,
+        train_size=5000,
+        choose_size=2500,
+        seed=seed,
+        size=16,
+        label_noise=label_noise,
+    )
+
+
+def load_digits(path, seed):
+    """60 clips of each spoken digit to train on, 30 held out.
+
+    The test set is the official one and the training clips that are not drawn, of the
+    same six speakers.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        x = np.concatenate([file["x_train"], file["x_test"]]).astype("float32")
+        y = np.concatenate([file["y_train"], file["y_test"]]).astype(int)
+        n_train = len(file["x_train"])
+    drawn, rest = _split(np.arange(n_train), y[:n_train], 900, seed)
+    train, held_out = _split(drawn, y[drawn], 600, seed)
+    test = np.concatenate([rest, np.arange(n_train, len(x))])
+    mean, scale = x[train].mean(), x[train].std()
+    return tuple(((x[i] - mean) / scale, y[i]) for i in (train, held_out, test))
+
+
+def _split(indices, y, size, seed):
+    return train_test_split(indices, train_size=size, stratify=y, random_state=seed)
+
+
+def load_vibration(path, seed, label_noise=0.1):
+    """700 windows to train on and 700 held out, 10 % wrong labels; 5,000 to test."""
+    x, y = vibration.make_vibration(1400, seed=seed)
+    y = vibration.mislabel(y, label_noise, seed=seed)
+    test = vibration.make_vibration(5000, seed=10_000 + seed)
+    return (x[:700], y[:700]), (x[700:], y[700:]), test
+
+
+def resnet8(width=1.0):
+    return nets.resnet8((16, 16, 3), width=width)
+
+
+def ds_cnn(width=1.0):
+    """A DS-CNN for keywords (10k weights): one convolution, three separable ones."""
+    x = inputs = keras.Input((61, 32, 1))
+    x = layers.Conv2D(
+        round(32 * width), (10, 4), (4, 2), padding="same", use_bias=False
+    )(x)
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+    for strides in (2, 1, 1):
+        x = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        x = layers.Conv2D(round(48 * width), 1, use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(10)(x), name="ds_cnn")
+
+
+def conv1d(width=1.0):
+    """A network of 1-D convolutions for vibration (17k weights)."""
+    x = inputs = keras.Input((vibration.LENGTH, 2))
+    for filters, kernel, strides in ((16, 15, 4), (32, 7, 2), (48, 5, 2), (64, 3, 2)):
+        x = layers.Conv1D(
+            round(filters * width), kernel, strides, padding="same", use_bias=False
+        )(x)
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling1D()(x))
+    classes = len(vibration.CLASSES)
+    return keras.Model(inputs, layers.Dense(classes)(x), name="conv1d")
+
+
+def load_noisy_images(path, seed):
+    """The same images, of which 20 % to train on and to hold out are mislabelled."""
+    return load_images(path, seed, label_noise=0.2)
+
+
+TASKS = {
+    "images": Task(load_images, resnet8, data.Augmented, 40, 0.1, data="cifar10"),
+    "noisy images": Task(
+        load_noisy_images, resnet8, data.Augmented, 40, 0.1, data="cifar10"
+    ),
+    "spoken digits": Task(load_digits, ds_cnn, SlightlyShifted, 40, 0.1, data="fsdd"),
+    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.1),
+}
