@@ -74,19 +74,24 @@ def best_single(run, n):
     return [members[losses.index(min(losses))]], n
 
 
-def side_by_side(run, n, width, quantize=False):
-    """Members of one fit."""
-    members = joint_members(run, n, width, quantize)
-    return members, run.macs(*members)
+def pair(run, **options):
+    """Two members of one fit, with the bytes and the training cost of the baseline."""
+    return side_by_side(run, 2, run.task.pair_width, cost=1.0, **options)
 
 
-def joint_members(run, n, width, quantize=False):
-    joint = kmn.side_by_side(
-        partial(run.task.build, width), n, seed=1000 * run.seed + 500
-    )
-    callbacks = [QuantizationAwareTraining(start=0.5)] if quantize else []
-    run.fit(joint, callbacks=callbacks)
-    return joint.members
+def quartet(run, **options):
+    """Four members of one fit; their int8 files fit in the float32 baseline's bytes."""
+    return side_by_side(run, 4, run.task.quartet_width, **options)
+
+
+def side_by_side(run, n, width, *, cost=None):
+    """Members of one fit, which is as long as the cost permits."""
+    build = partial(run.task.build, width)
+    joint = kmn.side_by_side(build, n, seed=1000 * run.seed + 500)
+    a_run = run.macs(*joint.members)
+    epochs = 1.0 if cost is None else cost / a_run
+    run.fit(joint, epochs=epochs)
+    return joint.members, epochs * a_run
 
 
 def distilled(run, teachers, cost, *, weight=0.7, temperature=2.0, epochs=1.0):
@@ -111,13 +116,9 @@ def distilled(run, teachers, cost, *, weight=0.7, temperature=2.0, epochs=1.0):
     return [student], cost + epochs * (1.0 + FORWARD * run.macs(*teachers))
 
 
-def distilled_from_deep(run, n, **options):
-    return distilled(run, [run.member(i) for i in range(n)], n, **options)
-
-
-def distilled_from_joint(run, n, width, **options):
-    teachers = joint_members(run, n, width)
-    return distilled(run, teachers, run.macs(*teachers), **options)
+def distilled_from(teach, run, **options):
+    """A network distilled from the members of another row."""
+    return distilled(run, *teach(run), **options)
 
 
 def quantized(run):
@@ -224,16 +225,16 @@ ROWS: dict[str, Callable] = {
     "regularised, QAT": quantized,
     "regularised, weight average": weight_average,
     "label smoothing": label_smoothing,
-    "2 of width 0.7, side by side": partial(side_by_side, n=2, width=0.7),
+    "2 side by side": pair,
     "deep ensemble of 2": partial(deep_ensemble, n=2),
     "deep ensemble of 4": partial(deep_ensemble, n=4),
     "best single of 4": partial(best_single, n=4),
-    "distilled from 3": partial(distilled_from_deep, n=3),
-    "4 of width 0.9, side by side": partial(side_by_side, n=4, width=0.9),
+    "distilled from 3": partial(distilled_from, partial(deep_ensemble, n=3)),
+    "4 side by side": quartet,
     "regularised, 5 times as long": partial(longer, epochs=5),
+    "distilled from 4": partial(distilled_from, partial(deep_ensemble, n=4)),
+    "distilled from 2 side by side": partial(distilled_from, pair),
     "4 of width 0.5, side by side": partial(side_by_side, n=4, width=0.5),
-    "distilled from 4": partial(distilled_from_deep, n=4),
-    "distilled from 2 of width 0.7": partial(distilled_from_joint, n=2, width=0.7),
     "regularised, 2 times as long": partial(longer, epochs=2),
     "width 0.7": partial(narrower, width=0.7),
     "width 0.5": partial(narrower, width=0.5),

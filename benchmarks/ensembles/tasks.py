@@ -25,6 +25,10 @@ class Task:
         epochs: Epochs of the baseline.
         weight_decay: That of the regularised rows, tuned on held-out data of other
             seeds (`--tune`).
+        pair_width: Largest width, in steps of 0.05, at which two int8 files take no
+            more bytes and multiply-accumulates than the baseline's.
+        quartet_width: That at which four int8 files take no more bytes than the
+            baseline's float32 file.
         data: Name of the option with the path of the data, `None` if it is synthetic.
         batch_size: Samples per batch.
         peak: Learning rate at the start of the cosine.
@@ -35,6 +39,8 @@ class Task:
     batches: type
     epochs: int
     weight_decay: float
+    pair_width: float
+    quartet_width: float
     data: str | None = None
     batch_size: int = 32
     peak: float = 3e-3
@@ -158,10 +164,14 @@ def load_noisy_images(path, seed):
 
 
 TASKS = {
-    "images": Task(load_images, resnet8, data.Augmented, 40, 0.1, data="cifar10"),
-    "noisy images": Task(
-        load_noisy_images, resnet8, data.Augmented, 40, 0.1, data="cifar10"
+    "images": Task(
+        load_images, resnet8, data.Augmented, 40, 0.1, 0.65, 0.9, data="cifar10"
     ),
-    "spoken digits": Task(load_digits, ds_cnn, SlightlyShifted, 40, 0.1, data="fsdd"),
-    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.1),
+    "noisy images": Task(
+        load_noisy_images, resnet8, data.Augmented, 40, 0.1, 0.65, 0.9, data="cifar10"
+    ),
+    "spoken digits": Task(
+        load_digits, ds_cnn, SlightlyShifted, 40, 0.1, 0.45, 0.4, data="fsdd"
+    ),
+    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.1, 0.6, 0.8),
 }
