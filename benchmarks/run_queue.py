@@ -1,0 +1,172 @@
+"""Run the long benchmarks in the background, one after another, in order of worth.
+
+    nice -n 19 python -m benchmarks.run_queue --cifar10 cifar10.npz --fsdd fsdd.npz
+    python -m benchmarks.run_queue --status
+
+Each entry is a benchmark that resumes and writes its results as they come, so the queue
+may be killed at any time. While the file `pause` exists in the folder of the queue, the
+running benchmark is stopped: `touch` it before tests or timings, remove it afterwards.
+Several queues may run at once; each takes the first entry that no other one holds. The
+hours spent are added up in `queue.json`.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.lib.results import RESULTS_FOLDER
+
+FOLDER = Path.home() / ".cache" / "keras_micronets" / "queue"
+HOURS = RESULTS_FOLDER / "queue.json"
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+IMAGES, NOISY, DIGITS, VIBRATION = TASKS = (
+    "images",
+    "noisy images",
+    "spoken digits",
+    "vibration",
+)
+DECISIVE = (
+    "baseline",
+    "regularised",
+    "regularised, weight average",
+    "label smoothing",
+    "2 side by side",
+    "deep ensemble of 4",
+    "distilled from 3",
+    "4 side by side",
+    "regularised, 5 times as long",
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command of the queue.
+
+    Attributes:
+        name: Name shown and written to the account of hours.
+        command: Module and arguments after `python -m`.
+    """
+
+    name: str
+    command: tuple[str, ...]
+
+
+def compare(task, seed, *rows):
+    """Return an entry for rows of `ensembles/compare.py`, all rows by default."""
+    command = ["benchmarks.ensembles.compare", "--task", task, "--seeds", str(seed)]
+    part = "decisive rows" if rows else "all rows"
+    return Entry(
+        f"ensembles, {task}, seed {seed}, {part}",
+        (*command, *(["--rows", *rows] if rows else [])),
+    )
+
+
+ENTRIES = (
+    *(compare(task, 0, *DECISIVE) for task in TASKS),
+    *(compare(task, seed, *DECISIVE) for seed in (1, 2) for task in TASKS),
+    *(compare(task, seed) for seed in (0, 1, 2) for task in TASKS),
+    *(compare(task, seed, *DECISIVE[:5]) for seed in (3, 4) for task in TASKS),
+)
+
+
+def main():
+    arguments = parse()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    done = json.loads(HOURS.read_text()) if HOURS.exists() else {}
+    if arguments.status:
+        print(status(done, arguments.folder))
+        return
+    data = [f"--cifar10={arguments.cifar10}", f"--fsdd={arguments.fsdd}"]
+    for entry in ENTRIES:
+        with held(entry, arguments.folder) as is_free:
+            if is_free and not is_done(entry):
+                print(f"{time.strftime('%H:%M')}  {entry.name}", flush=True)
+                seconds, code = run(entry, data, arguments.folder)
+                account(entry, seconds, code)
+
+
+def run(entry, data, folder):
+    """Run an entry with one thread; return the seconds it computed, and its code."""
+    command = [sys.executable, "-m", *entry.command, *data]
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    with (folder / "log.txt").open("a") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    seconds, is_paused = 0.0, False
+    try:
+        while process.poll() is None:
+            if (folder / "pause").exists() != is_paused:
+                is_paused = not is_paused
+                process.send_signal(signal.SIGSTOP if is_paused else signal.SIGCONT)
+            time.sleep(1.0)
+            seconds += not is_paused
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+    return seconds, process.wait()
+
+
+@contextmanager
+def held(entry, folder):
+    """Hold an entry against other queues; yields whether it was free."""
+    with (folder / f"{entry.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def is_done(entry):
+    known = json.loads(HOURS.read_text()) if HOURS.exists() else {}
+    return known.get(entry.name, {}).get("done", False)
+
+
+def account(entry, seconds, code):
+    """Add the hours of an entry to the committed account."""
+    with HOURS.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        known = json.loads(file.read() or "{}")
+        before = known.get(entry.name, {}).get("hours", 0.0)
+        hours = round(before + seconds / 3600, 3)
+        known[entry.name] = {"hours": hours, "done": code == 0}
+        file.truncate(0)
+        file.write(json.dumps(known, indent=1) + "\n")
+
+
+def status(known, folder):
+    """Return what is done, what runs, and how long the rest takes, as text."""
+    lines, times = [], []
+    for entry in ENTRIES:
+        found = known.get(entry.name, {})
+        with held(entry, folder) as is_free:
+            state = "done" if found.get("done") else "waits" if is_free else "runs"
+        hours = found.get("hours", 0.0)
+        times += [hours] if state == "done" else []
+        lines.append(f"{state:<6}{hours:>6.2f} h  {entry.name}")
+    left = len(ENTRIES) - len(times)
+    mean = sum(times) / len(times) if times else float("nan")
+    lines.append(f"{left} entries left, about {left * mean:.1f} hours of one core")
+    return "\n".join(lines)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cifar10", type=Path, help="an .npz of CIFAR-10")
+    parser.add_argument("--fsdd", type=Path, help="an .npz of spoken digits")
+    parser.add_argument("--status", action="store_true", help="show, do not run")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
