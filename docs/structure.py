@@ -28,7 +28,7 @@ __all__ = ["LAYERS", "LIMITS", "Module", "check", "measure", "read_package"]
 LAYERS = (
     ("cli",),
     ("quickstart",),
-    ("ensemble", "prune2edge"),
+    ("ensemble", "joint_training", "prune2edge"),
     ("callbacks",),
     ("channels", "learners"),
     ("export",),

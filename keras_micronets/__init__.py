@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from keras_micronets.ensemble import EnsemblePruner
     from keras_micronets.export import export_tflite
+    from keras_micronets.joint_training import side_by_side
     from keras_micronets.layers import quantization_report, sparsity_report, strip
     from keras_micronets.layers.quantizers import observers
     from keras_micronets.learners import LearnerPool
@@ -45,6 +46,7 @@ __all__ = [
     "quantization_report",
     "schedules",
     "selection",
+    "side_by_side",
     "sparsity",
     "sparsity_report",
     "strip",
@@ -58,6 +60,7 @@ _DEFINED_IN = {
     "export_tflite": "export",
     "observers": "layers.quantizers",
     "quantization_report": "layers",
+    "side_by_side": "joint_training",
     "sparsity_report": "layers",
     "strip": "layers",
     "train_prune2edge": "prune2edge",

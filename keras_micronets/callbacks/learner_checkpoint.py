@@ -1,18 +1,25 @@
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
+from keras_micronets import layers
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.base import check_fraction
+from keras_micronets.layers.side_by_side import member_logs
 from keras_micronets.learners import LearnerPool
+from keras_micronets.learners.learner import Learner
 
-__all__ = ["LearnerCheckpoint"]
+__all__ = ["LearnerCheckpoint", "add_members"]
 
 
 @serializable()
 class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
     """Add the model to a pool of learners every few epochs.
+
+    Of a `SideBySide` model, each member becomes a learner, such as
+    `run-000-epoch-0040-member-1`, with its own metrics and seed.
 
     List it after the callbacks that prune and quantise. A run that resumes with
     Keras's `BackupAndRestore` adds no learner twice.
@@ -25,8 +32,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         run: String, the name of the run within the pool; needed by runs that may
             resume in their first epoch. `None` for the next free number, or for the
             last run of the pool if `fit` resumes at a later epoch. Defaults to `None`.
-        seed: Integer, the seed of the run, saved with each learner. Defaults to
-            `None`, unknown.
+        seed: Integer, the seed of the run, saved with each learner; members of a
+            `SideBySide` model have their own. Defaults to `None`, unknown.
         from_logits: Boolean, whether the model returns logits. `None` to infer it as
             `LearnerPool.add` does. Defaults to `None`.
         verbose: Integer, 1 to print a line for each learner. Defaults to `0`.
@@ -87,16 +94,57 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         if done % self.every or done / self.params["epochs"] < self.start:
             return
         name = f"{self._run}-epoch-{done:04d}"
-        if name in self.pool:
-            return
-        learner = self.pool.add(
+        for learner in add_members(
+            self.pool,
             self.model,
             name=name,
+            logs=logs,
             run=self._run,
             epoch=done,
             seed=self.seed,
-            metrics={key: float(value) for key, value in (logs or {}).items()},
             from_logits=self.from_logits,
-        )
-        if self.verbose:
-            print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")
+        ):
+            if self.verbose:
+                print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")
+
+
+def add_members(
+    pool: LearnerPool,
+    model: keras.Model,
+    *,
+    name: str,
+    logs: dict[str, Any] | None,
+    seed: int | None,
+    compact: Callable[[keras.Model], keras.Model] | None = None,
+    **metadata: Any,
+) -> list[Learner]:
+    """Add a model, or each member of a `SideBySide` model, unless the pool has it.
+
+    Args:
+        pool: The pool.
+        model: The model.
+        name: Name of the learner; for members, what it begins with.
+        logs: Logs of the epoch.
+        seed: Integer, the seed of the run; members have their own.
+        compact: Function that returns the model to save. Defaults to `None`.
+        **metadata: Further arguments of `LearnerPool.add`.
+
+    Returns:
+        The learners that were added.
+    """
+    added, seeds = [], getattr(model, "seeds", None)
+    for index, member in enumerate(layers.members_of(model)):
+        full, own = name, logs or {}
+        if member is not model:
+            full = f"{name}-member-{index + 1}"
+            own = member_logs(own, index)
+        if full not in pool:
+            learner = pool.add(
+                compact(member) if compact else member,
+                name=full,
+                seed=seeds[index] if seeds else seed,
+                metrics={key: float(value) for key, value in own.items()},
+                **metadata,
+            )
+            added.append(learner)
+    return added

@@ -36,6 +36,7 @@ from keras_micronets.layers.reports import (
     sparsity_report,
 )
 from keras_micronets.layers.scope import Scope
+from keras_micronets.layers.side_by_side import SideBySide, members_of
 from keras_micronets.layers.state import Mask
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "QuantizedTensor",
     "QuantizerSpec",
     "Scope",
+    "SideBySide",
     "SparsityReport",
     "batches",
     "clone",
@@ -68,6 +70,7 @@ __all__ = [
     "keeps_state",
     "kernel_gradients",
     "kernels",
+    "members_of",
     "plot_quantizers",
     "prepare",
     "quantization_report",

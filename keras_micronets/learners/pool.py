@@ -154,6 +154,12 @@ class LearnerPool:
             ValueError: If the name is taken or invalid, or the model is not a built
                 classifier.
         """
+        if isinstance(model, layers.SideBySide):
+            raise ValueError(
+                "Expected one model. Received: a `SideBySide` model of "
+                f"{len(model.members)} members. Add each of its `members`, or use the "
+                "`LearnerCheckpoint` callback."
+            )
         if not model.built:
             raise ValueError(
                 f"Expected a built model. Received: {model.name!r}, which is not "

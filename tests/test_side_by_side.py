@@ -1,0 +1,232 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_micronets import LearnerPool, callbacks, layers, side_by_side
+from keras_micronets.edge.combine import combine
+
+CLASSES = 3
+
+
+def build():
+    """Return a small net with batch statistics, a regulariser and logits."""
+    inputs = keras.Input((6, 6, 1))
+    x = keras.layers.Conv2D(4, 3, kernel_regularizer="l2", name="conv")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES, name="head")(x))
+
+
+def compile_model(model, optimizer=None, **kwargs):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer or keras.optimizers.SGD(0.1, momentum=0.9), loss, **kwargs)
+    return model
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6, 6, 1)).astype("float32")
+    return x, rng.integers(CLASSES, size=40)
+
+
+FIXED = {"batch_size": 16, "shuffle": False, "verbose": 0}
+
+
+def test_training_equals_separate_fits(data):
+    joint = compile_model(side_by_side(build, 3, seed=5), metrics=["accuracy"])
+    weights = np.linspace(0.5, 1.5, 40)
+    history = joint.fit(*data, epochs=3, sample_weight=weights, **FIXED).history
+    separate, losses = [], []
+    for index, member in enumerate(joint.members):
+        keras.utils.set_random_seed(5 + index)
+        model = compile_model(build(), metrics=["accuracy"])
+        logs = model.fit(*data, epochs=3, sample_weight=weights, **FIXED).history
+        for mine, other in zip(member.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+        assert history[f"member_{index + 1}_accuracy"] == pytest.approx(
+            logs["accuracy"]
+        )
+        losses.append(logs["loss"])
+        separate.append(logs["accuracy"])
+    np.testing.assert_allclose(history["loss"], np.sum(losses, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(history["accuracy"], np.mean(separate, axis=0))
+
+
+def test_losses_that_layers_add_count_once(data):
+    def build_with_activity():
+        layer = keras.layers.Dense(CLASSES, activity_regularizer="l2")
+        flat = [keras.Input((6, 6, 1)), keras.layers.Flatten()]
+        return keras.Sequential([*flat, layer])
+
+    joint = compile_model(side_by_side(build_with_activity, 2, seed=0))
+    expected = [compile_model(one).evaluate(*data, verbose=0) for one in joint.members]
+    compile_model(joint)
+    assert joint.evaluate(*data, verbose=0) == pytest.approx(sum(expected), rel=1e-5)
+
+
+def test_early_stopping_and_evaluation_read_the_mean(data):
+    metric = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2")
+    joint = compile_model(side_by_side(build, 2), metrics=["accuracy", metric])
+    stopping = keras.callbacks.EarlyStopping("val_accuracy", patience=1)
+    logs = joint.fit(
+        *data, epochs=2, validation_data=data, callbacks=[stopping], verbose=0
+    ).history
+    of_members = [logs[f"val_member_{i}_accuracy"] for i in (1, 2)]
+    np.testing.assert_allclose(logs["val_accuracy"], np.mean(of_members, axis=0))
+    result = joint.evaluate(*data, verbose=0)
+    alone = [one.evaluate(*data, verbose=0)[1:] for one in joint.members]
+    np.testing.assert_allclose(result[1:], np.mean(alone, axis=0), rtol=1e-6)
+
+
+def test_predictions_are_the_mean_of_probabilities(data):
+    joint = compile_model(side_by_side(build, 3))
+    logits = np.stack([one.predict(data[0], verbose=0) for one in joint.members])
+    exponentials = np.exp(logits.astype("float64"))
+    expected = combine(exponentials / exponentials.sum(axis=-1, keepdims=True))
+    mean = joint.predict(data[0], verbose=0)
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+    np.testing.assert_allclose(joint.predict_on_batch(data[0][:4]), mean[:4], atol=1e-6)
+
+
+def test_a_file_restores_members_and_training(data, tmp_path):
+    joint = side_by_side(build, 2, seed=3)
+    compile_model(joint, keras.optimizers.Adam(0.01), metrics=["accuracy"])
+    joint.fit(*data, verbose=0)
+    joint.evaluate(*data, verbose=0)
+    joint.save(tmp_path / "joint.keras")
+    loaded = keras.saving.load_model(tmp_path / "joint.keras")
+    assert isinstance(loaded, layers.SideBySide)
+    assert loaded.seeds == [3, 4]
+    for model in (joint, loaded):
+        model.fit(*data, **FIXED)
+    for one, other in zip(joint.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_seeds():
+    def first(joint):
+        return [member.get_weights()[0] for member in joint.members]
+
+    keras.utils.set_random_seed(1)
+    one, before = first(side_by_side(build, 2)), np.random.random()
+    keras.utils.set_random_seed(1)
+    np.testing.assert_array_equal(one, first(side_by_side(build, 2)))
+    assert np.random.random() == before
+    assert not np.allclose(one[0], one[1])
+    np.testing.assert_array_equal(
+        first(side_by_side(build, 2, seed=7))[1],
+        first(side_by_side(build, 2, seed=[1, 8]))[1],
+    )
+
+
+def test_each_member_is_a_learner(data, tmp_path):
+    joint = compile_model(side_by_side(build, 2, seed=3), metrics=["accuracy"])
+    checkpoint = callbacks.LearnerCheckpoint(tmp_path / "pool", every=2, run="run")
+    logs = joint.fit(
+        *data, epochs=4, validation_data=data, callbacks=[checkpoint], verbose=0
+    ).history
+    pool = LearnerPool(tmp_path / "pool")
+    assert [learner.name for learner in pool] == [
+        f"run-epoch-{epoch:04d}-member-{i}" for epoch in (2, 4) for i in (1, 2)
+    ]
+    assert [learner.seed for learner in pool] == [3, 4, 3, 4]
+    assert len({learner.architecture for learner in pool}) == 1
+    last = pool[-1]
+    assert set(last.metrics) == {"accuracy", "loss", "val_accuracy", "val_loss"}
+    assert last.metrics["val_accuracy"] == logs["val_member_2_accuracy"][-1]
+    assert last.metrics["loss"] == logs["member_2_loss"][-1]
+    assert last.from_logits
+    mean = np.mean(pool.predict(data[0], verbose=0)[2:], axis=0)
+    np.testing.assert_allclose(joint.predict(data[0], verbose=0), mean, atol=1e-5)
+
+
+def test_bootstrap_trains_each_member_on_its_own_resample(data):
+    x, y = data
+    joint = compile_model(side_by_side(build, 2, seed=5, bootstrap=True))
+    weights = joint.bootstrap_weights(40)
+    np.testing.assert_array_equal(weights.sum(axis=0), [40, 40])
+    assert not np.array_equal(weights[:, 0], weights[:, 1])
+    twice = np.repeat([1.0, 2.0], 20)
+    joint.fit(*data, epochs=2, sample_weight=twice, **FIXED)
+    for index, member in enumerate(joint.members):
+        keras.utils.set_random_seed(5 + index)
+        model = compile_model(build())
+        own = weights[:, index] * twice
+        model.fit(x, y, epochs=2, sample_weight=own, **FIXED)
+        for mine, other in zip(member.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+
+
+class Batches(keras.utils.PyDataset):
+    """Yield the batches of three arrays in their order."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(16 * index, 16 * index + 16)
+        return tuple(array[rows] for array in self.arrays)
+
+
+def test_bootstrap_of_a_data_set_and_of_a_split(data):
+    x, y = data
+    joints = [
+        compile_model(side_by_side(build, 2, seed=5, bootstrap=True)) for _ in range(3)
+    ]
+    weights = joints[0].bootstrap_weights(40)
+    joints[0].fit(*data, **FIXED)
+    joints[1].fit(Batches(x, y, weights), shuffle=False, verbose=0)
+    x, y = (np.concatenate([one, one[:10]]) for one in data)
+    logs = joints[2].fit(x, y, validation_split=0.2, **FIXED).history
+    for joint in joints[1:]:
+        for one, other in zip(
+            joints[0].get_weights(), joint.get_weights(), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    unweighted = joints[2].evaluate(x[40:], y[40:], verbose=0)
+    assert logs["val_loss"][-1] == pytest.approx(unweighted, rel=1e-5)
+
+
+def test_bootstrap_rejects_what_has_no_weights_of_members(data):
+    joint = compile_model(side_by_side(build, 2, bootstrap=True))
+    x, y = data
+    for arrays in ((x, y), (x, y, np.ones(40))):
+        with pytest.raises(ValueError, match=r"weights of shape \(batch, 2\)"):
+            joint.fit(Batches(*arrays))
+    with pytest.raises(ValueError, match="no `class_weight`"):
+        joint.fit(x, y, class_weight={0: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": ["mse", "mse"]}, "the loss and the metrics of one member"),
+        ({"loss": "mse", "loss_weights": [1, 1]}, "without `loss_weights`"),
+        ({"loss": "mse", "metrics": [["mae"], ["mae"]]}, "of one member"),
+        (
+            {"optimizer": keras.optimizers.SGD(global_clipnorm=1.0), "loss": "mse"},
+            "Use `clipnorm`",
+        ),
+    ],
+)
+def test_settings_of_several_outputs_are_rejected(settings, message):
+    with pytest.raises(ValueError, match=message):
+        side_by_side(build, 2).compile(**settings)
+
+
+def test_bad_members_are_rejected(tmp_path):
+    model = build()
+    for members in ([], [model, model]):
+        with pytest.raises(ValueError, match="each of them once"):
+            layers.SideBySide(members)
+    with pytest.raises(ValueError, match="2 seeds"):
+        layers.SideBySide([model, build()], seeds=[1])
+    with pytest.raises(ValueError, match="n=0"):
+        side_by_side(build, 0)
+    with pytest.raises(ValueError, match="Add each of its `members`"):
+        LearnerPool(tmp_path / "pool").add(side_by_side(build, 2))
