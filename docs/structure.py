@@ -29,10 +29,10 @@ LAYERS = (
     ("cli",),
     ("quickstart",),
     ("ensemble", "joint_training", "prune2edge"),
-    ("callbacks",),
+    ("callbacks", "distillation"),
     ("channels", "learners"),
     ("export",),
-    ("layers", "learning_rates", "selection", "sparsity"),
+    ("layers", "learning_rates", "losses", "selection", "sparsity"),
     ("_backend", "_figures", "_keras_private", "_version", "edge", "schedules"),
     ("_serialization",),
 )

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
         layers,
         learners,
         learning_rates,
+        losses,
         schedules,
         selection,
         sparsity,
     )
+    from keras_micronets.distillation import distill, split_augmentation
     from keras_micronets.ensemble import EnsemblePruner
     from keras_micronets.export import export_tflite
     from keras_micronets.joint_training import side_by_side
@@ -36,12 +38,14 @@ __all__ = [
     "__version__",
     "callbacks",
     "channels",
+    "distill",
     "edge",
     "export",
     "export_tflite",
     "layers",
     "learners",
     "learning_rates",
+    "losses",
     "observers",
     "quantization_report",
     "schedules",
@@ -49,6 +53,7 @@ __all__ = [
     "side_by_side",
     "sparsity",
     "sparsity_report",
+    "split_augmentation",
     "strip",
     "train_prune2edge",
 ]
@@ -57,11 +62,13 @@ __all__ = [
 _DEFINED_IN = {
     "EnsemblePruner": "ensemble",
     "LearnerPool": "learners",
+    "distill": "distillation",
     "export_tflite": "export",
     "observers": "layers.quantizers",
     "quantization_report": "layers",
     "side_by_side": "joint_training",
     "sparsity_report": "layers",
+    "split_augmentation": "distillation",
     "strip": "layers",
     "train_prune2edge": "prune2edge",
 }
