@@ -5,11 +5,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from sklearn.cluster import AgglomerativeClustering
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
 import keras_micronets as kmn
 from keras_micronets import layers
-from keras_micronets.edge import EnsembleRunner, Manifest
+from keras_micronets.edge import EnsembleRunner, Manifest, Member
 from keras_micronets.edge import member as member_module
 from keras_micronets.edge.combine import combine
 
@@ -80,7 +83,12 @@ def test_predict_combines_the_members(pool, data, rule):
     ensemble.prune(x, y, verbose=0)
 
     members = pool.predict(x, verbose=0)[ensemble.selection_.indices]
-    expected = combine(members, rule=rule, weights=ensemble.weights_)
+    expected = combine(
+        members,
+        rule=rule,
+        weights=ensemble.weights_,
+        temperature=ensemble.temperature_,
+    )
     predicted = ensemble.predict(x, verbose=0)
 
     np.testing.assert_allclose(predicted, expected, atol=1e-6)
@@ -96,7 +104,8 @@ def test_rounded_probabilities_are_scaled_to_sum_to_one(data, tmp_path):
         model(data[0], training=True)
         assert np.ptp(model.predict(data[0], verbose=0).sum(-1)) > 1e-3
         pool.add(model)
-    ensemble = kmn.EnsemblePruner(pool, 2, random_state=0).prune(*data, verbose=0)
+    ensemble = kmn.EnsemblePruner(pool, 2, temperature=None, random_state=0)
+    ensemble.prune(*data, verbose=0)
 
     members = pool.predict(data[0], verbose=0)[ensemble.selection_.indices]
     predicted = ensemble.predict(data[0], verbose=0)
@@ -179,7 +188,7 @@ def test_best_cluster_keeps_all_of_it(pool, data):
 @pytest.mark.tensorflow
 def test_members_that_litert_runs(int8_pool, data, tmp_path):
     x, y = data
-    ensemble = kmn.EnsemblePruner(int8_pool, 3, random_state=0)
+    ensemble = kmn.EnsemblePruner(int8_pool, 3, temperature=None, random_state=0)
     ensemble.prune(x, y, verbose=0)
     ensemble.compile(metrics=["accuracy"])
 
@@ -247,6 +256,7 @@ def test_early_exit_is_chosen_by_the_files(int8_pool, data, tmp_path, combinatio
             y,
             combination=rule.rule,
             weights=rule.weights,
+            temperature=rule.temperature,
             tolerance=0.2,
         )
         assert runner.manifest.early_exit == chosen
@@ -273,6 +283,175 @@ def test_other_formats_are_those_of_keras(ensemble, data, tmp_path):
     ensemble.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
 
     assert (tmp_path / "saved" / "saved_model.pb").exists()
+
+
+def scaled(p, temperature):
+    powers = np.maximum(p, 1e-7).astype("float64") ** (1 / temperature)
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def loss(p, y):
+    return -np.log(p[np.arange(len(y)), y]).mean()
+
+
+def fitted(p, y):
+    """Return the temperature of the lowest loss, found by a search of scipy."""
+    return minimize_scalar(lambda t: loss(scaled(p, t), y), bounds=(0.1, 15)).x
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """Return inputs, and labels drawn from the probabilities of one model."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, *SHAPE)).astype("float32")
+    p = make_model(0, softmax=True).predict(2 * x, verbose=0)
+    return x, (rng.random((300, 1)) > p.cumsum(axis=1)[:, :-1]).sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def overconfident(tmp_path_factory):
+    """Return a pool of nets near that model, with logits that are too large."""
+    pool = kmn.LearnerPool(tmp_path_factory.mktemp("overconfident") / "pool")
+    for seed in range(3):
+        model = make_model(0, softmax=seed == 1)
+        rng = np.random.default_rng(seed)
+        noisy = [w + rng.normal(0, 0.1, w.shape) for w in model.get_weights()]
+        model.set_weights([*noisy[:2], 6 * noisy[2], 6 * noisy[3]])
+        pool.add(model)
+    return pool
+
+
+@pytest.mark.parametrize("rule", ["mean", "logit", "weights"])
+def test_a_temperature_is_fitted(overconfident, labelled, rule, tmp_path):
+    x, y = labelled
+    ensemble = kmn.EnsemblePruner(overconfident, 3, method="top_k", combination=rule)
+    assert ensemble.temperature_ == 1
+    ensemble.prune(x, y, verbose=0)
+
+    members = overconfident.predict(x, verbose=0)[ensemble.selection_.indices]
+    plain = combine(members, rule=rule, weights=ensemble.weights_)
+    assert ensemble.temperature_ == pytest.approx(fitted(plain, y), rel=1e-3)
+    assert ensemble.temperature_ > 1.2
+    predicted = ensemble.predict(x, verbose=0)
+    np.testing.assert_allclose(
+        predicted, scaled(plain, ensemble.temperature_), atol=1e-5
+    )
+    report = ensemble.report_
+    assert report.temperature == ensemble.temperature_
+    before = report.uncalibrated["negative_log_likelihood"]
+    after = report.ensemble["negative_log_likelihood"]
+    assert before == pytest.approx(loss(plain, y), abs=1e-5)
+    assert after == pytest.approx(loss(predicted, y), abs=1e-5)
+    assert after < before
+    text = f"{ensemble.temperature_:.2f} takes the ensemble's NLL from {before:.3f}"
+    assert text in str(report)
+
+    ensemble.save(tmp_path / "ensemble.keras")
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+    assert loaded.temperature_ == ensemble.temperature_
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), predicted)
+
+
+def test_a_temperature_can_be_given_and_set(overconfident, labelled):
+    x, y = labelled
+    ensemble = kmn.EnsemblePruner(overconfident, 3, method="top_k", temperature=None)
+    plain = ensemble.prune(x, y, verbose=0).predict(x, verbose=0)
+    members = overconfident.predict(x, verbose=0)
+    np.testing.assert_allclose(plain, members.mean(axis=0), atol=1e-6)
+    assert (ensemble.temperature_, ensemble.report_.uncalibrated) == (1, None)
+
+    ensemble.temperature_ = 2  # after `predict` was compiled
+    np.testing.assert_allclose(
+        ensemble.predict(x, verbose=0), scaled(plain, 2), atol=1e-5
+    )
+    ensemble.temperature = 3.0
+    ensemble.prune(x, y, verbose=0)
+    assert ensemble.temperature_ == ensemble.report_.temperature == 3
+    ensemble.combination, ensemble.temperature = "vote", "fit"
+    ensemble.prune(x, y, verbose=0)
+    assert (ensemble.temperature_, ensemble.report_.temperature) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": np.nan}, "temperature=nan"),
+        ({"temperature": "auto"}, "temperature='auto'"),
+        ({"temperature": 2.0, "combination": "vote"}, "rule='vote'"),
+    ],
+)
+def test_unsuitable_temperatures(overconfident, labelled, arguments, message):
+    ensemble = kmn.EnsemblePruner(overconfident, 2, **arguments)
+    with pytest.raises(ValueError, match=message):
+        ensemble.prune(*labelled, verbose=0)
+    with pytest.raises(ValueError, match="temperature=-1"):
+        ensemble.temperature_ = -1
+    assert ensemble.temperature_ == 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("rule", ["mean", "weights"])
+def test_the_device_applies_the_temperature(overconfident, labelled, rule, tmp_path):
+    x, y = labelled
+    ensemble = kmn.EnsemblePruner(overconfident, 3, method="top_k", combination=rule)
+    ensemble.prune(x, y, verbose=0)
+    options = {"representative_data": x}
+    scored = {"evaluation_data": (x, y), "early_exit_data": (x, y)}
+    bundle = ensemble.export(tmp_path / "bundle", **options, **scored)
+    with EnsembleRunner(bundle) as runner:
+        combination, scores = runner.manifest.combination, runner.manifest.accuracies
+        assert combination.temperature == ensemble.temperature_
+        plain = combine(
+            runner.predict_members(x), rule=rule, weights=combination.weights
+        )
+        predicted = runner.predict(x, early_exit=False)
+    expected = scaled(plain, ensemble.temperature_)
+    np.testing.assert_allclose(predicted, expected, atol=1e-5)
+    assert scores["negative_log_likelihood"] == pytest.approx(loss(expected, y))
+    assert scores["without_temperature"] == pytest.approx(loss(plain, y))
+
+    single = Member(ensemble.export(tmp_path / "all.tflite", **options))
+    np.testing.assert_allclose(single.predict_raw(x), predicted, atol=1e-5)
+
+    # Fitted again, to the files' own outputs.
+    bundle = ensemble.export(
+        tmp_path / "again", **options, temperature_data=(x[:200], y[:200])
+    )
+    again = Manifest.read(bundle).combination.temperature
+    assert again == pytest.approx(fitted(plain[:200], y[:200]), rel=1e-3)
+    assert again != ensemble.temperature_
+
+
+@pytest.mark.tensorflow
+def test_files_predict_as_they_do_on_the_device(overconfident, labelled, tmp_path):
+    x, y = labelled
+    int8_pool = overconfident.quantize(x, verbose=0)
+    ensemble = kmn.EnsemblePruner(int8_pool, 3, method="top_k")
+    ensemble.prune(x, y, verbose=0)
+    assert ensemble.temperature_ > 1.2
+    with EnsembleRunner(ensemble.export(tmp_path / "bundle")) as runner:
+        found = runner.predict(x)
+    np.testing.assert_allclose(found, ensemble.predict(x, verbose=0), atol=1e-6)
+
+
+def test_calibration_on_digits():
+    """Sure learners on noisy digits: the temperature pays on data not seen."""
+    x, y = load_digits(return_X_y=True)
+    x = x + np.random.default_rng(0).normal(0, 6, x.shape)
+    learners = {
+        f"from {i}": LogisticRegression(C=100, max_iter=2000).fit(
+            x[i:600:3] / 16, y[i:600:3]
+        )
+        for i in range(3)
+    }
+    ensemble = kmn.EnsemblePruner(learners, 3, method="top_k")
+    ensemble.prune(x[600:1000] / 16, y[600:1000], verbose=0)
+    test_x, test_y = x[1000:] / 16, y[1000:]
+    plain = np.mean([m.predict_proba(test_x) for m in learners.values()], axis=0)
+    predicted = ensemble.predict(test_x, verbose=0)
+    assert loss(predicted, test_y) < loss(np.maximum(plain, 1e-7), test_y) - 0.02
+    np.testing.assert_array_equal(predicted.argmax(-1), plain.argmax(-1))
 
 
 def test_report_prints(ensemble, pool):
@@ -394,7 +573,8 @@ def first_two(probabilities, y, n_members, *, random_state=None):
         {"n_members": "silhouette", "representative": "loss"},
         {"budget": 5.0, "costs": np.arange(8.0), "combination": "vote"},
         {"budget": 9e9, "costs": "n_bytes"},
-        {"method": first_two},
+        {"method": first_two, "temperature": 2.5},
+        {"temperature": None},
     ],
 )
 def test_config_restores_the_arguments(pool, arguments):
@@ -402,7 +582,8 @@ def test_config_restores_the_arguments(pool, arguments):
 
     restored = kmn.EnsemblePruner.from_config(ensemble.get_config())
 
-    for name in ("n_members", "method", "representative", "budget", "costs"):
+    names = ("n_members", "method", "representative", "budget", "costs", "temperature")
+    for name in names:
         expected, got = getattr(ensemble, name), getattr(restored, name)
         np.testing.assert_array_equal(got, expected)
     assert restored.combination == ensemble.combination

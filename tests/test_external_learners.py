@@ -176,7 +176,9 @@ def test_mean_logits(models):
     ensemble.prune(X, Y, verbose=0)
     kept = predictions(models)[ensemble.selection_.indices]
     np.testing.assert_allclose(
-        ensemble.predict(X, verbose=0), combine(kept, rule="logit"), atol=1e-5
+        ensemble.predict(X, verbose=0),
+        combine(kept, rule="logit", temperature=ensemble.temperature_),
+        atol=1e-5,
     )
 
 

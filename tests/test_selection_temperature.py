@@ -8,6 +8,7 @@ from selection_cases import pools
 from keras_micronets.selection import (
     apply_temperature,
     calibrated_negative_log_likelihood,
+    choose_temperature,
     fit_temperature,
     negative_log_likelihood,
 )
@@ -206,3 +207,41 @@ def test_calibrated_likelihood_of_bad_input():
             calibrated_negative_log_likelihood(p, y, held_out=held_out)
     with pytest.raises(ValueError, match="labels"):
         calibrated_negative_log_likelihood(p, y, held_out=(p, y[1:]))
+
+
+def test_a_temperature_that_pays_is_chosen():
+    p, y = predictor(0, 500, overconfidence=2.0)
+    assert choose_temperature(p, y) == fit_temperature(p, y) > 1.5
+    p, y = predictor(0, 500, overconfidence=0.5)
+    assert choose_temperature(p, y) == fit_temperature(p, y) < 0.7
+
+
+def test_a_temperature_is_chosen_by_the_standard_error_of_its_gain():
+    chosen = {True: 0, False: 0}
+    for seed in range(40):
+        p, y = predictor(seed, 200, overconfidence=1.15)
+        t = fit_temperature(p, y)
+        before, after = (
+            -np.log(literal_scaling(p, each)[np.arange(200), y]) for each in (1, t)
+        )
+        pays = (before - after).mean() > np.std(before - after, ddof=1) / 200**0.5
+        assert choose_temperature(p, y) == (t if pays else 1)
+        chosen[bool(pays)] += 1
+    assert min(chosen.values()) > 5
+
+
+def test_no_temperature_is_chosen_without_evidence():
+    calibrated = [choose_temperature(*predictor(seed, 300)) for seed in range(40)]
+    assert np.mean(np.equal(calibrated, 1)) > 0.8
+    p, y = predictor(0, 49, overconfidence=3.0)
+    assert fit_temperature(p, y) > 1.5
+    assert choose_temperature(p, y) == 1  # too few samples
+    p, y = predictor(1, 300)
+    right = p.argmax(axis=1)
+    assert fit_temperature(p, right) == 0.05
+    assert choose_temperature(p, right) == 1  # all right: no limit
+    wrong = p.argmin(axis=1)
+    assert fit_temperature(p, wrong) == 20
+    assert choose_temperature(p, wrong) == 1
+    with pytest.raises(ValueError, match="one predictor"):
+        choose_temperature(p[None], y)

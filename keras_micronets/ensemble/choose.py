@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 
 from keras_micronets import selection
+from keras_micronets.edge.combine import check_rule
 
-__all__ = ["choose_members", "learner_columns"]
+__all__ = [
+    "check_temperature",
+    "choose_members",
+    "choose_temperature",
+    "learner_columns",
+]
 
 
 def choose_members(
@@ -53,6 +59,29 @@ def _costs(learners: Any, costs: str | Sequence[float]) -> Sequence[float]:
             "`costs` as numbers, one per learner."
         )
     return values
+
+
+def check_temperature(temperature: Any, combination: str) -> None:
+    """Raise a `ValueError` unless it is `"fit"`, `None` or a suitable number."""
+    if isinstance(temperature, str) and temperature != "fit":
+        raise ValueError(
+            "Expected `temperature` as 'fit', a positive number or None. Received: "
+            f"temperature={temperature!r}."
+        )
+    number = 1.0 if temperature in ("fit", None) else temperature
+    check_rule("vote" if combination == "vote" else "mean", None, 1, number)
+
+
+def choose_temperature(ensemble: Any, probabilities: np.ndarray, y: Any) -> float:
+    """Return the temperature for combined probabilities, `(samples, classes)`.
+
+    `ensemble` and `y` are as for `choose_members`.
+    """
+    if ensemble.temperature != "fit":
+        return 1.0 if ensemble.temperature is None else float(ensemble.temperature)
+    if ensemble.combination == "vote":
+        return 1.0
+    return selection.choose_temperature(probabilities, y)
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

@@ -15,7 +15,13 @@ from keras_micronets.export import BundleMember
 from keras_micronets.export.representative_data import reusable
 from keras_micronets.export.tflite import convert_tflite
 
-__all__ = ["choose_exit", "choose_format", "convert_members", "score_members"]
+__all__ = [
+    "choose_exit",
+    "choose_format",
+    "convert_members",
+    "fit_to_files",
+    "score_members",
+]
 
 _SUFFIXES = {"bundle": "", "zip": ".zip", "tflite": ".tflite"}
 _METADATA = ("sparsity", "epoch", "seed", "origin", "metrics")
@@ -119,22 +125,41 @@ def convert_members(
 def score_members(
     members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the accuracies of exported files on `(x, y)` for the manifest.
+    """Return the scores of exported files on `(x, y)` for the manifest.
 
-    `combination` holds the arguments `rule` and `weights` of `edge.combine`.
+    `combination` holds the arguments `rule`, `weights` and `temperature` of
+    `edge.combine`.
     """
     if data is None:
         return {}
     probabilities = _predict(members, data[0])
     together = combine(probabilities, **combination)
+    plain = _combine_plain(probabilities, combination)
     y = selection.as_labels(data[1], together.shape[-1], together.shape[0])
+    loss = selection.negative_log_likelihood(np.stack([together, plain]), y)
     return {
         "members": [float(score) for score in selection.accuracy(probabilities, y)],
         "ensemble": float(selection.accuracy(together[None], y)[0]),
+        "negative_log_likelihood": float(loss[0]),
+        "without_temperature": float(loss[1]),
         "n_samples": len(together),
-        "how": "Accuracy of these files, run by LiteRT where they were exported, "
-        "on the evaluation data given to export().",
+        "how": "Accuracy of these files, and the ensemble's negative log-likelihood "
+        "with and without its temperature, run by LiteRT where they were exported, on "
+        "the evaluation data given to export().",
     }
+
+
+def fit_to_files(
+    members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the combination with a temperature fitted to the files on `(x, y)`.
+
+    Without data, and for votes, it is returned as it is.
+    """
+    if data is None or combination["rule"] == "vote":
+        return combination
+    plain = _combine_plain(_predict(members, data[0]), combination)
+    return combination | {"temperature": selection.choose_temperature(plain, data[1])}
 
 
 def choose_exit(
@@ -151,7 +176,14 @@ def choose_exit(
         data[1],
         combination=combination["rule"],
         weights=combination["weights"],
+        temperature=combination["temperature"],
         tolerance=tolerance,
+    )
+
+
+def _combine_plain(probabilities, combination):
+    return combine(
+        probabilities, rule=combination["rule"], weights=combination["weights"]
     )
 
 

@@ -10,11 +10,17 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
-from keras_micronets.ensemble.choose import choose_members, learner_columns
+from keras_micronets.ensemble.choose import (
+    check_temperature,
+    choose_members,
+    choose_temperature,
+    learner_columns,
+)
 from keras_micronets.ensemble.export import (
     choose_exit,
     choose_format,
     convert_members,
+    fit_to_files,
     score_members,
 )
 from keras_micronets.export import write_bundle, write_single
@@ -78,6 +84,10 @@ class EnsemblePruner(keras.Model):
             weights (`"greedy"` does); `"logit"`, the mean of their logarithms;
             `"vote"`, ties going to the larger mean; or `"weights"`, a mean whose
             weights are fitted on the data given to `prune`. Defaults to `"mean"`.
+        temperature: Temperature scaling of the combined probabilities, on the device
+            too: `"fit"`, fitted on the data given to `prune` if that lowers their loss
+            by more than its standard error (see `selection.choose_temperature`); a
+            positive number; or `None`. Votes have none. Defaults to `"fit"`.
         random_state: Integer seed of the method. Defaults to `None`.
         **kwargs: `name`, `dtype` and so on, as for any Keras model.
 
@@ -87,6 +97,8 @@ class EnsemblePruner(keras.Model):
         selection_: The `selection.Selection`: indices, cluster labels, weights.
         members_: The chosen models: Keras models, `Member` objects that run `.tflite`
             files, or objects with a `predict` for functions.
+        temperature_: Float, the temperature in use; 1 changes nothing. It can be set,
+            for example to the result of `selection.fit_temperature` on other data.
         report_: A `selection.SelectionReport`; it prints as a table.
 
     Example:
@@ -102,7 +114,8 @@ class EnsemblePruner(keras.Model):
 
     References: Alhalabi, Gaber and Basurra, "Prune2Edge: A Multi-Phase Pruning
     Pipelines to Deep Ensemble Learning in IIoT" (arXiv:2004.04710) and "MicroNets".
-    Clustering on probabilities follows Lazarevic and Obradovic 2001.
+    Clustering on probabilities follows Lazarevic and Obradovic 2001, calibration after
+    averaging Rahaman and Thiery 2021.
     """
 
     def __init__(
@@ -116,6 +129,7 @@ class EnsemblePruner(keras.Model):
         budget: float | None = None,
         costs: str | Sequence[float] = "gzip_bytes",
         combination: str = "mean",
+        temperature: float | str | None = "fit",
         random_state: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -129,11 +143,23 @@ class EnsemblePruner(keras.Model):
         self.budget = budget
         self.costs = costs
         self.combination = combination
+        self.temperature = temperature
         self.random_state = random_state
         self.members_ = []
         self.learners_ = ()
         self.from_logits_ = []
         self.weights_ = None
+        self._temperature = 1.0
+
+    @property
+    def temperature_(self) -> float:
+        return self._temperature
+
+    @temperature_.setter
+    def temperature_(self, temperature: float) -> None:
+        check_temperature(temperature, self.combination)
+        self._temperature = float(temperature)
+        self._forget_functions()
 
     def prune(
         self, x: Any, y: Any, *, batch_size: int = 256, verbose: int | str = "auto"
@@ -161,14 +187,18 @@ class EnsemblePruner(keras.Model):
         chosen = choose_members(self, probabilities, y, verbose)
         rule = selection.as_combined(chosen, probabilities, y, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
+        together = combine(probabilities[chosen.indices], **rule)
+        temperature = choose_temperature(self, together, y)
         report = selection.selection_report(
             probabilities,
             y,
             chosen,
             **learner_columns(self.learners),
-            ensemble_probabilities=combine(probabilities[chosen.indices], **rule),
+            ensemble_probabilities=together,
+            temperature=temperature,
         )
         self._set_members(learners, rule["weights"])
+        self.temperature_ = temperature
         self.selection_ = chosen
         self.report_ = report
         return self
@@ -188,9 +218,12 @@ class EnsemblePruner(keras.Model):
         return combine(ops.stack(probabilities), **self._rule(), xp=ops)
 
     def _rule(self):
-        if self.weights_ is None:
-            return {"rule": self.combination, "weights": None}
-        return {"rule": "weights", "weights": self.weights_}
+        rule = self.combination if self.weights_ is None else "weights"
+        return {
+            "rule": rule,
+            "weights": self.weights_,
+            "temperature": self._temperature,
+        }
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
@@ -222,6 +255,7 @@ class EnsemblePruner(keras.Model):
         evaluation_data: tuple | None = None,
         early_exit_data: tuple | None = None,
         early_exit_tolerance: float = 0.0,
+        temperature_data: tuple | None = None,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | dict | None = None,
         signing_key: str | os.PathLike | bytes | None = None,
@@ -254,6 +288,9 @@ class EnsemblePruner(keras.Model):
                 no early exit.
             early_exit_tolerance: Share of samples whose class may change by an early
                 exit, such as `0.001`. Defaults to `0.0`.
+            temperature_data: Tuple `(x, y)`, held-out inputs and labels such as those
+                given to `prune`, on which the temperature is fitted again, to the
+                outputs of the exported files. Defaults to `None`: `temperature_`.
             class_names: List of the names of the classes. Not for `"tflite"`.
                 Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments,
@@ -290,10 +327,11 @@ class EnsemblePruner(keras.Model):
             quantization=quantization,
             representative_data=representative_data,
         )
-        rule = self._rule()
+        rule = fit_to_files(members, temperature_data, self._rule())
         common = {
             "combination": rule["rule"],
             "weights": rule["weights"],
+            "temperature": rule["temperature"],
             "preprocessing": preprocessing,
         }
         if format == "tflite":
@@ -338,10 +376,13 @@ class EnsemblePruner(keras.Model):
         """
         self._check_chosen()
         probabilities = self._predict_all(x, batch_size, 0)
-        kept = probabilities[self.selection_.indices]
+        kept, rule = probabilities[self.selection_.indices], self._rule()
         arguments = {
             **learner_columns(self.learners),
-            "ensemble_probabilities": combine(kept, **self._rule()),
+            "ensemble_probabilities": combine(
+                kept, rule=rule["rule"], weights=rule["weights"]
+            ),
+            "temperature": None if self.temperature_ == 1 else self.temperature_,
             **options,
         }
         return selection.write_report(
@@ -389,10 +430,12 @@ class EnsemblePruner(keras.Model):
             "budget": self.budget,
             "costs": np.asarray(self.costs).tolist(),
             "combination": self.combination,
+            "temperature": self.temperature,
             "random_state": self.random_state,
             "members": members,
             "from_logits": self.from_logits_,
             "weights": self.weights_,
+            "fitted_temperature": self.temperature_,
         }
 
     @classmethod
@@ -400,12 +443,14 @@ class EnsemblePruner(keras.Model):
         config = dict(config)
         members = config.pop("members")
         from_logits, weights = config.pop("from_logits"), config.pop("weights")
+        fitted = config.pop("fitted_temperature", 1.0)  # version 0.1.0 had none
         if isinstance(config.get("method"), dict):
             config["method"] = keras.saving.deserialize_keras_object(config["method"])
         ensemble = cls(**config)
         if members:
             models = [keras.saving.deserialize_keras_object(m) for m in members]
             ensemble._track_members(models, from_logits, weights)
+        ensemble.temperature_ = fitted
         return ensemble
 
     def build(self, input_shape: Any) -> None:
@@ -426,8 +471,12 @@ class EnsemblePruner(keras.Model):
         self.weights_ = weights
         self.build(_input_shape(members[0]))
         self.run_eagerly = self.run_eagerly or not self._is_keras()
+        self._forget_functions()
+
+    def _forget_functions(self):
+        """Have `predict` and others compiled again, since they would not change."""
         for name in ("train_function", "test_function", "predict_function"):
-            setattr(self, name, None)  # compiled for other members
+            setattr(self, name, None)
 
     def _is_keras(self):
         return all(isinstance(member, keras.Model) for member in self.members_)
@@ -444,6 +493,8 @@ class EnsemblePruner(keras.Model):
                 "Expected method='cluster', since a clusterer is given; leave out "
                 f"`clusterer` or change `method`. Received: method={self.method!r}."
             )
+
+        check_temperature(self.temperature, self.combination)
 
     def _check_pruned(self):
         if not self.members_:

@@ -59,6 +59,7 @@ from keras_micronets.selection.selection import Choice, Selection
 from keras_micronets.selection.temperature import (
     apply_temperature,
     calibrated_negative_log_likelihood,
+    choose_temperature,
     fit_temperature,
 )
 from keras_micronets.selection.validation import as_labels, check_probabilities
@@ -85,6 +86,7 @@ __all__ = [
     "calibrated_negative_log_likelihood",
     "check_probabilities",
     "choose_early_exit",
+    "choose_temperature",
     "cluster",
     "cluster_labels",
     "combine",

@@ -9,6 +9,7 @@ from scipy.special import logsumexp
 from keras_micronets.edge.combine import EPSILON, scale_logarithms
 from keras_micronets.selection.metrics import (
     checked_predictor,
+    likelihoods,
     negative_log_likelihood,
     one_or_many,
 )
@@ -16,11 +17,14 @@ from keras_micronets.selection.metrics import (
 __all__ = [
     "apply_temperature",
     "calibrated_negative_log_likelihood",
+    "choose_temperature",
     "fit_temperature",
 ]
 
 # Losses, in nats, that differ by less are equal.
 _TOLERANCE = 1e-12
+# In fewer samples, one confident error or its absence decides the temperature.
+_MIN_SAMPLES = 50
 
 
 def fit_temperature(
@@ -78,6 +82,44 @@ def fit_temperature(
     losses = np.array([loss(np.log(temperature)) for temperature in temperatures])
     # The first of the best: where the loss is flat, the search stops anywhere.
     return float(temperatures[np.argmax(losses <= losses.min() + _TOLERANCE)])
+
+
+def choose_temperature(probabilities: Any, y: Any) -> float:
+    """Fit a temperature, and return it only where it demonstrably pays.
+
+    The temperature of `fit_temperature` is returned if the mean loss falls by more than
+    the standard error of its fall. Otherwise it is 1: with fewer than 50 samples, and
+    where the data sets no limit, as when every prediction is right.
+
+    Args:
+        probabilities: Array of shape `(samples, classes)`: one predictor, or the mean
+            of an ensemble.
+        y: Labels, sparse or one-hot; see `as_labels`. Not the test data.
+
+    Returns:
+        Float, `1.0` or the fitted temperature.
+
+    Raises:
+        ValueError: If several learners are given or the data is invalid.
+
+    Example:
+
+    ```python
+    choose_temperature([[0.9, 0.1]] * 400, [0, 0, 0, 1] * 100)  # 2.0
+    choose_temperature([[0.9, 0.1]] * 4, [0, 0, 0, 1])  # 1.0: too few samples
+    ```
+    """
+    p, labels = checked_predictor(probabilities, y)
+    bounds = (0.05, 20.0)
+    temperature = fit_temperature(p, labels, bounds=bounds)
+    if len(labels) < _MIN_SAMPLES or temperature in bounds:
+        return 1.0
+    before, after = (
+        np.log(likelihoods(q, labels)) for q in (p, apply_temperature(p, temperature))
+    )
+    falls = after - before
+    error = falls.std(ddof=1) / np.sqrt(len(falls))
+    return temperature if falls.mean() > error else 1.0
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:

@@ -136,7 +136,12 @@ def read_result(
     probabilities = np.stack([results[name][1] for name in answered])
     weights = _weights(names, combination.weights, answered)
     return EnsembleResult(
-        combine(probabilities, **vars(combination) | {"weights": weights}),
+        combine(
+            probabilities,
+            rule=combination.rule,
+            weights=weights,
+            temperature=combination.temperature,
+        ),
         answered,
         {name: results[name][0] for name in answered},
         tuple(name for name in names if name not in results),

@@ -75,7 +75,7 @@ def write_report(
         probabilities, y, selection: See `selection_report`.
         names: Sequence of strings, one for each learner. Defaults to `None`: numbers.
         n_bytes, gzip_bytes, sparsity, milliseconds: See `selection_report`.
-        ensemble_probabilities: See `selection_report`.
+        ensemble_probabilities: See `selection_report`; without the temperature.
         methods: Dictionary from a name to a selection method, for the curves; see
             `scores_by_members`. Defaults to `None`: the method of the selection, if it
             is in `METHODS`, and the baselines `greedy`, `top_k` and `random_k`.
@@ -83,8 +83,9 @@ def write_report(
             to `None`: from one to twice the number kept, at least to eight.
         n_resamples: Integer, the number of splits of the samples that the curves
             average over. Defaults to `20`.
-        temperature: Float, the temperature whose effect is shown on all samples.
-            Defaults to `None`: fitted on one half and shown on the other.
+        temperature: Float, the temperature of the ensemble, whose effect is shown on
+            all samples. Defaults to `None`: it has none, and the effect of one that is
+            fitted on one half is shown on the other.
         title: String. Defaults to `None`: how many learners are kept.
         random_state: Integer, the seed of the splits, or `None`, which differs from
             call to call. Defaults to `0`.
@@ -122,6 +123,7 @@ def write_report(
         gzip_bytes=gzip_bytes,
         milliseconds=milliseconds,
         ensemble_probabilities=ensemble,
+        temperature=1.0 if temperature is None else temperature,
     )
     drawn = page_plots(
         report,

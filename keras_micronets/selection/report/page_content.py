@@ -11,6 +11,7 @@ from keras_micronets.selection.report.report import (
     LearnerRow,
     SelectionReport,
     describe_disagreement,
+    describe_temperature,
     format_metrics,
 )
 from keras_micronets.selection.selection import Selection
@@ -76,6 +77,8 @@ def summary(report: SelectionReport, mean_of_all: dict[str, float]) -> str:
     )
     if report.disagreement is not None:
         text += describe_disagreement(report) + " "
+    if report.uncalibrated is not None:
+        text += describe_temperature(report) + " "
     return text + (
         "Scores on the samples used for selection are optimistic: evaluate the "
         "ensemble on other samples."

@@ -52,6 +52,10 @@ class SelectionReport:
             and `expected_calibration_error` on these samples, its `n_bytes`, its
             `gzip_bytes` and its `milliseconds` (sums over the members, or `None`).
         choice: String, how the method was chosen, or `None`. Defaults to `None`.
+        temperature: Float, the temperature of the ensemble's probabilities. Defaults to
+            `1.0`, none.
+        uncalibrated: Dictionary of the ensemble's metrics without the temperature, or
+            `None` if there is none. Defaults to `None`.
     """
 
     rows: tuple[LearnerRow, ...]
@@ -62,6 +66,8 @@ class SelectionReport:
     disagreement_kept: float | None
     ensemble: dict[str, Any]
     choice: str | None = None
+    temperature: float = 1.0
+    uncalibrated: dict[str, float] | None = None
 
     @property
     def kept(self) -> tuple[LearnerRow, ...]:
@@ -153,6 +159,8 @@ def _notes(report: SelectionReport) -> list[str]:
         notes.append("The others are in `rows`.")
     if report.disagreement is not None:
         notes.append(describe_disagreement(report))
+    if report.uncalibrated is not None:
+        notes.append(describe_temperature(report))
     return [
         *notes,
         f"Measured on the {report.n_samples} samples used for selection: optimistic, "
@@ -169,3 +177,14 @@ def describe_disagreement(report: SelectionReport) -> str:
     if report.disagreement_kept is not None:
         text += f", two kept ones in {report.disagreement_kept:.1%}"
     return text + "."
+
+
+def describe_temperature(report: SelectionReport) -> str:
+    """Return a sentence on the temperature, which must not be 1, and its effect."""
+    before: Any = report.uncalibrated
+    nll, ece = "negative_log_likelihood", "expected_calibration_error"
+    return (
+        f"A temperature of {report.temperature:.2f} takes the ensemble's NLL from "
+        f"{before[nll]:.3f} to {report.ensemble[nll]:.3f} and its ECE from "
+        f"{before[ece]:.3f} to {report.ensemble[ece]:.3f}."
+    )

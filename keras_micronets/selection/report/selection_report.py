@@ -14,6 +14,7 @@ from keras_micronets.selection.metrics import (
 )
 from keras_micronets.selection.report.report import LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.temperature import apply_temperature
 from keras_micronets.selection.validation import check_probabilities
 
 __all__ = ["prediction_distances", "prediction_map", "selection_report"]
@@ -34,6 +35,7 @@ def selection_report(
     gzip_bytes: Sequence[int | None] | None = None,
     milliseconds: Sequence[float | None] | None = None,
     ensemble_probabilities: Any = None,
+    temperature: float = 1.0,
 ) -> SelectionReport:
     """Report which learners were kept, why, and the scores of the ensemble.
 
@@ -52,6 +54,8 @@ def selection_report(
             where unknown. Defaults to `None`.
         ensemble_probabilities: Array of shape `(samples, classes)`, predicted by the
             ensemble. Defaults to `None`: the mean weighted as in `selection`.
+        temperature: Float, the temperature to apply to the ensemble's probabilities.
+            Its scores are reported with and without it. Defaults to `1.0`, none.
 
     Returns:
         A `SelectionReport`. Of more than 300 learners, the map shows the kept ones and
@@ -82,6 +86,10 @@ def selection_report(
     if ensemble_probabilities is None:
         ensemble_probabilities = selection.combined(p)
     kept = np.isin(np.arange(len(p)), selection.indices)
+    scaled, before = ensemble_probabilities, None
+    if temperature != 1:
+        scaled = apply_temperature(ensemble_probabilities, temperature)
+        before = compute_metrics(ensemble_probabilities, candidates.y)
     totals = {key: _total(columns[key], kept) for key in columns if key != "sparsity"}
     return SelectionReport(
         rows=_rows(p, candidates, selection, [str(name) for name in names], columns),
@@ -92,8 +100,10 @@ def selection_report(
         disagreement_kept=_mean_disagreement(
             candidates.votes_of(np.flatnonzero(kept[candidates.order]).tolist())
         ),
-        ensemble={**compute_metrics(ensemble_probabilities, candidates.y), **totals},
+        ensemble={**compute_metrics(scaled, candidates.y), **totals},
         choice=None if selection.choice is None else str(selection.choice),
+        temperature=float(temperature),
+        uncalibrated=before,
     )
 
 
