@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,7 +22,8 @@ import keras_micronets
 from keras_micronets import layers, learning_rates, schedules
 from keras_micronets.callbacks import Cycle, LearnerCycles
 from keras_micronets.callbacks.cycles import masks
-from keras_micronets.edge import EnsembleRunner, Member
+from keras_micronets.edge import EnsembleRunner, Member, verify
+from keras_micronets.export import BundleMember, write_bundle
 from keras_micronets.learners import LearnerPool
 
 ARCHIVES = sorted(Path(__file__).with_name("fixtures").glob("version_*.zip"))
@@ -263,6 +266,34 @@ def test_bundle_zip(written, arrays):
     with EnsembleRunner(written / "bundle.zip", public_key=key) as runner:
         found = runner.predict(arrays["bundles/x"])
     np.testing.assert_array_equal(found, arrays["bundle.zip/y"])
+
+
+def test_runners_of_earlier_versions(written, arrays, tmp_path):
+    """They read new bundles that need nothing new, and reject a temperature."""
+    np.save(tmp_path / "x.npy", arrays["bundles/x"])
+    files = sorted((written / "bundle").glob("*.tflite"))
+    members = [BundleMember(file.stem, file) for file in files]
+    for temperature in (1.0, 2.0):
+        bundle = write_bundle(tmp_path / "new", members, temperature=temperature)
+        command = [sys.executable, written / "bundle", "predict", tmp_path / "x.npy"]
+        options = ["--bundle", bundle, "--output", tmp_path / "y.npy"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+        if temperature == 1:
+            assert done.returncode == 0, done.stderr
+            with EnsembleRunner(bundle) as runner:
+                found = runner.predict(arrays["bundles/x"])
+            np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), found)
+        else:
+            assert done.returncode == 2
+            assert "'temperature'" in done.stderr
+
+
+def test_bundles_without_a_temperature(written):
+    manifest = verify(written / "bundle")
+    assert manifest.combination.temperature == 1
+    assert (
+        manifest.to_json().encode() == (written / "bundle/manifest.json").read_bytes()
+    )
 
 
 def test_single_file(written, arrays):

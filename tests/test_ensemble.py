@@ -435,6 +435,24 @@ def test_files_predict_as_they_do_on_the_device(overconfident, labelled, tmp_pat
     np.testing.assert_allclose(found, ensemble.predict(x, verbose=0), atol=1e-6)
 
 
+def test_the_page_shows_the_temperature(overconfident, labelled, tmp_path):
+    pytest.importorskip("matplotlib")
+    x, y = labelled
+    p = overconfident.predict(x, verbose=0)
+    ensemble = kmn.EnsemblePruner(p, 3, method="top_k").prune(None, y, verbose=0)
+
+    path = tmp_path / "page.html"
+    text = ensemble.write_report(path, None, y, n_resamples=2).read_text()
+
+    assert f"The temperature is {ensemble.temperature_:.2f}, on all samples" in text
+    assert f"NLL {loss(scaled(p.mean(0), ensemble.temperature_), y):.3f}" in text
+    plain = kmn.EnsemblePruner(p, 3, method="top_k", temperature=None)
+    plain.prune(None, y, verbose=0)
+    text = plain.write_report(path, None, y, n_resamples=2).read_text()
+    assert "fitted on a random half of the samples" in text
+    assert "takes the ensemble" not in text
+
+
 def test_calibration_on_digits():
     """Sure learners on noisy digits: the temperature pays on data not seen."""
     x, y = load_digits(return_X_y=True)

@@ -168,6 +168,17 @@ def test_given_methods_members_and_temperature(inputs, tmp_path):
     assert set(seen) == {1, 5}
     assert "my $way$" in page
     assert "The temperature is 1.50, on all samples" in page
+    p, y, selection = inputs
+    plain = p[selection.indices].mean(axis=0)
+    powers = np.maximum(plain, 1e-7).astype("float64") ** (1 / 1.5)
+    powers /= powers.sum(axis=-1, keepdims=True)
+    before, after = (
+        f"{-np.log(np.maximum(q[np.arange(len(y)), y], 1e-7)).mean():.3f}"
+        for q in (plain, powers)
+    )
+    assert before != after
+    assert f"1.50 takes the ensemble&#x27;s NLL from {before} to {after}" in page
+    assert f"(NLL {after}, ECE " in page
 
 
 @pytest.mark.parametrize(
