@@ -110,7 +110,7 @@ def distilled(run, teachers, cost, *, weight=0.7, temperature=2.0, epochs=1.0):
         student,
         epochs=epochs,
         batches=kmn.distill(teachers, run.batches(), from_logits=True),
-        loss=kmn.losses.Distillation(weight, temperature),
+        loss=kmn.losses.Distillation(weight, temperature, from_logits=True),
         callbacks=[QuantizationAwareTraining(start=0.5)],
     )
     return [student], cost + epochs * (1.0 + FORWARD * run.macs(*teachers))
