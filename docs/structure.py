@@ -28,6 +28,7 @@ __all__ = ["LAYERS", "LIMITS", "Module", "check", "measure", "read_package"]
 LAYERS = (
     ("cli",),
     ("quickstart",),
+    ("compression",),
     ("ensemble", "joint_training", "prune2edge"),
     ("callbacks", "distillation"),
     ("channels", "learners"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         selection,
         sparsity,
     )
+    from keras_micronets.compression import compress
     from keras_micronets.distillation import distill, split_augmentation
     from keras_micronets.ensemble import EnsemblePruner
     from keras_micronets.export import export_tflite
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "callbacks",
     "channels",
+    "compress",
     "distill",
     "edge",
     "export",
@@ -62,6 +64,7 @@ __all__ = [
 _DEFINED_IN = {
     "EnsemblePruner": "ensemble",
     "LearnerPool": "learners",
+    "compress": "compression",
     "distill": "distillation",
     "export_tflite": "export",
     "observers": "layers.quantizers",

@@ -83,7 +83,7 @@ class Distillation(Configurable, keras.losses.Loss):
         reduction: str = "sum_over_batch_size",
         name: str = "distillation",
     ) -> None:
-        super().__init__(name=name, reduction=reduction)
+        keras.losses.Loss.__init__(self, name=name, reduction=reduction)
         self.weight = weight
         self.temperature = temperature
         self.loss = _as_name(loss)
@@ -124,8 +124,8 @@ class Distillation(Configurable, keras.losses.Loss):
         """Return the loss of each sample."""
         if not isinstance(y_true, dict):
             return self._hard_loss(y_true, y_pred)
-        hard = self._hard_loss(y_true["labels"], y_pred)
-        soft = self._soft_loss(y_true["teacher"], y_pred)
+        hard: Any = self._hard_loss(y_true["labels"], y_pred)
+        soft: Any = self._soft_loss(y_true["teacher"], y_pred)
         return (1.0 - self.weight) * hard + self.weight * soft
 
     def _hard_loss(self, y_true, y_pred):
@@ -138,7 +138,7 @@ class Distillation(Configurable, keras.losses.Loss):
         is_binary = y_pred.shape[-1] == 1 or "Binary" in type(self._hard).__name__
         divergence = _binary_divergence if is_binary else _divergence
         losses = divergence(teacher, y_pred, self.temperature, self.from_logits)
-        return self.temperature**2 * losses
+        return losses * self.temperature**2
 
 
 def _divergence(teacher, y_pred, temperature, from_logits):

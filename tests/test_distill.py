@@ -419,9 +419,11 @@ def test_plain_labels_cannot_be_trained_on():
     before = model.get_weights()
     with pytest.raises(ValueError, match=r"distill\(teacher, x, y\)"):
         model.fit(x, y, verbose=0)
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()  # Keras leaves that out when a step fails
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    model.evaluate(x, y, verbose=0)
+    assert np.isfinite(model.evaluate(x, y, verbose=0)).all()
 
 
 def test_another_loss_is_reported_or_fails():
@@ -486,9 +488,10 @@ def test_augmentation_is_split_off():
     np.testing.assert_allclose(
         net.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5
     )
-    trained = [np.array(net(x, training=True)) for _ in range(2)]
+    to_numpy = keras.ops.convert_to_numpy
+    trained = [to_numpy(net(x, training=True)) for _ in range(2)]
     np.testing.assert_array_equal(*trained)
-    drawn = [np.array(augmentation(x, training=True)) for _ in range(2)]
+    drawn = [to_numpy(augmentation(x, training=True)) for _ in range(2)]
     assert np.abs(drawn[0] - drawn[1]).mean() > 0.3
     net.layers[-1].kernel.assign(0 * net.layers[-1].kernel)
     assert np.abs(model.predict(x, verbose=0)).max() > 0

@@ -46,6 +46,8 @@ SLOW = {
     "callbacks.learner_checkpoint.LearnerCheckpoint",
     "callbacks.quantization_aware_training.QuantizationAwareTraining",
     "channels.cut.compact",
+    "compression.compress",
+    "distillation.distill.distill",
     "docs/index.md",
     "prune2edge.train_prune2edge",
     "selection.methods.auto",

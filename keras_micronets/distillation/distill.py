@@ -97,7 +97,7 @@ def distill(
     network". Teacher and student see the same augmented input, as Beyer et al. 2022,
     "Knowledge distillation: a good teacher is patient and consistent", recommend.
     """
-    if teacher is student is not None:
+    if student is not None and teacher is student:
         raise ValueError(
             "Expected another model as the teacher than the student: its outputs would "
             f"change while it trains. Received: {student.name!r} as both."

@@ -55,9 +55,7 @@ def _functions(teacher, from_logits) -> list[Callable]:
     """Return functions from inputs to outputs, one for each member."""
     if isinstance(teacher, LearnerPool):
         teacher = [_learner(one, from_logits) for one in teacher]
-    elif isinstance(teacher, keras.Model) and isinstance(
-        getattr(teacher, "members", None), list | tuple
-    ):
+    elif isinstance(teacher, layers.SideBySide):
         teacher = teacher.members
     if isinstance(teacher, list | tuple):
         means = [Teacher(one, from_logits) for one in teacher]

@@ -158,6 +158,8 @@ class SideBySide(keras.Model):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
+        if isinstance(sample_weight, dict):  # of a distilled batch
+            sample_weight = sample_weight["sample_weight"]
         targets, weights = self._by_member(y, sample_weight)
         return super().compute_metrics(x, targets, y_pred, weights)
 
@@ -165,7 +167,9 @@ class SideBySide(keras.Model):
         """Return lists of the members' targets and sample weights."""
         n_members, weights = len(self.members), sample_weight
         if weights is not None:
-            if self.bootstrap and tuple(weights.shape)[1:] == (n_members,):
+            if self.bootstrap and tuple(getattr(weights, "shape", ()))[1:] == (
+                n_members,
+            ):
                 weights = [weights[:, i] for i in range(n_members)]
             else:
                 weights = [weights] * n_members
@@ -367,7 +371,7 @@ def _check_batch(data, n_members):
     is_sequence = isinstance(data, keras.utils.PyDataset)
     batch: Any = data[0] if is_sequence else getattr(data, "element_spec", ())
     weights = batch[2] if isinstance(batch, tuple | list) and len(batch) > 2 else None
-    shape = None if weights is None else tuple(weights.shape)
+    shape = None if weights is None else tuple(getattr(weights, "shape", ()))
     if shape is None or shape[1:] != (n_members,):
         raise ValueError(
             "Expected a `PyDataset` or `tf.data.Dataset` of `(x, y, weights)`, with "
