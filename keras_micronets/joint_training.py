@@ -48,9 +48,8 @@ def side_by_side(
 
     ```python
     def build():
-        return keras.Sequential(
-            [keras.Input((8,)), keras.layers.Dense(3, activation="softmax")]
-        )
+        head = keras.layers.Dense(2, activation="softmax")
+        return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), head])
 
     joint = keras_micronets.side_by_side(build, 2, seed=0)
     joint.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])

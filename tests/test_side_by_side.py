@@ -1,8 +1,17 @@
 import keras
 import numpy as np
 import pytest
+from exact_cases import assert_equals_its_file
 
-from keras_micronets import LearnerPool, callbacks, layers, side_by_side
+from keras_micronets import (
+    EnsemblePruner,
+    LearnerPool,
+    callbacks,
+    layers,
+    schedules,
+    side_by_side,
+)
+from keras_micronets.callbacks import masks
 from keras_micronets.edge.combine import combine
 
 CLASSES = 3
@@ -200,6 +209,139 @@ def test_bootstrap_rejects_what_has_no_weights_of_members(data):
             joint.fit(Batches(*arrays))
     with pytest.raises(ValueError, match="no `class_weight`"):
         joint.fit(x, y, class_weight={0: 2.0})
+
+
+def masks_of(member):
+    return [kernel.mask for kernel in layers.kernels(member)]
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "random"])
+def test_members_are_pruned_one_by_one(importance):
+    joint = side_by_side(build, 2, seed=0)
+    layers.prepare(joint)
+    first = layers.kernels(joint.members[0])
+    for kernel in first:  # by size alone, all of these would go first
+        kernel.variable.assign(1e-3 * kernel.weights)
+    callbacks.prune(joint, 0.5, importance=importance, allocation="global")
+    for member in joint.members:
+        assert layers.sparsity(member) == pytest.approx(0.5, abs=0.02)
+    one, other = map(masks_of, joint.members)
+    assert not all(map(np.array_equal, one, other))
+
+
+def test_random_masks_differ_by_member():
+    joint = side_by_side(build, 2, seed=0)
+    layers.prepare(joint)
+    callbacks.sparsify_at_random(joint, 0.5)
+    one, other = map(masks_of, joint.members)
+    assert all(
+        layers.sparsity(x) == pytest.approx(0.5, abs=0.02) for x in joint.members
+    )
+    assert not all(map(np.array_equal, one, other))
+
+
+def test_a_scope_chooses_in_each_member():
+    joint = side_by_side(build, 2)
+    layers.prepare(joint)
+    chosen = layers.Scope(first=False)(joint)
+    assert [kernel.path for kernel in chosen] == ["head", "head"]
+    report = layers.sparsity_report(joint)
+    assert [row[0] for row in report.rows] == [
+        f"member_{i}/{name}" for i in (1, 2) for name in ("conv", "head")
+    ]
+
+
+def test_a_scope_must_choose_in_each_member():
+    def build_without_names():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+
+    joint = side_by_side(build_without_names, 2)
+    layers.prepare(joint)
+    name = joint.members[0].layers[-1].name
+    with pytest.raises(ValueError, match="a scope that chooses kernels of"):
+        layers.Scope(name)(joint)
+
+
+def test_members_train_sparse_and_quantised_to_equal_files(data, tmp_path):
+    joint = compile_model(side_by_side(build, 2, seed=0), metrics=["accuracy"])
+    joint.members[0].evaluate(*data, verbose=0)  # compiles a step without masks
+    schedule = schedules.PolynomialDecay(0.0, 0.5, end=0.5)
+    scope = layers.Scope(last=False)
+    logs = joint.fit(
+        *data,
+        epochs=4,
+        callbacks=[
+            callbacks.WeightPruning(schedule, scope=scope, importance="random"),
+            callbacks.QuantizationAwareTraining(start=0.5),
+        ],
+        verbose=0,
+    ).history
+    assert logs["quantized"] == [0, 0, 1, 1]
+    first, second = map(masks_of, joint.members)
+    assert not np.array_equal(first[0], second[0])
+    for member in joint.members:
+        assert [np.mean(mask) for mask in masks_of(member)] == [0.5, 1.0]
+        logits = member.predict(data[0], verbose=0)
+        assert not np.allclose(logits, layers.strip(member).predict(data[0], verbose=0))
+        assert_equals_its_file(member, tmp_path)
+    assert layers.keeps_state(joint)
+    copy = layers.clone(joint)
+    expected = [one.predict(data[0], verbose=0) for one in joint.members]
+    found = [one.predict(data[0], verbose=0) for one in copy.members]
+    np.testing.assert_array_equal(found, expected)
+    joint.save(tmp_path / "joint.keras")
+    loaded = keras.saving.load_model(tmp_path / "joint.keras", compile=False)
+    found = [one.predict(data[0], verbose=0) for one in loaded.members]
+    np.testing.assert_array_equal(found, expected)
+    plain = layers.strip(joint)
+    assert not layers.kernels(plain)
+    assert isinstance(plain, layers.SideBySide)
+
+
+def test_dynamic_sparse_training_moves_connections_of_each_member(data):
+    joint = compile_model(side_by_side(build, 2, seed=0))
+    training = callbacks.DynamicSparseTraining(0.5, data=data, frequency=1, end=1.0)
+    layers.prepare(joint)
+    callbacks.sparsify_at_random(joint, 0.5)
+    before = list(map(masks_of, joint.members))
+    joint.fit(*data, epochs=1, callbacks=[training], verbose=0)
+    for member, old in zip(joint.members, before, strict=True):
+        assert layers.sparsity(member) == pytest.approx(0.5, abs=0.02)
+        assert not all(map(np.array_equal, masks_of(member), old))
+
+
+def test_gradients_are_those_of_each_member(data):
+    joint = compile_model(side_by_side(build, 2, seed=0))
+    layers.prepare(joint)
+    together = layers.kernel_gradients(joint, *data)
+    alone = [x for one in joint.members for x in layers.kernel_gradients(one, *data)]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", [masks.Magnitude((0.2, 0.6)), masks.RandomHalves()])
+def test_each_cycle_yields_all_members(data, tmp_path, mask):
+    joint = compile_model(side_by_side(build, 2, seed=3), metrics=["accuracy"])
+    cycle = callbacks.Cycle(initial="parent", mask=mask, learning_rate=0.01)
+    pool = LearnerPool(tmp_path / "pool")
+    cycles = callbacks.LearnerCycles(
+        pool, 2, cycle, run="run", validation_data=data[0], seed=1
+    )
+    logs = joint.fit(*data, epochs=2, callbacks=[cycles], verbose=0).history
+    assert [learner.name for learner in pool] == [
+        f"run-cycle-00{cycle}-member-{i}" for cycle in (0, 1) for i in (1, 2)
+    ]
+    assert [learner.seed for learner in pool] == [3, 4, 3, 4]
+    kept = [masks_of(learner.load())[0] for learner in pool]
+    assert not any(np.array_equal(kept[i], kept[j]) for i in range(4) for j in range(i))
+    classes = pool.predict(data[0], verbose=0).argmax(axis=-1)
+    expected = np.mean(
+        [(classes[i] != classes[j]).mean() for i in (2, 3) for j in range(4) if i != j]
+    )
+    assert logs["disagreement"][-1] == pytest.approx(expected)
+    ensemble = EnsemblePruner(pool, n_members=2, random_state=0)
+    ensemble.prune(*data)
+    assert ensemble.predict(data[0], verbose=0).shape == (40, CLASSES)
 
 
 @pytest.mark.parametrize(

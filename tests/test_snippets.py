@@ -49,6 +49,7 @@ SLOW = {
     "compression.compress",
     "distillation.distill.distill",
     "docs/index.md",
+    "joint_training.side_by_side",
     "prune2edge.train_prune2edge",
     "selection.methods.auto",
 }

@@ -1,17 +1,14 @@
 import os
-from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from keras_micronets import layers
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.base import check_fraction
-from keras_micronets.layers.side_by_side import member_logs
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.learner import Learner
+from keras_micronets.learners.members import add_members
 
-__all__ = ["LearnerCheckpoint", "add_members"]
+__all__ = ["LearnerCheckpoint"]
 
 
 @serializable()
@@ -106,45 +103,3 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         ):
             if self.verbose:
                 print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")
-
-
-def add_members(
-    pool: LearnerPool,
-    model: keras.Model,
-    *,
-    name: str,
-    logs: dict[str, Any] | None,
-    seed: int | None,
-    compact: Callable[[keras.Model], keras.Model] | None = None,
-    **metadata: Any,
-) -> list[Learner]:
-    """Add a model, or each member of a `SideBySide` model, unless the pool has it.
-
-    Args:
-        pool: The pool.
-        model: The model.
-        name: Name of the learner; for members, what it begins with.
-        logs: Logs of the epoch.
-        seed: Integer, the seed of the run; members have their own.
-        compact: Function that returns the model to save. Defaults to `None`.
-        **metadata: Further arguments of `LearnerPool.add`.
-
-    Returns:
-        The learners that were added.
-    """
-    added, seeds = [], getattr(model, "seeds", None)
-    for index, member in enumerate(layers.members_of(model)):
-        full, own = name, logs or {}
-        if member is not model:
-            full = f"{name}-member-{index + 1}"
-            own = member_logs(own, index)
-        if full not in pool:
-            learner = pool.add(
-                compact(member) if compact else member,
-                name=full,
-                seed=seeds[index] if seeds else seed,
-                metrics={key: float(value) for key, value in own.items()},
-                **metadata,
-            )
-            added.append(learner)
-    return added

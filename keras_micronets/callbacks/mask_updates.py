@@ -8,7 +8,11 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.layers.optimizer_slots import zero_slots
-from keras_micronets.layers.scope import ScopeFunction, select_kernels
+from keras_micronets.layers.scope import (
+    ScopeFunction,
+    kernels_by_member,
+    select_kernels,
+)
 from keras_micronets.schedules import check_sparsity
 from keras_micronets.sparsity import (
     Pattern,
@@ -64,19 +68,19 @@ def prune(
     check_sparsity(sparsity, "sparsity")
     pattern = Unstructured() if pattern is None else pattern
     allocate = as_allocation(allocation or "uniform")
-    selected = select_kernels(model, scope)
     function = as_importance(importance, seed=seed)
-    scores: Any = _scores(model, selected, function, gradients)
-    if getattr(allocate, "needs_scores", True):
-        scores = list(scores)
-        counts = allocate([pattern.pooled(score) for score in scores], sparsity)
-    else:
-        counts = allocate([_stand_in(kernel) for kernel in selected], sparsity)
-    for kernel, score, count in zip(selected, scores, counts, strict=True):
-        if count > np.count_nonzero(score == -np.inf):
-            kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
+    for selected in kernels_by_member(model, scope):
+        scores: Any = _scores(model, selected, function, gradients)
+        if getattr(allocate, "needs_scores", True):
+            scores = list(scores)
+            counts = allocate([pattern.pooled(score) for score in scores], sparsity)
         else:
-            kernel.write_zeros()  # momenta move weights that are masked
+            counts = allocate([_stand_in(kernel) for kernel in selected], sparsity)
+        for kernel, score, count in zip(selected, scores, counts, strict=True):
+            if count > np.count_nonzero(score == -np.inf):
+                kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
+            else:
+                kernel.write_zeros()  # momenta move weights that are masked
 
 
 def _scores(model, selected, importance, gradients) -> Iterator[np.ndarray]:
@@ -137,14 +141,18 @@ def sparsify_at_random(
     """
     check_sparsity(sparsity, "sparsity")
     allocate = as_allocation(allocation or "erk")
-    kernels = select_kernels(model, scope)
     rng = np.random.default_rng(seed)
-    scores = [rng.random(k.mask.shape, "float32") - ~k.mask for k in kernels]
-    counts = allocate(
-        [k.layout.canonical(s) for k, s in zip(kernels, scores, strict=True)], sparsity
-    )
-    masks = [keep_largest(s, count) for s, count in zip(scores, counts, strict=True)]
-    _set_masks(model, kernels, masks)
+    for kernels in kernels_by_member(model, scope):
+        scores = [rng.random(k.mask.shape, "float32") - ~k.mask for k in kernels]
+        canonical = [
+            k.layout.canonical(score) for k, score in zip(kernels, scores, strict=True)
+        ]
+        counts = allocate(canonical, sparsity)
+        masks = [
+            keep_largest(score, count)
+            for score, count in zip(scores, counts, strict=True)
+        ]
+        _set_masks(model, kernels, masks)
 
 
 def drop_and_regrow(

@@ -13,6 +13,7 @@ from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import plain_class
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
 from keras_micronets.layers.quantization import quantized_share
+from keras_micronets.layers.side_by_side import SideBySide, members_of
 from keras_micronets.layers.state import State, plain_variables
 
 __all__ = [
@@ -90,6 +91,9 @@ def clone(model: keras.Model) -> keras.Model:
 
 
 def _copy_structure(model, copy_layer):
+    if isinstance(model, SideBySide):
+        members = [_copy_structure(member, copy_layer) for member in model.members]
+        return model.with_members(members)
     if _keras_private.is_functional(model):
         with as_not_compiled(model):
             return keras.models.clone_model(
@@ -145,5 +149,6 @@ def keeps_state(model: keras.Model) -> bool:
 
     Keras restores a subclassed model by its constructor, which makes plain layers.
     """
-    is_graph = _keras_private.is_functional(model)
-    return is_graph or quantized_share(model) == 0
+    if quantized_share(model) == 0:
+        return True
+    return all(map(_keras_private.is_functional, members_of(model)))

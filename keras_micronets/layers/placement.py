@@ -18,6 +18,7 @@ from keras_micronets.layers.litert.capabilities import (
     row_of,
 )
 from keras_micronets.layers.quantizers.scheme import QuantizerSpec
+from keras_micronets.layers.side_by_side import SideBySide
 
 __all__ = ["Placement", "place_quantizers"]
 
@@ -73,8 +74,13 @@ class _Placer:
 
     def place(self, model, is_raw):
         """Place the quantisers of a model; `is_raw` if nothing rounds its inputs."""
+        if isinstance(model, SideBySide):
+            for member in model.members:
+                self.place(member, is_raw)
+            return
         if not _keras_private.is_functional(model):
-            return self._place_everywhere(model)
+            self._place_everywhere(model)
+            return
         readers, producers = defaultdict(list), defaultdict(list)
         for producer, reader, position in _keras_private.edges(model):
             readers[producer].append(reader)

@@ -18,6 +18,7 @@ from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
 from keras_micronets.layers.quantizers.shared_range import share_all_ranges
+from keras_micronets.layers.side_by_side import members_of
 
 __all__ = ["PreparationReport", "prepare"]
 
@@ -169,9 +170,10 @@ def _is_foreign(layer, usable):
 
 def _forget_compiled_steps(model):
     """Forget steps that were compiled without the new state."""
-    for name in ("train_function", "test_function", "predict_function"):
-        if hasattr(model, name):
-            setattr(model, name, None)
+    for one in {model, *members_of(model)}:
+        for name in ("train_function", "test_function", "predict_function"):
+            if hasattr(one, name):
+                setattr(one, name, None)
 
 
 def _names(layers, classes=False):

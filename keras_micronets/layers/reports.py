@@ -12,6 +12,7 @@ from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import is_quantizable, row_of
 from keras_micronets.layers.micro.micro_layer import MicroLayer
 from keras_micronets.layers.quantizers.activation import ActivationQuantizer
+from keras_micronets.layers.side_by_side import SideBySide
 from keras_micronets.layers.state import Quantizer
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ def sparsity_report(model: keras.Model) -> SparsityReport:
     ```
     """
     rows = [
-        (k.path, tuple(k.mask.shape), k.size, int(k.size - k.mask.sum()))
-        for k in kernels(model)
+        (prefix + k.path, tuple(k.mask.shape), k.size, int(k.size - k.mask.sum()))
+        for prefix, member in _by_prefix(model)
+        for k in kernels(member)
     ]
     return SparsityReport(tuple(rows))
 
@@ -150,13 +152,20 @@ def quantization_report(model: keras.Model) -> QuantizationReport:
     print(kmn.quantization_report(model))
     ```
     """
-    layers = dict.fromkeys(_keras_private.flatten_layers(model))
     rows = (
-        _row(layer, name, quantizer)
-        for layer in layers
+        _row(prefix + layer.name, layer, name, quantizer)
+        for prefix, member in _by_prefix(model)
+        for layer in _keras_private.flatten_layers(member)
         for name, quantizer in quantizers_of(layer).items()
     )
     return QuantizationReport(tuple(rows))
+
+
+def _by_prefix(model):
+    """Return pairs of a prefix of layer names and a model, for each member."""
+    if not isinstance(model, SideBySide):
+        return [("", model)]
+    return [(f"member_{i + 1}/", member) for i, member in enumerate(model.members)]
 
 
 def quantizers_of(layer: keras.Layer) -> dict[str, Quantizer]:
@@ -169,7 +178,7 @@ def quantizers_of(layer: keras.Layer) -> dict[str, Quantizer]:
     }
 
 
-def _row(layer, name, quantizer):
+def _row(path, layer, name, quantizer):
     if isinstance(quantizer, ActivationQuantizer):
         lower, upper = map(_number, quantizer.live_bounds())
         n_steps = 1
@@ -178,9 +187,7 @@ def _row(layer, name, quantizer):
         limits = ops.convert_to_numpy(quantizer.limit(kernel))
         lower, upper, n_steps = -float(limits.max()), float(limits.max()), limits.size
     active = bool(ops.convert_to_numpy(quantizer.active))
-    return QuantizedTensor(
-        layer.name, name, quantizer.bits, lower, upper, n_steps, active
-    )
+    return QuantizedTensor(path, name, quantizer.bits, lower, upper, n_steps, active)
 
 
 def _number(tensor):

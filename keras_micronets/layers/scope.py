@@ -9,8 +9,9 @@ import keras
 
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.kernels import Kernel, kernels
+from keras_micronets.layers.side_by_side import members_of
 
-__all__ = ["Scope", "ScopeFunction", "select_kernels"]
+__all__ = ["Scope", "ScopeFunction", "kernels_by_member", "select_kernels"]
 
 ScopeFunction = Callable[[keras.Model], list[Kernel]]
 
@@ -24,6 +25,8 @@ class Scope:
     `"separable/pointwise_kernel"`), a compiled regular expression to search in that
     name, a class of layers, a function from a layer to a Boolean, or a list of
     matchers of which at least one must match.
+
+    Of a `SideBySide` model, kernels of each member are chosen.
 
     To prune some layers differently, pass `fit` one callback for each scope.
 
@@ -61,8 +64,11 @@ class Scope:
             ValueError: If no kernel is chosen, or if no layer with kernels has a given
                 name.
         """
+        _check_names((self.only, self.without), kernels(model), model)
+        return [x for member in members_of(model) for x in self._of_member(member)]
+
+    def _of_member(self, model):
         every = kernels(model)
-        _check_names((self.only, self.without), every, model)
         chosen = [kernel for kernel in every if self._chooses(kernel, every)]
         if not chosen:
             names = list(dict.fromkeys(kernel.layer.name for kernel in every))
@@ -134,6 +140,18 @@ def _text(matcher):
 def select_kernels(model: keras.Model, scope: ScopeFunction | None) -> list[Kernel]:
     """Return the kernels of a prepared model that a scope selects; `None` for all."""
     return kernels(model) if scope is None else scope(model)
+
+
+def kernels_by_member(
+    model: keras.Model, scope: ScopeFunction | None
+) -> list[list[Kernel]]:
+    """Return the kernels that a scope selects, as a list for each member.
+
+    A model that is not a `SideBySide` model has one such list.
+    """
+    selected = select_kernels(model, scope)
+    members = [set(kernels(member)) for member in members_of(model)]
+    return [[x for x in selected if x in member] for member in members]
 
 
 def _matches(matcher, kernel):

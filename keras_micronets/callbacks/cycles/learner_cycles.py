@@ -12,6 +12,7 @@ from keras_micronets.callbacks.cycles.recipes import PublishedCycles
 from keras_micronets.channels.cut import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
 from keras_micronets.learners import LearnerPool
+from keras_micronets.learners.members import add_members
 from keras_micronets.learning_rates import as_learning_rate
 
 __all__ = ["LearnerCycles"]
@@ -38,6 +39,9 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     With Keras's `BackupAndRestore` a run that was killed resumes in the same cycle:
     masks depend on the seed and the cycle only, and the parent is saved in the folder
     of the pool.
+
+    Each cycle of a `SideBySide` model ends with a learner for each of its members.
+    Mask samplers are called with each member and a seed of its own.
 
     At the end of each epoch `logs["sparsity"]` is the share of removed weights. With
     `validation_data`, `logs["disagreement"]` is the mean share of samples on which the
@@ -221,21 +225,23 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         if self.cycle.quantize is not None:
             layers.set_quantizers(model, False)
         if self.cycle.mask is not None:
-            self.cycle.mask(model, self._index, self.seed)
+            for member, seed in zip(*_members_and_seeds(model, self.seed), strict=True):
+                self.cycle.mask(member, self._index, seed)
         reset_slots(model)
 
     def _end_cycle(self, model, epoch, logs):
         name = f"{self._run}-cycle-{self._index:03d}"
-        if name not in self.pool:
-            self.pool.add(
-                compact(model) if self.cycle.compact else model,
-                name=name,
-                run=self._run,
-                epoch=epoch,
-                seed=self.seed,
-                metrics={key: float(value) for key, value in logs.items()},
-                origin=repr(self.cycle),
-            )
+        add_members(
+            self.pool,
+            model,
+            name=name,
+            logs=logs,
+            seed=self.seed,
+            compact=compact if self.cycle.compact else None,
+            run=self._run,
+            epoch=epoch,
+            origin=repr(self.cycle),
+        )
         if self.validation_data is not None and len(self.pool) > 1:
             self._disagreement = self._disagreement_of(name)
 
@@ -243,8 +249,12 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         data: Any = self.validation_data
         x = data[0] if isinstance(data, tuple) else data
         matrix = selection.disagreement(self.pool.predict(x, verbose=0))
-        row = [learner.name for learner in self.pool].index(name)
-        return float(np.delete(matrix[row], row).mean())
+        rows = [
+            row
+            for row, learner in enumerate(self.pool)
+            if learner.name == name or learner.name.startswith(f"{name}-member-")
+        ]
+        return float(np.mean([np.delete(matrix[row], row).mean() for row in rows]))
 
     def _set_learning_rate(self, rate, progress):
         if rate is not None:
@@ -256,6 +266,13 @@ class _Logs(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.logs = logs or {}
+
+
+def _members_and_seeds(model, seed):
+    """Return the members of a model, and a seed for each; the first has the seed."""
+    members = layers.members_of(model)
+    others = [np.random.SeedSequence((seed, i)) for i in range(1, len(members))]
+    return members, [seed, *(int(one.generate_state(1)[0]) for one in others)]
 
 
 def _check_settable(optimizer):
