@@ -7,7 +7,9 @@ from keras_micronets import (
     EnsemblePruner,
     LearnerPool,
     callbacks,
+    distill,
     layers,
+    losses,
     schedules,
     side_by_side,
 )
@@ -201,6 +203,30 @@ def test_bootstrap_of_a_data_set_and_of_a_split(data):
     assert logs["val_loss"][-1] == pytest.approx(unweighted, rel=1e-5)
 
 
+def test_members_are_distilled_as_if_alone(data):
+    teacher = keras.Sequential([build(), keras.layers.Softmax()])
+    loss = losses.Distillation(0.5, from_logits=True)
+    settings = {"weighted_metrics": ["accuracy"]}
+    joint = side_by_side(build, 2, seed=5)
+    joint.compile(keras.optimizers.SGD(0.1), loss, **settings)
+    weights = np.linspace(0.5, 1.5, 40).astype("float32")
+    batches = distill(teacher, *data, sample_weight=weights, shuffle=False)
+    fit = {"validation_data": data, "shuffle": False, "verbose": 0}
+    history, total = joint.fit(batches, **fit).history, 0.0
+    for index, member in enumerate(joint.members):
+        keras.utils.set_random_seed(5 + index)
+        model = build()
+        model.compile(keras.optimizers.SGD(0.1), loss, **settings)
+        alone = model.fit(batches, **fit).history
+        for mine, other in zip(member.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-6)
+        for validation in ("", "val_"):
+            found = history[f"{validation}member_{index + 1}_accuracy"]
+            assert found == pytest.approx(alone[f"{validation}accuracy"])
+        total += alone["val_loss"][0]
+    assert history["val_loss"] == [pytest.approx(total, rel=1e-5)]
+
+
 def test_bootstrap_rejects_what_has_no_weights_of_members(data):
     joint = compile_model(side_by_side(build, 2, bootstrap=True))
     x, y = data
@@ -209,6 +235,53 @@ def test_bootstrap_rejects_what_has_no_weights_of_members(data):
             joint.fit(Batches(*arrays))
     with pytest.raises(ValueError, match="no `class_weight`"):
         joint.fit(x, y, class_weight={0: 2.0})
+
+
+def build_wide(width):
+    """Return a net in which the parameters and products of a layer are known."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(max(1, round(20 * width)), 3)(inputs)
+    x = keras.layers.Conv2D(max(1, round(40 * width)), 3)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(10)(x))
+
+
+def cost(filters, units):
+    """Return parameters and products of `build_wide`, counted by hand."""
+    parameters = 28 * filters + 9 * filters * units + 11 * units + 10
+    products = 36 * 27 * filters + 16 * 9 * filters * units + 10 * units
+    return np.array([parameters, products])
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_equal_width_keeps_the_parameters_and_products_of_one(n):
+    def fits(width):
+        sizes = max(1, round(20 * width)), max(1, round(40 * width))
+        return np.all(n * cost(*sizes) <= cost(20, 40))
+
+    best = max(step / 100 for step in range(1, 101) if fits(step / 100))
+    state = np.random.get_state()[1].copy()
+    joint = side_by_side(build_wide, n, width="equal", seed=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    filters, units = (one.filters for one in joint.members[0].layers[1:3])
+    assert (filters, units) == (round(20 * best), round(40 * best))
+    assert joint.members[0].count_params() == cost(filters, units)[0]
+    half = side_by_side(build_wide, n, width=0.5, seed=0).members[-1]
+    assert half.layers[1].filters == 10
+
+
+def test_widths_that_do_not_exist_are_rejected():
+    with pytest.raises(ValueError, match="Use fewer members"):
+        side_by_side(lambda width: build(), 2, width="equal")
+    for width in ("half", 0.0):
+        with pytest.raises(ValueError, match="positive number, 'equal' or"):
+            side_by_side(build_wide, 2, width=width)
+
+
+def test_channel_pruning_is_rejected_when_fit_begins(data):
+    joint = compile_model(side_by_side(build, 2))
+    with pytest.raises(ValueError, match="each of its `members` after `fit`"):
+        joint.fit(*data, callbacks=[callbacks.ChannelPruning(macs=0.5)], verbose=0)
 
 
 def masks_of(member):

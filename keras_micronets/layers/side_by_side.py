@@ -22,10 +22,11 @@ class SideBySide(keras.Model):
     The loss is the sum of the members' losses, so each member is trained as it would
     be alone: by its own gradient, on the same batches. `fit` and `evaluate` take the
     data of one member. Their logs hold each compiled metric for each member, such as
-    `member_1_accuracy`, and under its plain name the mean over the members; `loss` is
-    the sum. `predict` returns the mean of the members' predictions, of shape
-    `(samples, outputs)`; if the loss has `from_logits=True`, of their probabilities.
-    Calling the model returns the list of the members' outputs.
+    `member_1_accuracy`, and under its plain name the mean over the members. `loss` is
+    the sum, `member_1_loss` a member's part without regularisation. `predict` returns
+    the mean of the members' predictions, of shape `(samples, outputs)`; if the loss has
+    `from_logits=True`, of their probabilities. Calling the model returns the list of
+    the members' outputs.
 
     `compile` also compiles each member with the loss and the metrics, so that it can be
     evaluated alone. Compile a member with an optimizer to train it further.
@@ -152,28 +153,27 @@ class SideBySide(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        targets, weights = self._by_member(y, sample_weight)
+        targets = y if y is None else [y] * len(self.members)
+        weights = self._by_member(sample_weight)
         return super().compute_loss(x, targets, y_pred, weights, training)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict[str, Any]:
-        if isinstance(sample_weight, dict):  # of a distilled batch
+        if isinstance(sample_weight, dict):
             sample_weight = sample_weight["sample_weight"]
-        targets, weights = self._by_member(y, sample_weight)
+        targets, weights = [y] * len(self.members), self._by_member(sample_weight)
         return super().compute_metrics(x, targets, y_pred, weights)
 
-    def _by_member(self, y, sample_weight):
-        """Return lists of the members' targets and sample weights."""
-        n_members, weights = len(self.members), sample_weight
-        if weights is not None:
-            if self.bootstrap and tuple(getattr(weights, "shape", ()))[1:] == (
-                n_members,
-            ):
-                weights = [weights[:, i] for i in range(n_members)]
-            else:
-                weights = [weights] * n_members
-        return y if y is None else [y] * n_members, weights
+    def _by_member(self, weights):
+        """Return a list of the members' sample weights; `None` without any."""
+        n_members = len(self.members)
+        if isinstance(weights, dict):  # of `Distillation`, with a teacher's outputs
+            each = self._by_member(weights["sample_weight"]) or [None] * n_members
+            return [{**weights, "sample_weight": one} for one in each]
+        if self.bootstrap and weights is not None and _columns(weights) == n_members:
+            return [weights[:, i] for i in range(n_members)]
+        return None if weights is None else [weights] * n_members
 
     def get_metrics_result(self) -> dict[str, Any]:
         results = super().get_metrics_result()
@@ -366,13 +366,19 @@ def _check_members(members, seeds):
         )
 
 
+def _columns(weights):
+    return weights.shape[1] if len(weights.shape) == 2 else None
+
+
 def _check_batch(data, n_members):
     """Raise a `ValueError` unless a data set yields weights of the members."""
     is_sequence = isinstance(data, keras.utils.PyDataset)
     batch: Any = data[0] if is_sequence else getattr(data, "element_spec", ())
     weights = batch[2] if isinstance(batch, tuple | list) and len(batch) > 2 else None
-    shape = None if weights is None else tuple(getattr(weights, "shape", ()))
-    if shape is None or shape[1:] != (n_members,):
+    if isinstance(weights, dict):
+        weights = weights["sample_weight"]
+    if weights is None or _columns(weights) != n_members:
+        shape = None if weights is None else tuple(weights.shape)
         raise ValueError(
             "Expected a `PyDataset` or `tf.data.Dataset` of `(x, y, weights)`, with "
             f"weights of shape (batch, {n_members}), as `bootstrap=True` needs them. "

@@ -9,6 +9,7 @@ import numpy as np
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph.node import KernelCall, Node
 from keras_micronets.channels.graph.trace import Tracer
+from keras_micronets.layers import SideBySide
 
 __all__ = ["ChannelGraph", "Group", "channel_graph"]
 
@@ -78,6 +79,12 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
     Raises:
         ValueError: If the model is subclassed or not built: it has no graph to read.
     """
+    if isinstance(model, SideBySide):
+        raise ValueError(
+            "Expected one model, whose channels belong together. Received: a "
+            f"`SideBySide` model of {len(model.members)} members. Plan or cut each of "
+            "its `members` after `fit`."
+        )
     if not _keras_private.is_functional(model):
         raise ValueError(
             "Expected a built functional or sequential model, whose graph shows which "
