@@ -230,6 +230,14 @@ def test_a_temperature_is_chosen_by_the_standard_error_of_its_gain():
     assert min(chosen.values()) > 5
 
 
+def test_a_temperature_in_use_stays_unless_another_pays():
+    p, y = predictor(0, 500, overconfidence=2.0)
+    best = fit_temperature(p, y)
+    assert choose_temperature(p, y, default=1.02 * best) == 1.02 * best
+    assert choose_temperature(p, y, default=0.4) == best
+    assert choose_temperature(p[:20], y[:20], default=0.4) == 0.4
+
+
 def test_no_temperature_is_chosen_without_evidence():
     calibrated = [choose_temperature(*predictor(seed, 300)) for seed in range(40)]
     assert np.mean(np.equal(calibrated, 1)) > 0.8

@@ -136,6 +136,8 @@ class EnsembleRunner:
     def predict_members(self, x: np.ndarray, *, parallel: bool = True) -> np.ndarray:
         """Return the class probabilities of every member, arguments as for `predict`.
 
+        The temperature of the bundle scales their combination, not the members.
+
         Returns:
             `float32` array of shape `(members, samples, classes)`.
         """

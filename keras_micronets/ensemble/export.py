@@ -152,14 +152,17 @@ def score_members(
 def fit_to_files(
     members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the combination with a temperature fitted to the files on `(x, y)`.
+    """Return the combination, with its temperature fitted to the files on `(x, y)`.
 
     Without data, and for votes, it is returned as it is.
     """
     if data is None or combination["rule"] == "vote":
         return combination
     plain = _combine_plain(_predict(members, data[0]), combination)
-    return combination | {"temperature": selection.choose_temperature(plain, data[1])}
+    temperature = selection.choose_temperature(
+        plain, data[1], default=combination["temperature"]
+    )
+    return combination | {"temperature": temperature}
 
 
 def choose_exit(

@@ -289,8 +289,9 @@ class EnsemblePruner(keras.Model):
             early_exit_tolerance: Share of samples whose class may change by an early
                 exit, such as `0.001`. Defaults to `0.0`.
             temperature_data: Tuple `(x, y)`, held-out inputs and labels such as those
-                given to `prune`, on which the temperature is fitted again, to the
-                outputs of the exported files. Defaults to `None`: `temperature_`.
+                given to `prune`: the temperature is fitted again, to the outputs of
+                the exported files, if that lowers their loss by more than its standard
+                error. Defaults to `None`: `temperature_` is kept.
             class_names: List of the names of the classes. Not for `"tflite"`.
                 Defaults to `None`.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments,

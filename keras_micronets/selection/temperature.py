@@ -84,20 +84,21 @@ def fit_temperature(
     return float(temperatures[np.argmax(losses <= losses.min() + _TOLERANCE)])
 
 
-def choose_temperature(probabilities: Any, y: Any) -> float:
+def choose_temperature(probabilities: Any, y: Any, *, default: float = 1.0) -> float:
     """Fit a temperature, and return it only where it demonstrably pays.
 
     The temperature of `fit_temperature` is returned if the mean loss falls by more than
-    the standard error of its fall. Otherwise it is 1: with fewer than 50 samples, and
-    where the data sets no limit, as when every prediction is right.
+    the standard error of its fall. Otherwise the default stays: also with fewer than 50
+    samples, and where the data sets no limit, as when every prediction is right.
 
     Args:
         probabilities: Array of shape `(samples, classes)`: one predictor, or the mean
             of an ensemble.
         y: Labels, sparse or one-hot; see `as_labels`. Not the test data.
+        default: Float, the temperature in use so far. Defaults to `1.0`, none.
 
     Returns:
-        Float, `1.0` or the fitted temperature.
+        Float, the fitted temperature or the default.
 
     Raises:
         ValueError: If several learners are given or the data is invalid.
@@ -113,13 +114,14 @@ def choose_temperature(probabilities: Any, y: Any) -> float:
     bounds = (0.05, 20.0)
     temperature = fit_temperature(p, labels, bounds=bounds)
     if len(labels) < _MIN_SAMPLES or temperature in bounds:
-        return 1.0
+        return default
     before, after = (
-        np.log(likelihoods(q, labels)) for q in (p, apply_temperature(p, temperature))
+        np.log(likelihoods(apply_temperature(p, t), labels))
+        for t in (default, temperature)
     )
     falls = after - before
     error = falls.std(ddof=1) / np.sqrt(len(falls))
-    return temperature if falls.mean() > error else 1.0
+    return temperature if falls.mean() > error else default
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:
