@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 
 import keras_micronets as kmn
-from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
+from keras_micronets.callbacks import (
+    ChannelPruning,
+    Cycle,
+    DynamicSparseTraining,
+    LearnerCheckpoint,
+    LearnerCycles,
+    QuantizationAwareTraining,
+    WeightPruning,
+    masks,
+)
 from keras_micronets.losses import Distillation, pack
 
 SPARSE = keras.losses.SparseCategoricalCrossentropy
@@ -377,6 +386,48 @@ def test_a_sparse_int8_student_is_one_fit():
     # The validation loss is that of the labels alone.
     hard = SPARSE(from_logits=True)(y, model.predict(x, verbose=0))
     np.testing.assert_allclose(history.history["val_loss"][-1], hard, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_every_callback_takes_distilled_data(tmp_path):
+    x, y = samples()
+    pool = kmn.LearnerPool(tmp_path / "pool")
+    cycle = Cycle(mask=masks.Magnitude(0.5), quantize=0.0)
+    data = kmn.distill(tell, x, y, verbose=0)
+    for callback in (
+        ChannelPruning(params=0.7, min_channels=1, data=data),
+        DynamicSparseTraining(0.5, data=data),
+        LearnerCheckpoint(pool),
+        LearnerCycles(pool, 2, cycle),
+        WeightPruning(kmn.schedules.Constant(0.5), importance="taylor", data=data),
+    ):
+        keras.utils.set_random_seed(0)
+        logs = student().fit(data, epochs=2, verbose=0, callbacks=[callback]).history
+        assert np.isfinite(logs["loss"]).all()
+    assert len(pool) == 4
+    assert all(learner.from_logits for learner in pool)
+
+
+def test_students_side_by_side_are_each_taught():
+    x, y = samples()
+    weights = np.arange(40.0)
+    joint = kmn.side_by_side(network, 2, seed=0)
+    accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+    loss = Distillation(from_logits=True)
+    joint.compile(keras.optimizers.SGD(0.0), loss, weighted_metrics=[accuracy])
+    data = kmn.distill(tell, x, y, sample_weight=weights, batch_size=40, verbose=0)
+    logs = joint.fit(data, verbose=0).history
+    batch = data[0]
+    for i, member in enumerate(joint.members):
+        outputs = member.predict(batch[0], verbose=0)
+        expected = loss(batch[1], outputs, batch[2])
+        np.testing.assert_allclose(logs[f"member_{i + 1}_loss"], expected, rtol=1e-4)
+        hits = outputs.argmax(-1) == batch[1]
+        np.testing.assert_allclose(
+            logs[f"member_{i + 1}_accuracy"],
+            np.average(hits, weights=batch[2]["sample_weight"]),
+            rtol=1e-5,
+        )
 
 
 def test_metrics_see_labels_and_weights():

@@ -48,6 +48,7 @@ SLOW = {
     "channels.cut.compact",
     "compression.compress",
     "distillation.distill.distill",
+    "docs/distillation.md",
     "docs/index.md",
     "joint_training.side_by_side",
     "prune2edge.train_prune2edge",

@@ -138,15 +138,20 @@ class _AddTeacher:
         x, y = keras.tree.map_structure(_as_numpy, (x, y))
         if sample_weight is None:
             sample_weight = np.ones(len(y))
-        weights = np.array(sample_weight, "float32").reshape(len(y))
-        labels = y.argmax(-1) if y.ndim == 2 and y.shape[-1] > 1 else y.reshape(len(y))
+        weights = np.array(_as_numpy(sample_weight), "float32").reshape(len(y))
         for label, factor in self.class_weight.items():
-            weights[labels == label] *= factor
+            weights[_classes(y) == label] *= factor
         return x, y, pack(weights, self.teacher(x))
 
 
+def _classes(y):
+    return y.argmax(-1) if y.ndim == 2 and y.shape[-1] > 1 else y.reshape(len(y))
+
+
 def _as_numpy(values):
-    return keras.ops.convert_to_numpy(values) if keras.ops.is_tensor(values) else values
+    if keras.ops.is_tensor(values):
+        return keras.ops.convert_to_numpy(values)
+    return np.asarray(values)
 
 
 class _Distilled(keras.utils.PyDataset):
