@@ -236,7 +236,7 @@ def test_the_report_as_a_page(models, tmp_path):
 
     assert "<h1>Mine</h1>" in page
     assert models[0].name in page
-    assert "How the method was chosen" in page
+    assert "How the members were chosen" in page
     assert "Nested resampling, which repeats the choice in each outer fold" in page
     assert str(ensemble.selection_.choice) in str(ensemble.report_)
 

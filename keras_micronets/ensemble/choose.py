@@ -9,11 +9,17 @@ from keras_micronets import selection
 from keras_micronets.edge.combine import check_rule
 
 __all__ = [
+    "CLUSTERING",
+    "DEFAULT",
     "check_temperature",
     "choose_members",
     "choose_temperature",
     "learner_columns",
 ]
+
+DEFAULT = "cluster_then_forward"
+#: The methods that take a clusterer and a representative.
+CLUSTERING = (DEFAULT, "cluster")
 
 
 def choose_members(
@@ -38,10 +44,11 @@ def choose_members(
         )
     n_members, options = ensemble.n_members, {}
     if n_members is None and ensemble.clusterer is None:
-        n_members = 4
-    if ensemble.method == "cluster":
+        n_members = min(4, len(probabilities)) if ensemble.method == DEFAULT else 4
+    if ensemble.method in CLUSTERING:
         options["clusterer"] = ensemble.clusterer
-        options["representative"] = ensemble.representative
+        if ensemble.representative is not None:
+            options["representative"] = ensemble.representative
     elif ensemble.method == "auto":
         options["verbose"] = 1 if verbose == "auto" else verbose
     choose = selection.as_method(ensemble.method)

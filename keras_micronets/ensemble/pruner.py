@@ -11,6 +11,8 @@ from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
 from keras_micronets.ensemble.choose import (
+    CLUSTERING,
+    DEFAULT,
     check_temperature,
     choose_members,
     choose_temperature,
@@ -50,8 +52,10 @@ class EnsemblePruner(keras.Model):
     """Keep the best representatives of a pool of learners, as one Keras model.
 
     `prune` compares the learners by their predictions on held-out data and keeps some
-    of them; by default it clusters them and keeps one per cluster. The ensemble then
-    predicts, evaluates, saves and loads like any Keras model; its outputs are class
+    of them. By default clusters of learners propose representatives, and a member is
+    kept only if it lowers the held-out loss by more than the resampling error of that
+    loss; so there may be fewer than `n_members`, even one. The ensemble then predicts,
+    evaluates, saves and loads like any Keras model; its outputs are class
     probabilities. It holds the members only, never the candidates.
 
     Args:
@@ -60,29 +64,32 @@ class EnsemblePruner(keras.Model):
             classifiers, and functions from inputs to probabilities; or an array of
             predictions `(learners, samples, classes)`, with which only
             `prune(None, y)` works. `None` for a loaded ensemble. Defaults to `None`.
-        n_members: Integer, the number of members, and of clusters. For
-            `method="auto"` also a list of integers to choose from; for clusters also
-            `"silhouette"` or `"loss"`. With a `clusterer`, `None` or the number that
-            it finds. `None` means 4 otherwise. Defaults to `None`.
+        n_members: Integer, the number of clusters and the largest number of members;
+            other methods than the default keep exactly that many. For `method="auto"`
+            also a list of integers to choose from; for clusters also `"silhouette"` or
+            `"loss"`. With a `clusterer`, `None` or the number that it finds. `None`
+            means 4 otherwise. Defaults to `None`.
         method: How members are chosen: a key of `selection.METHODS`, such as
-            `"cluster"`, `"greedy"` or `"top_k"`; `"auto"` for the best of several in
-            cross-validation; or a function with their signature. Defaults to
-            `"cluster"`.
-        representative: For `"cluster"`, which learner of each cluster is kept:
-            `"accuracy"`, the most accurate (Prune2Edge's "diversity first"),
-            `"loss"`, `"medoid"` or `"farthest"`; or `"best_cluster"`, all learners of
-            the most accurate cluster ("accuracy first"). See `selection.cluster`.
-            Defaults to `"accuracy"`.
-        clusterer: For `"cluster"`, a scikit-learn clusterer. `None` for k-means.
-            Defaults to `None`.
+            `"cluster"` (one learner per cluster, as in the papers), `"greedy"` or
+            `"top_k"`; `"auto"` for the best of several in cross-validation; or a
+            function with their signature. Defaults to `"cluster_then_forward"`; see
+            `selection.cluster_then_forward`.
+        representative: For `"cluster"`, which learner of each cluster is kept, and for
+            the default method, which are proposed: `"accuracy"`, the most accurate
+            (Prune2Edge's "diversity first"), `"loss"`, `"medoid"` or `"farthest"`; or
+            `"best_cluster"`, all learners of the most accurate cluster ("accuracy
+            first"). See `selection.cluster`. Defaults to `None`: `"accuracy"` for
+            `"cluster"`, the two best by accuracy and by loss for the default method.
+        clusterer: For both, a scikit-learn clusterer. `None` for k-means. Defaults to
+            `None`.
         budget: Number, the limit on the members' total cost, in place of `method` and
             `n_members`; see `selection.within_budget`. Defaults to `None`.
         costs: The cost that `budget` limits: `"gzip_bytes"` or `"n_bytes"` of the
             learners' files, or one number per learner, such as milliseconds. The
             first is an estimate for Keras models. Defaults to `"gzip_bytes"`.
         combination: `"mean"` of the probabilities, weighted if the method gives
-            weights (`"greedy"` does); `"logit"`, the mean of their logarithms;
-            `"vote"`, ties going to the larger mean; or `"weights"`, a mean whose
+            weights (the default and `"greedy"` do); `"logit"`, the mean of their
+            logarithms; `"vote"`, ties going to the larger mean; or `"weights"`, a mean whose
             weights are fitted on the data given to `prune`. Defaults to `"mean"`.
         temperature: Temperature scaling of the combined probabilities, on the device
             too: `"fit"`, fitted on the data given to `prune` if that lowers their loss
@@ -94,7 +101,8 @@ class EnsemblePruner(keras.Model):
     Attributes:
         learners: The candidates; `learners.predict(x)` returns the probabilities of
             all, `(learners, samples, classes)`.
-        selection_: The `selection.Selection`: indices, cluster labels, weights.
+        selection_: The `selection.Selection`: indices, cluster labels, weights, and in
+            `size` why there are so many members and their gain over the best learner.
         members_: The chosen models: Keras models, `Member` objects that run `.tflite`
             files, or objects with a `predict` for functions.
         temperature_: Float, the temperature in use; 1 changes nothing. It can be set,
@@ -123,8 +131,8 @@ class EnsemblePruner(keras.Model):
         learners: Any = None,
         n_members: int | str | Sequence[int] | None = None,
         *,
-        method: str | Callable = "cluster",
-        representative: str = "accuracy",
+        method: str | Callable = DEFAULT,
+        representative: str | None = None,
         clusterer: Any = None,
         budget: float | None = None,
         costs: str | Sequence[float] = "gzip_bytes",
@@ -489,10 +497,11 @@ class EnsemblePruner(keras.Model):
                 "learners=None. A loaded ensemble only predicts; to choose again, make "
                 "one with `EnsemblePruner(pool)`."
             )
-        if self.method != "cluster" and self.clusterer is not None:
+        if self.method not in CLUSTERING and self.clusterer is not None:
             raise ValueError(
-                "Expected method='cluster', since a clusterer is given; leave out "
-                f"`clusterer` or change `method`. Received: method={self.method!r}."
+                f"Expected method to be one of {CLUSTERING}, since a clusterer is "
+                "given; leave out `clusterer` or change `method`. Received: "
+                f"method={self.method!r}."
             )
 
         check_temperature(self.temperature, self.combination)

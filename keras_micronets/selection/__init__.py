@@ -4,6 +4,7 @@ from keras_micronets.edge.combine import combine
 from keras_micronets.selection import diversity
 from keras_micronets.selection.budget import within_budget
 from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
+from keras_micronets.selection.clustering.forward import cluster_then_forward
 from keras_micronets.selection.combination import as_combined, fit_weights
 from keras_micronets.selection.cross_validation import (
     MemberScores,
@@ -55,7 +56,7 @@ from keras_micronets.selection.report.selection_report import (
     prediction_map,
     selection_report,
 )
-from keras_micronets.selection.selection import Choice, Selection
+from keras_micronets.selection.selection import Choice, Selection, SizeChoice
 from keras_micronets.selection.temperature import (
     apply_temperature,
     calibrated_negative_log_likelihood,
@@ -73,6 +74,7 @@ __all__ = [
     "MemberScores",
     "Selection",
     "SelectionReport",
+    "SizeChoice",
     "accuracy",
     "adaptive_calibration_error",
     "apply_temperature",
@@ -89,6 +91,7 @@ __all__ = [
     "choose_temperature",
     "cluster",
     "cluster_labels",
+    "cluster_then_forward",
     "combine",
     "complementariness",
     "disagreement",

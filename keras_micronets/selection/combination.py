@@ -9,7 +9,7 @@ from keras_micronets.selection.metrics import likelihoods
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import check_choice, check_probabilities
 
-__all__ = ["as_combined", "fit_weights"]
+__all__ = ["as_combined", "fit_weights", "mixture_weights"]
 
 
 def as_combined(
@@ -85,7 +85,20 @@ def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.nd
             f"Expected at least zero iterations. Received: {n_iterations=}."
         )
     right = likelihoods(check_probabilities(probabilities), y)
-    weights = np.full(len(right), 1 / len(right))
+    return mixture_weights(right, np.full(len(right), 1 / len(right)), n_iterations)
+
+
+def mixture_weights(
+    likelihoods: np.ndarray, start: np.ndarray, n_iterations: int
+) -> np.ndarray:
+    """Raise the likelihood of a mixture by steps of expectation-maximisation.
+
+    Args:
+        likelihoods: Float array of shape `(members, samples)`, positive.
+        start: Float array of shape `(members,)`, the weights to start from.
+        n_iterations: Integer, the number of steps.
+    """
+    weights = start
     for _ in range(n_iterations):
-        weights = weights * (right / (weights @ right)).mean(axis=1)
+        weights = weights * (likelihoods / (weights @ likelihoods)).mean(axis=1)
     return weights / weights.sum()

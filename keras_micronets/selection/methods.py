@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
+from keras_micronets.selection.clustering.forward import cluster_then_forward
 from keras_micronets.selection.cross_validation import (
     SCORINGS,
     held_out_losses,
@@ -68,13 +69,14 @@ SINGLE: dict[str, Method] = {
         cluster, distances="double_fault", representative="farthest"
     ),
     "prune2edge": cluster_labels,
+    "cluster_then_forward": cluster_then_forward,
 }
 
 _BASELINES = ("random_k", "prune2edge")
-_QUADRATIC = ("backward_elimination", "kappa_pruning")
+_COSTLY = ("backward_elimination", "kappa_pruning", "cluster_then_forward")
 #: The methods that `auto` compares by default: without those that only serve as
-#: baselines or whose cost grows with the square of the pool.
-TRIED = [name for name in SINGLE if name not in _BASELINES + _QUADRATIC]
+#: baselines, whose cost grows with the square of the pool, or that cross-validate.
+TRIED = [name for name in SINGLE if name not in _BASELINES + _COSTLY]
 
 
 def auto(

@@ -1,4 +1,4 @@
-"""`Selection` and `Choice`: the results of the selection methods."""
+"""`Selection`, `Choice` and `SizeChoice`: the results of the selection methods."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_micronets.selection.validation import as_float
 
-__all__ = ["Choice", "Selection"]
+__all__ = ["Choice", "Selection", "SizeChoice"]
 
 _MAX_ROWS = 20
 
@@ -83,6 +83,63 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class SizeChoice:
+    """The held-out losses that decided the number of members; prints as the reason.
+
+    Args:
+        n_members: Integer, the chosen number.
+        max_members: Integer, the largest permitted number.
+        losses: Float array of shape `(sizes,)`: the held-out loss of the ensembles with
+            1, 2, ... members. The first is the best single learner.
+        errors: Float array of shape `(sizes,)`: the standard error of the paired
+            difference of each loss from that of the chosen number.
+        n_samples: Integer, the number of samples.
+        source: String, the origin of the members: `"clusters"` or `"all learners"`.
+    """
+
+    n_members: int
+    max_members: int
+    losses: np.ndarray
+    errors: np.ndarray
+    n_samples: int
+    source: str
+
+    @property
+    def gain(self) -> float:
+        """The held-out loss of the best single learner minus that of the ensemble."""
+        return float(self.losses[0] - self.losses[self.n_members - 1])
+
+    @property
+    def gain_error(self) -> float:
+        """The standard error of `gain`."""
+        return float(self.errors[0])
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_members} of at most {self.max_members} members, out of "
+            f"{self.source}: {self._reason()}.\n"
+            f"Held-out loss {self.losses[self.n_members - 1]:.4f}; that of the best "
+            f"single learner {self.losses[0]:.4f}. Gain: {self.gain:.4f} ± "
+            f"{self.gain_error:.4f} (standard error over {self.n_samples} samples)."
+        )
+
+    def _reason(self) -> str:
+        if self.n_members == self.max_members:
+            return "each lowers the held-out loss, and no more are permitted"
+        if self.n_members == len(self.losses):
+            return "each lowers the held-out loss, and there are no others"
+        best = self.n_members + int(self.losses[self.n_members :].argmin())
+        lower = self.losses[self.n_members - 1] - self.losses[best]
+        if lower <= 0:
+            return "more do not lower the held-out loss"
+        more = best + 1 - self.n_members
+        return (
+            f"{more} more would lower the held-out loss by {lower:.4f} ± "
+            f"{self.errors[best]:.4f}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The learners that were kept, and their weights.
 
@@ -95,6 +152,8 @@ class Selection:
         representative: String, how members were taken from the clusters, or `None`.
             Defaults to `None`.
         choice: A `Choice`, how the method was chosen, or `None`. Defaults to `None`.
+        size: A `SizeChoice`, how the number of members was chosen, or `None`. Defaults
+            to `None`.
     """
 
     indices: np.ndarray
@@ -103,6 +162,7 @@ class Selection:
     method: str
     representative: str | None = None
     choice: Choice | None = None
+    size: SizeChoice | None = None
 
     @classmethod
     def uniform(

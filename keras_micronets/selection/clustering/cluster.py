@@ -20,7 +20,7 @@ from keras_micronets.selection.cross_validation import held_out_losses
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.validation import check_choice
 
-__all__ = ["cluster", "cluster_labels"]
+__all__ = ["Clustering", "cluster", "cluster_labels", "find_clusters"]
 
 _STRATEGIES = {"diversity_first": "accuracy", "accuracy_first": "best_cluster"}
 
@@ -105,6 +105,95 @@ def cluster(
     Ensembles for Image Classification Purposes", Image and Vision Computing 2001.
     Alhalabi et al., "Prune2Edge", arXiv:2004.04710. Rousseeuw, "Silhouettes", 1987.
     """
+    return find_clusters(
+        probabilities,
+        y,
+        n_members,
+        on=on,
+        distances=distances,
+        clusterer=clusterer,
+        representative=representative,
+        max_members=max_members,
+        random_state=random_state,
+    ).keep_representatives()
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of candidates; those that predict exactly the same are one.
+
+    Args:
+        candidates: The `Candidates`.
+        distinct: Integer array: the candidates that were clustered.
+        labels: Integer array of shape `(distinct,)`: their clusters, -1 for noise.
+        geometry: Their distances.
+        name: String, the name of the clusterer.
+        representative: String; see `cluster`.
+    """
+
+    candidates: Candidates
+    distinct: np.ndarray
+    labels: np.ndarray
+    geometry: Points | Distances
+    name: str
+    representative: str
+
+    @property
+    def labels_of_all(self) -> np.ndarray:
+        """The cluster of each candidate, copies included."""
+        return self.labels[np.cumsum(~self.candidates.is_copy) - 1]
+
+    @property
+    def members(self) -> list[np.ndarray]:
+        """The candidates of each cluster."""
+        labels = self.labels
+        return [self.distinct[labels == k] for k in np.unique(labels[labels >= 0])]
+
+    def representatives(self, accuracies: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """Return the representatives of the clusters, as indices of candidates.
+
+        Args:
+            accuracies, losses: Float arrays of shape `(candidates,)`.
+        """
+        clusters = Clusters(
+            [np.searchsorted(self.distinct, members) for members in self.members],
+            accuracies[self.distinct],
+            losses[self.distinct],
+            self.geometry,
+        )
+        return self.distinct[REPRESENTATIVES[self.representative](clusters)]
+
+    def keep_representatives(self) -> Selection:
+        """Return the selection of the representatives."""
+        candidates = self.candidates
+        return candidates.select(
+            self.representatives(candidates.accuracies, candidates.losses),
+            labels=self.labels_of_all,
+            method=self.name,
+            representative=self.representative,
+        )
+
+
+def find_clusters(
+    probabilities: Any,
+    y: Any,
+    n_members: int | str | None,
+    *,
+    on: str = "probabilities",
+    distances: Any = None,
+    clusterer: Any = None,
+    representative: str = "accuracy",
+    max_members: int = 10,
+    random_state: Any = None,
+    at_most: bool = False,
+) -> Clustering:
+    """Cluster the learners, as `cluster` does.
+
+    Args:
+        probabilities, y, n_members: See `cluster`.
+        on, distances, clusterer, representative, max_members, random_state: Likewise.
+        at_most: Boolean. Whether fewer than `n_members` clusters are accepted.
+    """
     count = 1 if n_members is None or isinstance(n_members, str) else n_members
     candidates = Candidates(probabilities, y, count)
     check_geometry(on, distances, len(candidates))
@@ -131,19 +220,12 @@ def cluster(
     chosen = Clusterer(clusterer, geometry, len(distinct), random_state)
     if isinstance(n_members, str):  # "silhouette"
         labels = _by_silhouette(chosen, max_members)
+    elif at_most and n_members is not None:
+        labels = chosen.cluster_at_most(n_members)
     else:
         labels = chosen.cluster(n_members)
-    clusters = Clusters(
-        [np.flatnonzero(labels == k) for k in np.unique(labels[labels >= 0])],
-        candidates.accuracies[distinct],
-        candidates.losses[distinct],
-        geometry,
-    )
-    return candidates.select(
-        distinct[REPRESENTATIVES[representative](clusters)],
-        labels=labels[np.cumsum(~candidates.is_copy) - 1],
-        method=chosen.name,
-        representative=representative,
+    return Clustering(
+        candidates, distinct, labels, geometry, chosen.name, representative
     )
 
 
@@ -215,7 +297,7 @@ class Clusters:
 
     Args:
         members: List of integer arrays: the learners of each cluster.
-        accuracies: Float array of shape `(learners,)`, descending.
+        accuracies: Float array of shape `(learners,)`.
         losses: Float array of shape `(learners,)`.
         geometry: The distances of the learners.
     """
@@ -227,7 +309,9 @@ class Clusters:
 
 
 def _most_accurate(clusters: Clusters) -> list[int]:
-    return [members.min() for members in clusters.members]
+    order = np.lexsort((clusters.losses, -clusters.accuracies))
+    ranks = np.argsort(order)
+    return [members[ranks[members].argmin()] for members in clusters.members]
 
 
 def _lowest_loss(clusters: Clusters) -> list[int]:

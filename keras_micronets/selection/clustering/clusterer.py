@@ -1,11 +1,13 @@
 """`Clusterer`: a scikit-learn clusterer, or a default one, with the learners."""
 
+import warnings
 from functools import cache
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
 from keras_micronets.selection.clustering.geometry import Distances, Points
@@ -68,6 +70,18 @@ class Clusterer:
         _check_result(labels, n_clusters, clusterer)
         return labels
 
+    def cluster_at_most(self, n_clusters: int) -> np.ndarray:
+        """Return the cluster of each learner, in fewer clusters where learners are few.
+
+        Args:
+            n_clusters: Integer, the largest number without an estimator of the user.
+        """
+        if self.estimator is not None:
+            return self.cluster(None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # as permitted
+            return self._by_default(min(n_clusters, self.n_distinct), exact=False)
+
     def _default(self, n_clusters: int) -> Any:
         if isinstance(self.geometry, Distances):
             return AgglomerativeClustering(
@@ -75,7 +89,7 @@ class Clusterer:
             )
         return KMeans(n_clusters, n_init=10, random_state=self.random_state)
 
-    def _by_default(self, n_clusters: int) -> np.ndarray:
+    def _by_default(self, n_clusters: int, *, exact: bool = True) -> np.ndarray:
         if n_clusters == 1:  # scikit-learn rejects a single learner
             return np.zeros(self.n_distinct, int)
         clusterer = self._default(n_clusters)
@@ -85,7 +99,8 @@ class Clusterer:
         # a single one takes.
         with _threads().limit(limits=1):
             labels = clusterer.fit_predict(self.geometry.rotated())
-        _check_result(labels, n_clusters, clusterer)  # fewer points may be distinct
+        if exact:  # fewer points may be distinct
+            _check_result(labels, n_clusters, clusterer)
         return labels
 
     def _check_default(self, n_clusters: int | None) -> int:

@@ -164,7 +164,7 @@ def _choice(report: SelectionReport) -> str:
     if report.choice is None:
         return ""
     return (
-        "<h2>How the method was chosen</h2>\n"
+        "<h2>How the members were chosen</h2>\n"
         f'<pre class="scroll">{html.escape(report.choice)}</pre>'
     )
 

@@ -51,7 +51,8 @@ class SelectionReport:
         ensemble: Dictionary of the ensemble's `accuracy`, `negative_log_likelihood`
             and `expected_calibration_error` on these samples, its `n_bytes`, its
             `gzip_bytes` and its `milliseconds` (sums over the members, or `None`).
-        choice: String, how the method was chosen, or `None`. Defaults to `None`.
+        choice: String, how the number of members and the method were chosen, or
+            `None`. Defaults to `None`.
         temperature: Float, the temperature of the ensemble's probabilities. Defaults to
             `1.0`, none.
         uncalibrated: Dictionary of the ensemble's metrics without the temperature, or

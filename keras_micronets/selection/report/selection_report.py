@@ -101,7 +101,10 @@ def selection_report(
             candidates.votes_of(np.flatnonzero(kept[candidates.order]).tolist())
         ),
         ensemble={**compute_metrics(scaled, candidates.y), **totals},
-        choice=None if selection.choice is None else str(selection.choice),
+        choice="\n\n".join(
+            str(x) for x in (selection.size, selection.choice) if x is not None
+        )
+        or None,
         temperature=float(temperature),
         uncalibrated=before,
     )
@@ -223,7 +226,7 @@ def _reason(
     """Return in a few words why a learner was kept or not."""
     labels = selection.labels
     if labels[learner] < 0:
-        return "noise"
+        return "noise, kept" if kept else "noise"
     of_cluster = ranks[labels == labels[learner]]
     size = len(of_cluster)
     rank = f"rank {(of_cluster <= ranks[learner]).sum()} of {size}"
