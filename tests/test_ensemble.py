@@ -59,7 +59,7 @@ def int8_pool(pool, data):
 
 @pytest.fixture
 def ensemble(pool, data):
-    ensemble = kmn.EnsemblePruner(pool, n_members=3, random_state=0)
+    ensemble = kmn.EnsemblePruner(pool, 3, method="cluster", random_state=0)
     return ensemble.prune(*data, verbose=0)
 
 
@@ -79,7 +79,9 @@ def test_keeps_the_most_accurate_of_each_cluster(ensemble, pool, data):
 @pytest.mark.parametrize("rule", ["mean", "vote", "weights"])
 def test_predict_combines_the_members(pool, data, rule):
     x, y = data
-    ensemble = kmn.EnsemblePruner(pool, 3, combination=rule, random_state=0)
+    ensemble = kmn.EnsemblePruner(
+        pool, 3, method="cluster", combination=rule, random_state=0
+    )
     ensemble.prune(x, y, verbose=0)
 
     members = pool.predict(x, verbose=0)[ensemble.selection_.indices]
@@ -104,7 +106,9 @@ def test_rounded_probabilities_are_scaled_to_sum_to_one(data, tmp_path):
         model(data[0], training=True)
         assert np.ptp(model.predict(data[0], verbose=0).sum(-1)) > 1e-3
         pool.add(model)
-    ensemble = kmn.EnsemblePruner(pool, 2, temperature=None, random_state=0)
+    ensemble = kmn.EnsemblePruner(
+        pool, 2, method="cluster", temperature=None, random_state=0
+    )
     ensemble.prune(*data, verbose=0)
 
     members = pool.predict(data[0], verbose=0)[ensemble.selection_.indices]
@@ -166,7 +170,7 @@ def test_only_the_members_are_tracked(ensemble):
 
 def test_takes_any_clusterer(pool, data):
     clusterer = AgglomerativeClustering(2)
-    ensemble = kmn.EnsemblePruner(pool, clusterer=clusterer)
+    ensemble = kmn.EnsemblePruner(pool, method="cluster", clusterer=clusterer)
 
     ensemble.prune(*data, verbose=0)
 
@@ -176,7 +180,7 @@ def test_takes_any_clusterer(pool, data):
 
 def test_best_cluster_keeps_all_of_it(pool, data):
     ensemble = kmn.EnsemblePruner(
-        pool, 3, representative="best_cluster", random_state=0
+        pool, 3, method="cluster", representative="best_cluster", random_state=0
     ).prune(*data, verbose=0)
 
     labels = ensemble.selection_.labels
@@ -188,7 +192,9 @@ def test_best_cluster_keeps_all_of_it(pool, data):
 @pytest.mark.tensorflow
 def test_members_that_litert_runs(int8_pool, data, tmp_path):
     x, y = data
-    ensemble = kmn.EnsemblePruner(int8_pool, 3, temperature=None, random_state=0)
+    ensemble = kmn.EnsemblePruner(
+        int8_pool, 3, method="cluster", temperature=None, random_state=0
+    )
     ensemble.prune(x, y, verbose=0)
     ensemble.compile(metrics=["accuracy"])
 
@@ -227,7 +233,7 @@ def test_bundle_predicts_like_the_ensemble(ensemble, data, tmp_path):
 
 @pytest.mark.tensorflow
 def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
-    ensemble = kmn.EnsemblePruner(int8_pool, 2, random_state=0)
+    ensemble = kmn.EnsemblePruner(int8_pool, 2, method="cluster", random_state=0)
     ensemble.prune(*data, verbose=0)
 
     bundle = ensemble.export(tmp_path / "bundle")
@@ -242,7 +248,9 @@ def test_bundle_of_litert_members_holds_their_files(int8_pool, data, tmp_path):
 @pytest.mark.parametrize("combination", ["mean", "weights"])
 def test_early_exit_is_chosen_by_the_files(int8_pool, data, tmp_path, combination):
     x, y = data
-    ensemble = kmn.EnsemblePruner(int8_pool, 3, combination=combination, random_state=0)
+    ensemble = kmn.EnsemblePruner(
+        int8_pool, 3, method="cluster", combination=combination, random_state=0
+    )
     ensemble.prune(x, y, verbose=0)
 
     bundle = ensemble.export(
@@ -502,7 +510,9 @@ class TestBadInput:
             kmn.EnsemblePruner(pool, 9).prune(*data, verbose=0)
 
     def test_n_members_other_than_the_clusterer(self, pool, data):
-        ensemble = kmn.EnsemblePruner(pool, 3, clusterer=AgglomerativeClustering(2))
+        ensemble = kmn.EnsemblePruner(
+            pool, 3, method="cluster", clusterer=AgglomerativeClustering(2)
+        )
 
         with pytest.raises(ValueError, match="3"):
             ensemble.prune(*data, verbose=0)
@@ -560,7 +570,8 @@ def test_importing_the_package_imports_neither_keras_nor_tensorflow():
 
 def test_predictions_of_many_learners_are_mapped_from_disk(pool, data, monkeypatch):
     x, y = data
-    expected = kmn.EnsemblePruner(pool, 3, random_state=0).prune(x, y, verbose=0)
+    expected = kmn.EnsemblePruner(pool, 3, method="cluster", random_state=0)
+    expected.prune(x, y, verbose=0)
     seen = []
     choose = kmn.ensemble.pruner.selection.cluster
 

@@ -88,6 +88,7 @@ NOT_VALUES = {
     "selection.MemberScores",
     "selection.Selection",
     "selection.SelectionReport",
+    "selection.SizeChoice",
     # They are base classes, or adapt an object of another package.
     "learning_rates.LearningRate",
     "observers.Observer",

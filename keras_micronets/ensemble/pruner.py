@@ -89,8 +89,8 @@ class EnsemblePruner(keras.Model):
             first is an estimate for Keras models. Defaults to `"gzip_bytes"`.
         combination: `"mean"` of the probabilities, weighted if the method gives
             weights (the default and `"greedy"` do); `"logit"`, the mean of their
-            logarithms; `"vote"`, ties going to the larger mean; or `"weights"`, a mean whose
-            weights are fitted on the data given to `prune`. Defaults to `"mean"`.
+            logarithms; `"vote"`, ties going to the larger mean; or `"weights"`, a mean
+            whose weights are fitted on the data given to `prune`. Defaults to `"mean"`.
         temperature: Temperature scaling of the combined probabilities, on the device
             too: `"fit"`, fitted on the data given to `prune` if that lowers their loss
             by more than its standard error (see `selection.choose_temperature`); a

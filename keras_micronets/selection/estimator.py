@@ -23,8 +23,9 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
 
     Args:
         method: Name in `selection.METHODS`, or a function with their signature.
-            Defaults to `"cluster"`.
-        n_members: Integer, the number of learners to keep. Defaults to `4`.
+            Defaults to `"cluster_then_forward"`.
+        n_members: Integer, the number of learners to keep; for the default method, the
+            largest. Defaults to `4`.
         combination: `"mean"`, with the weights of the selection, `"logit"`, `"vote"` or
             `"weights"`; see `selection.combine`. Defaults to `"mean"`.
         random_state: As in scikit-learn. Defaults to `None`.
@@ -51,7 +52,7 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        method: str | Callable = "cluster",
+        method: str | Callable = "cluster_then_forward",
         n_members: int = 4,
         *,
         combination: str = "mean",
