@@ -68,8 +68,11 @@ def combine(
 def scale_logarithms(probabilities: Any, temperature: float, xp: Any = np) -> Any:
     """Return `softmax(log(p) / temperature)`, with zeros raised to `EPSILON`."""
     logits = xp.log(xp.maximum(probabilities, EPSILON)) / temperature
-    powers = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
-    return powers / xp.sum(powers, axis=-1, keepdims=True)
+    total, largest = xp.sum, xp.max
+    if xp is np:  # plain ufuncs are faster for a single sample
+        total, largest = np.add.reduce, np.maximum.reduce
+    powers = xp.exp(logits - largest(logits, axis=-1, keepdims=True))
+    return powers / total(powers, axis=-1, keepdims=True)
 
 
 def _combine(probabilities, rule, weights, xp):

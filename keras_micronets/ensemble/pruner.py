@@ -165,7 +165,7 @@ class EnsemblePruner(keras.Model):
 
     @temperature_.setter
     def temperature_(self, temperature: float) -> None:
-        check_temperature(temperature, self.combination)
+        check_temperature(float(temperature), self.combination)
         self._temperature = float(temperature)
         self._forget_functions()
 
