@@ -1,6 +1,5 @@
 """Losses for the training of small networks."""
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -44,10 +43,9 @@ class Distillation(Configurable, keras.losses.Loss):
             count, with 1 the teacher alone. Defaults to `0.7`.
         temperature: Positive float. Above 1, the teacher's small probabilities count
             for more. Defaults to `2.0`.
-        loss: The hard loss: a `keras.losses.Loss`, its name, or a function
-            `(y_true, y_pred) -> losses` of each sample. `None` for the crossentropy
-            that fits the labels: sparse, one-hot, or binary if the student has a
-            single output. Defaults to `None`.
+        loss: The hard loss: a `keras.losses.Loss` or its name. `None` for the
+            crossentropy that fits the labels: sparse, one-hot, or binary if the student
+            has a single output. Defaults to `None`.
         from_logits: Boolean, whether the student returns logits, which train better
             than the outputs of a softmax. `None` for the setting of `loss`, and `False`
             without one, as for Keras's losses. Defaults to `None`.
@@ -78,7 +76,7 @@ class Distillation(Configurable, keras.losses.Loss):
         weight: float = 0.7,
         temperature: float = 2.0,
         *,
-        loss: str | Callable | None = None,
+        loss: str | keras.losses.Loss | None = None,
         from_logits: bool | None = None,
         reduction: str = "sum_over_batch_size",
         name: str = "distillation",
@@ -86,9 +84,9 @@ class Distillation(Configurable, keras.losses.Loss):
         keras.losses.Loss.__init__(self, name=name, reduction=reduction)
         self.weight = weight
         self.temperature = temperature
-        self.loss = _as_name(loss)
+        self.loss = loss
         self._from_logits = from_logits
-        self._hard = None if loss is None else _as_loss(self.loss, from_logits)
+        self._hard = _as_loss(loss, from_logits)
         _check(weight, temperature, from_logits, self._hard)
 
     @property
@@ -185,40 +183,21 @@ def _crossentropy(y_true, y_pred, from_logits):
     return keras.losses.SparseCategoricalCrossentropy(from_logits)
 
 
-def _as_name(loss):
-    """Return the name of a function of Keras, which configurations can hold."""
-    name = getattr(loss, "__name__", "")
-    return name if name and getattr(keras.losses, name, None) is loss else loss
-
-
 def _as_loss(loss, from_logits):
     if isinstance(loss, str):
-        function = keras.losses.get(loss)
-        name = getattr(function, "__name__", "")
+        loss = keras.losses.get(loss)
+        name = getattr(loss, "__name__", "")
         # The classes also bring labels and outputs to the same rank.
         cls = getattr(keras.losses, name.title().replace("_", ""), None)
-        if cls is None:
-            loss = function
-        elif from_logits and "crossentropy" in name:
-            loss = cls(from_logits=True)
-        else:
-            loss = cls()
-    if isinstance(loss, keras.losses.Loss):
-        return loss
-    if not callable(loss):
+        if cls is not None:
+            named = from_logits and "crossentropy" in name
+            loss = cls(from_logits=True) if named else cls()
+    if loss is not None and not isinstance(loss, keras.losses.Loss):
         raise ValueError(
-            "Expected `loss` to be a Keras loss, its name, a function of labels and "
-            f"outputs, or `None`. Received: loss={loss!r}."
+            "Expected `loss` to be a `keras.losses.Loss`, its name, or `None`. "
+            f"Received: loss={loss!r}."
         )
-    return _Function(loss)
-
-
-class _Function(keras.losses.Loss):
-    """Call a user's function."""
-
-    def __init__(self, function):
-        super().__init__(name=getattr(function, "__name__", "function"))
-        self.call = function
+    return loss
 
 
 def _is_crossentropy(loss):

@@ -113,10 +113,10 @@ def distill(
             )
         return _map(x, add) if _is_tf_dataset(x) else _Distilled(x, add, check)
     columns = _as_arrays(x, y, sample_weight)
-    data = _Arrays(columns, batch_size, shuffle, seed)
     if augmentation is None:
-        data.columns = _predict(add, columns, batch_size, verbose)
-    return _Distilled(data, add if augmentation is not None else _as_is, check)
+        columns = _predict(add, columns, batch_size, verbose)
+        add = _as_is
+    return _Distilled(_Arrays(columns, batch_size, shuffle, seed), add, check)
 
 
 class _AddTeacher:
@@ -227,9 +227,9 @@ def _as_arrays(x, y, sample_weight):
             "take the teacher's classes and `weight=1.0` in the loss. Received: y=None "
             f"and x of type {type(x).__name__}."
         )
-    if sample_weight is None:
-        sample_weight = np.ones(len(y), "float32")
-    columns = keras.tree.map_structure(np.asarray, (x, y, sample_weight))
+    y = np.asarray(y)
+    weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight)
+    columns = keras.tree.map_structure(np.asarray, (x, y, weights))
     lengths = [len(array) for array in keras.tree.flatten(columns)]
     if len({*lengths}) > 1:
         raise ValueError(
@@ -305,14 +305,11 @@ class _StudentCheck:
 
 
 def _check_activation(student):
-    activation = getattr(student.layers[-1], "activation", None)
-    is_normalised = activation in (keras.activations.softmax, keras.activations.sigmoid)
+    activation: Any = getattr(student.layers[-1], "activation", None)
+    normalised = (keras.activations.softmax, keras.activations.sigmoid)
     from_logits = student.loss.from_logits
-    if from_logits is None or activation is None:
-        return
-    if from_logits is is_normalised or (
-        not from_logits and activation is keras.activations.linear
-    ):
+    others = normalised if from_logits else (keras.activations.linear,)
+    if from_logits is not None and activation in others:
         raise ValueError(
             "Expected `from_logits` of the loss to say whether the student returns "
             f"logits. Received: from_logits={from_logits} and {student.name!r}, which "
