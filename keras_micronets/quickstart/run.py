@@ -1,203 +1,235 @@
+"""The steps of the quickstart."""
+
 import functools
 import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_micronets import layers, selection
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import Member, softmax
+from keras_micronets.edge.member import Member
 from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.ensemble.pruner import EnsemblePruner
 from keras_micronets.export import export_tflite
-from keras_micronets.export.bundle.writer import zip_size
 from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.export.subprocess_converter import check_converter
 from keras_micronets.learners import LearnerPool
+from keras_micronets.quickstart.problem import Problem
+from keras_micronets.quickstart.result import QuickstartResult, Score, recommend
 from keras_micronets.quickstart.training import (
-    Problem,
-    plan_cycles,
-    train_baseline,
     train_learners,
+    train_network,
+    train_student,
 )
 
-__all__ = ["QuickstartResult", "Score", "run_bundle", "run_quickstart", "score"]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A row of the result: the metrics of a model on the test data.
-
-    Attributes:
-        name: Name of the model.
-        sparsity: Share of removed weights.
-        accuracy: Share of correct predictions.
-        nll: Negative log-likelihood, in nats.
-        ece: Expected calibration error over 15 bins.
-        n_bytes: Size of its `.tflite` files.
-        gzip_bytes: Their size after gzip.
-        latency: Milliseconds for one sample on this host; `None` if not measured.
-    """
-
-    name: str
-    sparsity: float
-    accuracy: float
-    nll: float
-    ece: float
-    n_bytes: int
-    gzip_bytes: int
-    latency: float | None = None
-
-
-def score(
-    name: str,
-    probabilities: np.ndarray,
-    y: np.ndarray,
-    *,
-    contents: list[bytes],
-    sparsity: float = 0.0,
-    latency: float | None = None,
-) -> Score:
-    """Return the `Score` of predictions and of the files that made them.
-
-    Args:
-        probabilities: Array of shape `(samples, classes)`.
-        y: Integer labels.
-        contents: The bytes of each file.
-        name, sparsity, latency: As in `Score`.
-    """
-    return Score(
-        name=name,
-        sparsity=float(sparsity),
-        accuracy=float(selection.accuracy(probabilities, y)),
-        nll=float(selection.negative_log_likelihood(probabilities, y)),
-        ece=float(selection.expected_calibration_error(probabilities, y)),
-        n_bytes=sum(map(len, contents)),
-        gzip_bytes=sum(map(gzip_size, contents)),
-        latency=latency,
-    )
-
-
-@dataclass(frozen=True)
-class QuickstartResult:
-    """The result of the quickstart; prints as a table.
-
-    Attributes:
-        problem: Name of the data.
-        epochs: Epochs of the baseline, and of the one run that made the learners.
-        seed: Seed of the run.
-        n_learners: Number of learners in the pool.
-        sparsities: Their sparsities.
-        scores: A `Score` for the baseline, each member, and the ensemble before and
-            after int8 quantisation.
-        zip_bytes: Size of the models of the bundle as one zip.
-        bundle: Path of the bundle.
-    """
-
-    problem: str
-    epochs: int
-    seed: int
-    n_learners: int
-    sparsities: tuple[float, ...]
-    scores: tuple[Score, ...]
-    zip_bytes: int
-    bundle: str
-
-    def to_json(self) -> dict:
-        """Return the result as JSON values."""
-        return asdict(self)
-
-    def __str__(self):
-        head = (
-            f"{'test data, scored once':<28}{'sparsity':>9}{'accuracy':>9}{'NLL':>8}"
-            f"{'ECE':>8}{'bytes':>11}{'gzip':>9}{'ms':>8}"
-        )
-        share = self.zip_bytes / self.scores[0].n_bytes
-        foot = (
-            f"The bundle's models as one zip: {self.zip_bytes:,} bytes, {share:.0%} of "
-            f"the float32 baseline's file. Bundle: {self.bundle}"
-        )
-        return "\n".join([head, *map(_row, self.scores), "", foot])
-
-
-def _row(row):
-    latency = "" if row.latency is None else f"{row.latency:.3f}"
-    return (
-        f"{row.name:<28}{row.sparsity:>9.1%}{row.accuracy:>9.2%}{row.nll:>8.3f}"
-        f"{row.ece:>8.3f}{row.n_bytes:>11,}{row.gzip_bytes:>9,}{latency:>8}"
-    )
+__all__ = ["run_bundle", "run_quickstart"]
 
 
 def run_quickstart(
     problem: Problem,
     directory: str | os.PathLike,
     *,
-    epochs: int = 160,
-    n_learners: int = 12,
+    epochs: int = 60,
+    n_learners: int = 4,
     n_members: int = 4,
     seed: int = 0,
     verbose: int = 1,
 ) -> QuickstartResult:
     """Run the full pipeline, from training to the predictions of a bundle.
 
+    There are four controls: the baseline in float32 and in int8, the baseline with the
+    regularisation that the learners have, and the same trained for as long as all
+    learners and the distilled network together.
+
     Args:
         problem: The data, as returned by `load_problem`.
-        directory: New or empty directory for the pool and the bundle.
-        epochs: Integer, epochs of the baseline, and of the one run that trains the
-            learners. Defaults to `160`.
-        n_learners: Integer, learners that the run trains. Defaults to `12`.
-        n_members: Integer, learners that are selected. Defaults to `4`.
+        directory: New or empty directory for the pool, the files and the bundle.
+        epochs: Integer, epochs of the baseline, and of each learner. Defaults to `60`.
+        n_learners: Integer, learners that are trained side by side. Defaults to `4`.
+        n_members: Integer, the most learners that the ensemble may have. Defaults to
+            `4`.
         seed: Integer. Defaults to `0`.
         verbose: Integer, 1 to show progress, 0 for no output. Defaults to `1`.
 
     Raises:
-        ValueError: If the directory is not empty, there are too few epochs for the
-            learners, the data has another shape, or TensorFlow is not installed.
+        ValueError: If the directory is not empty, a number is below 1, there are fewer
+            learners than members, or TensorFlow is not installed. Nothing is trained
+            then.
     """
     directory = Path(directory)
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(
-            "Expected a new or an empty directory. Received: "
-            f"{str(directory)!r}, which is not empty. Pass another."
-        )
-    check_converter()
-    plan_cycles(epochs, n_learners)  # raises before anything is trained
+    _check(directory, epochs=epochs, n_learners=n_learners, n_members=n_members)
     say = functools.partial(print, flush=True) if verbose else lambda _: None
+    train: dict[str, Any] = {"epochs": epochs, "seed": seed, "verbose": verbose}
+    n_units = n_learners + 1  # the cost of the distilled network, in baselines
     say(f"{problem.name}: {_sizes(problem)}")
-    say(f"1/5 Train the float32 baseline, {epochs} epochs")
-    baseline = train_baseline(problem, epochs=epochs, seed=seed, verbose=verbose)
-    say(f"2/5 Train {n_learners} learners in one run, {epochs} epochs")
-    pool = LearnerPool(directory / "pool")
-    train_learners(
-        problem, pool, epochs=epochs, n_learners=n_learners, seed=seed, verbose=verbose
+    say(f"1/5 Train the controls: plain, regularised, and {n_units} times longer")
+    plain = train_network(problem, **train)
+    regularized = train_network(problem, regularize=True, **train)
+    longer = train_network(
+        problem, regularize=True, **{**train, "epochs": n_units * epochs}
     )
-    say(f"3/5 Select {n_members} of {len(pool)} learners")
+    say(f"2/5 Train {n_learners} sparse learners side by side, in one fit")
+    pool = LearnerPool(directory / "pool")
+    train_learners(problem, pool, n_learners=n_learners, **train)
+    say(f"3/5 Select at most {n_members} of {len(pool)} learners")
     ensemble = EnsemblePruner(pool, n_members=n_members, random_state=seed)
     ensemble.prune(*problem.choose, verbose=verbose)
     say(str(ensemble.report_))
     for plot in _plot(ensemble.report_, directory):
         say(f"Plot: {plot}")
-    say("4/5 Export the bundle")
-    bundle = ensemble.export(directory / "bundle", evaluation_data=problem.choose)
-    say("5/5 Run the bundle in another process, on the test data")
-    scores = _score_all(problem, baseline, ensemble, bundle)
-    result = QuickstartResult(
-        problem=problem.name,
-        epochs=epochs,
-        seed=seed,
-        n_learners=len(pool),
-        sparsities=tuple(learner.sparsity for learner in pool),
-        scores=tuple(scores),
-        zip_bytes=zip_size(bundle),
-        bundle=str(bundle),
+    say(f"4/5 Distil {len(pool)} learners into one sparse network")
+    student = train_student(problem, pool, **train)
+    say("5/5 Export, and run the files on the test data")
+    rows = _Rows(problem, directory)
+    rows.add_file("baseline, float32", "control", 1, plain)
+    rows.add_file("baseline, int8", "control", 1, plain)
+    rows.add_file("regularised, int8", "control", 1, regularized)
+    rows.add_file(f"regularised, {n_units} x longer, int8", "control", n_units, longer)
+    best = _best_learner(pool, problem)
+    rows.add_file("best single learner, int8", "learner", n_learners, best)
+    rows.add_file("distilled, int8", "result", n_units, student)
+    bundle = rows.add_bundle("ensemble, int8", "result", n_learners, ensemble)
+    result = rows.result(
+        epochs=epochs, seed=seed, n_learners=len(pool), bundle=str(bundle)
     )
     say(f"\n{result}")
     return result
+
+
+def _check(directory, **numbers):
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            "Expected a new or an empty directory. Received: "
+            f"{str(directory)!r}, which is not empty. Pass another."
+        )
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"Expected {name} to be 1 or more. Received: {value}.")
+    if numbers["n_members"] > numbers["n_learners"]:
+        raise ValueError(
+            "Expected at most as many members as learners, of which they are selected. "
+            f"Received: n_members={numbers['n_members']}, "
+            f"n_learners={numbers['n_learners']}."
+        )
+    check_converter()
+
+
+def _best_learner(pool, problem):
+    """Return the learner with the lowest loss on the selection data."""
+    x, y = problem.choose
+    losses = selection.negative_log_likelihood(pool.predict(x, verbose=0), y)
+    return pool[int(np.argmin(losses))].load()
+
+
+class _Rows:
+    """Run exported files, and score them.
+
+    Attributes:
+        scores: List of `Score`.
+        losses: The losses of each row on the selection data.
+        right: Whether each row is right, on the test data.
+        tasks: Functions that predict, to be timed.
+    """
+
+    def __init__(self, problem: Problem, directory: Path):
+        self.problem, self.directory = problem, directory
+        self.scores, self.losses, self.right, self.tasks = [], [], [], []
+
+    def add_file(self, name, role, cost, model):
+        """Export a model, with ranges of the training data if it learned none."""
+        quantization = None if name.endswith("float32") else "int8"
+        path = self.directory / f"{name.replace(',', '').replace(' ', '-')}.tflite"
+        data = self.problem.train[0] if quantization else None
+        export_tflite(model, path, quantization=quantization, representative_data=data)
+        member = Member(path, from_logits=True)
+        test = member.predict(self.problem.test[0])
+        sparsity = layers.sparsity(model) if layers.kernels(model) else 0.0
+        self._add([path], member.predict, test, name, role, cost, sparsity)
+
+    def add_bundle(self, name, role, cost, ensemble):
+        """Export an ensemble, and run it in another process on the test data."""
+        bundle = ensemble.export(
+            self.directory / "bundle", evaluation_data=self.problem.choose
+        )
+        runner = EnsembleRunner(bundle)
+        paths = [bundle / member.file for member in runner.manifest.members]
+        predict = functools.partial(runner.predict, parallel=False)
+        test, _ = run_bundle(bundle, self.problem.test[0])
+        sparsity = np.mean([learner.sparsity for learner in ensemble.learners_])
+        self._add(paths, predict, test, name, role, cost, float(sparsity))
+        return bundle
+
+    def _add(self, paths, predict, test, name, role, cost, sparsity):
+        (x, y), y_test = self.problem.choose, self.problem.test[1]
+        choose = predict(x)
+        temperature = selection.fit_temperature(choose, y)
+        scaled = selection.apply_temperature(choose, temperature)
+        self.losses.append(-np.log(scaled[np.arange(len(y)), y]))
+        self.right.append(test.argmax(-1) == y_test)
+        self.tasks.append(predict)
+        contents = [path.read_bytes() for path in paths]
+        row = Score(
+            name=name,
+            role=role,
+            cost=cost,
+            sparsity=sparsity,
+            accuracy=float(self.right[-1].mean()),
+            nll=float(selection.negative_log_likelihood(test, y_test)),
+            calibrated_nll=_calibrated_nll(test, y_test),
+            n_networks=len(contents),
+            n_bytes=sum(map(len, contents)),
+            gzip_bytes=sum(map(gzip_size, contents)),
+            held_out_loss=float(self.losses[-1].mean()),
+        )
+        self.scores.append(row)
+
+    def result(self, **values) -> QuickstartResult:
+        """Measure latencies, and recommend an int8 row."""
+        x = np.zeros_like(self.problem.test[0][:1])
+        times = interleaved_medians([functools.partial(f, x) for f in self.tasks])
+        scores = [
+            replace(row, latency=time)
+            for row, time in zip(self.scores, times, strict=True)
+        ]
+        names = [row.name for row in scores]
+        # The float32 file is a control only.
+        allowed = [i for i, row in enumerate(scores) if i and row.role != "learner"]
+        chosen, reason = recommend(
+            [names[i] for i in allowed],
+            np.array([self.losses[i] for i in allowed]),
+            [scores[i].n_networks for i in allowed],
+        )
+        controls = [row for row in scores if row.role == "control"]
+        control = max(controls, key=lambda row: row.accuracy).name
+        right = np.array(self.right, float)
+        difference = right[names.index(chosen)] - right[names.index(control)]
+        return QuickstartResult(
+            problem=self.problem.name,
+            scores=tuple(scores),
+            recommended=chosen,
+            reason=reason,
+            best_control=control,
+            gain=float(difference.mean()),
+            gain_error=float(difference.std(ddof=1) / np.sqrt(len(difference))),
+            **values,
+        )
+
+
+def _calibrated_nll(probabilities, y):
+    """Return the loss with each half scaled by the temperature of the other."""
+    halves = [(probabilities[i::2], y[i::2]) for i in (0, 1)]
+    losses = [
+        selection.calibrated_negative_log_likelihood(*one, held_out=other)
+        for one, other in (halves, halves[::-1])
+    ]
+    return float(np.average(losses, weights=[len(y) for _, y in halves]))
 
 
 def run_bundle(
@@ -228,42 +260,6 @@ def run_bundle(
     return probabilities[0], probabilities[1]
 
 
-def _score_all(problem, baseline, ensemble, bundle):
-    """Score the baseline, each member, and the ensemble before and after int8."""
-    x, y = problem.test
-    plain = [baseline, *map(layers.strip, ensemble.members_)]
-    floats = [_float_file(model) for model in plain]
-    before = [softmax(model.predict(x, verbose=0)) for model in plain]
-    after, members_after = run_bundle(bundle, x)
-    with EnsembleRunner(bundle) as runner:
-        files = [(Path(bundle) / m.file).read_bytes() for m in runner.manifest.members]
-        *alone, together = _latencies([Member(floats[0]), *runner.members], runner)
-    sparsities = [learner.sparsity for learner in ensemble.learners_]
-    mean = float(np.mean(sparsities))
-    yield score(
-        "baseline, float32", before[0], y, contents=floats[:1], latency=alone[0]
-    )
-    for i, (file, sparsity) in enumerate(zip(files, sparsities, strict=True)):
-        yield score(
-            f"member {i}, int8",
-            members_after[i],
-            y,
-            contents=[file],
-            sparsity=sparsity,
-            latency=alone[i + 1],
-        )
-    yield score(
-        "ensemble before int8",
-        np.mean(before[1:], axis=0),
-        y,
-        contents=floats[1:],
-        sparsity=mean,
-    )
-    yield score(
-        "ensemble, int8", after, y, contents=files, sparsity=mean, latency=together
-    )
-
-
 def _plot(report, directory):
     """Save plots of the report, if matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
@@ -275,20 +271,6 @@ def _plot(report, directory):
     for name, plot in plots.items():
         plot(report).savefig(directory / name, dpi=120)
     return [directory / name for name in plots]
-
-
-def _latencies(members, runner):
-    x = np.zeros((1, *members[0].input_shape), "float32")
-    tasks: list = [functools.partial(member.predict, x) for member in members]
-    tasks.append(lambda: runner.predict(x, parallel=False))
-    return interleaved_medians(tasks)
-
-
-def _float_file(model):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        export_tflite(model, path, quantization=None)
-        return path.read_bytes()
 
 
 def _sizes(problem):
