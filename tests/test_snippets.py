@@ -50,6 +50,7 @@ SLOW = {
     "distillation.distill.distill",
     "docs/distillation.md",
     "docs/index.md",
+    "docs/side_by_side.md",
     "joint_training.side_by_side",
     "prune2edge.train_prune2edge",
     "selection.methods.auto",
