@@ -53,12 +53,74 @@ def test_learners_have_metadata(pool):
 
 @pytest.mark.parametrize(
     ("every", "start", "epochs"),
-    [(1, 0.0, [1, 2, 3, 4, 5]), (2, 0.0, [2, 4]), (1, 0.6, [3, 4, 5]), (6, 0.0, [])],
+    [(1, 0.0, [1, 2, 3, 4, 5]), (2, 0.0, [2, 4]), (1, 0.6, [3, 4, 5])],
 )
 def test_learners_are_added_every_few_epochs(pool, every, start, epochs):
     checkpoint = LearnerCheckpoint(pool, every, start=start)
     fit(compiled(dense_model()), checkpoint, epochs=5)
     assert [learner.epoch for learner in pool] == epochs
+
+
+@pytest.mark.parametrize(("every", "start"), [(6, 0.0), (4, 0.9)])
+def test_warns_when_fit_begins_that_no_learner_will_be_added(pool, every, start):
+    checkpoint = LearnerCheckpoint(pool, every, start=start)
+    with (
+        pytest.warns(UserWarning, match="adds no learner in epochs 1 to 5"),
+        pytest.raises(InterruptedError),
+    ):
+        fit(compiled(dense_model()), checkpoint, Interrupt(1), epochs=5)
+
+
+def test_warns_of_a_fit_that_begins_after_the_last_learner(pool):
+    model, checkpoint = compiled(dense_model()), LearnerCheckpoint(pool, 3)
+    fit(model, checkpoint, epochs=4, initial_epoch=2)
+    with pytest.warns(UserWarning, match="adds no learner in epochs 4 to 5"):
+        fit(model, checkpoint, epochs=5, initial_epoch=3)
+    assert [learner.epoch for learner in pool] == [3]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (np.float32(0.25), 0.25),
+        (np.array([0.25, 0.5], "float32"), [0.25, 0.5]),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (keras.ops.array([0.25, 0.5]), [0.25, 0.5]),
+        (keras.ops.array([0.25], dtype="bfloat16"), [0.25]),
+        (np.bool_(True), True),
+        (None, None),
+        ("step", "step"),
+        ({"a": np.float32(0.5)}, {"a": 0.5}),
+        ({3}, "{3}"),
+    ],
+)
+def test_logs_may_hold_what_keras_allows(pool, value, kept):
+    class Log(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["extra"] = value
+
+    fit(compiled(dense_model()), Log(), LearnerCheckpoint(pool), epochs=1)
+    assert pool[0].metrics["extra"] == kept
+    assert LearnerPool(pool.path)[0].metrics["extra"] == kept
+
+
+def test_metrics_that_are_vectors_are_saved_as_lists(pool):
+    (x, y), model = data(), dense_model()
+    model.compile(
+        "adam",
+        "categorical_crossentropy",
+        metrics=[keras.metrics.F1Score()],
+        jit_compile=False,
+    )
+    history = model.fit(
+        x,
+        keras.utils.to_categorical(y, 3),
+        epochs=2,
+        verbose=0,
+        callbacks=[LearnerCheckpoint(pool)],
+    ).history
+    for learner, scores in zip(pool, history["f1_score"], strict=True):
+        np.testing.assert_allclose(learner.metrics["f1_score"], scores, rtol=1e-6)
 
 
 def test_a_second_fit_is_a_new_run(pool):

@@ -1,4 +1,5 @@
 import os
+import warnings
 from typing import Any
 
 import keras
@@ -80,15 +81,18 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
                 f"Expected `every` to be 1 or more epochs. Received: {self.every}."
             )
         check_fraction("start", self.start)
-        self._run = self.run
+        self._run, self._is_checked = self.run, False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._run is None:
             self._run = self.pool.last_run() if epoch else self.pool.next_run()
+        if not self._is_checked:
+            self._warn_if_none(epoch + 1, self.params["epochs"])
+            self._is_checked = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         done = epoch + 1
-        if done % self.every or done / self.params["epochs"] < self.start:
+        if not self._is_due(done):
             return
         name = f"{self._run}-epoch-{done:04d}"
         for learner in add_members(
@@ -103,3 +107,14 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         ):
             if self.verbose:
                 print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")
+
+    def _is_due(self, done):
+        return done % self.every == 0 and done / self.params["epochs"] >= self.start
+
+    def _warn_if_none(self, first, last):
+        if not any(map(self._is_due, range(first, last + 1))):
+            warnings.warn(
+                f"{self!r} adds no learner in epochs {first} to {last} of this `fit`. "
+                "Decrease `every` or `start`, or train longer.",
+                stacklevel=2,
+            )

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from keras_micronets.edge import Member
 
@@ -35,7 +37,8 @@ class Learner:
         run: Name of its training run.
         epoch: Epochs trained.
         seed: Seed of the run, if known.
-        metrics: The metrics at that epoch.
+        metrics: The metrics at that epoch: numbers, and lists of them for metrics that
+            are arrays.
         origin: How it was made, in words.
         source: Hash of the learner that it was quantised from, if it was.
         created: Time in ISO format, UTC.
@@ -69,7 +72,7 @@ class Learner:
     def write(self, directory: Path) -> None:
         """Write the metadata into a folder."""
         values = self.to_dict(exclude=("directory",))
-        text = json.dumps(values, indent=2, default=lambda number: number.item())
+        text = json.dumps(values, indent=2, default=_plain)
         (directory / METADATA_FILE).write_text(text)
 
     def to_dict(self, *, exclude: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -91,3 +94,12 @@ class Learner:
         if self.is_keras:
             return keras.saving.load_model(self.path, compile=False)
         return Member(self.path, name=self.name, from_logits=bool(self.from_logits))
+
+
+def _plain(value):
+    """Return a number, or nested lists of numbers; as text what is neither."""
+    try:
+        array = np.asarray(ops.convert_to_numpy(value))
+        return (array if array.dtype.kind in "biuf" else array.astype(float)).tolist()
+    except (TypeError, ValueError):
+        return str(value)

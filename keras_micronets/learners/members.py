@@ -50,7 +50,7 @@ def add_members(
                 compact(member) if compact else member,
                 name=full,
                 seed=seeds[index] if seeds else seed,
-                metrics={key: float(value) for key, value in own.items()},
+                metrics=dict(own),
                 **metadata,
             )
             added.append(learner)

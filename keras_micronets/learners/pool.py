@@ -141,7 +141,7 @@ class LearnerPool:
             run: Name of the training run. Defaults to `None`.
             epoch: Integer, epochs trained. Defaults to `None`.
             seed: Integer, seed of the run. Defaults to `None`.
-            metrics: Dictionary from name to number. Defaults to `None`.
+            metrics: Dictionary from name to number or array. Defaults to `None`.
             from_logits: Boolean, whether the model's output is logits. `None` to infer
                 it from the compiled loss or the last activation; if neither tells, the
                 outputs must be probabilities. Defaults to `None`.
