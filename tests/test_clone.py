@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from model_cases import MODELS, images, labels, outputs
 
+from keras_micronets import _keras_private
 from keras_micronets.layers import (
     clone,
     keeps_state,
@@ -47,7 +48,7 @@ def pruned(kind, *, active=False):
 def test_strip_returns_a_plain_model_with_zeros(kind):
     model = pruned(kind)
     plain = strip(model)
-    for layer in plain._flatten_layers():
+    for layer in _keras_private.flatten_layers(plain):
         assert not is_micro_layer(layer)
         assert not type(layer).__module__.startswith("keras_micronets")
     assert plain.count_params() < model.count_params()
@@ -151,3 +152,50 @@ def test_keeps_state():
     assert keeps_state(pruned("residual", active=True))
     assert keeps_state(pruned("subclassed"))
     assert not keeps_state(pruned("subclassed", active=True))
+
+
+def in_wrappers(outer):
+    """A model whose prunable layers are the inner layers of wrappers."""
+    return keras.Sequential(
+        [
+            keras.Input((4, 6)),
+            outer(keras.layers.Dense(6, activation="relu"), name="outer"),
+            keras.layers.TimeDistributed(keras.layers.Dense(5), name="last"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("active", [False, True])
+@pytest.mark.parametrize(
+    "outer",
+    [
+        keras.layers.TimeDistributed,
+        keras.layers.SpectralNormalization,
+        lambda layer, name: keras.layers.TimeDistributed(
+            keras.layers.SpectralNormalization(layer), name=name
+        ),
+    ],
+    ids=["TimeDistributed", "SpectralNormalization", "both"],
+)
+def test_layers_within_wrappers(outer, active, tmp_path):
+    model = in_wrappers(outer)
+    x = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
+    prepare(model, quantize=active)
+    for kernel in kernels(model):
+        kernel.set_mask(np.random.default_rng(1).random(kernel.mask.shape) > 0.5)
+        kernel.write_zeros()
+    before = outputs(model, x)
+    plain = strip(model)
+    np.testing.assert_array_equal(outputs(plain, x), before)
+    for layer in _keras_private.flatten_layers(plain):
+        assert "keras_micronets" not in type(layer).__module__
+    if active:
+        set_quantizers(model, True)
+        model(x, training=True)
+        before = outputs(model, x)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for copy in (loaded, clone(model)):
+        np.testing.assert_array_equal(outputs(copy, x), before)
+        for ours, theirs in zip(kernels(copy), kernels(model), strict=True):
+            np.testing.assert_array_equal(ours.mask, theirs.mask)

@@ -123,7 +123,20 @@ def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     config = layer.get_config()
     if is_micro_layer(layer):
         del config["quantizers"], config["scheme"]
-    return plain_class(layer).from_config(config | changed)
+    return plain_class(layer).from_config(_plain_config(config) | changed)
+
+
+def _plain_config(config):
+    """Replace micro layers within a configuration, as wrappers have them."""
+    if isinstance(config, list | tuple):
+        return type(config)(map(_plain_config, config))
+    if not isinstance(config, dict):
+        return config
+    cls = keras.saving.get_registered_object(config.get("registered_name"))
+    if isinstance(cls, type) and issubclass(cls, MicroLayer):
+        layer: Any = keras.saving.deserialize_keras_object(config)
+        return keras.saving.serialize_keras_object(plain_copy(layer))
+    return {name: _plain_config(value) for name, value in config.items()}
 
 
 def _same_copy(layer):
