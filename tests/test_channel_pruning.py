@@ -78,6 +78,37 @@ def test_the_small_network_predicts_as_the_masked_one(kind):
     assert compact(model).count_params() == callback.compact_.count_params()
 
 
+@pytest.mark.parametrize("listed", ["before", "after"])
+def test_the_small_network_has_the_weights_that_were_restored(listed):
+    """As after an `EarlyStopping` that restores an earlier epoch when `fit` ends."""
+
+    class Restore(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                self.weights = self.model.get_weights()
+
+        def on_train_end(self, logs=None):
+            self.model.set_weights(self.weights)
+
+    model, callback = compiled(), pruning(macs=0.5)
+    both = [Restore(), callback] if listed == "before" else [callback, Restore()]
+    x, y = data()
+    options = {"epochs": 8, "batch_size": 16, "verbose": 0}
+    history = model.fit(x, y, callbacks=both, **options).history["macs"]
+    for ours, theirs in zip(
+        outputs(callback.compact_, x), outputs(model, x), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    before, after = callback.plan_.macs
+    assert after / before == pytest.approx(history[1])
+    assert history[1] > history[-1]
+
+
+def test_the_small_network_is_made_after_fit():
+    with pytest.raises(AttributeError, match="finished `fit`"):
+        pruning(macs=0.5).compact_  # noqa: B018
+
+
 def test_two_budgets_are_met():
     model = compiled()
     callback = pruning(params=0.4, macs=0.4)

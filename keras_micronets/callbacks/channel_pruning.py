@@ -54,7 +54,9 @@ class ChannelPruning(SparsityCallback):
         seed: Integer, for the order of `data`. Defaults to `0`.
 
     Attributes:
-        compact_: The small network, after `fit`.
+        compact_: The small network, after `fit`, cut by the masks that the model has
+            when this attribute is first read: also those of an earlier epoch that
+            `EarlyStopping` restored.
         plan_: The `channels.Plan` that it follows.
 
     Raises:
@@ -150,7 +152,18 @@ class ChannelPruning(SparsityCallback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        self.compact_ = cut_by_graph(self.model, self._planner.graph, self.plan_)
+        self.plan_ = masked_plan(self.model, self._planner.graph)
+        self._compact: keras.Model | None = None
+
+    @property
+    def compact_(self) -> keras.Model:
+        if not hasattr(self, "_compact"):
+            raise AttributeError("Expected a finished `fit`: `compact_` is made there.")
+        if self._compact is None:
+            graph = self._planner.graph
+            self.plan_ = masked_plan(self.model, graph)
+            self._compact = cut_by_graph(self.model, graph, self.plan_)
+        return self._compact
 
     def is_due(self, step: int) -> bool:
         return step % self._frequency == 0
