@@ -83,6 +83,10 @@ def _is_equal(value, default):
 def _printed(name, value):
     if name.endswith("data"):
         return name  # arrays and datasets have no text that could be pasted
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        pairs = [f"{key}={x!r}" for key, x in value.get_config().items()]
+        cls = f"keras.optimizers.schedules.{type(value).__name__}"
+        return f"{cls}({', '.join(pairs)})"  # Keras prints an address
     return value.__name__ if isinstance(value, FunctionType) else repr(value)
 
 

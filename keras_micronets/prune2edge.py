@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
+from keras_micronets.callbacks.cycles.cycle import warn_if_untrained
 from keras_micronets.learners import LearnerPool
 from keras_micronets.learners.outputs import infer_from_logits
 from keras_micronets.schedules import Constant
@@ -109,9 +110,13 @@ def train_prune2edge(
     Raises:
         ValueError: If `from_logits` cannot be inferred.
 
+    Warns:
+        UserWarning: If the parent has not been trained.
+
     Example:
 
     ```python
+    model.fit(x_train, y_train, epochs=2)
     pool = keras_micronets.LearnerPool("pool")
     keras_micronets.train_prune2edge(model, pool, x_train, y_train, n_learners=2)
     ```
@@ -126,6 +131,7 @@ def train_prune2edge(
             f"that ends in a softmax. Received: {parent.name!r}, which has neither. "
             "Pass `from_logits=`."
         )
+    warn_if_untrained(parent)
     targets = _one_hot(y, parent.output_shape[-1])
     bar = keras.utils.Progbar(
         n_learners, verbose=1 if verbose == "auto" else verbose, unit_name="learner"

@@ -1,17 +1,27 @@
 """Sparsity as a function of progress, from 0 at the start of a run to 1 at its end.
 
-A schedule is any callable from progress to a sparsity in [0, 1). These classes have a
-configuration; `as_schedule` also accepts a `PruningSchedule` of
-tensorflow-model-optimization.
+Where a schedule is expected, four things are accepted: a float in [0, 1), the sparsity
+that `PolynomialDecay(0.0, sparsity)` reaches after three quarters of the run; any
+callable from progress to a sparsity, such as the classes of this module; a
+`keras.optimizers.schedules.LearningRateSchedule`; and a `PruningSchedule` of
+tensorflow-model-optimization. The last two count steps: they are called with the number
+of batches since the first epoch of the run.
 """
 
 import warnings
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from keras_micronets._serialization import Configurable, serializable
 
-__all__ = ["Constant", "PolynomialDecay", "Schedule", "as_schedule"]
+__all__ = [
+    "Constant",
+    "PolynomialDecay",
+    "Schedule",
+    "as_schedule",
+    "is_keras_schedule",
+]
 
 
 class Schedule(Configurable):
@@ -109,6 +119,27 @@ class PolynomialDecay(Schedule):
         return self.final_sparsity + change * left
 
 
+class StepSchedule:
+    """Call a Keras learning rate schedule, which counts steps, by progress.
+
+    Args:
+        schedule: A Keras schedule whose values are sparsities.
+        total_steps: Integer, the steps of the whole run.
+    """
+
+    def __init__(self, schedule: Any, total_steps: int):
+        self.schedule = schedule
+        self.total_steps = total_steps
+        _warn_if_cut_short(schedule, schedule.get_config(), "decay_steps", total_steps)
+
+    def __call__(self, progress: float) -> float:
+        """Return the sparsity of the schedule at this progress."""
+        return float(self.schedule(round(progress * self.total_steps)))
+
+    def __repr__(self) -> str:
+        return f"{type(self.schedule).__name__} {self.schedule.get_config()}"
+
+
 class TfmotSchedule:
     """Call a `tfmot.sparsity.keras.PruningSchedule`, which counts steps, by progress.
 
@@ -120,13 +151,7 @@ class TfmotSchedule:
     def __init__(self, schedule: Any, total_steps: int):
         self.schedule = schedule
         self.total_steps = total_steps
-        end = getattr(schedule, "end_step", -1)
-        if end > total_steps:
-            warnings.warn(
-                f"The tfmot schedule ends at step {end}, but the run has "
-                f"{total_steps} steps: its final sparsity will not be reached.",
-                stacklevel=2,
-            )
+        _warn_if_cut_short(schedule, vars(schedule), "end_step", total_steps)
 
     def __call__(self, progress: float) -> float:
         """Return the sparsity of the tfmot schedule at this progress."""
@@ -147,34 +172,54 @@ def as_schedule(schedule: Any, total_steps: int | None) -> Callable[[float], flo
     """Return a callable from progress to sparsity, checked over the whole run.
 
     Args:
-        schedule: A schedule of this module, any callable from progress to sparsity,
-            or a `tfmot.sparsity.keras.PruningSchedule`.
-        total_steps: Integer, the steps of the run, which tfmot's schedules need;
-            `None` if they are not known.
+        schedule: A float, any callable from progress to sparsity, a Keras schedule or
+            a `tfmot.sparsity.keras.PruningSchedule`, as this module describes them.
+        total_steps: Integer, the steps of the run, which the last two need; `None` if
+            they are not known.
 
     Raises:
-        TypeError: If it is not callable.
-        ValueError: If its value leaves [0, 1) at any whole per cent of the run.
+        TypeError: If it is none of these.
+        ValueError: If its value leaves [0, 1) at any whole per cent of the run, or it
+            counts steps and their number is not known.
     """
+    if isinstance(schedule, Real) and not isinstance(schedule, bool):
+        return PolynomialDecay(0.0, check_sparsity(float(schedule), "schedule"))
     if not callable(schedule):
         raise TypeError(
-            "Expected a schedule: a callable from progress to sparsity, such as "
-            f"PolynomialDecay(0.0, 0.8). Received: {schedule!r}."
+            "Expected a schedule: a sparsity, or a callable from progress to sparsity, "
+            f"such as PolynomialDecay(0.0, 0.8). Received: {schedule!r}."
         )
-    if _is_tfmot(schedule):
+    adapter = StepSchedule if is_keras_schedule(schedule) else None
+    adapter = TfmotSchedule if _is_tfmot(schedule) else adapter
+    if adapter is not None:
         if total_steps is None:
             raise ValueError(
-                "Expected a run of known length, since a tfmot schedule counts steps. "
+                "Expected a run of known length, since this schedule counts steps. "
                 "Pass `steps_per_epoch` to `fit`, or use a schedule of "
                 f"keras_micronets.schedules. Received: {schedule!r}."
             )
-        schedule = TfmotSchedule(schedule, total_steps)
+        schedule = adapter(schedule, total_steps)
     function: Any = schedule
     for percent in range(101):
         sparsity = function(percent / 100)
         if not 0.0 <= sparsity < 1.0:
             check_sparsity(sparsity, f"{schedule!r} at {percent} % of the run")
     return function
+
+
+def is_keras_schedule(value: Any) -> bool:
+    """Return whether a value is a learning rate schedule of Keras 3 or of tf_keras."""
+    return any(base.__name__ == "LearningRateSchedule" for base in type(value).__mro__)
+
+
+def _warn_if_cut_short(schedule, values, name, total_steps):
+    end = values.get(name, -1)
+    if end > total_steps:
+        warnings.warn(
+            f"{type(schedule).__name__} ends at step {end}, but the run has "
+            f"{total_steps} steps: its final sparsity will not be reached.",
+            stacklevel=3,
+        )
 
 
 def _is_tfmot(schedule):

@@ -13,13 +13,18 @@ from tiny_keras import (
     dense_model,
     fit,
     masks,
+    norm_model,
 )
 
 from keras_micronets import LearnerPool, layers
 from keras_micronets.callbacks import Cycle, LearnerCycles, WeightPruning
 from keras_micronets.callbacks import masks as samplers
-from keras_micronets.learning_rates import Cosine, OneCycle
+from keras_micronets.callbacks.cycles.cycle import warn_if_untrained
+from keras_micronets.layers.optimizer_slots import reset_slots
+from keras_micronets.learning_rates import Cosine, OneCycle, PiecewiseConstant
 from keras_micronets.schedules import Constant
+
+pytestmark = pytest.mark.filterwarnings("ignore:Expected a trained parent")
 
 
 @pytest.fixture
@@ -341,12 +346,191 @@ def test_a_second_fit_is_another_run(pool):
     assert [learner.run for learner in pool] == ["run-000"] * 2 + ["run-001"] * 2
 
 
-def test_rejects_an_optimizer_with_a_schedule(pool):
-    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    model = compiled(dense_model(), keras.optimizers.SGD(schedule))
-    with pytest.raises(ValueError, match="CosineDecay"):
+def wrapped(rate):
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(rate))
+
+
+OPTIMIZERS = {
+    "Adam": keras.optimizers.Adam,
+    "AdamW": keras.optimizers.AdamW,
+    "RMSprop": keras.optimizers.RMSprop,
+    "SGD": keras.optimizers.SGD,
+    "in a LossScaleOptimizer": wrapped,
+}
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_the_compiled_rate_is_the_peak_and_is_given_back(pool, make):
+    rates, model = Rates(), compiled(dense_model(), make(0.003))
+    fit(model, LearnerCycles.snapshot(pool, 2), rates, epochs=4)
+    expected = [0.003 * Cosine(1.0)(i / 20) for i in range(20)] * 2
+    np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
+    assert float(model.optimizer.learning_rate) == np.float32(0.003)
+    fit(model, LearnerCycles.snapshot(pool, 2), rates, epochs=4)
+    np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
+
+
+def test_recipes_keep_the_published_ratios(pool):
+    def rates_of(name, n_learners, epochs, **options):
+        rates, model = Rates(), compiled(dense_model(), keras.optimizers.SGD(0.5))
+        cycles = getattr(LearnerCycles, name)(pool, n_learners, **options)
+        fit(model, cycles, rates, epochs=epochs)
+        return np.float32(rates.rates) / 0.5
+
+    tickets = rates_of("free_tickets", 2, 6, data=data(), sparsity=0.5)
+    halves = [1.0] * 10 + [0.1] * 10
+    np.testing.assert_allclose(tickets, [1.0] * 20 + halves * 2, rtol=1e-5)
+    tuned = rates_of("prune_and_tune", 2, 4, warmup=0.5)
+    cycle = [OneCycle(1.0)(i / 10) for i in range(10)]
+    np.testing.assert_allclose(tuned, [1.0] * 20 + cycle * 2, rtol=1e-5)
+    pruned = rates_of("prune2edge", 2, 3, warmup=0.3)
+    np.testing.assert_allclose(pruned, [1.0] * 10 + [0.1] * 20, rtol=1e-5)
+
+
+def test_recipes_take_numbers_functions_and_keras_schedules(pool):
+    def rates_of(name, rate, **options):
+        rates, model = Rates(), compiled(dense_model(), keras.optimizers.SGD(0.5))
+        cycles = getattr(LearnerCycles, name)(pool, 1, learning_rate=rate, **options)
+        fit(model, cycles, rates, epochs=2)
+        return rates.rates
+
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.2, 10, 0.5)
+    decayed = [0.2 * 0.5 ** (i / 10) for i in range(20)]
+    np.testing.assert_allclose(rates_of("snapshot", schedule), decayed, rtol=1e-5)
+    expected = [Cosine(0.2)(i / 20) for i in range(20)]
+    np.testing.assert_allclose(rates_of("snapshot", 0.2), expected, rtol=1e-5)
+    own = PiecewiseConstant([0.3, 0.1])
+    expected = [0.3] * 10 + [0.1] * 10
+    np.testing.assert_allclose(rates_of("snapshot", own), expected, rtol=1e-5)
+    options = {"data": data(), "sparsity": 0.5, "warmup": 0.5}
+    tickets = rates_of("free_tickets", schedule, **options)
+    expected = decayed[:10] + [0.5] * 5 + [0.05] * 5
+    np.testing.assert_allclose(tickets, expected, rtol=1e-5)
+    tickets = rates_of("free_tickets", 0.2, **options)
+    expected = [0.2] * 10 + [0.02] * 5 + [0.002] * 5
+    np.testing.assert_allclose(tickets, expected, rtol=1e-5)
+
+
+def test_cycles_without_a_rate_have_the_compiled_one_after_the_warmup(pool):
+    rates, model = Rates(), compiled(dense_model(), keras.optimizers.SGD(0.5))
+    cycles = LearnerCycles(pool, 1, warmup=0.5, warmup_learning_rate=Cosine(0.2))
+    fit(model, cycles, rates, epochs=2)
+    expected = [Cosine(0.2)(i / 10) for i in range(10)] + [0.5] * 10
+    np.testing.assert_allclose(rates.rates, expected, rtol=1e-5)
+
+
+def test_the_rate_is_given_back_if_training_stops_early(pool):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    model = compiled(dense_model(), keras.optimizers.SGD(0.5))
+    fit(model, LearnerCycles.snapshot(pool, 2), Stop())
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
+def test_a_run_after_an_exception_has_the_compiled_rate(pool):
+    rates, model = Rates(), compiled(dense_model(), keras.optimizers.SGD(0.5))
+    with pytest.raises(InterruptedError):
+        fit(model, LearnerCycles.snapshot(pool, 1), Interrupt(1), epochs=2)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.25)
+    fit(model, LearnerCycles.snapshot(pool, 1), rates, epochs=1)
+    assert rates.rates[0] == float(model.optimizer.learning_rate) == 0.5
+    with pytest.raises(InterruptedError):
+        fit(model, LearnerCycles.snapshot(pool, 1), Interrupt(1), epochs=2)
+    model.optimizer.learning_rate = 0.125  # by the user
+    fit(model, LearnerCycles.snapshot(pool, 1), rates, epochs=1)
+    assert rates.rates[0] == float(model.optimizer.learning_rate) == 0.125
+
+
+def test_a_model_that_is_saved_after_a_cycle_still_trains(pool):
+    saved = Watch(on_epoch=lambda m, e: rates.append(float(m.optimizer.learning_rate)))
+    rates = []
+    fit(compiled(dense_model()), LearnerCycles.snapshot(pool, 2), saved, epochs=2)
+    assert min(rates) > 0
+
+
+def decaying():
+    return keras.optimizers.schedules.CosineDecay(0.1, 10)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(decaying()),
+        lambda: wrapped(decaying()),
+    ],
+)
+def test_rejects_an_optimizer_with_a_schedule(pool, optimizer):
+    model = compiled(dense_model(), optimizer())
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=r"CosineDecay\. Compile with a number"):
         fit(model, LearnerCycles.snapshot(pool, 2))
-    fit(model, LearnerCycles(pool, 2))  # sets no learning rate
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    cycle = Cycle(initial="parent", mask=samplers.RandomHalves(), quantize=0.5)
+    cycles = LearnerCycles(pool, 2, cycle, warmup=0.5)  # sets no learning rate
+    fit(model, cycles, WeightPruning(0.5))
+    assert len(pool) == 2
+
+
+def test_rejects_a_compiled_rate_of_zero(pool):
+    model = compiled(dense_model(), keras.optimizers.SGD(0.1))
+    model.optimizer.learning_rate = 0.0
+    with pytest.raises(ValueError, match="positive learning rate"):
+        fit(model, LearnerCycles.snapshot(pool, 2))
+
+
+@pytest.mark.filterwarnings("error:Expected a trained parent")
+@pytest.mark.parametrize("sequential", [False, True])
+def test_warns_of_a_parent_that_is_not_trained(pool, sequential):
+    model = compiled(dense_model())
+    with pytest.warns(UserWarning, match="Expected a trained parent"):
+        fit(model, LearnerCycles.prune2edge(pool, 1, sequential=sequential), epochs=1)
+    # Trained in this process, or loaded and compiled again.
+    fit(model, LearnerCycles.prune2edge(pool, 1), epochs=1)
+    fit(compiled(layers.clone(model)), LearnerCycles.prune2edge(pool, 1), epochs=1)
+    # The warm-up trains it; or the recipe needs none.
+    for cycles in (
+        LearnerCycles.prune_and_tune(pool, 1, warmup=0.5),
+        LearnerCycles.prune2edge(pool, 1, warmup=0.5),
+        LearnerCycles.snapshot(pool, 1),
+    ):
+        fit(compiled(dense_model()), cycles, epochs=2)
+
+
+@pytest.mark.filterwarnings("error:Expected a trained parent")
+def test_biases_tell_a_trained_parent():
+    recurrent = keras.Sequential([keras.Input((4, 3)), keras.layers.LSTM(4)])
+    recurrent.add(keras.layers.Dense(3))
+    assert recurrent.layers[0].cell.bias.shape == (16,)  # zeros and ones
+    for model in (dense_model(), norm_model(), recurrent):
+        with pytest.warns(UserWarning, match="Expected a trained parent"):
+            warn_if_untrained(model)
+        vector = [x for x in model.weights if len(x.shape) == 1][-1]
+        vector.assign(np.linspace(0.1, 0.2, vector.shape[0]))
+        warn_if_untrained(model)
+    without = keras.layers.Dense(3, use_bias=False)
+    warn_if_untrained(keras.Sequential([keras.Input((4,)), without]))
+
+
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_layers_frozen_after_the_optimizer_was_built(pool, use_ema):
+    optimizer = keras.optimizers.Adam(use_ema=use_ema)
+    model = compiled(dense_model(), optimizer)
+    fit(model, epochs=1)
+    model.layers[0].trainable = False
+    if not use_ema:  # Keras cannot average the weights then
+        fit(model, LearnerCycles(pool, 2), epochs=2)
+    reset_slots(model)
+    head = model.layers[1].kernel
+    for slot in optimizer.variables:
+        value = keras.ops.convert_to_numpy(slot)
+        if slot.path.endswith(("_momentum", "_velocity")):
+            assert not value.any()
+        if slot.path.endswith("head_kernel_average"):
+            np.testing.assert_array_equal(value, keras.ops.convert_to_numpy(head))
+    assert int(optimizer.iterations) == (10 if use_ema else 30)
 
 
 @pytest.mark.parametrize("options", [{"warmup": 1.0}, {"warmup": 0.9}])

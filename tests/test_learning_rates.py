@@ -1,8 +1,10 @@
 import keras
 import pytest
 
+from keras_micronets import learning_rates
 from keras_micronets.learning_rates import (
     Cosine,
+    LearningRate,
     OneCycle,
     PiecewiseConstant,
     as_learning_rate,
@@ -12,6 +14,8 @@ RATES = [
     Cosine(0.1, end=0.2),
     OneCycle(0.1, climb=0.25, start=0.5, end=0.0),
     PiecewiseConstant([0.01, 0.001]),
+    Cosine(end=0.2),
+    PiecewiseConstant([0.1, 0.01], relative=True),
 ]
 
 
@@ -67,3 +71,42 @@ def test_piecewise_constants_share_the_cycle():
 def test_rejects_values_that_are_not_rates(make):
     with pytest.raises(ValueError, match="Received"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("relative", "absolute"),
+    [
+        (Cosine(end=0.2), Cosine(0.03, end=0.2)),
+        (OneCycle(climb=0.25), OneCycle(0.03, climb=0.25)),
+        (
+            PiecewiseConstant([0.1, 0.5], relative=True),
+            PiecewiseConstant([0.003, 0.015]),
+        ),
+    ],
+)
+def test_without_a_peak_rates_are_shares_of_the_compiled_one(relative, absolute):
+    rate = as_learning_rate(relative, None, 0.03)
+    expected = [absolute(i / 10) for i in range(11)]
+    assert [rate(i / 10) for i in range(11)] == pytest.approx(expected)
+    assert as_learning_rate(absolute, None, 7.0)(0.5) == absolute(0.5)
+
+
+def test_a_class_of_a_user_returns_rates_not_shares():
+    class Half(LearningRate):
+        def __call__(self, progress):
+            return 0.5
+
+    assert as_learning_rate(Half(), None, 0.03)(0.0) == 0.5
+
+
+@pytest.mark.parametrize("wrong", [-0.1, float("nan"), float("inf")])
+def test_rejects_a_function_that_returns_no_rate(wrong):
+    with pytest.raises(ValueError, match="at 50 % of the progress"):
+        as_learning_rate(lambda p: wrong if p == 0.5 else 0.1, None)
+    assert as_learning_rate(lambda p: 0.1 * (1 - p), None)(1.0) == 0.0
+
+
+def test_published_rates_are_constants():
+    assert learning_rates.SNAPSHOT_SGD == 0.2
+    assert learning_rates.FREE_TICKETS_SGD == learning_rates.PRUNE_AND_TUNE_SGD == 0.1
+    assert learning_rates.PRUNE2EDGE_ADAM == 1e-5

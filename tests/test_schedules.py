@@ -3,6 +3,7 @@ import sys
 import warnings
 
 import keras
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,9 +116,61 @@ def test_a_bad_argument_is_named(make, named):
         make()
 
 
-@pytest.mark.parametrize("schedule", [0.8, None, [0.0, 0.8]])
+@pytest.mark.parametrize("schedule", ["0.8", True, None, [0.0, 0.8]])
 def test_rejects_values_that_are_not_schedules(schedule):
     with pytest.raises(TypeError, match="Expected a schedule"):
+        as_schedule(schedule, 100)
+
+
+@pytest.mark.parametrize("sparsity", [0.8, np.float32(0.5), 0])
+def test_a_number_is_the_sparsity_that_is_reached(sparsity):
+    schedule = as_schedule(sparsity, None)
+    expected = PolynomialDecay(0.0, float(sparsity))
+    assert schedule.get_config() == expected.get_config()
+    assert schedule(0.75) == schedule(1.0) == float(sparsity)
+
+
+@pytest.mark.parametrize("sparsity", [1.0, 80, -0.1])
+def test_a_number_out_of_range_is_named(sparsity):
+    with pytest.raises(ValueError, match=f"schedule={float(sparsity)}"):
+        as_schedule(sparsity, None)
+
+
+def test_keras_schedules_are_called_with_steps():
+    # Linear from 0 at step 0 to 0.8 at step 16.
+    given = keras.optimizers.schedules.PolynomialDecay(0.0, 16, 0.8)
+    schedule = as_schedule(given, 32)
+    values = [schedule(step / 32) for step in (0, 4, 8, 16, 32)]
+    assert values == pytest.approx([0.0, 0.2, 0.4, 0.8, 0.8])
+    steps = keras.optimizers.schedules.PiecewiseConstantDecay([10, 20], [0.0, 0.5, 0.6])
+    schedule = as_schedule(steps, 30)
+    values = [schedule(step / 30) for step in (0, 10, 11, 20, 21, 30)]
+    assert values == pytest.approx([0.0, 0.0, 0.5, 0.5, 0.6, 0.6])
+
+
+def test_keras_schedules_of_users_are_called_with_steps():
+    class Steps(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            assert isinstance(step, int)
+            return keras.ops.convert_to_tensor(step / 200)
+
+        def get_config(self):
+            return {}
+
+    assert as_schedule(Steps(), 100)(0.5) == pytest.approx(0.25)
+
+
+def test_keras_schedules_need_the_steps_of_the_run():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 16, 0.8)
+    with pytest.raises(ValueError, match="steps_per_epoch"):
+        as_schedule(schedule, None)
+    with pytest.warns(UserWarning, match="ends at step 16, but the run has 15 steps"):
+        as_schedule(schedule, 15)
+
+
+def test_keras_schedules_that_leave_the_range_are_named():
+    schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 100, 1.0)
+    with pytest.raises(ValueError, match="at 100 % of the run"):
         as_schedule(schedule, 100)
 
 

@@ -6,6 +6,8 @@ from tiny_keras import compiled, data, dense_model
 from keras_micronets import LearnerPool, layers, train_prune2edge
 from keras_micronets.prune2edge import draw_prune2edge
 
+pytestmark = pytest.mark.filterwarnings("ignore:Expected a trained parent")
+
 
 @pytest.fixture
 def pool(tmp_path):
@@ -88,3 +90,8 @@ def test_requires_from_logits_if_it_cannot_be_inferred(pool):
         run(parent, pool, 1)
     run(parent, pool, 1, from_logits=True)
     assert pool[0].from_logits
+
+
+def test_warns_of_a_parent_that_is_not_trained(pool):
+    with pytest.warns(UserWarning, match="Expected a trained parent"):
+        run(dense_model(), pool, n=1)

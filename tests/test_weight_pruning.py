@@ -93,6 +93,35 @@ def test_sparsity_follows_the_schedule_at_every_step():
     assert_target_met(model, 0.9)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (0.8, PolynomialDecay(0.0, 0.8)),
+        # Linear to 0.8 in 16 of 40 steps, whichever length the run has.
+        (
+            keras.optimizers.schedules.PolynomialDecay(0.0, 16, 0.8),
+            PolynomialDecay(0.0, 0.8, end=0.4, power=1.0),
+        ),
+        (
+            keras.optimizers.schedules.PiecewiseConstantDecay([19], [0.0, 0.6]),
+            Constant(0.6, start=0.5),
+        ),
+    ],
+)
+def test_schedules_may_be_numbers_or_of_keras(schedule, expected):
+    model, pruning = compiled(dense_model()), WeightPruning(schedule)
+
+    def check(model, step):
+        for count, size in zip(counts(model).values(), SIZES["layer"], strict=True):
+            assert abs(count - expected(step / 40) * size) <= 0.51
+
+    fit(model, pruning, Watch(on_batch=check))
+    assert_target_met(model, expected(1.0))
+    copy = WeightPruning.from_config(pruning.get_config())
+    names = {"WeightPruning": WeightPruning, "keras": keras}
+    assert repr(eval(repr(pruning), names)) == repr(copy) == repr(pruning)
+
+
 def test_masks_change_every_frequency_batches_and_after_an_epoch():
     model = compiled(dense_model())
     seen = []
@@ -379,7 +408,8 @@ def test_a_tfmot_schedule_needs_the_steps(tfmot):
 @pytest.mark.parametrize(
     ("pruning", "error", "message"),
     [
-        (WeightPruning(0.8), TypeError, "Expected a schedule"),
+        (WeightPruning("0.8"), TypeError, "Expected a schedule"),
+        (WeightPruning(80), ValueError, "schedule=80.0"),
         (WeightPruning(lambda p: p), ValueError, "at 100 % of the run=1.0"),
         (
             WeightPruning(Constant(0.5), allocation="all"),

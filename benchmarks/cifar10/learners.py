@@ -24,7 +24,7 @@ from benchmarks.lib import data, nets
 from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER
 from keras_micronets import layers, selection
 from keras_micronets.callbacks import Cycle, LearnerCycles, masks
-from keras_micronets.learning_rates import Cosine
+from keras_micronets.learning_rates import PRUNE2EDGE_ADAM, Cosine
 from keras_micronets.schedules import PolynomialDecay
 
 RESULTS = RESULTS_FOLDER / "learners.json"
@@ -206,7 +206,9 @@ def wide_deep_ensemble(run, pool):
 def prune2edge(run, pool):
     """Published settings: a small steady learning rate from a trained parent."""
     model, before = run.from_parent()
-    cycles = LearnerCycles.prune2edge(pool, N_MEMBERS, seed=run.seed)
+    cycles = LearnerCycles.prune2edge(
+        pool, N_MEMBERS, learning_rate=PRUNE2EDGE_ADAM, seed=run.seed
+    )
     return before + run.fit(model, run.preset.epochs // 2, [cycles], run.seed + 60)
 
 

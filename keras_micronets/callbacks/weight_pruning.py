@@ -29,9 +29,11 @@ class WeightPruning(SparsityCallback):
     one `WeightPruning` for each `scope`.
 
     Args:
-        schedule: Sparsity as a function of progress in [0, 1]: one of
-            `keras_micronets.schedules`, any callable, or a
-            `tfmot.sparsity.keras.PruningSchedule`.
+        schedule: The sparsity to reach, a float in [0, 1), along
+            `schedules.PolynomialDecay`; or sparsity as a function of progress in
+            [0, 1]: one of `keras_micronets.schedules`, or any callable; or a
+            schedule of `keras.optimizers.schedules` or of tfmot, which is called with
+            the number of batches since the first epoch of the run.
         pattern: The groups of weights that are removed together:
             `sparsity.Unstructured()`, `sparsity.NofM(2, 4)`, `sparsity.Block(4)` or
             `sparsity.Channels()`; the sparsity of each kernel is met within half a
@@ -56,7 +58,7 @@ class WeightPruning(SparsityCallback):
         seed: Integer, for random importance and the order of `data`. Defaults to `0`.
 
     Raises:
-        TypeError: When `fit` begins, if the schedule is not callable.
+        TypeError: When `fit` begins, if the schedule is none of these.
         ValueError: When `fit` begins, if the schedule leaves [0, 1), an argument is
             invalid, or the model is not built or has nothing to prune.
 

@@ -30,13 +30,19 @@ def reset_slots(model: keras.Model) -> None:
     optimizer = model.optimizer
     if not optimizer.built:
         return
-    fresh = _fresh(model)
-    for slot, initial in zip(optimizer.variables, fresh.variables, strict=True):
+    # The optimizer was built before some layers were frozen, or afterwards.
+    weights = [x for x in model.weights if keras.backend.is_float_dtype(x.dtype)]
+    fresh = {
+        (_name(slot), slot.shape): slot for slot in _fresh(model, weights).variables
+    }
+    for slot in optimizer.variables:
         if _name(slot) not in _COUNTS:
-            slot.assign(initial)
-    averages = [slot for slot in optimizer.variables if slot.path.endswith("_average")]
-    for average, weight in zip(averages, model.trainable_variables, strict=False):
-        average.assign(ops.convert_to_numpy(weight))  # JAX would share the buffer
+            slot.assign(fresh[_name(slot), slot.shape])
+    trained = model.trainable_variables
+    for weight, slots in zip(trained, slots_of(optimizer, trained), strict=True):
+        for slot in slots:
+            if slot.path.endswith("_average"):
+                slot.assign(ops.convert_to_numpy(weight))  # JAX would share the buffer
 
 
 def adopt_variables(model: keras.Model) -> None:
@@ -48,7 +54,7 @@ def adopt_variables(model: keras.Model) -> None:
     optimizer = getattr(model, "optimizer", None)
     if optimizer is None or not optimizer.built:
         return
-    fresh = _fresh(model)
+    fresh = _fresh(model, model.trainable_variables)
     values = defaultdict(list)
     for slot in optimizer.variables:
         values[_name(slot)].append(ops.convert_to_numpy(slot))
@@ -58,11 +64,11 @@ def adopt_variables(model: keras.Model) -> None:
     model.optimizer = fresh
 
 
-def _fresh(model):
-    """Return a built optimizer of the same configuration, at its first step."""
+def _fresh(model, variables):
+    """Return an optimizer of the same configuration, built at its first step."""
     optimizer = model.optimizer
     fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(model.trainable_variables)
+    fresh.build(variables)
     return fresh
 
 

@@ -1,4 +1,5 @@
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from keras import ops
 
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.export.atomic import write_atomically
+from keras_micronets.layers.state import plain_variables
 from keras_micronets.learning_rates import as_learning_rate
 
-__all__ = ["Cycle", "Parent"]
+__all__ = ["Cycle", "Parent", "warn_if_untrained"]
 
 INITIAL = ("parent", "previous")
 
@@ -33,7 +35,8 @@ class Cycle(Configurable):
         learning_rate: Positive float; a function of the progress of the cycle in
             [0, 1], such as those of `keras_micronets.learning_rates`; or a Keras
             `LearningRateSchedule`, which is called with the step within the cycle.
-            `None` for the learning rate of the optimizer. Defaults to `None`.
+            `None` for the learning rate that the optimizer was compiled with, or that
+            other callbacks set. Defaults to `None`.
         quantize: Float in [0, 1), the progress of the cycle at which its fake
             quantisers are switched on. `None` for no quantisers. Defaults to `None`.
         compact: Boolean, whether learners are saved without the channels that no
@@ -103,3 +106,31 @@ class Parent:
         with np.load(self.path, allow_pickle=False) as arrays:
             for weight, array in zip(model.weights, arrays.values(), strict=True):
                 weight.assign(array)
+
+
+def warn_if_untrained(model: keras.Model) -> None:
+    """Warn if a model that learners are pruned from has not been trained.
+
+    Training moves biases, scales and statistics, all of which begin as constants. So a
+    model is untrained if its optimizer has made no step and all its vectors are
+    constant. A model without vectors cannot be told from a trained one.
+    """
+    optimizer: Any = getattr(model, "optimizer", None)
+    if optimizer is not None and int(ops.convert_to_numpy(optimizer.iterations)) > 0:
+        return
+    vectors = [x for x in plain_variables(model) if len(x.shape) == 1]
+    vectors = [x for x in vectors if keras.backend.is_float_dtype(x.dtype)]
+    if vectors and all(map(_is_constant, vectors)):
+        warnings.warn(
+            f"Expected a trained parent. Received: {model.name!r}, whose biases are "
+            "those of a new model. Its learners are pruned before they have learned "
+            "anything: train it first, or pass `warmup`, the share of the run that "
+            "trains it.",
+            stacklevel=2,
+        )
+
+
+def _is_constant(vector):
+    values = ops.convert_to_numpy(vector)
+    is_equal = len(values) > 1 and np.ptp(values) == 0
+    return bool(is_equal or np.isin(values, (0, 1)).all())  # recurrent biases have both

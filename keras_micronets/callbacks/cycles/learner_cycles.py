@@ -7,7 +7,9 @@ import numpy as np
 from keras_micronets import layers, selection
 from keras_micronets._serialization import serializable
 from keras_micronets.callbacks.base import ProgressCallback
-from keras_micronets.callbacks.cycles.cycle import Cycle, Parent
+from keras_micronets.callbacks.cycles.cycle import Cycle, Parent, warn_if_untrained
+from keras_micronets.callbacks.cycles.masks import Magnitude
+from keras_micronets.callbacks.cycles.optimizer_rate import OptimizerRate
 from keras_micronets.callbacks.cycles.recipes import PublishedCycles
 from keras_micronets.channels.cut import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
@@ -43,6 +45,10 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     Each cycle of a `SideBySide` model ends with a learner for each of its members.
     Mask samplers are called with each member and a seed of its own.
 
+    Where the cycles have a learning rate, the optimizer has its compiled one again when
+    `fit` ends; after an exception, when the next `fit` with cycles does. A model that
+    was saved during `fit` has the learning rate of that moment: compile it again.
+
     At the end of each epoch `logs["sparsity"]` is the share of removed weights. With
     `validation_data`, `logs["disagreement"]` is the mean share of samples on which the
     newest learner and another learner of the pool predict different classes; not a
@@ -57,8 +63,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         warmup: Float in [0, 1), the share of the run that trains the parent; epochs
             that do not divide among the cycles are added to it. 0 if the model given
             to `fit` is the parent. Defaults to `0.0`.
-        warmup_learning_rate: The learning rate of the warm-up, as in `Cycle`. `None`
-            for the learning rate of the optimizer. Defaults to `None`.
+        warmup_learning_rate: The learning rate of the warm-up, as in `Cycle`; a Keras
+            schedule counts the steps of the warm-up. Defaults to `None`.
         callbacks: Callbacks that act during the whole run, before this one, such as
             `DynamicSparseTraining` or `WeightPruning`. Defaults to `()`.
         validation_data: A pair `(x, y)`, or `x` alone, to measure disagreement on.
@@ -70,6 +76,10 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     Raises:
         ValueError: When `fit` begins, if it has fewer epochs than cycles, or a
             learning rate is given and the optimizer was compiled with a schedule.
+
+    Warns:
+        UserWarning: When the first cycle begins, if it needs a trained parent and the
+            model is new.
 
     Example:
 
@@ -114,6 +124,10 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
 
     def prepare(self, model: keras.Model) -> None:
         quantize = self.cycle.quantize is not None
+        rates = self.warmup_learning_rate, self.cycle.learning_rate
+        # Before `BackupAndRestore` restores the rate of the batch that was interrupted.
+        is_set = any(rate is not None for rate in rates)
+        self._rate = OptimizerRate(model.optimizer) if is_set else None
         if quantize or self.cycle.mask is not None:
             layers.prepare(model, quantize=quantize).warn()
 
@@ -135,16 +149,14 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         super().on_train_begin(logs)
         self._start, self._every = self._plan(self.params["epochs"])
         self._run, self._disagreement = self.run, float("nan")
-        steps = self.steps_per_epoch
+        steps, compiled = self.steps_per_epoch, self._rate and self._rate.compiled
         self._warmup_rate, self._cycle_rate = (
-            as_learning_rate(rate, steps and epochs * steps)
+            as_learning_rate(rate, steps and epochs * steps, compiled or 1.0)
             for rate, epochs in (
                 (self.warmup_learning_rate, self._start),
                 (self.cycle.learning_rate, self._every),
             )
         )
-        if (self._warmup_rate or self._cycle_rate) is not None:
-            _check_settable(self.model.optimizer)
         self._inner.on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -190,6 +202,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     def on_train_end(self, logs: dict | None = None) -> None:
         self._inner.on_train_end(logs)
         layers.write_zeros(self.model)
+        if self._rate is not None:
+            self._rate.give_back(self.model)
 
     on_train_batch_begin = _forward("on_train_batch_begin")
     on_test_begin = _forward("on_test_begin")
@@ -219,6 +233,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
 
     def _begin_cycle(self, model):
         self._is_quantized = False
+        if self._index == 0:
+            self._begin_first_cycle(model)
         if self.cycle.initial == "parent":
             parent = Parent(self.pool.path / "parents" / f"{self._run}.npz")
             parent.restore(model) if self._index else parent.save(model)
@@ -228,6 +244,13 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             for member, seed in zip(*_members_and_seeds(model, self.seed), strict=True):
                 self.cycle.mask(member, self._index, seed)
         reset_slots(model)
+
+    def _begin_first_cycle(self, model):
+        needs_parent = isinstance(self.cycle.mask, Magnitude)
+        if self._start == 0 and (needs_parent or self.cycle.initial == "parent"):
+            warn_if_untrained(model)
+        if self._rate is not None:  # the warm-up's is not that of the cycles
+            self._rate.give_back(model)
 
     def _end_cycle(self, model, epoch, logs):
         name = f"{self._run}-cycle-{self._index:03d}"
@@ -257,8 +280,9 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         return float(np.mean([np.delete(matrix[row], row).mean() for row in rows]))
 
     def _set_learning_rate(self, rate, progress):
-        if rate is not None:
-            self.model.optimizer.learning_rate = rate(progress)
+        # The last rate may be zero, which a model that is saved then would keep.
+        if rate is not None and self._rate is not None and progress < 1.0:
+            self._rate.set(self.model, rate(progress))
 
 
 class _Logs(keras.callbacks.Callback):
@@ -273,15 +297,3 @@ def _members_and_seeds(model, seed):
     members = layers.members_of(model)
     others = [np.random.SeedSequence((seed, i)) for i in range(1, len(members))]
     return members, [seed, *(int(one.generate_state(1)[0]) for one in others)]
-
-
-def _check_settable(optimizer):
-    config = optimizer.get_config()
-    config = config.get("inner_optimizer", {}).get("config", config)
-    if isinstance(config["learning_rate"], dict):
-        raise ValueError(
-            "Expected an optimizer with a constant learning rate, which the cycles can "
-            f"set. Received: {optimizer.name!r} with the schedule "
-            f"{config['learning_rate']['class_name']}. Compile with a number, or give "
-            "the cycles no learning rate."
-        )
