@@ -172,7 +172,7 @@ class EnsemblePruner(keras.Model):
     def prune(
         self, x: Any, y: Any, *, batch_size: int = 256, verbose: int | str = "auto"
     ) -> "EnsemblePruner":
-        """Choose the members on held-out data.
+        """Choose the members on held-out data, and calibrate their combination.
 
         Args:
             x: Array of shape `(samples, ...)`, neither training nor test data. `None`
