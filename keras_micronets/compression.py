@@ -172,7 +172,8 @@ def compress(
     # 1. Independent teachers
     keras.utils.set_random_seed(seed)
     run = f"teachers-seed-{seed}"
-    if sum(learner.run == run for learner in pool) < n_teachers:
+    trained = [one for one in pool if (one.run, one.epoch) == (run, epochs)]
+    if len(trained) < n_teachers:
         teachers = side_by_side(build, n_teachers, seed=seed)
         _compile(
             teachers, _crossentropy(teachers.members[0], labels), optimizer, n_steps

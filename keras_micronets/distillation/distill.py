@@ -1,7 +1,6 @@
 """Batches with the outputs of a teacher."""
 
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,8 +101,7 @@ def distill(
             "Expected another model as the teacher than the student: its outputs would "
             f"change while it trains. Received: {student.name!r} as both."
         )
-    check = _StudentCheck(student)
-    check()
+    _check_student(student)
     add = _AddTeacher(Teacher(teacher, from_logits), augmentation, class_weight)
     if _is_tf_dataset(x) or isinstance(x, keras.utils.PyDataset):
         if y is not None or sample_weight is not None:
@@ -111,12 +109,12 @@ def distill(
                 "Expected y=None and sample_weight=None with a data set, whose batches "
                 "hold labels and weights. Received: both."
             )
-        return _map(x, add) if _is_tf_dataset(x) else _Distilled(x, add, check)
+        return _map(x, add) if _is_tf_dataset(x) else _Distilled(x, add, student)
     columns = _as_arrays(x, y, sample_weight)
     if augmentation is None:
         columns = _predict(add, columns, batch_size, verbose)
         add = _as_is
-    return _Distilled(_Arrays(columns, batch_size, shuffle, seed), add, check)
+    return _Distilled(_Arrays(columns, batch_size, shuffle, seed), add, student)
 
 
 class _AddTeacher:
@@ -157,21 +155,21 @@ def _as_numpy(values):
 class _Distilled(keras.utils.PyDataset):
     """Batches of another data set, with the teacher's outputs."""
 
-    def __init__(self, data, add, check):
+    def __init__(self, data, add, student):
         if data.use_multiprocessing:
             raise ValueError(
                 "Expected a data set that works with threads, since the teacher lives "
                 "in this process. Received: use_multiprocessing=True."
             )
         super().__init__(data.workers, max_queue_size=data.max_queue_size)
-        self._data, self._add, self._check = data, add, check
+        self._data, self._add, self._student = data, add, student
 
     def __len__(self):
         return len(self._data)
 
     @property
     def num_batches(self):
-        self._check()  # `fit` asks for it before anything else
+        _check_student(self._student)  # `fit` asks for it before anything else
         return self._data.num_batches
 
     def __getitem__(self, index):
@@ -278,30 +276,24 @@ def _map(dataset, add):
     return dataset.map(load)
 
 
-class _StudentCheck:
+def _check_student(student):
     """Raise a `ValueError` if a compiled student cannot learn from a teacher."""
-
-    def __init__(self, student):
-        self._student = None if student is None else weakref.ref(student)
-
-    def __call__(self):
-        student: Any = self._student and self._student()
-        if not getattr(student, "compiled", False):
-            return
-        if not isinstance(student.loss, Distillation):
-            raise ValueError(
-                "Expected a student that is compiled with `keras_micronets.losses."
-                f"Distillation`. Received: {student.name!r} with the loss "
-                f"{student.loss!r}, which would not read the teacher's outputs."
-            )
-        inner = [layer.name for layer in random_layers(student)]
-        if inner:
-            raise ValueError(
-                "Expected a student without random layers: the teacher would see other "
-                f"inputs. Received: {student.name!r} with {', '.join(inner)}. Call "
-                "`keras_micronets.split_augmentation(student)`."
-            )
-        _check_activation(student)
+    if not getattr(student, "compiled", False):
+        return
+    if not isinstance(student.loss, Distillation):
+        raise ValueError(
+            "Expected a student that is compiled with `keras_micronets.losses."
+            f"Distillation`. Received: {student.name!r} with the loss "
+            f"{student.loss!r}, which would not read the teacher's outputs."
+        )
+    inner = [layer.name for layer in random_layers(student)]
+    if inner:
+        raise ValueError(
+            "Expected a student without random layers: the teacher would see other "
+            f"inputs. Received: {student.name!r} with {', '.join(inner)}. Call "
+            "`keras_micronets.split_augmentation(student)`."
+        )
+    _check_activation(student)
 
 
 def _check_activation(student):
