@@ -191,11 +191,12 @@ def test_errors():
         (2, [0.9, 0.5, 0.4996, 0.51], "1 more would lower the held-out loss by 0.0004"),
         (2, [0.9, 0.5, 0.52, 0.499], "2 more would lower the held-out loss by 0.0010"),
         (2, [0.9, 0.5, 0.52, 0.51], "more do not lower the held-out loss"),
-        (4, [0.9, 0.5, 0.4, 0.3], "no more are permitted"),
+        (4, [0.9, 0.5, 0.4, 0.3], "fewer would be worse, and no more are permitted"),
+        (2, [0.9, 0.5], "fewer would be worse, and there are no others"),
     ],
 )
 def test_the_reason_is_told(n_members, losses, reason):
-    errors = np.array([0.01, 0, 0.0006, 0.0006])
+    errors = np.array([0.01, 0, 0.0006, 0.0006])[: len(losses)]
 
     text = str(SizeChoice(n_members, 4, np.array(losses), errors, 100, "clusters"))
 

@@ -90,7 +90,7 @@ class SizeChoice:
         n_members: Integer, the chosen number.
         max_members: Integer, the largest permitted number.
         losses: Float array of shape `(sizes,)`: the held-out loss of the ensembles with
-            1, 2, ... members. The first is the best single learner.
+            1, 2, ... members and fitted weights. The first is the best single learner.
         errors: Float array of shape `(sizes,)`: the standard error of the paired
             difference of each loss from that of the chosen number.
         n_samples: Integer, the number of samples.
@@ -124,10 +124,11 @@ class SizeChoice:
         )
 
     def _reason(self) -> str:
+        fewer = "fewer would be worse, and " if self.n_members > 1 else ""
         if self.n_members == self.max_members:
-            return "each lowers the held-out loss, and no more are permitted"
+            return f"{fewer}no more are permitted"
         if self.n_members == len(self.losses):
-            return "each lowers the held-out loss, and there are no others"
+            return f"{fewer}there are no others"
         best = self.n_members + int(self.losses[self.n_members :].argmin())
         lower = self.losses[self.n_members - 1] - self.losses[best]
         if lower <= 0:

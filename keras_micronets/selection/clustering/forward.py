@@ -143,21 +143,17 @@ class _Growth:
         most: int,
         folds: list[tuple[np.ndarray, np.ndarray]],
         source: str = "clusters",
-        *,
-        ranked: bool = False,
     ):
         self.candidates, self.most, self.source = candidates, most, source
         allowed = proposals(candidates.accuracies, candidates.losses)
-        self.order, self.weights = _grow(
-            candidates.likelihoods, allowed, most, ranked=ranked
-        )
+        self.order, self.weights = _grow(candidates.likelihoods, allowed, most)
         scores = np.zeros((2, len(self.order), candidates.n_samples))
         n_scored = np.zeros(candidates.n_samples)
         for grown_on, scored_on in folds:
             right = np.ascontiguousarray(candidates.likelihoods[:, grown_on])
             accuracies = candidates.correct[:, grown_on].mean(axis=1)
             allowed = proposals(accuracies, -np.log(right).mean(axis=1))
-            grown = _grow(right, allowed, len(self.order), ranked=ranked)
+            grown = _grow(right, allowed, len(self.order))
             scores[..., scored_on] += _losses(
                 candidates.likelihoods[:, scored_on], *grown, len(self.order)
             )
@@ -209,7 +205,7 @@ def _of_clusters(
 
 
 def _grow(
-    likelihoods: np.ndarray, allowed: np.ndarray, most: int, *, ranked: bool = False
+    likelihoods: np.ndarray, allowed: np.ndarray, most: int
 ) -> tuple[list[int], list[np.ndarray]]:
     """Return the members in the order of their addition, and the weights of each size.
 
@@ -217,13 +213,12 @@ def _grow(
         likelihoods: Float array of shape `(learners, samples)`.
         allowed: Integers, the learners to choose from.
         most: Integer, the largest number of members.
-        ranked: Boolean. Whether they are added in the order of `allowed`.
     """
     order: list[int] = []
     weights = [np.empty(0)]
     mean = np.zeros(likelihoods.shape[1])
     while len(order) < min(most, len(allowed)):
-        remaining = allowed[[len(order)]] if ranked else np.setdiff1d(allowed, order)
+        remaining = np.setdiff1d(allowed, order)
         shares = np.array(_SHARES if order else (1.0,)) / (len(order) + 1)
         losses = [_losses_with(likelihoods, remaining, mean, share) for share in shares]
         best = int(lowest(np.min(losses, axis=0)).argmax())
