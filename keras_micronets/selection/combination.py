@@ -100,5 +100,6 @@ def mixture_weights(
     """
     weights = start
     for _ in range(n_iterations):
-        weights = weights * (likelihoods / (weights @ likelihoods)).mean(axis=1)
-    return weights / weights.sum()
+        weights = weights * (likelihoods @ (1 / (weights @ likelihoods)))
+        weights /= weights.sum()
+    return weights
