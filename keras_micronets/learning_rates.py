@@ -203,7 +203,7 @@ def as_learning_rate(
     return function
 
 
-def _by_progress(rate, total_steps, compiled) -> Callable[[float], float]:
+def _by_progress(rate: Any, total_steps, compiled) -> Callable[[float], float]:
     if is_keras_schedule(rate):
         if total_steps is None:
             raise ValueError(
@@ -215,7 +215,8 @@ def _by_progress(rate, total_steps, compiled) -> Callable[[float], float]:
     if isinstance(rate, LearningRate) and rate.is_relative:
         return lambda progress: compiled * rate(progress)
     if callable(rate):
-        return rate
+        function: Any = rate
+        return function
     _check_rate(rate, "learning_rate")
     return lambda progress: rate
 

@@ -126,7 +126,7 @@ def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     return plain_class(layer).from_config(_plain_config(config) | changed)
 
 
-def _plain_config(config):
+def _plain_config(config: Any) -> Any:
     """Replace micro layers within a configuration, as wrappers have them."""
     if isinstance(config, list | tuple):
         return type(config)(map(_plain_config, config))
