@@ -8,6 +8,7 @@ from keras_micronets import (
     LearnerPool,
     callbacks,
     distill,
+    export_tflite,
     layers,
     losses,
     schedules,
@@ -434,6 +435,25 @@ def test_settings_of_several_outputs_are_rejected(settings, message):
         side_by_side(build, 2).compile(**settings)
 
 
+def test_members_that_are_not_independent_are_rejected():
+    shared = keras.layers.Dense(2)
+
+    def build_shared():
+        return keras.Sequential([keras.Input((4,)), shared, keras.layers.Dense(2)])
+
+    with pytest.raises(ValueError, match="2 common weights"):
+        side_by_side(build_shared, 2)
+    shared.trainable = False
+    side_by_side(build_shared, 2)
+
+    def build_two_outputs():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, [keras.layers.Dense(2)(inputs) for _ in range(2)])
+
+    with pytest.raises(ValueError, match=r"members with \[2, 2\] outputs"):
+        side_by_side(build_two_outputs, 2)
+
+
 def test_bad_members_are_rejected(tmp_path):
     model = build()
     for members in ([], [model, model]):
@@ -443,5 +463,8 @@ def test_bad_members_are_rejected(tmp_path):
         layers.SideBySide([model, build()], seeds=[1])
     with pytest.raises(ValueError, match="n=0"):
         side_by_side(build, 0)
+    joint = side_by_side(build, 2)
     with pytest.raises(ValueError, match="Add each of its `members`"):
-        LearnerPool(tmp_path / "pool").add(side_by_side(build, 2))
+        LearnerPool(tmp_path / "pool").add(joint)
+    with pytest.raises(ValueError, match="Export each of its `members`"):
+        export_tflite(joint, tmp_path / "joint.tflite")

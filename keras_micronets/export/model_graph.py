@@ -7,12 +7,19 @@ from typing import Any
 import keras
 
 from keras_micronets import _keras_private
+from keras_micronets.layers import SideBySide
 
 __all__ = ["call_flat", "full_precision", "input_names", "output_names", "with_graph"]
 
 
 def with_graph(model: keras.Model) -> keras.Model:
     """Return a built model with known inputs; a subclassed one is wrapped."""
+    if isinstance(model, SideBySide):
+        raise ValueError(
+            "Expected one model. Received: a `SideBySide` model of "
+            f"{len(model.members)} members. Export each of its `members`, or choose "
+            "among them with `EnsemblePruner` and export the ensemble."
+        )
     if not model.built:
         raise ValueError(
             f"Expected a built model. Received: {model.name!r}, which is not built. "

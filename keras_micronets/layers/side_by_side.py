@@ -44,8 +44,8 @@ class SideBySide(keras.Model):
         seeds: Their seeds.
 
     Raises:
-        ValueError: If there are no members, one model is given twice, or the number of
-            seeds differs.
+        ValueError: If there are no members, one model is given twice, members have
+            several outputs or share trainable weights, or the number of seeds differs.
 
     Example:
 
@@ -174,6 +174,15 @@ class SideBySide(keras.Model):
         if self.bootstrap and weights is not None and _columns(weights) == n_members:
             return [weights[:, i] for i in range(n_members)]
         return None if weights is None else [weights] * n_members
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients of all weights on PyTorch, as its training steps do.
+
+        The module that Keras makes keeps one weight for each path, and members may have
+        equal paths: the gradients of all but the last member would add up.
+        """
+        for variable in self.trainable_variables:
+            variable.value.grad = None
 
     def get_metrics_result(self) -> dict[str, Any]:
         results = super().get_metrics_result()
@@ -358,6 +367,15 @@ def _check_members(members, seeds):
         raise ValueError(
             "Expected one or more models, each of them once. Received: "
             f"members={[member.name for member in members]}."
+        )
+    outputs = [len(getattr(member, "outputs", None) or "1") for member in members]
+    owned = [id(v) for member in members for v in member.trainable_variables]
+    if max(outputs) > 1 or len(set(owned)) < len(owned):
+        raise ValueError(
+            "Expected members with one output each and no trainable weight in common: "
+            "let `build` make new layers, or freeze those that the members share. "
+            f"Received: members with {outputs} outputs and "
+            f"{len(owned) - len(set(owned))} common weights."
         )
     if seeds is not None and len(seeds) != len(members):
         raise ValueError(
