@@ -40,7 +40,8 @@ class Distillation(Configurable, keras.losses.Loss):
 
     Args:
         weight: Float in [0, 1], the share of the teacher. With 0 the labels alone
-            count, with 1 the teacher alone. Defaults to `0.7`.
+            count, with 1 the teacher alone; raise it if many labels are wrong. Defaults
+            to `0.7`.
         temperature: Positive float. Above 1, the teacher's small probabilities count
             for more. Defaults to `2.0`.
         loss: The hard loss: a `keras.losses.Loss` or its name. `None` for the
