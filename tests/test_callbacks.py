@@ -19,6 +19,7 @@ from keras_micronets.callbacks import (
     WeightPruning,
     masks,
 )
+from keras_micronets.layers import kernels
 from keras_micronets.schedules import Constant
 from keras_micronets.sparsity import taylor, uniform
 
@@ -157,3 +158,34 @@ def test_configurations_restore_functions_and_arrays():
 def test_configurations_name_what_they_cannot_restore(options, message):
     with pytest.raises(ValueError, match=message):
         WeightPruning(**options).get_config()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pool: WeightPruning(Constant(0.5)),
+        lambda pool: DynamicSparseTraining(0.5, growth="random", frequency=2),
+        lambda pool: ChannelPruning(macs=0.9, round_to=1, min_channels=1),
+        lambda pool: LearnerCycles(pool, 1, Cycle(mask=masks.Magnitude(0.5))),
+        lambda pool: LearnerCycles(pool, 1, Cycle(mask=masks.RandomHalves())),
+    ],
+    ids=["weights", "dynamic", "channels", "magnitude", "halves"],
+)
+def test_layers_that_are_not_trained_are_left_alone_and_named(make, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, activation="relu", name="frozen"),
+            keras.layers.Dense(16, activation="relu", name="one"),
+            keras.layers.Dense(16, activation="relu", name="two"),
+            keras.layers.Dense(3, activation="softmax", name="head"),
+        ]
+    )
+    model.get_layer("frozen").trainable = False
+    before = model.get_layer("frozen").get_weights()[0]
+    with pytest.warns(UserWarning, match="not trained.*: frozen"):
+        fit(compiled(model), make(LearnerPool(tmp_path / "pool")), epochs=2)
+    after = keras.ops.convert_to_numpy(model.get_layer("frozen").effective_kernel())
+    np.testing.assert_array_equal(after, before)
+    assert not all(kernel.mask.all() for kernel in kernels(model)[1:])

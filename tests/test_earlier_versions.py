@@ -217,7 +217,9 @@ def test_a_run_of_cycles_goes_on(written, pool_folder, arrays):
     pool = LearnerPool(pool_folder)
     model = keras.saving.load_model(written / "cycled.keras")
     model.compile(keras.optimizers.SGD(), "sparse_categorical_crossentropy")
-    cycle = Cycle("parent", masks.Magnitude(0.5, 0.5), lambda progress: 0.01)
+    every_kernel = layers.Scope(first=True, last=True, small=True)  # as in 0.1.0
+    mask = masks.Magnitude(0.5, 0.5, scope=every_kernel)
+    cycle = Cycle("parent", mask, lambda progress: 0.01)
     model.fit(
         arrays["training/x"],
         arrays["training/y"],

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras_micronets.callbacks import (
     QuantizationAwareTraining,
     WeightPruning,
 )
-from keras_micronets.schedules import PolynomialDecay
+from keras_micronets.schedules import Constant, PolynomialDecay
 
 
 def names(pool):
@@ -224,3 +225,94 @@ def test_rejects_a_run_that_is_no_file_name(pool):
     with pytest.raises(ValueError, match="Expected a name of letters"):
         fit(compiled(dense_model()), LearnerCheckpoint(pool, run="../run"), epochs=1)
     assert [path.name for path in pool.path.parent.iterdir()] == ["pool"]
+
+
+class Script(keras.callbacks.Callback):
+    """Report given values as the accuracy on validation data."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_accuracy"] = self.values[epoch]
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "best"),
+    [
+        ([], 2),  # nothing is pruned: all epochs count
+        ([WeightPruning(PolynomialDecay(0.0, 0.5))], 5),  # from the third epoch on
+        ([WeightPruning(PolynomialDecay(0.0, 0.5, end=1.0))], 6),
+        ([QuantizationAwareTraining(start=0.7)], 5),
+        ([QuantizationAwareTraining(start=0.9)], 6),
+    ],
+)
+def test_the_best_epoch_at_the_final_sparsity_is_kept(pool, callbacks, best):
+    script = Script([0.9, 0.95, 0.6, 0.6, 0.7, 0.65])
+    checkpoint = LearnerCheckpoint(pool, keep="best")
+    fit(compiled(dense_model()), script, *callbacks, checkpoint, epochs=6)
+    assert names(pool) == [f"run-000-epoch-000{best}"]
+    assert names(LearnerPool(pool.path)) == names(pool)
+
+
+def test_the_best_of_several_runs_and_of_a_resumed_run(pool):
+    def train(values, first, epochs):
+        checkpoint = LearnerCheckpoint(pool, keep="best", monitor="val_accuracy")
+        model = compiled(dense_model())
+        fit(model, Script(values), checkpoint, epochs=epochs, initial_epoch=first)
+
+    train([0.5, 0.8], 0, 2)
+    train([None, None, 0.7, 0.75], 2, 4)  # the run goes on, and finds nothing better
+    assert names(pool) == ["run-000-epoch-0002"]
+    train([None, None, 0.7, 0.85], 2, 4)
+    assert names(pool) == ["run-000-epoch-0004"]
+    train([0.1, 0.2], 0, 2)
+    assert names(pool) == ["run-000-epoch-0004", "run-001-epoch-0002"]
+
+
+def test_a_metric_that_is_not_in_the_logs_is_rejected(pool):
+    checkpoint = LearnerCheckpoint(pool, keep="best", monitor="val_f1")
+    with pytest.raises(ValueError, match="val_f1"):
+        fit(compiled(dense_model()), checkpoint, epochs=1)
+    with pytest.raises(ValueError, match="'all' or 'best'"):
+        fit(compiled(dense_model()), LearnerCheckpoint(pool, keep="last"), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("other", "warns"),
+    [
+        (keras.callbacks.EarlyStopping("loss", restore_best_weights=True), True),
+        (
+            keras.callbacks.EarlyStopping(
+                "loss", restore_best_weights=True, start_from_epoch=1
+            ),
+            False,
+        ),
+        (keras.callbacks.EarlyStopping("loss"), False),
+        (keras.callbacks.ModelCheckpoint("m.keras", "loss", save_best_only=True), True),
+        (keras.callbacks.ModelCheckpoint("m.keras", "loss"), False),
+    ],
+    ids=["restores", "restores late", "stops", "saves the best", "saves all"],
+)
+@pytest.mark.parametrize(
+    "ours",
+    [
+        lambda: [WeightPruning(PolynomialDecay(0.0, 0.5))],
+        lambda: [QuantizationAwareTraining(start=0.5), WeightPruning(Constant(0.5))],
+    ],
+    ids=["pruning", "quantisation"],
+)
+def test_callbacks_that_keep_early_epochs_are_named(
+    tmp_path, monkeypatch, other, warns, ours
+):
+    monkeypatch.chdir(tmp_path)
+    late = getattr(other, "start_from_epoch", 0)
+    if late and "Quant" in str(ours()[0]):  # on from the middle of the run on
+        other.start_from_epoch = 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(compiled(dense_model()), other, *ours(), epochs=4)
+    found = [str(w.message) for w in caught if "may keep an epoch" in str(w.message)]
+    assert len(found) == warns
+    assert not found or type(other).__name__ in found[0]

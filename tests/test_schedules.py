@@ -50,8 +50,8 @@ def test_constant_applies_from_its_start():
 def test_polynomial_decay_is_steep_first():
     schedule = PolynomialDecay(0.0, 0.8)
     assert schedule(0.0) == 0.0
-    assert schedule(0.375) == pytest.approx(0.8 * (1 - 0.5**3))
-    assert schedule(0.75) == schedule(1.0) == 0.8
+    assert schedule(0.25) == pytest.approx(0.8 * (1 - 0.5**3))
+    assert schedule(0.5) == schedule(1.0) == 0.8
 
 
 def test_polynomial_decay_is_a_straight_line_at_power_one():

@@ -39,7 +39,10 @@ SEPARABLE = ALL[2:4]
 @pytest.mark.parametrize(
     ("scope", "expected"),
     [
-        (Scope(), ALL),
+        (Scope(), ALL[:-1]),  # the last layer has 48 of 224 weights, the first 72
+        (Scope(last=True), ALL),
+        (Scope(small=False), ["conv_1"]),
+        (Scope(first=True, last=True, small=True), ALL),
         (Scope("conv_1"), ["conv_1"]),
         (Scope("separable"), SEPARABLE),
         (Scope("separable/pointwise_kernel"), SEPARABLE[1:]),
@@ -51,9 +54,9 @@ SEPARABLE = ALL[2:4]
             Scope(lambda layer: layer.name < "d"), ["conv_1", "conv_2"], id="function"
         ),
         (Scope(["head", re.compile("1$")]), ["conv_1", "head"]),
-        (Scope(without=["separable", keras.layers.Conv2D]), ["depthwise", "head"]),
+        (Scope(without=["separable", keras.layers.Conv2D]), ["depthwise"]),
         (Scope(keras.layers.Conv2D, "conv_2"), ["conv_1"]),
-        (Scope(first=False), ALL[1:]),
+        (Scope(first=False), ALL[1:-1]),
         (Scope(last=False), ALL[:-1]),
         (Scope(without="separable", first=False, last=False), ["depthwise", "conv_2"]),
         (Scope(("conv_1", "conv_2"), first=False), ["conv_2"]),
@@ -95,6 +98,75 @@ def test_scopes_that_choose_nothing_are_rejected(model, scope, error, message):
 def test_a_plain_model_is_rejected():
     with pytest.raises(ValueError, match="are none"):
         Scope()(sequential())
+
+
+def stack(*sizes, n_inputs=32):
+    """Return a prepared model of Dense layers, named by their numbers."""
+    model = keras.Sequential([keras.Input((n_inputs,))])
+    for index, size in enumerate(sizes):
+        model.add(keras.layers.Dense(size, name=str(index)))
+    prepare(model)
+    return model
+
+
+def chosen(model, scope=None):
+    return [kernel.path for kernel in (scope or Scope())(model)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "n_inputs", "expected"),
+    [
+        ((10,), 32, ["0"]),
+        ((128, 10), 64, ["0"]),  # the last layer has 14 % of the weights
+        ((16, 16), 16, ["0", "1"]),
+        ((64, 64, 64, 10), 16, ["1", "2"]),  # the first layer has 10 %
+        ((64, 64, 10), 64, ["0", "1"]),  # 46 %
+        ((32, 4), 3, ["0", "1"]),  # three weights an output, but 43 % of all
+        ((32, 8, 64, 64, 4), 32, ["1", "3"]),  # layer 2: eight weights an output
+    ],
+)
+def test_the_default_leaves_out_small_shares(sizes, n_inputs, expected):
+    assert chosen(stack(*sizes, n_inputs=n_inputs)) == expected
+
+
+def test_depthwise_kernels_are_small_at_any_size():
+    model = keras.Sequential(
+        [
+            keras.Input((12, 12, 8)),
+            keras.layers.Conv2D(16, 3, name="first"),
+            keras.layers.SeparableConv2D(32, 5, name="separable"),
+            keras.layers.DepthwiseConv2D(5, name="depthwise"),
+            keras.layers.Conv2D(64, 1, name="conv"),
+            keras.layers.Conv2D(64, 1, name="next"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, name="last"),
+        ]
+    )
+    prepare(model)
+    assert chosen(model) == ["separable/pointwise_kernel", "conv", "next"]
+
+
+def test_layers_that_are_not_trained_are_left_out():
+    model = stack(64, 64, 64, 10)
+    model.get_layer("1").trainable = False
+    assert chosen(model) == ["0", "2"]
+    assert Scope().frozen_layers(model) == ["1"]
+    assert chosen(model, Scope(frozen=True)) == ["1", "2"]
+    assert Scope(frozen=True).frozen_layers(model) == []
+    with pytest.raises(ValueError, match="not trained: 1"):
+        Scope("1")(model)
+    outer = keras.Sequential([keras.Input((32,)), model, keras.layers.Dense(10)])
+    model.trainable = False
+    prepare(outer)
+    assert chosen(outer) == [outer.layers[-1].name]
+    model.get_layer("2").trainable = True  # Keras trains it although its parent is not
+    assert chosen(outer) == ["2"]
+
+
+def test_configurations_of_earlier_versions_choose_the_same_kernels(model):
+    earlier = {"only": None, "without": "depthwise", "first": True, "last": True}
+    scope = Scope.from_config(earlier)
+    assert [kernel.path for kernel in scope(model)] == [ALL[0], *ALL[2:]]
 
 
 @pytest.mark.parametrize(

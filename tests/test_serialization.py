@@ -14,12 +14,15 @@ import keras_micronets
 # One instance of each public class whose instances a user makes, with arguments that
 # are not the defaults.
 EXAMPLES = """
+callbacks.AccuracyGuard(0.02, monitor="val_loss", path="guard.json")
 callbacks.ChannelPruning(params=0.5, macs=0.4, start=0.2, end=0.5)
 callbacks.Cycle(initial="parent", learning_rate=learning_rates.Cosine(0.1, end=0.5))
 callbacks.DynamicSparseTraining(0.9, growth="random", frequency=50, seed=3)
 callbacks.Cycle(mask=callbacks.masks.Channels(macs=0.5), quantize=0.5)
 callbacks.Cycle(mask=callbacks.masks.Regrow(0.5, on_first_cycle=True))
 callbacks.LearnerCheckpoint(LearnerPool("pool"), every=2, start=0.1, seed=3)
+callbacks.LearnerCheckpoint(LearnerPool("pool"), keep="best", monitor="loss")
+callbacks.WeightPruning(schedules.Constant(0.5), guard=callbacks.AccuracyGuard(0.1))
 callbacks.LearnerCycles(LearnerPool("pool"), 3, callbacks.Cycle(), warmup=0.1)
 callbacks.QuantizationAwareTraining(0.5, observer=observers.Percentile(99.0))
 callbacks.WeightPruning(schedules.Constant(0.5), pattern=sparsity.Block(4), seed=1)
@@ -40,6 +43,7 @@ layers.Layout((0, 1), (3, 4), (3, 4))
 layers.QuantizationScheme(observer=observers.MovingAverage(0.9), kernel_bits=4)
 layers.QuantizerSpec(kernel=True, inputs=(0, 2), output=True)
 layers.Scope(only=["a", "b"], first=False)
+layers.Scope(small=True, last=True, frozen=True)
 learning_rates.Cosine(0.1, end=0.5)
 learning_rates.OneCycle(0.1, climb=0.2, start=0.3, end=0.01)
 learning_rates.PiecewiseConstant([0.1, 0.01])

@@ -9,6 +9,7 @@ from tiny_keras import (
     Interrupt,
     Watch,
     assert_zeros_where_masked,
+    can_go,
     compiled,
     counts,
     data,
@@ -44,6 +45,9 @@ def assert_target_met(model, target, allocation="uniform"):
     ):
         assert abs(count - target * size) < 1
     assert_zeros_where_masked(model)
+
+
+ALL = Scope(first=True, last=True, small=True)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +91,13 @@ def test_sparsity_follows_the_schedule_at_every_step():
 
     def check(model, step):
         for count, size in zip(counts(model).values(), SIZES["layer"], strict=True):
-            assert abs(count - schedule(step / 40) * size) <= 0.5
+            wanted = schedule(step / 40) * size
+            if size == 128:  # each of 16 outputs keeps a weight
+                wanted = min(wanted, 112)
+            assert abs(count - wanted) <= 0.5
 
     fit(model, WeightPruning(schedule), Watch(on_batch=check))
-    assert_target_met(model, 0.9)
+    assert counts(model) == {"hidden": 112, "head": 43}
 
 
 @pytest.mark.parametrize(
@@ -213,8 +220,8 @@ def test_a_model_that_was_trained_before_preparation():
     fit(model, epochs=1)
     model.predict(data()[0], verbose=0)
     iterations = int(model.optimizer.iterations.numpy())
-    fit(model, WeightPruning(Constant(0.9)), epochs=2)
-    assert_target_met(model, 0.9)
+    fit(model, WeightPruning(Constant(0.8)), epochs=2)
+    assert_target_met(model, 0.8)
     assert int(model.optimizer.iterations.numpy()) == iterations + 20
     x, _ = data()
     plain = layers.strip(model)
@@ -232,7 +239,7 @@ def test_nested_functional_and_shared_layers():
     x = keras.layers.Add()([shared(inputs), shared(inner(inputs))])
     outputs = keras.layers.Dense(3, activation="softmax", name="head")(x)
     model = compiled(keras.Model(inputs, outputs))
-    fit(model, WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=2)
+    fit(model, WeightPruning(PolynomialDecay(0.0, 0.5), scope=ALL), epochs=2)
     assert counts(model) == {"shared": 32, "inner": 32, "head": 12}
     assert_zeros_where_masked(model)
 
@@ -250,7 +257,8 @@ def test_convolutions_are_pruned():
             keras.layers.Dense(3, activation="softmax", name="head"),
         ]
     )
-    fit(compiled(model), WeightPruning(PolynomialDecay(0.0, 0.5)), epochs=1)
+    pruning = WeightPruning(PolynomialDecay(0.0, 0.5), scope=ALL)
+    fit(compiled(model), pruning, epochs=1)
     assert counts(model) == {"conv": 18, "depthwise": 8, "head": 6}
     assert_zeros_where_masked(model)
 
@@ -470,7 +478,7 @@ def test_the_smallest_weights_are_removed():
     layers.prepare(model)
     prune(model, 0.25)
     mask = masks(model)["hidden"]
-    assert np.abs(weights[~mask]).max() <= np.abs(weights[mask]).min()
+    assert np.abs(weights[~mask]).max() <= np.abs(weights[can_go(mask)]).min()
     np.testing.assert_array_equal(layers.kernels(model)[0].weights, weights * mask)
 
 
@@ -506,7 +514,10 @@ def test_every_update_follows_the_schedule(pattern, importance):
         seen.append(found)
         sizes = zip(counts(model).values(), SIZES["layer"], UNITS[pattern], strict=True)
         for count, size, unit in sizes:
-            assert abs(count - RAMP(step / 20) * size) <= (unit + 1) / 2
+            wanted = RAMP(step / 20) * size
+            if (pattern, size) == (Block(4), 128):  # each output keeps one block of two
+                wanted = min(wanted, 64)
+            assert abs(count - wanted) <= (unit + 1) / 2
 
     pruning = WeightPruning(RAMP, pattern=pattern, importance=importance, data=data())
     fit(model, pruning, Watch(on_batch=check), epochs=2)
@@ -521,6 +532,10 @@ def test_patterns_combine_with_allocations(pattern, allocation):
 
     def check(model, step):
         missed = sum(counts(model).values()) - RAMP(step / 20) * 176
+        if pattern == Block(
+            4
+        ):  # each output of the first kernel keeps one block of two
+            missed = max(missed, 0) if counts(model)["hidden"] == 64 else missed
         assert abs(missed) <= sum(UNITS[pattern]) / 2 + 2
 
     pruning = WeightPruning(RAMP, pattern=pattern, allocation=allocation)
@@ -554,7 +569,9 @@ def test_patterns_lie_along_the_inputs_of_every_layer():
         ]
     )
     layers.prepare(model)
-    chosen = Scope(without=keras.layers.DepthwiseConv2D)
+    chosen = Scope(
+        without=keras.layers.DepthwiseConv2D, first=True, last=True, small=True
+    )
     prune(model, 0.5, pattern=NofM(2, 4), scope=chosen)
     for kernel in chosen(model):
         mask = kernel.layout.canonical(kernel.mask)
@@ -562,7 +579,7 @@ def test_patterns_lie_along_the_inputs_of_every_layer():
             groups = mask.reshape(-1, 4, mask.shape[-1])
             assert (np.count_nonzero(groups, axis=1) == 2).all()
         assert kernel.sparsity == 0.5
-    prune(model, 0.75, pattern=Channels())
+    prune(model, 0.75, pattern=Channels(), scope=ALL)
     for kernel in layers.kernels(model):
         mask = kernel.layout.canonical(kernel.mask)
         kept = mask.any(axis=tuple(range(mask.ndim - 1)))
@@ -598,20 +615,21 @@ def test_taylor_removes_the_weights_that_change_the_loss_least():
         weights, gradients, masks(model).values(), strict=True
     ):
         scores = taylor(before, slope)
-        assert scores[~mask].max() <= scores[mask].min()
+        assert scores[~mask].max() <= scores[can_go(mask)].min()
 
 
 def test_gradients_are_matched_to_the_kernels_of_a_scope():
     model = compiled(dense_model())
     layers.prepare(model)
-    gradients = [np.zeros((8, 16)), np.arange(48.0).reshape(16, 3)]
+    high = np.indices((16, 3)).sum(0) % 2 == 1  # in each row and each column
+    gradients = [np.zeros((8, 16)), np.arange(48.0).reshape(16, 3) + 48 * high]
 
     def slope(weights, gradients):
         return gradients
 
     slope.needs_gradients = True
     prune(model, 0.5, importance=slope, scope=Scope("head"), gradients=gradients)
-    np.testing.assert_array_equal(masks(model)["head"], gradients[1] >= 24)
+    np.testing.assert_array_equal(masks(model)["head"], high)
     with pytest.raises(ValueError, match="Expected `gradients`"):
         prune(model, 0.6, importance=slope)
 
@@ -627,7 +645,7 @@ def test_movement_sums_over_calls():
     prune(model, 0.5, importance=movement, gradients=second)
     for index, mask in enumerate(masks(model).values()):
         scores = -weights[index] * (first[index] + second[index])
-        assert scores[~mask].max() <= scores[mask].min()
+        assert scores[~mask].max() <= scores[can_go(mask)].min()
 
 
 def test_gradients_are_computed_at_updates_only(monkeypatch):

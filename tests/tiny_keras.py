@@ -73,6 +73,11 @@ def counts(model):
     return {path: int((~mask).sum()) for path, mask in masks(model).items()}
 
 
+def can_go(mask):
+    """Return the kept weights of a matrix that are not the last of a row or column."""
+    return mask & (mask.sum(0) > 1) & (mask.sum(1) > 1)[:, None]
+
+
 def assert_zeros_where_masked(model):
     kernels = layers.kernels(model)
     assert kernels

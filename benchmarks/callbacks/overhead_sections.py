@@ -43,8 +43,11 @@ class Variant:
 
 
 def pruning():
-    schedule = kmn.schedules.PolynomialDecay(0.3, 0.8)
-    return [kmn.callbacks.WeightPruning(schedule, frequency=FREQUENCY)]
+    schedule = kmn.schedules.PolynomialDecay(0.3, 0.8, end=0.75)
+    every_kernel = kmn.layers.Scope(first=True, last=True, small=True)
+    return [
+        kmn.callbacks.WeightPruning(schedule, scope=every_kernel, frequency=FREQUENCY)
+    ]
 
 
 def quantization():

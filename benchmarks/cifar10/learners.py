@@ -30,6 +30,7 @@ from keras_micronets.schedules import PolynomialDecay
 RESULTS = RESULTS_FOLDER / "learners.json"
 PICTURE = DOCS_FOLDER / "cifar_learners.png"
 N_MEMBERS = 4
+ALL = layers.Scope(first=True, last=True, small=True)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def wide_baseline(run, pool, width=2.0):
 def one_wide_sparse(run, pool, sparsity, width=2.0):
     """One learner of the wide, sparse net: is the ensemble needed?"""
     pruning = kmn.callbacks.WeightPruning(
-        PolynomialDecay(0.0, sparsity, end=0.48), allocation="global"
+        PolynomialDecay(0.0, sparsity, end=0.48), scope=ALL, allocation="global"
     )
     return run.single(
         pool, run.new(width), run.preset.epochs, run.seed, callbacks=[pruning]
@@ -258,14 +259,16 @@ def ours_wide_sparse(run, pool, sparsity, width=2.0):
     """
     warmup = 0.6
     pruning = kmn.callbacks.WeightPruning(
-        PolynomialDecay(0.0, sparsity, end=0.8 * warmup), allocation="global"
+        PolynomialDecay(0.0, sparsity, end=0.8 * warmup),
+        scope=ALL,
+        allocation="global",
     )
     cycles = _ours(
         pool,
         run,
         peak=run.preset.peak / 3,
         warmup=warmup,
-        mask=masks.Regrow(0.2, on_first_cycle=True),
+        mask=masks.Regrow(0.2, on_first_cycle=True, scope=ALL),
         callbacks=[pruning],
     )
     return run.fit(run.new(width), run.preset.epochs, [cycles], run.seed)

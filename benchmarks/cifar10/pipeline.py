@@ -193,8 +193,9 @@ def fit_learners(model, pool, train, key):
     cycle = epochs // 12
     compile_model(model, LEARNER_RATE)
     schedule = kmn.schedules.PolynomialDecay(0.3, key["sparsity"], end=0.8, power=1)
+    every_kernel = kmn.layers.Scope(first=True, last=True, small=True)
     callbacks = [
-        kmn.callbacks.WeightPruning(schedule),
+        kmn.callbacks.WeightPruning(schedule, scope=every_kernel),
         kmn.callbacks.LearnerCheckpoint(pool, every=cycle, seed=seed),
     ]
     if key["int8"] == "while training":

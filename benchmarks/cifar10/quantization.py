@@ -30,6 +30,7 @@ from keras_micronets import layers, observers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
 from keras_micronets.edge.member import Member, dequantize, quantize, softmax
 from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.layers import Scope
 from keras_micronets.schedules import PolynomialDecay
 from keras_micronets.sparsity import Block, NofM, Unstructured
 
@@ -188,7 +189,8 @@ def pruning(sparsity):
         return []
     share, pattern = sparsity
     schedule = PolynomialDecay(0.0, share, end=0.5)
-    return [WeightPruning(schedule, pattern=pattern)]
+    every_kernel = Scope(first=True, last=True, small=True)
+    return [WeightPruning(schedule, pattern=pattern, scope=every_kernel)]
 
 
 def in_float(name, experiment):

@@ -170,14 +170,18 @@ def write(path: Path, pool: Pool, setting: str) -> None:
 def cifar_cycles(data, preset, seed):
     epochs_each = 3
     sparse_at = 0.8 * explored(preset, epochs_each)
+    every_kernel = kmn.layers.Scope(first=True, last=True, small=True)
     make = partial(
         LearnerCycles,
         cycle=Cycle(
-            mask=masks.Regrow(0.3, on_first_cycle=True), learning_rate=Cosine(PEAK / 2)
+            mask=masks.Regrow(0.3, on_first_cycle=True, scope=every_kernel),
+            learning_rate=Cosine(PEAK / 2),
         ),
         callbacks=[
             kmn.callbacks.WeightPruning(
-                PolynomialDecay(0.0, 0.6, end=sparse_at), allocation="global"
+                PolynomialDecay(0.0, 0.6, end=sparse_at),
+                scope=every_kernel,
+                allocation="global",
             )
         ],
     )

@@ -1,5 +1,6 @@
 """Callbacks of `model.fit` that prune, quantise and collect learners."""
 
+from keras_micronets.callbacks.accuracy_guard import AccuracyGuard
 from keras_micronets.callbacks.channel_pruning import ChannelPruning
 from keras_micronets.callbacks.cycles import masks
 from keras_micronets.callbacks.cycles.cycle import Cycle
@@ -17,6 +18,7 @@ from keras_micronets.callbacks.quantization_aware_training import (
 from keras_micronets.callbacks.weight_pruning import WeightPruning
 
 __all__ = [
+    "AccuracyGuard",
     "ChannelPruning",
     "Cycle",
     "DynamicSparseTraining",

@@ -1,3 +1,5 @@
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -6,7 +8,7 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets._serialization import Configurable
-from keras_micronets.layers.scope import ScopeFunction, select_kernels
+from keras_micronets.layers.scope import ScopeFunction, select_kernels, warn_of_frozen
 
 __all__ = ["ProgressCallback", "SparsityCallback"]
 
@@ -33,6 +35,10 @@ class ProgressCallback(Configurable, keras.callbacks.Callback):
     def on_progress(self, step: int, progress: float) -> None:
         """Act at a progress of the run."""
         raise NotImplementedError
+
+    def completes_at(self, progress: float) -> bool:
+        """Return whether the model is as sparse and quantised as it will be."""
+        return True
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -120,6 +126,7 @@ class SparsityCallback(ProgressCallback):
         self.check()
         layers.prepare(model).warn()
         select_kernels(model, self.scope)
+        warn_of_frozen(model, self.scope)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
@@ -137,6 +144,13 @@ class SparsityCallback(ProgressCallback):
         layers.write_zeros(model)
         if logs is not None:
             logs["sparsity"] = layers.sparsity(model)
+            logs["scope_sparsity"] = self.scope_sparsity(model)
+
+    def scope_sparsity(self, model: keras.Model) -> float:
+        """Return the share of removed weights of the kernels in scope."""
+        chosen = select_kernels(model, self.scope)
+        removed = sum(kernel.size * kernel.sparsity for kernel in chosen)
+        return removed / sum(kernel.size for kernel in chosen)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         # Keras writes averaged weights before this hook, without the masks.
@@ -152,6 +166,72 @@ class SparsityCallback(ProgressCallback):
         if self._batches is None:
             self._batches = layers.batches(self.data, seed=self.seed, start=n_before)
         return layers.kernel_gradients(self.model, *next(self._batches))
+
+
+def best_is_highest(monitor: str, mode: str) -> bool:
+    """Return whether high values of a metric are good.
+
+    Args:
+        monitor: Name of the metric.
+        mode: `"max"`, `"min"` or `"auto"`, which infers it from the name.
+
+    Raises:
+        ValueError: If the mode is none of these.
+    """
+    if mode not in ("auto", "max", "min"):
+        raise ValueError(
+            f"Expected `mode` to be 'auto', 'max' or 'min'. Received: mode={mode!r}."
+        )
+    good = ("acc", "auc", "f1", "fbeta", "precision", "recall", "iou", "r2")
+    highest = any(name in monitor.lower() for name in good)
+    return mode == "max" or (mode == "auto" and highest)
+
+
+def callbacks_of_fit() -> list[keras.callbacks.Callback]:
+    """Return the callbacks of the `fit` that calls a hook, in their order.
+
+    Keras gives callbacks no reference to each other; the list is found among the
+    callers. It is empty if no `keras.callbacks.CallbackList` calls.
+    """
+    frame, found = inspect.currentframe(), []
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList):
+            found = [*owner.callbacks, *found]
+        frame = frame.f_back
+    return list(dict.fromkeys(found))
+
+
+def warn_of_early_best(callback: ProgressCallback) -> None:
+    """Warn if a callback of the run may keep an epoch before the model is complete.
+
+    Args:
+        callback: The callback whose hook is called; the first of several warns.
+    """
+    callbacks, epochs = callbacks_of_fit(), callback.params["epochs"]
+    ours = [x for x in callbacks if isinstance(x, ProgressCallback)]
+    ours = [x for x in ours if not x.completes_at(1 / epochs)]
+    if not ours or ours[0] is not callback:
+        return
+    first = next(
+        (e for e in range(epochs) if is_complete(ours, (e + 1) / epochs)), epochs
+    )
+    for other in callbacks:
+        restores = getattr(other, "restore_best_weights", False)
+        early = restores and getattr(other, "start_from_epoch", 0) < first
+        if early or getattr(other, "save_best_only", False):
+            warnings.warn(
+                f"{type(other).__name__} may keep an epoch before the {first + 1}th, "
+                f"from which the model is as sparse and quantised as it will be. Use "
+                f"`EarlyStopping(start_from_epoch={first})`, or "
+                '`LearnerCheckpoint(pool, keep="best")`.',
+                stacklevel=3,
+            )
+
+
+def is_complete(callbacks: list, progress: float) -> bool:
+    """Return whether all callbacks have reached their targets at a progress."""
+    return all(getattr(x, "completes_at", lambda _: True)(progress) for x in callbacks)
 
 
 def check_fraction(name: str, value: float) -> None:

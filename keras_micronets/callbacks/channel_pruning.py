@@ -4,12 +4,12 @@ import keras
 import numpy as np
 
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import SparsityCallback
+from keras_micronets.callbacks.base import SparsityCallback, warn_of_early_best
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
 from keras_micronets.channels.planner import Planner
-from keras_micronets.layers.scope import ScopeFunction
+from keras_micronets.layers.scope import Scope, ScopeFunction
 from keras_micronets.schedules import PolynomialDecay
 
 __all__ = ["ChannelPruning"]
@@ -40,6 +40,7 @@ class ChannelPruning(SparsityCallback):
         decay: Float in [0, 1), the weight of the past in the moving average of the
             importance. Defaults to `0.9`.
         scope: As for `WeightPruning`: only channels made by these kernels are pruned.
+            `None` for all that are trained, small ones included. Defaults to `None`.
         importance: One of `channels.importance`, or a function with their signature.
             `None` for `GroupNorm(strength=0.005)`. Defaults to `None`.
         data: Data to compute gradients on, as for `WeightPruning`. Required by an
@@ -122,7 +123,7 @@ class ChannelPruning(SparsityCallback):
             allocation=self.allocation or "global",
             round_to=self.round_to,
             min_channels=self.min_channels,
-            scope=self.scope,
+            scope=self.scope or Scope(),  # which leaves out what is not trained
             masked=True,
         )
         self._planner.limits(**self.budgets)
@@ -132,6 +133,7 @@ class ChannelPruning(SparsityCallback):
         self._averages: Any = None
         self._is_final = False
         self._importance = self._importance_function()
+        warn_of_early_best(self)
 
     def on_progress(self, step: int, progress: float) -> None:
         if self.is_first:  # by now the masks of a resumed run are restored
@@ -184,6 +186,9 @@ class ChannelPruning(SparsityCallback):
             }
             self.plan_ = self._planner.plan(self._averages, **now)
             mask_channels(model, graph, self.plan_)
+
+    def completes_at(self, progress: float) -> bool:
+        return progress >= self.end
 
     def _share(self, kept, progress):
         ramp = PolynomialDecay(0.0, 1.0 - kept, start=self.start, end=self.end)

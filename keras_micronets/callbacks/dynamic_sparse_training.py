@@ -110,7 +110,8 @@ class DynamicSparseTraining(SparsityCallback):
         kernels = select_kernels(model, self.scope)
         removed = sum(np.count_nonzero(~kernel.mask) for kernel in kernels)
         size = sum(kernel.size for kernel in kernels)
-        if abs(removed - self.sparsity * size) > len(kernels):
+        # The floor of small kernels may keep a little more than was asked for.
+        if abs(removed - self.sparsity * size) > len(kernels) + 0.02 * size:
             sparsify_at_random(
                 model,
                 self.sparsity,

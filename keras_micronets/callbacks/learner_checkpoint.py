@@ -5,7 +5,12 @@ from typing import Any
 import keras
 
 from keras_micronets._serialization import Configurable, serializable
-from keras_micronets.callbacks.base import check_fraction
+from keras_micronets.callbacks.base import (
+    best_is_highest,
+    callbacks_of_fit,
+    check_fraction,
+    is_complete,
+)
 from keras_micronets.learners import LearnerPool
 from keras_micronets.learners.members import add_members
 
@@ -27,6 +32,14 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         every: Integer, epochs between learners. Defaults to `1`.
         start: Float in [0, 1), the progress before which no learner is added.
             Defaults to `0.0`.
+        keep: `"all"`, or `"best"` to keep only the learner of the best epoch among
+            those at which the callbacks of the run have reached their final sparsity
+            and quantisation; epochs before would win by being dense. Defaults to
+            `"all"`.
+        monitor: String, the metric by which `keep="best"` compares epochs. Defaults to
+            `"val_accuracy"`.
+        mode: `"max"`, `"min"` or `"auto"`, as for `AccuracyGuard`. Defaults to
+            `"auto"`.
         run: String, the name of the run within the pool; needed by runs that may
             resume in their first epoch. `None` for the next free number, or for the
             last run of the pool if `fit` resumes at a later epoch. Defaults to `None`.
@@ -58,6 +71,9 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         every: int = 1,
         *,
         start: float = 0.0,
+        keep: str = "all",
+        monitor: str = "val_accuracy",
+        mode: str = "auto",
         run: str | None = None,
         seed: int | None = None,
         from_logits: bool | None = None,
@@ -67,6 +83,9 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         self.pool = pool if isinstance(pool, LearnerPool) else LearnerPool(pool)
         self.every = every
         self.start = start
+        self.keep = keep
+        self.monitor = monitor
+        self.mode = mode
         self.run = run
         self.seed = seed
         self.from_logits = from_logits
@@ -81,6 +100,12 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
                 f"Expected `every` to be 1 or more epochs. Received: {self.every}."
             )
         check_fraction("start", self.start)
+        if self.keep not in ("all", "best"):
+            raise ValueError(
+                f"Expected `keep` to be 'all' or 'best'. Received: {self.keep!r}."
+            )
+        self._sign = 1.0 if best_is_highest(self.monitor, self.mode) else -1.0
+        self._callbacks = callbacks_of_fit()
         self._run, self._is_checked = self.run, False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -94,6 +119,11 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         done = epoch + 1
         if not self._is_due(done):
             return
+        earlier = []
+        if self.keep == "best":
+            earlier = [learner for learner in self.pool if learner.run == self._run]
+            if not self._is_better(logs or {}, earlier):
+                return
         name = f"{self._run}-epoch-{done:04d}"
         for learner in add_members(
             self.pool,
@@ -107,9 +137,24 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         ):
             if self.verbose:
                 print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")
+        for learner in earlier:
+            self.pool.remove(learner.name)
+
+    def _is_better(self, logs, earlier):
+        """Return whether an epoch is better than the one whose learners are kept."""
+        if self.monitor not in logs:
+            raise ValueError(
+                f"Expected `monitor` to be one of the metrics {sorted(logs)} of every "
+                f"epoch. Received: monitor={self.monitor!r}."
+            )
+        before = [learner.metrics[self.monitor] for learner in earlier]
+        best = sum(before) / len(before) if before else None
+        return best is None or self._sign * (float(logs[self.monitor]) - best) > 0
 
     def _is_due(self, done):
-        return done % self.every == 0 and done / self.params["epochs"] >= self.start
+        progress = done / self.params["epochs"]
+        complete = self.keep == "all" or is_complete(self._callbacks, progress)
+        return done % self.every == 0 and progress >= self.start and complete
 
     def _warn_if_none(self, first, last):
         if not any(map(self._is_due, range(first, last + 1))):

@@ -19,10 +19,10 @@ from keras_micronets.sparsity import (
     Unstructured,
     as_allocation,
     as_importance,
-    drop_and_grow,
-    keep_largest,
     needs_gradients,
 )
+from keras_micronets.sparsity.floors import allocate_above_floor, mask_above_floor
+from keras_micronets.sparsity.masks import drop_and_grow_above_floor
 
 __all__ = ["drop_and_regrow", "prune", "sparsify_at_random"]
 
@@ -73,12 +73,15 @@ def prune(
         scores: Any = _scores(model, selected, function, gradients)
         if getattr(allocate, "needs_scores", True):
             scores = list(scores)
-            counts = allocate([pattern.pooled(score) for score in scores], sparsity)
+            compared = [pattern.pooled(score) for score in scores]
         else:
-            counts = allocate([_stand_in(kernel) for kernel in selected], sparsity)
+            compared = [_stand_in(kernel) for kernel in selected]
+        counts = allocate_above_floor(allocate, compared, sparsity)
         for kernel, score, count in zip(selected, scores, counts, strict=True):
             if count > np.count_nonzero(score == -np.inf):
-                kernel.set_mask(kernel.layout.restore(pattern.mask(score, count)))
+                layout = kernel.layout
+                mask = mask_above_floor(pattern, score, count, groups=layout.groups)
+                kernel.set_mask(layout.restore(mask))
             else:
                 kernel.write_zeros()  # momenta move weights that are masked
 
@@ -143,15 +146,16 @@ def sparsify_at_random(
     allocate = as_allocation(allocation or "erk")
     rng = np.random.default_rng(seed)
     for kernels in kernels_by_member(model, scope):
-        scores = [rng.random(k.mask.shape, "float32") - ~k.mask for k in kernels]
-        canonical = [
-            k.layout.canonical(score) for k, score in zip(kernels, scores, strict=True)
+        scores = [
+            k.layout.canonical(rng.random(k.mask.shape, "float32") - ~k.mask)
+            for k in kernels
         ]
-        counts = allocate(canonical, sparsity)
-        masks = [
-            keep_largest(score, count)
-            for score, count in zip(scores, counts, strict=True)
-        ]
+        counts = allocate_above_floor(allocate, scores, sparsity)
+        masks = []
+        for kernel, score, count in zip(kernels, scores, counts, strict=True):
+            layout = kernel.layout
+            mask = mask_above_floor(Unstructured(), score, count, groups=layout.groups)
+            masks.append(layout.restore(mask))
         _set_masks(model, kernels, masks)
 
 
@@ -206,9 +210,18 @@ def drop_and_regrow(
         scores = [np.abs(x) for x in _gradients_of(kernels, model, gradients)]
     masks = []
     for kernel, score in zip(kernels, scores, strict=True):
-        mask, weights = kernel.mask, kernel.weights
-        n_moved = round(fraction * np.count_nonzero(mask))
-        masks.append(drop_and_grow(mask, weights, growth_scores=score, n_moved=n_moved))
+        layout = kernel.layout
+        mask, weights, score = map(
+            layout.canonical, (kernel.mask, kernel.weights, score)
+        )
+        moved = drop_and_grow_above_floor(
+            mask,
+            weights,
+            growth_scores=score,
+            n_moved=round(fraction * np.count_nonzero(mask)),
+            groups=layout.groups,
+        )
+        masks.append(layout.restore(moved))
     _set_masks(model, kernels, masks)
 
 

@@ -2,7 +2,11 @@ import keras
 
 from keras_micronets import layers
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import ProgressCallback, check_fraction
+from keras_micronets.callbacks.base import (
+    ProgressCallback,
+    check_fraction,
+    warn_of_early_best,
+)
 from keras_micronets.layers import QuantizationScheme
 from keras_micronets.layers.optimizer_slots import adopt_variables
 from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
@@ -93,6 +97,10 @@ class QuantizationAwareTraining(ProgressCallback):
         super().on_train_begin(logs)
         self._is_on = False
         self._frozen: dict[str, bool] | None = None  # unknown after an interrupted run
+        warn_of_early_best(self)
+
+    def completes_at(self, progress: float) -> bool:
+        return progress > self.start
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         # Not between two epochs: a learner saved there would have quantisers that are

@@ -1,10 +1,14 @@
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import keras
+
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import SparsityCallback
+from keras_micronets.callbacks.accuracy_guard import AccuracyGuard
+from keras_micronets.callbacks.base import SparsityCallback, warn_of_early_best
 from keras_micronets.callbacks.mask_updates import prune
-from keras_micronets.layers.scope import ScopeFunction
+from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import as_schedule
 from keras_micronets.sparsity import (
     Pattern,
@@ -22,11 +26,23 @@ class WeightPruning(SparsityCallback):
 
     When `fit` begins, the layers that have kernels are prepared in place. From then on
     their masks follow the schedule; the forward pass and every saved file are sparse.
-    Sparsity never decreases: if the model is already sparser than the schedule, as in
-    a second `fit` or a run that resumes, it stays so. At the end of each epoch,
-    `logs["sparsity"]` is the share of removed weights of the whole model; list this
-    callback before the loggers that record it. To treat layers differently, give `fit`
-    one `WeightPruning` for each `scope`.
+    Sparsity never decreases, unless a guard steps back: if the model is already sparser
+    than the schedule, as in a second `fit` or a run that resumes, it stays so. Layers
+    that are not trained are left alone, and named in a warning.
+
+    The sparsity asked for is that of the kernels in `scope`. By default these are not
+    all, so 80 % of them may be 55 to 79 % of a model. At the end of each epoch,
+    `logs["scope_sparsity"]` is the share of removed weights of the kernels in scope,
+    `logs["sparsity"]` that of the whole model; list this callback before the loggers
+    that record them. To treat layers differently, give `fit` one `WeightPruning` for
+    each `scope`.
+
+    Each output of a kernel keeps a weight, and each input where enough weights are
+    left, so that no layer is disconnected; small kernels may therefore end below the
+    sparsity asked for. Kernels that lose more than 99 % are named in a warning.
+
+    `EarlyStopping` and `ModelCheckpoint` compare epochs before the final sparsity with
+    those after it; `fit` warns of them. Use `LearnerCheckpoint(pool, keep="best")`.
 
     Args:
         schedule: The sparsity to reach, a float in [0, 1), along
@@ -38,8 +54,9 @@ class WeightPruning(SparsityCallback):
             `sparsity.Unstructured()`, `sparsity.NofM(2, 4)`, `sparsity.Block(4)` or
             `sparsity.Channels()`; the sparsity of each kernel is met within half a
             block or channel. `None` for single weights. Defaults to `None`.
-        scope: `layers.Scope`, or any function from a model to kernels; `None` for all
-            kernels. Defaults to `None`.
+        scope: `layers.Scope`, or any function from a model to kernels. `None` for
+            `Scope()`: without the first, the last and small kernels, if they hold a
+            small part of the weights. Defaults to `None`.
         importance: Which weights are removed first: those of smallest `"magnitude"`,
             `"random"` ones, those that change the loss least (`"taylor"`) or whose
             magnitude training decreases (`"movement"`), which both need `data`; or a
@@ -55,6 +72,8 @@ class WeightPruning(SparsityCallback):
         frequency: Integer, batches between updates; there is always one after the
             last batch of an epoch. `None` for a hundred updates per run. A tfmot
             schedule has its own. Defaults to `None`.
+        guard: `AccuracyGuard`, which holds the sparsity back while a metric is worse
+            than its best. Defaults to `None`.
         seed: Integer, for random importance and the order of `data`. Defaults to `0`.
 
     Raises:
@@ -85,6 +104,7 @@ class WeightPruning(SparsityCallback):
         data: Any = None,
         allocation: str | Callable | None = None,
         frequency: int | None = None,
+        guard: AccuracyGuard | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -95,13 +115,45 @@ class WeightPruning(SparsityCallback):
         self.data = data
         self.allocation = allocation
         self.frequency = frequency
+        self.guard = guard
         self.seed = seed
+
+    def prepare(self, model: keras.Model) -> None:
+        super().prepare(model)
+        self._schedule: Any = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        known = self.steps_per_epoch is not None
-        self._schedule = as_schedule(self.schedule, self.total_steps if known else None)
+        self._resolve()
         self._importance = as_importance(self.importance, seed=self.seed)
+        self._sparsity = 0.0
+        warn_of_early_best(self)
+
+    def _resolve(self):
+        if self._schedule is None:
+            known = self.steps_per_epoch is not None
+            steps = self.total_steps if known else None
+            self._schedule = as_schedule(self.schedule, steps)
+        return self._schedule
+
+    def completes_at(self, progress: float) -> bool:
+        schedule = self._resolve()
+        return abs(schedule(progress) - schedule(1.0)) < 1e-6
+
+    def on_progress(self, step: int, progress: float) -> None:
+        if self.guard is not None and self.is_first:
+            self.guard.begin(step, self.scope_sparsity(self.model))
+        super().on_progress(step, progress)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self.guard is not None and logs is not None:
+            chosen = select_kernels(self.model, self.scope)
+            self.guard.judge(self.model, chosen, self._sparsity, logs)
+        super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        _warn_of_nearly_empty(select_kernels(self.model, self.scope))
 
     def is_due(self, step: int) -> bool:
         if hasattr(self._schedule, "is_due"):
@@ -113,9 +165,12 @@ class WeightPruning(SparsityCallback):
         gradients = None
         if needs_gradients(self._importance):
             gradients = self.gradients(step // self._frequency)
+        self._sparsity = self._schedule(progress)
+        if self.guard is not None:
+            self._sparsity = self.guard.limit(self._sparsity)
         prune(
             self.model,
-            self._schedule(progress),
+            self._sparsity,
             pattern=self.pattern,
             scope=self.scope,
             importance=self._importance,
@@ -136,3 +191,14 @@ class WeightPruning(SparsityCallback):
                 "Expected `pattern` to be a value such as `sparsity.NofM(2, 4)`. "
                 f"Received: pattern={self.pattern!r}."
             )
+
+
+def _warn_of_nearly_empty(kernels):
+    empty = [kernel.path for kernel in kernels if kernel.sparsity > 0.99]
+    if empty:
+        warnings.warn(
+            f"{len(empty)} kernels have lost more than 99 % of their weights: "
+            f"{', '.join(empty[:5])}. Lower the sparsity, or leave them out with "
+            "`scope=layers.Scope(without=...)`.",
+            stacklevel=3,
+        )

@@ -14,6 +14,7 @@ from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
 from keras_micronets.layers.prepare import prepare
+from keras_micronets.layers.scope import Scope
 
 __all__ = ["Planner"]
 
@@ -125,6 +126,8 @@ def layers_outside(
     if not kernels(model):  # only prepared layers have handles for a scope to choose
         model = clone(model)
         prepare(model)
+    if isinstance(scope, Scope):
+        scope = scope.explicit()  # channels go through all layers between two others
     return _layer_names(kernels(model)) - _layer_names(scope(model))
 
 

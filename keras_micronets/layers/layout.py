@@ -6,9 +6,9 @@ from math import prod
 import keras
 import numpy as np
 
-__all__ = ["Layout", "layout_of"]
+__all__ = ["DEPTHWISE", "Layout", "layout_of"]
 
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Layout:
         order: Tuple of integers, the kernel's axes in canonical order.
         ordered: Tuple of integers, the kernel's shape in that order.
         shape: Tuple of integers, the canonical shape, in which axes are merged.
+        groups: Integer, the groups of a grouped convolution: input `i` of the
+            canonical shape is another channel in each group of outputs. Defaults to
+            `1`.
 
     Example:
 
@@ -36,6 +39,7 @@ class Layout:
     order: tuple[int, ...]
     ordered: tuple[int, ...]
     shape: tuple[int, ...]
+    groups: int = 1
 
     def canonical(self, array: np.ndarray) -> np.ndarray:
         """Bring an array of the kernel's shape into the canonical layout."""
@@ -69,9 +73,9 @@ def layout_of(layer: keras.Layer, name: str) -> Layout:
         order = (*order[:-2], order[-1], order[-2])
         ordered = tuple(shape[axis] for axis in order)
         return Layout(order, ordered, ordered)
-    if name == "depthwise_kernel" or isinstance(layer, _DEPTHWISE):
+    if name == "depthwise_kernel" or isinstance(layer, DEPTHWISE):
         return Layout(order, shape, (*shape[:-2], 1, shape[-2] * shape[-1]))
-    return Layout(order, shape, shape)
+    return Layout(order, shape, shape, getattr(layer, "groups", 1))
 
 
 def _einsum(layer):

@@ -227,6 +227,20 @@ class LearnerPool:
             shutil.copy(path, partial / "model.tflite")
             return self._store(partial, "model.tflite", name, values)
 
+    def remove(self, name: str) -> None:
+        """Remove a learner and its files.
+
+        Args:
+            name: Name of the learner.
+
+        Raises:
+            KeyError: If the pool has no learner of this name.
+        """
+        learner = self[name]
+        with partial_directory(self._folder) as partial:
+            (self._folder / name).rename(partial / name)
+        self.learners.remove(learner)
+
     def _store(self, partial, file, name, metadata):
         name = store(self._folder, partial, file, name, len(self), **metadata)
         self.refresh()

@@ -4,7 +4,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["complement", "drop_and_grow", "keep_largest", "random_halves"]
+from keras_micronets.sparsity.floors import Floor, in_empty
+
+__all__ = [
+    "complement",
+    "drop_and_grow",
+    "drop_and_grow_above_floor",
+    "keep_largest",
+    "random_halves",
+]
 
 
 def keep_largest(scores: np.ndarray, n_removed: int) -> np.ndarray:
@@ -72,7 +80,7 @@ def random_halves(
     Returns:
         Two boolean arrays, each the complement of the other. For an odd number of
         entries the first keeps one more; with a pattern they differ by at most a
-        unit.
+        unit. Each output has weights in both, unless it has only one.
 
     Example:
 
@@ -85,13 +93,21 @@ def random_halves(
     ensemble learning with sparse independent subnetworks".
     """
     scores = rng.random(shape, np.float32)
+    floor = Floor.of if pattern is None else pattern.floor
+    best, worst = floor(scores).outputs, floor(-scores).outputs
+    scores[worst], scores[best] = -scores.size, np.inf
     remove = keep_largest if pattern is None else pattern.mask
     mask = remove(scores, scores.size // 2)
     return mask, complement(mask)
 
 
 def drop_and_grow(
-    mask: np.ndarray, weights: np.ndarray, *, growth_scores: np.ndarray, n_moved: int
+    mask: np.ndarray,
+    weights: np.ndarray,
+    *,
+    growth_scores: np.ndarray,
+    n_moved: int,
+    stays: np.ndarray | None = None,
 ) -> np.ndarray:
     """Drop the smallest weights and grow the same number of others.
 
@@ -124,12 +140,49 @@ def drop_and_grow(
     with adaptive sparse connectivity inspired by network science".
     """
     kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
-    n_moved = max(0, min(n_moved, kept.size, removed.size))
+    protected = np.zeros(mask.shape, bool) if stays is None else mask & stays
+    n_free = kept.size - np.count_nonzero(protected)
+    n_moved = max(0, min(n_moved, n_free, removed.size))
     scores = growth_scores.ravel()[removed]
     scores = np.where(np.isnan(scores), -np.inf, scores)
-    stays = keep_largest(np.abs(weights.ravel()[kept]), n_moved)
+    magnitudes = np.where(protected, np.float32(np.inf), np.abs(weights))
+    remains = keep_largest(magnitudes.ravel()[kept], n_moved)
     grows = keep_largest(scores, removed.size - n_moved)
     moved = np.zeros(mask.size, bool)
-    moved[kept[stays]] = True
+    moved[kept[remains]] = True
     moved[removed[grows]] = True
     return moved.reshape(mask.shape)
+
+
+def drop_and_grow_above_floor(
+    mask: np.ndarray,
+    weights: np.ndarray,
+    *,
+    growth_scores: np.ndarray,
+    n_moved: int,
+    groups: int = 1,
+) -> np.ndarray:
+    """Move weights as `drop_and_grow` does, and empty no output and no input.
+
+    Args:
+        mask, weights, growth_scores, n_moved: As for `drop_and_grow`, of the canonical
+            shape `(..., inputs, outputs)`.
+        groups: Integer, the groups of a grouped convolution. Defaults to `1`.
+    """
+    stays = np.zeros(mask.shape, bool)
+    floor = None
+    while True:
+        moved = drop_and_grow(
+            mask, weights, growth_scores=growth_scores, n_moved=n_moved, stays=stays
+        )
+        empty = in_empty(moved, groups)
+        if not empty.any():
+            return moved
+        if floor is None:
+            scores = np.where(mask, np.abs(weights), np.float32(-np.inf))
+            best = Floor.of(scores, groups=groups)
+            floor = best.outputs | best.inputs
+        needed = floor & empty & ~stays
+        if not needed.any():  # it was empty before
+            return moved
+        stays |= needed

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_micronets._serialization import Configurable, serializable
+from keras_micronets.sparsity.floors import Floor
 from keras_micronets.sparsity.masks import keep_largest
 
 __all__ = ["Block", "Channels", "NofM", "Pattern", "Units", "Unstructured"]
@@ -36,6 +37,15 @@ class Pattern(Configurable):
     def pooled(self, scores: np.ndarray) -> np.ndarray:
         """Return the scores by which an allocation compares kernels."""
         return scores
+
+    def floor(self, scores: np.ndarray, *, groups: int = 1) -> Floor:
+        """Return the weights that stay so that no output and no input is emptied.
+
+        Args:
+            scores: As for `mask`.
+            groups: Integer, the groups of a grouped convolution. Defaults to `1`.
+        """
+        return Floor.of(scores, groups=groups)
 
 
 @serializable()
@@ -107,6 +117,9 @@ class NofM(Pattern):
         else:
             candidates = np.where(first, np.float32(-np.inf), scores)
         return keep_largest(candidates, n_removed)
+
+    def floor(self, scores: np.ndarray, *, groups: int = 1) -> Floor:
+        return Floor.of(scores, inputs=False)  # those of inputs may break the rule
 
 
 def _ranks(scores, m):
@@ -225,6 +238,16 @@ class Block(Units):
     def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.repeat(values, self.size, axis=-2)[..., : shape[-2], :]
 
+    def floor(self, scores: np.ndarray, *, groups: int = 1) -> Floor:
+        alive = ~np.isneginf(scores)
+        means, _ = self.units(scores, alive)
+        blocks = Floor.of(means, groups=groups)
+        outputs, inputs = (
+            self.spread(x, scores.shape) & alive
+            for x in (blocks.outputs, blocks.inputs)
+        )
+        return Floor(outputs, inputs)
+
 
 @serializable()
 @dataclass(frozen=True)
@@ -252,3 +275,6 @@ class Channels(Units):
 
     def spread(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(values, shape)
+
+    def floor(self, scores: np.ndarray, *, groups: int = 1) -> Floor:
+        return Floor(np.zeros(scores.shape, bool))  # emptying outputs is the pattern

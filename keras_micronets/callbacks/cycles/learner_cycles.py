@@ -13,6 +13,7 @@ from keras_micronets.callbacks.cycles.optimizer_rate import OptimizerRate
 from keras_micronets.callbacks.cycles.recipes import PublishedCycles
 from keras_micronets.channels.cut import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
+from keras_micronets.layers.scope import warn_of_frozen
 from keras_micronets.learners import LearnerPool
 from keras_micronets.learners.members import add_members
 from keras_micronets.learning_rates import as_learning_rate
@@ -130,6 +131,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         self._rate = OptimizerRate(model.optimizer) if is_set else None
         if quantize or self.cycle.mask is not None:
             layers.prepare(model, quantize=quantize).warn()
+        if hasattr(self.cycle.mask, "scope"):
+            warn_of_frozen(model, self.cycle.mask.scope)
 
     def set_model(self, model: keras.Model) -> None:
         self._inner_logs = _Logs()

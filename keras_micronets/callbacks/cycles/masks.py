@@ -6,7 +6,7 @@ arguments, so that a run that was killed samples the same masks when it resumes.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from keras_micronets.channels.masking import mask_channels
 from keras_micronets.channels.planner import Planner
 from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
-from keras_micronets.sparsity import Pattern, Unstructured
+from keras_micronets.sparsity import Pattern, random_halves
 
 __all__ = ["Channels", "Magnitude", "RandomHalves", "Regrow"]
 
@@ -112,6 +112,7 @@ class Channels(Configurable):
     importance: Any = None
     round_to: int = 8
     min_channels: int = 8
+    scope: ClassVar[None] = None  # all layers that are trained
 
     def __post_init__(self) -> None:
         _check_noise(self.noise)
@@ -119,7 +120,11 @@ class Channels(Configurable):
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""
         planner = Planner(
-            model, round_to=self.round_to, min_channels=self.min_channels, masked=True
+            model,
+            round_to=self.round_to,
+            min_channels=self.min_channels,
+            scope=layers.Scope(),
+            masked=True,
         )
         rng = np.random.default_rng((seed, index))
         importance = self.importance or GroupNorm()
@@ -138,8 +143,8 @@ class RandomHalves(Configurable):
 
     Args:
         pattern: As for `WeightPruning`.
-        scope: As for `WeightPruning`. Defaults to all kernels but those of the last
-            layer, which stays dense.
+        scope: As for `WeightPruning`. Defaults to `Scope(last=False)`: the last layer
+            always stays dense.
 
     Reference: Whitaker and Whitley 2022, "Prune and Tune Ensembles: Low-Cost
     Ensemble Learning With Sparse Independent Subnetworks".
@@ -151,12 +156,10 @@ class RandomHalves(Configurable):
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""
         rng = np.random.default_rng((seed, index // 2))
-        pattern = self.pattern or Unstructured()
         for kernel in self.scope(model):
             layout = kernel.layout
-            scores = layout.canonical(rng.random(kernel.mask.shape, "float32"))
-            half = layout.restore(pattern.mask(scores, kernel.size // 2))
-            kernel.set_mask(~half if index % 2 else half)
+            halves = random_halves(layout.shape, rng, pattern=self.pattern)
+            kernel.set_mask(layout.restore(halves[index % 2]))
 
 
 @serializable(name="masks.Regrow")
