@@ -72,6 +72,7 @@ def compare(task, seed, *rows):
 ENTRIES = (
     *(compare(task, 0, *DECISIVE) for task in TASKS),
     *(compare(task, seed, *DECISIVE) for seed in (1, 2) for task in TASKS),
+    Entry("default of pruning", ("benchmarks.callbacks.pruning_scope",)),
     *(compare(task, seed) for seed in (0, 1, 2) for task in TASKS),
     *(compare(task, seed, *DECISIVE[:5]) for seed in (3, 4) for task in TASKS),
 )

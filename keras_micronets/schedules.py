@@ -1,8 +1,8 @@
 """Sparsity as a function of progress, from 0 at the start of a run to 1 at its end.
 
 Where a schedule is expected, four things are accepted: a float in [0, 1), the sparsity
-that `PolynomialDecay(0.0, sparsity)` reaches after three quarters of the run; any
-callable from progress to a sparsity, such as the classes of this module; a
+that `PolynomialDecay(0.0, sparsity)` reaches after half of the run; any callable from
+progress to a sparsity, such as the classes of this module; a
 `keras.optimizers.schedules.LearningRateSchedule`; and a `PruningSchedule` of
 tensorflow-model-optimization. The last two count steps: they are called with the number
 of batches since the first epoch of the run.

@@ -29,7 +29,7 @@ def test_learners_have_metadata(pool):
     keep = Watch(on_epoch=lambda model, epoch: weights.append(model.get_weights()))
     history = fit(
         compiled(dense_model()),
-        WeightPruning(PolynomialDecay(0.0, 0.75)),
+        WeightPruning(PolynomialDecay(0.0, 0.75, end=0.75)),
         QuantizationAwareTraining(start=0.5),
         LearnerCheckpoint(pool, every=2, seed=7),
         keep,

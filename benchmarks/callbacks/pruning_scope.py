@@ -129,8 +129,12 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data-cifar10", type=Path, help="an .npz of CIFAR-10")
-    parser.add_argument("--data-digits", type=Path, help="an .npz of spoken digits")
+    parser.add_argument(
+        "--data-cifar10", "--cifar10", type=Path, help="an .npz of CIFAR-10"
+    )
+    parser.add_argument(
+        "--data-digits", "--fsdd", type=Path, help="an .npz of spoken digits"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--nets", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument(

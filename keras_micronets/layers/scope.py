@@ -88,14 +88,14 @@ class Scope:
             ValueError: If no kernel is chosen, or if no layer with kernels has a given
                 name.
         """
+        _check_names((self.only, self.without), kernels(model), model)
+        return [x for member in members_of(model) for x in self._of_member(member)]
+
+    def _of_member(self, model):
         every = kernels(model)
         trained = set(every if self.frozen else _trained(model, every))
-        excluded = {
-            kernel
-            for member in members_of(model)
-            for kernel in self._excluded(kernels(member), trained)
-        }
-        chosen = [k for k in self._matched(model) if k in trained - excluded]
+        allowed = trained.difference(self._excluded(every, trained))
+        chosen = [kernel for kernel in self._matched(every) if kernel in allowed]
         if not chosen:
             names = list(dict.fromkeys(kernel.layer.name for kernel in every))
             frozen = _few(self.frozen_layers(model))
@@ -119,13 +119,11 @@ class Scope:
         """
         if self.frozen:
             return []
-        matched = self._matched(model)
+        matched = self._matched(kernels(model))
         trained = _trained(model, matched)
         return list(dict.fromkeys(k.layer.name for k in matched if k not in trained))
 
-    def _matched(self, model):
-        every = kernels(model)
-        _check_names((self.only, self.without), every, model)
+    def _matched(self, every):
         return [
             kernel
             for kernel in every

@@ -9,7 +9,6 @@ __all__ = [
     "Floor",
     "allocate_above_floor",
     "in_empty",
-    "is_connected",
     "mask_above_floor",
 ]
 
@@ -127,7 +126,7 @@ def mask_above_floor(
     ```
     """
     mask = pattern.mask(scores, n_removed)
-    if is_connected(mask, groups=groups):
+    if not in_empty(mask, groups).any():
         return mask
     floor = pattern.floor(scores, groups=groups)
     n_removed = min(n_removed, scores.size - np.count_nonzero(floor.outputs))
@@ -137,16 +136,6 @@ def mask_above_floor(
         scores = np.where(stays, scores, np.float32(-np.inf))
         stays = floor.outputs
     return pattern.mask(np.where(stays, np.float32(np.inf), scores), n_removed)
-
-
-def is_connected(mask: np.ndarray, *, groups: int = 1) -> bool:
-    """Return whether each output and each input of a kernel keeps a weight.
-
-    Args:
-        mask: Boolean array `(..., inputs, outputs)`.
-        groups: Integer, the groups of a grouped convolution. Defaults to `1`.
-    """
-    return not in_empty(mask, groups).any()
 
 
 def in_empty(mask: np.ndarray, groups: int) -> np.ndarray:
