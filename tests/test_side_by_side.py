@@ -112,6 +112,11 @@ def test_a_file_restores_members_and_training(data, tmp_path):
     assert loaded.seeds == [3, 4]
     for model in (joint, loaded):
         model.fit(*data, **FIXED)
+    joint.members[1].save(tmp_path / "member.keras")
+    member = keras.saving.load_model(tmp_path / "member.keras")
+    assert member.evaluate(*data, verbose=0) == pytest.approx(
+        joint.members[1].evaluate(*data, verbose=0)
+    )
     for one, other in zip(joint.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
@@ -393,15 +398,27 @@ def test_gradients_are_those_of_each_member(data):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_cycles_of_channels_yield_members_of_different_shape(data, tmp_path):
+    joint = compile_model(side_by_side(build_wide, 2, width=0.5, seed=3))
+    mask = masks.Channels(macs=0.6, noise=2.0, round_to=1, min_channels=1)
+    pool = LearnerPool(tmp_path / "pool")
+    cycles = callbacks.LearnerCycles(pool, 1, callbacks.Cycle(mask=mask, compact=True))
+    x = np.zeros((40, 8, 8, 3), "float32")
+    joint.fit(x, data[1], callbacks=[cycles], verbose=0)
+    shapes = [[one.shape for one in x.load().get_weights()] for x in pool]
+    assert len(shapes) == 2
+    assert shapes[0] != shapes[1]
+
+
 @pytest.mark.parametrize("mask", [masks.Magnitude((0.2, 0.6)), masks.RandomHalves()])
 def test_each_cycle_yields_all_members(data, tmp_path, mask):
     joint = compile_model(side_by_side(build, 2, seed=3), metrics=["accuracy"])
     cycle = callbacks.Cycle(initial="parent", mask=mask, learning_rate=0.01)
     pool = LearnerPool(tmp_path / "pool")
     cycles = callbacks.LearnerCycles(
-        pool, 2, cycle, run="run", validation_data=data[0], seed=1
+        pool, 2, cycle, warmup=1 / 3, run="run", validation_data=data[0], seed=1
     )
-    logs = joint.fit(*data, epochs=2, callbacks=[cycles], verbose=0).history
+    logs = joint.fit(*data, epochs=3, callbacks=[cycles], verbose=0).history
     assert [learner.name for learner in pool] == [
         f"run-cycle-00{cycle}-member-{i}" for cycle in (0, 1) for i in (1, 2)
     ]

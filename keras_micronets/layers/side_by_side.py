@@ -29,7 +29,7 @@ class SideBySide(keras.Model):
     the members' outputs.
 
     `compile` also compiles each member with the loss and the metrics, so that it can be
-    evaluated alone. Compile a member with an optimizer to train it further.
+    evaluated alone. Compile a member with your optimizer to train it further.
 
     Args:
         members: List of Keras models that take the same inputs, each with one output.
@@ -115,11 +115,11 @@ class SideBySide(keras.Model):
         _check_compile(optimizer, loss, loss_weights, metrics, weighted_metrics)
         for member in self.members:
             member.compile(
-                None,  # an optimizer's state would be saved with the model
+                keras.optimizers.SGD(),  # has no state to save with the model
                 loss,
                 metrics=_copies(metrics),
                 weighted_metrics=_copies(weighted_metrics),
-                **kwargs,
+                **{**kwargs, "auto_scale_loss": False},
             )
         super().compile(
             optimizer,
