@@ -44,6 +44,7 @@ def test_links_lead_somewhere(link):
         "device.distributed",
         "device.edge",
         "export.parity",
+        "selection.default",
         "selection.quality",
         "selection.speed",
     ],
