@@ -195,9 +195,9 @@ def callbacks_of_fit() -> list[keras.callbacks.Callback]:
     """
     frame, found = inspect.currentframe(), []
     while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList):
-            found = [*owner.callbacks, *found]
+        names = frame.f_locals
+        if isinstance(names.get("self"), keras.callbacks.CallbackList):
+            found = [*names["self"].callbacks, *found]
         frame = frame.f_back
     return list(dict.fromkeys(found))
 

@@ -129,7 +129,7 @@ def mask_above_floor(
     if not in_empty(mask, groups).any():
         return mask
     floor = pattern.floor(scores, groups=groups)
-    n_removed = min(n_removed, scores.size - np.count_nonzero(floor.outputs))
+    n_removed = min(n_removed, scores.size - int(np.count_nonzero(floor.outputs)))
     stays = floor.outputs | floor.inputs
     if n_removed > scores.size - np.count_nonzero(stays):
         # Too few weights for all inputs: the others go first.
@@ -143,5 +143,5 @@ def in_empty(mask: np.ndarray, groups: int) -> np.ndarray:
     *_, n_inputs, n_outputs = mask.shape
     grouped = mask.reshape(-1, n_inputs, groups, n_outputs // groups)
     kept = grouped.any(0)
-    empty = ~kept.any(0) | ~kept.any(-1)[:, :, None]
+    empty = ~kept.any(axis=0) | ~kept.any(axis=-1, keepdims=True)
     return np.broadcast_to(empty, grouped.shape).reshape(mask.shape)

@@ -141,7 +141,7 @@ def drop_and_grow(
     """
     kept, removed = np.flatnonzero(mask), np.flatnonzero(~mask)
     protected = np.zeros(mask.shape, bool) if stays is None else mask & stays
-    n_free = kept.size - np.count_nonzero(protected)
+    n_free = kept.size - int(np.count_nonzero(protected))
     n_moved = max(0, min(n_moved, n_free, removed.size))
     scores = growth_scores.ravel()[removed]
     scores = np.where(np.isnan(scores), -np.inf, scores)

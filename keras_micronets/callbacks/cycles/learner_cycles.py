@@ -131,8 +131,9 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         self._rate = OptimizerRate(model.optimizer) if is_set else None
         if quantize or self.cycle.mask is not None:
             layers.prepare(model, quantize=quantize).warn()
-        if hasattr(self.cycle.mask, "scope"):
-            warn_of_frozen(model, self.cycle.mask.scope)
+        mask: Any = self.cycle.mask
+        if hasattr(mask, "scope"):
+            warn_of_frozen(model, mask.scope)
 
     def set_model(self, model: keras.Model) -> None:
         self._inner_logs = _Logs()
