@@ -5,7 +5,9 @@ import keras
 import pytest
 from model_cases import sequential
 
-from keras_micronets.layers import MicroDense, Scope, kernels, prepare
+from benchmarks.callbacks.pruning_scope_problems import ds_cnn
+from keras_micronets.callbacks import prune
+from keras_micronets.layers import MicroDense, Scope, kernels, prepare, sparsity
 
 
 @pytest.fixture
@@ -144,6 +146,15 @@ def test_depthwise_kernels_are_small_at_any_size():
     )
     prepare(model)
     assert chosen(model) == ["separable/pointwise_kernel", "conv", "next"]
+
+
+def test_the_default_prunes_the_pointwise_kernels_of_a_keyword_net():
+    model = ds_cnn()
+    prepare(model)
+    assert sum(kernel.size for kernel in kernels(model)) == 9056
+    assert [kernel.size for kernel in Scope()(model)] == [32 * 48, 48 * 48, 48 * 48]
+    prune(model, 0.8, allocation="global")
+    assert sparsity(model) == pytest.approx(0.8 * 6144 / 9056, abs=1e-3)
 
 
 def test_layers_that_are_not_trained_are_left_out():

@@ -31,7 +31,7 @@ class WeightPruning(SparsityCallback):
     that are not trained are left alone, and named in a warning.
 
     The sparsity asked for is that of the kernels in `scope`. By default these are not
-    all, so 80 % of them may be 55 to 79 % of a model. At the end of each epoch,
+    all, so the whole model ends less sparse. At the end of each epoch,
     `logs["scope_sparsity"]` is the share of removed weights of the kernels in scope,
     `logs["sparsity"]` that of the whole model; list this callback before the loggers
     that record them. To treat layers differently, give `fit` one `WeightPruning` for
