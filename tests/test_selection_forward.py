@@ -70,6 +70,20 @@ def test_a_gain_within_its_error_adds_no_member():
     assert kept.size.gain == 0
 
 
+def test_no_standard_errors_keep_the_lowest_held_out_loss():
+    p, y = complementary(80)
+    assert DEVIATION / np.sqrt(80) > SINGLE - PAIR
+
+    few = cluster_then_forward(p, y, 5, random_state=0)
+    kept = cluster_then_forward(p, y, 5, standard_errors=0, random_state=0)
+
+    np.testing.assert_array_equal(few.indices, [0])
+    assert {0, 1} <= set(kept.indices)
+    assert kept.size.n_members == kept.size.losses.argmin() + 1
+    with pytest.raises(ValueError, match="standard_errors=-1"):
+        cluster_then_forward(p, y, 2, standard_errors=-1)
+
+
 def test_one_good_learner_stays_alone():
     p, y = noisy(0, 300, [4, 0, 0, 0, 0, 0])
 

@@ -37,6 +37,7 @@ def cluster_then_forward(
     clusterer: Any = None,
     representative: str | None = None,
     max_members: int = 10,
+    standard_errors: float = 1.0,
     random_state: Any = None,
 ) -> Selection:
     """Add representatives of clusters to the best learner while each lowers the loss.
@@ -68,6 +69,9 @@ def cluster_then_forward(
         on, distances, clusterer, max_members: See `cluster`.
         representative: String, the learners that clusters propose instead, a rule of
             `cluster`. Defaults to `None`.
+        standard_errors: Float, by how many standard errors a loss has to be lower to
+            count as lower. `0` keeps the number of members of the lowest held-out loss:
+            more members, and less loss where samples are few. Defaults to `1.0`.
         random_state: As in scikit-learn, for the clusterer and the folds. Defaults to
             `None`, which differs from call to call.
 
@@ -78,7 +82,8 @@ def cluster_then_forward(
     Raises:
         TypeError: If `clusterer` is not a scikit-learn clusterer.
         ValueError: If there are fewer learners than `n_members` or fewer than two
-            samples, no clusters, an unknown argument, or invalid data.
+            samples, no clusters, a negative number of standard errors, an unknown
+            argument, or invalid data.
 
     Example:
 
@@ -92,6 +97,10 @@ def cluster_then_forward(
     Libraries of Models", ICML 2004 (forward selection). Breiman et al.,
     "Classification and Regression Trees", 1984 (the one-standard-error rule).
     """
+    if not standard_errors >= 0:
+        raise ValueError(
+            f"Expected zero or more standard errors. Received: {standard_errors=}."
+        )
     clustering = find_clusters(
         probabilities,
         y,
@@ -110,11 +119,19 @@ def cluster_then_forward(
     seed = check_random_state(random_state).randint(2**31 - 1)
     folds = split(candidates.n_samples, _N_SPLITS, _N_REPEATS, seed)
     by_cluster = partial(_of_clusters, clustering, representative)
-    growth = _Growth(candidates, by_cluster, most, folds)
+    growth = _Growth(candidates, by_cluster, most, folds, standard_errors)
     everyone = clustering.distinct
     if len(by_cluster(candidates.accuracies, candidates.losses)) < len(everyone):
-        free = _Growth(candidates, lambda *_: everyone, most, folds, "all learners")
-        if _is_lower(free.held_out[free.size - 1], growth.held_out[growth.size - 1]):
+        free = _Growth(
+            candidates,
+            lambda *_: everyone,
+            most,
+            folds,
+            standard_errors,
+            source="all learners",
+        )
+        losses, others = (x.held_out[x.size - 1] for x in (free, growth))
+        if _is_lower(losses, others, standard_errors):
             growth = free
     return replace(growth.select(clustering.labels_of_all), size=growth.explain())
 
@@ -128,6 +145,7 @@ class _Growth:
             may become members, in ascending order.
         most: Integer, the largest number of members.
         folds: List of pairs, the samples to grow on and the samples to score on.
+        standard_errors: Float; see `cluster_then_forward`.
         source: String, the origin of the proposals.
 
     Attributes:
@@ -142,6 +160,7 @@ class _Growth:
         proposals: Callable[[np.ndarray, np.ndarray], np.ndarray],
         most: int,
         folds: list[tuple[np.ndarray, np.ndarray]],
+        standard_errors: float,
         source: str = "clusters",
     ):
         self.candidates, self.most, self.source = candidates, most, source
@@ -159,7 +178,7 @@ class _Growth:
             )
             n_scored[scored_on] += 1
         self.held_out, self._equal = scores / n_scored
-        self.size = _fewest(self.held_out)
+        self.size = _fewest(self.held_out, standard_errors)
 
     def select(self, labels: np.ndarray) -> Selection:
         """Return the chosen members; `labels` are the clusters of all candidates."""
@@ -258,24 +277,25 @@ def _losses(
     return -np.log([fitted, equal])
 
 
-def _fewest(losses: np.ndarray) -> int:
-    """Return the least number of members within one standard error of the lowest loss.
+def _fewest(losses: np.ndarray, standard_errors: float) -> int:
+    """Return the least number of members within the error of the lowest loss.
 
     Args:
         losses: Float array of shape `(sizes, samples)`.
+        standard_errors: Float; see `cluster_then_forward`.
     """
     best = int(lowest(losses.mean(axis=1)).argmax())
     return next(
         size
         for size, one in enumerate(losses, start=1)
-        if size > best or not _is_lower(losses[best], one)
+        if size > best or not _is_lower(losses[best], one, standard_errors)
     )
 
 
-def _is_lower(losses: np.ndarray, others: np.ndarray) -> bool:
-    """Return whether losses are lower by more than the standard error of the mean."""
+def _is_lower(losses: np.ndarray, others: np.ndarray, standard_errors: float) -> bool:
+    """Return whether losses of the same samples are lower by more than their error."""
     differences = others - losses
-    return bool(differences.mean() > _standard_error(differences))
+    return bool(differences.mean() > standard_errors * _standard_error(differences))
 
 
 def _standard_error(differences: np.ndarray) -> np.ndarray:
