@@ -45,7 +45,9 @@ def predictions(models):
 
 
 def test_a_list_of_keras_models(models, tmp_path):
-    ensemble = kmn.EnsemblePruner(models, 2, method="cluster", random_state=0)
+    ensemble = kmn.EnsemblePruner(
+        models, 2, method="cluster", temperature=None, random_state=0
+    )
     assert not ensemble.variables
 
     ensemble.prune(X, Y, verbose=0)
@@ -161,7 +163,8 @@ def test_weights_of_a_method_are_used(models):
             np.array([0, 2]), labels, np.array([0.25, 0.75]), "uneven"
         )
 
-    ensemble = kmn.EnsemblePruner(models, method=uneven).prune(X, Y, verbose=0)
+    ensemble = kmn.EnsemblePruner(models, method=uneven, temperature=None)
+    ensemble.prune(X, Y, verbose=0)
 
     p = predictions(models)
     expected = 0.25 * p[0] + 0.75 * p[2]
