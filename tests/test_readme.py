@@ -34,6 +34,7 @@ def test_links_lead_somewhere(link):
     [
         "quickstart",
         "callbacks.overhead",
+        "callbacks.pruning_scope",
         "channels.cut",
         "cifar10.compact",
         "cifar10.compact_ensemble",
