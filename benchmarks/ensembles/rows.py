@@ -204,7 +204,7 @@ def cut_from_one(run):
 
 def _sparse(sparsity):
     schedule = PolynomialDecay(0.0, sparsity, end=0.48)
-    return WeightPruning(schedule, scope=kmn.layers.Scope(), allocation="global")
+    return WeightPruning(schedule, allocation="global")
 
 
 def _restarts(run, pool, *, peak, warmup=0.6, mask=None, **options):
