@@ -166,8 +166,12 @@ def test_configurations_name_what_they_cannot_restore(options, message):
         lambda pool: WeightPruning(Constant(0.5)),
         lambda pool: DynamicSparseTraining(0.5, growth="random", frequency=2),
         lambda pool: ChannelPruning(macs=0.9, round_to=1, min_channels=1),
-        lambda pool: LearnerCycles(pool, 1, Cycle(mask=masks.Magnitude(0.5))),
-        lambda pool: LearnerCycles(pool, 1, Cycle(mask=masks.RandomHalves())),
+        lambda pool: LearnerCycles(
+            pool, 1, Cycle(mask=masks.Magnitude(0.5)), warmup=0.5
+        ),
+        lambda pool: LearnerCycles(
+            pool, 1, Cycle(mask=masks.RandomHalves()), warmup=0.5
+        ),
     ],
     ids=["weights", "dynamic", "channels", "magnitude", "halves"],
 )

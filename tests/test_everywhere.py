@@ -36,10 +36,10 @@ without_tensorflow = pytest.mark.skipif(
 )
 
 
-def both():
+def both(scope=None):
     """Return the callbacks under test, and one that checks their results."""
     return [
-        WeightPruning(PolynomialDecay(0.0, 0.75)),
+        WeightPruning(PolynomialDecay(0.0, 0.75), scope=scope),
         QuantizationAwareTraining(start=0.5),
         Watch(on_epoch=lambda model, epoch: assert_zeros_where_masked(model)),
     ]
@@ -154,9 +154,10 @@ def test_masks_change_at_the_next_hook_otherwise():
 @pytest.mark.parametrize("kind", ["nested", "shared", "subclassed"])
 def test_models_of_any_kind(kind):
     model = compiled(model_cases.MODELS[kind]())
+    callbacks = both(layers.Scope(first=True, last=True, small=True))
     history = model.fit(
         *(model_cases.images(), model_cases.labels()),
-        **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": both()},
+        **{"epochs": 2, "batch_size": 8, "verbose": 0, "callbacks": callbacks},
     ).history
     assert history["sparsity"][-1] == pytest.approx(0.75, abs=0.01)
     assert history["quantized"][-1] == 1.0
