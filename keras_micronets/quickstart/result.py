@@ -44,34 +44,33 @@ class Score:
     latency: float = 0.0
 
 
-def recommend(
-    names: list[str], losses: np.ndarray, n_networks: list[int]
-) -> tuple[str, str]:
+def recommend(losses: dict[str, np.ndarray], controls: list[str]) -> tuple[str, str]:
     """Choose a model on the selection data, and say why.
 
-    Of those whose loss exceeds the lowest by at most one standard error of this
-    difference (the rule of Breiman et al. 1984), it is one with the fewest networks,
-    and of these the one with the lowest loss.
+    It is the one with the lowest loss that is not a control, unless the loss of the
+    best control is lower by more than one standard error of the difference.
 
     Args:
-        names: Names of the models.
-        losses: Array of shape `(models, samples)`, the losses on the selection data.
-        n_networks: Number of networks in each model.
+        losses: Losses on the selection data, `(samples,)`, by the model's name.
+        controls: The names of the controls.
 
     Returns:
         Tuple of the name and the reason.
     """
-    means = losses.mean(1)
-    best = int(means.argmin())
-    error = (losses - losses[best]).std(1, ddof=1) / np.sqrt(losses.shape[1])
-    near = np.flatnonzero(means - means[best] <= error)
-    chosen = int(min(near, key=lambda i: (n_networks[i], means[i])))
-    if chosen == best:
-        return names[best], "its loss on the selection data is the lowest"
-    return names[chosen], (
-        "its loss on the selection data is within one standard error of the lowest "
-        f"({names[best]})"
-    )
+
+    def lowest(names):
+        return min(names, key=lambda name: losses[name].mean())
+
+    result, control = lowest(losses.keys() - {*controls}), lowest(controls)
+    excess = losses[result] - losses[control]
+    error = excess.std(ddof=1) / np.sqrt(len(excess))
+    about = f"by {excess.mean():+.3f} ± {error:.3f} from that of {control}"
+    if excess.mean() > error:
+        return (
+            control,
+            f"on the selection data {result} is worse by more than its error",
+        )
+    return result, f"its loss on the selection data differs {about}"
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def run_quickstart(
     say(str(ensemble.report_))
     for plot in _plot(ensemble.report_, directory):
         say(f"Plot: {plot}")
-    say(f"4/5 Distil {len(pool)} learners into one sparse network")
+    say(f"4/5 Distil {len(pool)} learners into one network")
     student = train_student(problem, pool, **train)
     say("5/5 Export, and run the files on the test data")
     rows = _Rows(problem, directory)
@@ -199,14 +199,13 @@ class _Rows:
             for row, time in zip(self.scores, times, strict=True)
         ]
         names = [row.name for row in scores]
-        # The float32 file is a control only.
-        allowed = [i for i, row in enumerate(scores) if i and row.role != "learner"]
-        chosen, reason = recommend(
-            [names[i] for i in allowed],
-            np.array([self.losses[i] for i in allowed]),
-            [scores[i].n_networks for i in allowed],
-        )
         controls = [row for row in scores if row.role == "control"]
+        losses = {
+            name: loss
+            for name, loss, row in zip(names, self.losses, scores, strict=True)
+            if row.role != "learner" and not name.endswith("float32")
+        }
+        chosen, reason = recommend(losses, [row.name for row in controls[1:]])
         control = max(controls, key=lambda row: row.accuracy).name
         right = np.array(self.right, float)
         difference = right[names.index(chosen)] - right[names.index(control)]

@@ -15,7 +15,8 @@ __all__ = ["small_cnn", "train_learners", "train_network", "train_student"]
 
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
-SPARSITY = 0.5
+SPARSITY = 0.3
+QUANTIZATION_START = 0.7
 
 
 def small_cnn(
@@ -58,7 +59,7 @@ def small_cnn(
 def _compile(model, regularize, loss=None):
     if loss is None and regularize:
         loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=0.3
+            from_logits=True, label_smoothing=0.2
         )
     optimizer = keras.optimizers.AdamW(
         LEARNING_RATE, weight_decay=2.0 if regularize else 0.0
@@ -102,20 +103,23 @@ def train_learners(
     """Add sparse, quantised learners to a pool: regularised networks in one `fit`."""
     keras.utils.set_random_seed(seed)
     joint = side_by_side(lambda: _network(problem), n_learners, seed=seed)
-    checkpoint = callbacks.LearnerCheckpoint(pool, every=epochs, seed=seed)
     _fit(
         _compile(joint, True),
         *_one_hot(problem),
         epochs=epochs,
         verbose=verbose,
-        callbacks=[*_for_device(), checkpoint],
+        callbacks=[
+            callbacks.WeightPruning(PolynomialDecay(0.0, SPARSITY, end=0.6)),
+            callbacks.QuantizationAwareTraining(start=QUANTIZATION_START),
+            callbacks.LearnerCheckpoint(pool, every=epochs, seed=seed),
+        ],
     )
 
 
 def train_student(
     problem: Problem, teacher: Any, *, epochs: int, seed: int, verbose: int = 0
 ) -> keras.Model:
-    """Train one sparse, quantised network on the outputs of a teacher."""
+    """Train one quantised network on the outputs of a teacher."""
     from keras_micronets.distillation import distill
 
     keras.utils.set_random_seed(seed)
@@ -129,20 +133,14 @@ def train_student(
         seed=seed,
         verbose=0,
     )
-    _fit(student, data, epochs=epochs, verbose=verbose, callbacks=_for_device())
+    quantization = callbacks.QuantizationAwareTraining(start=QUANTIZATION_START)
+    _fit(student, data, epochs=epochs, verbose=verbose, callbacks=[quantization])
     return student
 
 
 def _one_hot(problem):
     x, y = problem.train
     return x, keras.utils.to_categorical(y, problem.n_classes)
-
-
-def _for_device():
-    return [
-        callbacks.WeightPruning(PolynomialDecay(0.0, SPARSITY, end=0.6)),
-        callbacks.QuantizationAwareTraining(start=0.7),
-    ]
 
 
 def _fit(model, *data, epochs, verbose, callbacks=()):
