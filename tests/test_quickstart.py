@@ -173,7 +173,7 @@ def test_recommends_the_result_with_the_lowest_loss():
 
 
 def test_recommends_a_control_that_is_clearly_better():
-    # The excess of the result is 0.1 on the mean, and its standard error 0.9 / 2.
+    # The excess of the result is 0.1 on the mean, and its standard error 0.87 / 2.
     losses = {
         "result": np.array([1.0, 1.2, -0.6, 1.2]),
         "control": np.array([0.6, 0.6, 0.6, 0.6]),
@@ -181,7 +181,7 @@ def test_recommends_a_control_that_is_clearly_better():
     name, reason = recommend(losses, ["control"])
 
     assert name == "result"
-    assert "+0.100 ± 0.450" in reason
+    assert "+0.100 ± 0.436" in reason
     losses["control"] -= 0.4
     assert recommend(losses, ["control"])[0] == "control"
 
