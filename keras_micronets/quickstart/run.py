@@ -53,8 +53,8 @@ def run_quickstart(
         directory: New or empty directory for the pool, the files and the bundle.
         epochs: Integer, epochs of the baseline, and of each learner. Defaults to `60`.
         n_learners: Integer, learners that are trained side by side. Defaults to `4`.
-        n_members: Integer, the most learners that the ensemble may have. Defaults to
-            `4`.
+        n_members: Integer, the most accurate learners, which form the ensemble.
+            Defaults to `4`.
         seed: Integer. Defaults to `0`.
         verbose: Integer, 1 to show progress, 0 for no output. Defaults to `1`.
 
@@ -78,8 +78,11 @@ def run_quickstart(
     say(f"2/5 Train {n_learners} sparse learners side by side, in one fit")
     pool = LearnerPool(directory / "pool")
     train_learners(problem, pool, n_learners=n_learners, **train)
-    say(f"3/5 Select at most {n_members} of {len(pool)} learners")
-    ensemble = EnsemblePruner(pool, n_members=n_members, random_state=seed)
+    say(f"3/5 Select {n_members} of {len(pool)} learners")
+    # With labels this wrong, the selection data rank learners but cannot say how many.
+    ensemble = EnsemblePruner(
+        pool, n_members=n_members, method="top_k", random_state=seed
+    )
     ensemble.prune(*problem.choose, verbose=verbose)
     say(str(ensemble.report_))
     for plot in _plot(ensemble.report_, directory):
