@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "application_classes",
     "arguments",
+    "callbacks_of_fit",
     "calls",
     "compiled_loss",
     "edges",
@@ -242,3 +243,18 @@ def graph_tensors(
 def _maker(tensor):
     history = tensor._keras_history
     return history.operation._inbound_nodes[history.node_index]
+
+
+def callbacks_of_fit() -> list[keras.callbacks.Callback]:
+    """Return the callbacks of the `fit` that calls a hook, in their order.
+
+    Keras gives callbacks no reference to each other; the list is found among the
+    callers. It is empty if no `keras.callbacks.CallbackList` calls.
+    """
+    frame, found = inspect.currentframe(), []
+    while frame is not None:
+        names = frame.f_locals
+        if isinstance(names.get("self"), keras.callbacks.CallbackList):
+            found = [*names["self"].callbacks, *found]
+        frame = frame.f_back
+    return list(dict.fromkeys(found))

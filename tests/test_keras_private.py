@@ -236,3 +236,19 @@ def test_layer_classes_of_applications():
     assert issubclass(found, keras.layers.Layer), broke(
         "keras.applications' LayerScale", "channels.rules"
     )
+
+
+def test_callbacks_of_fit_are_found_among_the_callers():
+    found = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            found.extend(_keras_private.callbacks_of_fit())
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    first, look = keras.callbacks.TerminateOnNaN(), Look()
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[first, look])
+    use = "the warning of callbacks that keep a half-pruned epoch"
+    assert found[:2] == [first, look], broke("the callers of hooks", use)
+    assert _keras_private.callbacks_of_fit() == []

@@ -1,7 +1,7 @@
 """The default of `WeightPruning` against pruning all kernels, on four small nets.
 
-    python -m benchmarks.callbacks.pruning_scope --data-cifar10 cifar10.npz
-        --data-digits fsdd.npz
+    python -m benchmarks.callbacks.pruning_scope --cifar10 cifar10.npz
+        --fsdd fsdd.npz
 
 All rows train for 15 epochs (Adam, 3e-3 along a cosine, batches of 32). `all kernels`
 is the default of version 0.1.0: every kernel, without a floor, the final sparsity at
@@ -129,12 +129,8 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--data-cifar10", "--cifar10", type=Path, help="an .npz of CIFAR-10"
-    )
-    parser.add_argument(
-        "--data-digits", "--fsdd", type=Path, help="an .npz of spoken digits"
-    )
+    parser.add_argument("--cifar10", type=Path, help="an .npz of CIFAR-10")
+    parser.add_argument("--fsdd", type=Path, help="an .npz of spoken digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--nets", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument(

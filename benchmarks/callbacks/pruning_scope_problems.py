@@ -138,8 +138,8 @@ def _rectified(x):
 resnet8 = functools.partial(nets.resnet8, (16, 16, 3), width=0.5)
 
 PROBLEMS = {
-    "DS-CNN": Problem(ds_cnn, spoken_digits, "data_digits"),
-    "MobileNetV1 0.25": Problem(mobilenet, cifar10, "data_cifar10", True),
-    "ResNet-8": Problem(resnet8, cifar10, "data_cifar10", True),
+    "DS-CNN": Problem(ds_cnn, spoken_digits, "fsdd"),
+    "MobileNetV1 0.25": Problem(mobilenet, cifar10, "cifar10", True),
+    "ResNet-8": Problem(resnet8, cifar10, "cifar10", True),
     "Conv1D": Problem(conv1d, vibration, None),
 }

@@ -1,4 +1,3 @@
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_micronets import layers
+from keras_micronets import _keras_private, layers
 from keras_micronets._serialization import Configurable
 from keras_micronets.layers.scope import ScopeFunction, select_kernels, warn_of_frozen
 
@@ -187,28 +186,13 @@ def best_is_highest(monitor: str, mode: str) -> bool:
     return mode == "max" or (mode == "auto" and highest)
 
 
-def callbacks_of_fit() -> list[keras.callbacks.Callback]:
-    """Return the callbacks of the `fit` that calls a hook, in their order.
-
-    Keras gives callbacks no reference to each other; the list is found among the
-    callers. It is empty if no `keras.callbacks.CallbackList` calls.
-    """
-    frame, found = inspect.currentframe(), []
-    while frame is not None:
-        names = frame.f_locals
-        if isinstance(names.get("self"), keras.callbacks.CallbackList):
-            found = [*names["self"].callbacks, *found]
-        frame = frame.f_back
-    return list(dict.fromkeys(found))
-
-
 def warn_of_early_best(callback: ProgressCallback) -> None:
     """Warn if a callback of the run may keep an epoch before the model is complete.
 
     Args:
         callback: The callback whose hook is called; the first of several warns.
     """
-    callbacks, epochs = callbacks_of_fit(), callback.params["epochs"]
+    callbacks, epochs = _keras_private.callbacks_of_fit(), callback.params["epochs"]
     ours = [x for x in callbacks if isinstance(x, ProgressCallback)]
     ours = [x for x in ours if not x.completes_at(1 / epochs)]
     if not ours or ours[0] is not callback:

@@ -4,10 +4,10 @@ from typing import Any
 
 import keras
 
+from keras_micronets import _keras_private
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.base import (
     best_is_highest,
-    callbacks_of_fit,
     check_fraction,
     is_complete,
 )
@@ -105,7 +105,7 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
                 f"Expected `keep` to be 'all' or 'best'. Received: {self.keep!r}."
             )
         self._sign = 1.0 if best_is_highest(self.monitor, self.mode) else -1.0
-        self._callbacks = callbacks_of_fit()
+        self._callbacks = _keras_private.callbacks_of_fit()
         self._run, self._is_checked = self.run, False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
