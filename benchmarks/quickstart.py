@@ -1,24 +1,26 @@
-"""The quickstart on handwritten digits, for several seeds.
+"""The quickstart on noisy handwritten digits, for several seeds.
 
     python -m benchmarks.quickstart
+    python -m benchmarks.quickstart --seeds 0 1 --out part.json   # and so on
+    python -m benchmarks.quickstart --join part.json other.json
 
-Each seed has its own split of the images and its own initial weights, shared by
-baseline and learners. Besides the quickstart's table, the int8 file of every learner
-is compared with its simulation in Keras on all test images, output by output. Writes
-every run and the means.
+Each seed has its own split of the images, faults, and initial weights. Besides the
+quickstart's table, the int8 file of every learner is compared with its simulation in
+Keras on all test images, output by output. Writes every run and the means.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER
 from keras_micronets.edge.member import Member, quantize
@@ -28,30 +30,52 @@ from keras_micronets.quickstart import load_problem, run_quickstart
 
 RESULTS = RESULTS_FOLDER / "quickstart.json"
 PICTURE = DOCS_FOLDER / "learners.png"
+RECOMMENDED = "recommended row"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--join", type=Path, nargs="+", help="results files")
     arguments = parser.parse_args()
     runs = []
-    for seed in range(arguments.seeds):
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            problem = load_problem(seed=seed)
-            run = run_quickstart(problem, folder, seed=seed).to_json()
-            del run["bundle"]
-            run["seconds"] = round(time.perf_counter() - start, 1)
-            if seed == 0:
-                shutil.copy(Path(folder) / "learners.png", PICTURE)
-            pool = LearnerPool(Path(folder) / "pool")
-            run["parity"] = [parity(x, problem.test[0], folder) for x in pool]
-        runs.append(run)
-        results = {"runs": runs, "summary": summarize(runs)}
-        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
+    if arguments.join:
+        for path in arguments.join:
+            runs += json.loads(path.read_text())["runs"]
+        write(arguments.out, sorted(runs, key=lambda run: run["seed"]))
+    else:
+        for seed in arguments.seeds:
+            runs.append(run_seed(seed))
+            write(arguments.out, runs)
+    results = json.loads(arguments.out.read_text())
     print(json.dumps(results["summary"], indent=1))
     print(table(results))
+
+
+def write(path, runs):
+    results = {"runs": runs, "summary": summarize(runs)}
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def run_seed(seed):
+    start = cpu_seconds()
+    with tempfile.TemporaryDirectory() as folder:
+        problem = load_problem(seed=seed)
+        run = run_quickstart(problem, folder, seed=seed).to_json()
+        del run["bundle"]
+        run["cpu_seconds"] = round(cpu_seconds() - start, 1)
+        if seed == 10:
+            shutil.copy(Path(folder) / "learners.png", PICTURE)
+        pool = LearnerPool(Path(folder) / "pool")
+        run["parity"] = [parity(x, problem.test[0], folder) for x in pool]
+    return run
+
+
+def cpu_seconds():
+    """Return the processor time of this process and of those that it started."""
+    both = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def parity(learner, x, folder):
@@ -75,40 +99,37 @@ def parity(learner, x, folder):
 
 
 def summarize(runs):
-    """Return means over the seeds, and the ratios of bytes."""
-    baseline = [run["scores"][0] for run in runs]
-    members = [run["scores"][1:-2] for run in runs]
-    before, after = ([run["scores"][i] for run in runs] for i in (-2, -1))
-    differences = [
-        a["accuracy"] - b["accuracy"] for a, b in zip(after, baseline, strict=True)
+    """Return means over the seeds, and differences from the best control."""
+    by_name = {}
+    for run in runs:
+        for row in run["scores"]:
+            by_name.setdefault(row["name"], []).append(row)
+    by_name[RECOMMENDED] = [
+        next(row for row in run["scores"] if row["name"] == run["recommended"])
+        for run in runs
     ]
-    rows = {
-        "baseline, float32": baseline,
-        "one member, int8 (mean)": [member for row in members for member in row],
-        "ensemble before int8": before,
-        "ensemble, int8": after,
-    }
+    rows = {name: mean(scores) for name, scores in by_name.items()}
+    controls = [name for name, scores in by_name.items() if is_control(scores)]
+    best = max(controls, key=lambda name: rows[name]["accuracy"])
     return {
         "seeds": len(runs),
-        "rows": {name: mean(scores) for name, scores in rows.items()},
-        "ensemble int8 - baseline, accuracy": {
-            "mean": float(np.mean(differences)),
-            "standard deviation": float(np.std(differences, ddof=1))
-            if len(runs) > 1
-            else None,
+        "rows": rows,
+        "recommended": [run["recommended"] for run in runs],
+        "best control": best,
+        "accuracy less that of the best control": {
+            name: interval(
+                [
+                    row["accuracy"] - control["accuracy"]
+                    for row, control in zip(scores, by_name[best], strict=True)
+                ]
+            )
+            for name, scores in by_name.items()
+            if name == RECOMMENDED or not is_control(scores)
         },
-        "largest member, gzip / baseline's file": max(
-            member["gzip_bytes"] / run["scores"][0]["n_bytes"]
-            for run, row in zip(runs, members, strict=True)
-            for member in row
-        ),
-        "largest zip / baseline's file": max(
-            run["zip_bytes"] / run["scores"][0]["n_bytes"] for run in runs
-        ),
         "parity, all learners and test images": {
             "files": sum(len(run["parity"]) for run in runs),
             **{
-                f"{key}": max(p[key] for run in runs for p in run["parity"])
+                key: max(p[key] for run in runs for p in run["parity"])
                 for key in (
                     "largest_difference_in_steps",
                     "share_of_outputs_that_differ",
@@ -116,31 +137,48 @@ def summarize(runs):
                 )
             },
         },
-        "longest run, seconds": max(run["seconds"] for run in runs),
+        "processor seconds, longest run": max(run["cpu_seconds"] for run in runs),
     }
+
+
+def is_control(scores):
+    return all(row["role"] == "control" for row in scores)
+
+
+def interval(differences):
+    """Return the mean of paired differences and its 95 % interval (Student's t)."""
+    center, n = float(np.mean(differences)), len(differences)
+    half = 0.0
+    if n > 1:
+        half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
+    return {"mean": center, "low": center - half, "high": center + half}
+
+
+def mean(scores):
+    keys = [key for key, value in scores[0].items() if not isinstance(value, str)]
+    return {key: float(np.mean([row[key] for row in scores])) for key in keys}
 
 
 def table(results):
     """Return the means over the seeds as a Markdown table."""
     summary = results["summary"]
+    gains = summary["accuracy less that of the best control"]
     lines = [
-        f"| mean of {summary['seeds']} seeds | accuracy | NLL | ECE | `.tflite` bytes "
-        "| gzip bytes | ms |",
-        "|---|---|---|---|---|---|---|",
+        f"| mean of {summary['seeds']} seeds | cost | accuracy | gain (95 %) | NLL "
+        "| scaled | bytes | ms |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in summary["rows"].items():
-        latency = f"{row['latency']:.3f}" if "latency" in row else ""
+        gain = ""
+        if name in gains:
+            mean, low, high = (100 * gains[name][k] for k in ("mean", "low", "high"))
+            gain = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
         lines.append(
-            f"| {name} | {row['accuracy']:.2%} | {row['nll']:.3f} | {row['ece']:.3f} "
-            f"| {row['n_bytes']:,.0f} | {row['gzip_bytes']:,.0f} | {latency} |"
+            f"| {name} | {row['cost']:.1f} | {row['accuracy']:.2%} | {gain} "
+            f"| {row['nll']:.3f} | {row['calibrated_nll']:.3f} | {row['n_bytes']:,.0f} "
+            f"| {row['latency']:.3f} |"
         )
     return "\n".join(lines)
-
-
-def mean(scores):
-    keys = ("accuracy", "nll", "ece", "n_bytes", "gzip_bytes", "latency")
-    values = {key: [s[key] for s in scores if s[key] is not None] for key in keys}
-    return {key: float(np.mean(v)) for key, v in values.items() if v}
 
 
 if __name__ == "__main__":
