@@ -53,10 +53,22 @@ class Entry:
     Attributes:
         name: Name shown and written to the account of hours.
         command: Module and arguments after `python -m`.
+        after: Name of the entry that must be done before, `None` for none.
     """
 
     name: str
     command: tuple[str, ...]
+    after: str | None = None
+
+
+def tune(task):
+    """Return an entry that tunes the weight decay of a task."""
+    command = ("benchmarks.ensembles.compare", "--task", task, "--tune", "--seeds")
+    return Entry(tuning(task), (*command, "100", "101"))
+
+
+def tuning(task):
+    return f"ensembles, {task}, weight decay"
 
 
 def compare(task, seed, *rows):
@@ -66,10 +78,12 @@ def compare(task, seed, *rows):
     return Entry(
         f"ensembles, {task}, seed {seed}, {part}",
         (*command, *(["--rows", *rows] if rows else [])),
+        after=tuning(task),
     )
 
 
 ENTRIES = (
+    *map(tune, TASKS),
     *(compare(task, 0, *DECISIVE) for task in TASKS),
     *(compare(task, seed, *DECISIVE) for seed in (1, 2) for task in TASKS),
     Entry("default of pruning", ("benchmarks.callbacks.pruning_scope",)),
@@ -81,17 +95,27 @@ ENTRIES = (
 def main():
     arguments = parse()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    done = json.loads(HOURS.read_text()) if HOURS.exists() else {}
     if arguments.status:
-        print(status(done, arguments.folder))
+        print(status(read_hours(), arguments.folder))
         return
-    data = [f"--cifar10={arguments.cifar10}", f"--fsdd={arguments.fsdd}"]
-    for entry in ENTRIES:
-        with held(entry, arguments.folder) as is_free:
-            if is_free and not is_done(entry):
-                print(f"{time.strftime('%H:%M')}  {entry.name}", flush=True)
-                seconds, code = run(entry, data, arguments.folder)
-                account(entry, seconds, code)
+    paths = {"cifar10": arguments.cifar10, "fsdd": arguments.fsdd}
+    data = [f"--{name}={path}" for name, path in paths.items() if path]
+    tried = set()
+    while any(try_entry(entry, data, arguments.folder, tried) for entry in ENTRIES):
+        pass
+
+
+def try_entry(entry, data, folder, tried):
+    """Run an entry if it is not done, free and possible; return whether it ran."""
+    with held(entry, folder) as is_free:
+        known = read_hours()
+        is_ready = entry.after is None or is_done(entry.after, known)
+        if entry in tried or not is_free or not is_ready or is_done(entry.name, known):
+            return False
+        tried.add(entry)
+        print(f"{time.strftime('%H:%M')}  {entry.name}", flush=True)
+        account(entry, *run(entry, data, folder))
+        return True
 
 
 def run(entry, data, folder):
@@ -126,9 +150,12 @@ def held(entry, folder):
             yield True
 
 
-def is_done(entry):
-    known = json.loads(HOURS.read_text()) if HOURS.exists() else {}
-    return known.get(entry.name, {}).get("done", False)
+def read_hours():
+    return json.loads(HOURS.read_text()) if HOURS.exists() else {}
+
+
+def is_done(name, known):
+    return known.get(name, {}).get("done", False)
 
 
 def account(entry, seconds, code):

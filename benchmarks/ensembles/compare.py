@@ -10,14 +10,17 @@ the same names, log-mel spectrograms of the Free Spoken Digit Dataset (Z. Jackso
 contributors, CC BY-SA 4.0) of shape (clips, 61, 32, 1), and the digits.
 
 Every row has its training cost, see `training.Run`. Settings are chosen on held-out
-data of other seeds (`--tune`). Rows are written as they complete, trained members are
-kept in `--folder`, and an interrupted run resumes.
+data of other seeds, with `--tune --seeds 100 101` before the rows. Rows are written as
+they complete, trained members are kept in `--folder`, and an interrupted run resumes.
 """
 
 import argparse
 import subprocess
 import time
+from collections import defaultdict
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.ensembles.report import table
 from benchmarks.ensembles.rows import ROWS
@@ -31,7 +34,7 @@ __all__ = ["RESULTS", "main", "table"]
 
 RESULTS = RESULTS_FOLDER / "ensembles.json"
 FOLDER = Path.home() / ".cache" / "keras_micronets" / "ensembles"
-DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3)
+DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def main():
@@ -42,10 +45,11 @@ def main():
     for seed in arguments.seeds:
         about = {"task": arguments.task, "seed": seed, "commit": commit()}
         folder = arguments.folder / f"{arguments.task} {seed}"
-        run = Run(task, path, seed, folder)
         if arguments.tune:
-            tune(run, file, about)
+            tune(Run(task, path, seed, folder), file, about)
         else:
+            decay = chosen_decay(file.runs, arguments.task)
+            run = Run(task, path, seed, folder, decay)
             compare(run, file, about, arguments.rows)
     print(table(file.results))
 
@@ -73,10 +77,22 @@ def tune(run, file, about):
             continue
         p = mean_probabilities([run.fit(run.build(), decay=decay)], x)
         found = {
+            "weight_decay": decay,
             "held_out_accuracy": float(selection.accuracy(p, y)),
             "held_out_nll": float(selection.negative_log_likelihood(p, y)),
         }
         file.add({**key, **found, **about})
+
+
+def chosen_decay(runs, task):
+    """Return the weight decay of the lowest mean held-out loss in the tuning runs."""
+    losses = defaultdict(list)
+    for row in runs:
+        if row["task"] == task and row["row"].startswith("tuning"):
+            losses[row["weight_decay"]].append(row["held_out_nll"])
+    if not losses:
+        raise ValueError(f"Expected tuning runs of {task!r}. Run with --tune first.")
+    return min(losses, key=lambda decay: np.mean(losses[decay]))
 
 
 def commit():

@@ -23,8 +23,6 @@ class Task:
         build: Function `(width)` that returns a model whose output is logits.
         batches: Class of the augmented batches, `(x, y, batch_size=, seed=)`.
         epochs: Epochs of the baseline.
-        weight_decay: That of the regularised rows, tuned on held-out data of other
-            seeds (`--tune`).
         pair_width: Largest width, in steps of 0.05, at which two int8 files take no
             more bytes and multiply-accumulates than the baseline's.
         quartet_width: That at which four int8 files take no more bytes than the
@@ -38,7 +36,6 @@ class Task:
     build: Callable
     batches: type
     epochs: int
-    weight_decay: float
     pair_width: float
     quartet_width: float
     data: str | None = None
@@ -164,14 +161,12 @@ def load_noisy_images(path, seed):
 
 
 TASKS = {
-    "images": Task(
-        load_images, resnet8, data.Augmented, 40, 0.1, 0.65, 0.9, data="cifar10"
-    ),
+    "images": Task(load_images, resnet8, data.Augmented, 40, 0.65, 0.9, data="cifar10"),
     "noisy images": Task(
-        load_noisy_images, resnet8, data.Augmented, 40, 0.1, 0.65, 0.9, data="cifar10"
+        load_noisy_images, resnet8, data.Augmented, 40, 0.65, 0.9, data="cifar10"
     ),
     "spoken digits": Task(
-        load_digits, ds_cnn, SlightlyShifted, 40, 0.1, 0.45, 0.4, data="fsdd"
+        load_digits, ds_cnn, SlightlyShifted, 40, 0.45, 0.4, data="fsdd"
     ),
-    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.1, 0.6, 0.8),
+    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.6, 0.8),
 }
