@@ -54,11 +54,13 @@ class Entry:
         name: Name shown and written to the account of hours.
         command: Module and arguments after `python -m`.
         after: Name of the entry that must be done before, `None` for none.
+        data: Options of data sets that the command has.
     """
 
     name: str
     command: tuple[str, ...]
     after: str | None = None
+    data: tuple[str, ...] = ("cifar10", "fsdd")
 
 
 def tune(task):
@@ -86,6 +88,7 @@ ENTRIES = (
     *map(tune, TASKS),
     *(compare(task, 0, *DECISIVE) for task in TASKS),
     *(compare(task, seed, *DECISIVE) for seed in (1, 2) for task in TASKS),
+    Entry("recipes and optimizers", ("benchmarks.callbacks.recipes",), data=()),
     Entry("default of pruning", ("benchmarks.callbacks.pruning_scope",)),
     *(compare(task, seed) for seed in (0, 1, 2) for task in TASKS),
     *(compare(task, seed, *DECISIVE[:5]) for seed in (3, 4) for task in TASKS),
@@ -99,13 +102,12 @@ def main():
         print(status(read_hours(), arguments.folder))
         return
     paths = {"cifar10": arguments.cifar10, "fsdd": arguments.fsdd}
-    data = [f"--{name}={path}" for name, path in paths.items() if path]
     tried = set()
-    while any(try_entry(entry, data, arguments.folder, tried) for entry in ENTRIES):
+    while any(try_entry(entry, paths, arguments.folder, tried) for entry in ENTRIES):
         pass
 
 
-def try_entry(entry, data, folder, tried):
+def try_entry(entry, paths, folder, tried):
     """Run an entry if it is not done, free and possible; return whether it ran."""
     with held(entry, folder) as is_free:
         known = read_hours()
@@ -114,6 +116,7 @@ def try_entry(entry, data, folder, tried):
             return False
         tried.add(entry)
         print(f"{time.strftime('%H:%M')}  {entry.name}", flush=True)
+        data = [f"--{name}={paths[name]}" for name in entry.data if paths[name]]
         account(entry, *run(entry, data, folder))
         return True
 
