@@ -48,10 +48,11 @@ def test_the_file_is_the_student(tmp_path, digits):
             n_teachers=2,
             epochs=12,
             batch_size=16,
-            callbacks=[WeightPruning(kmn.schedules.PolynomialDecay(0.0, 0.5))],
+            callbacks=[WeightPruning(0.5, scope=everything)],
             verbose=0,
         )
 
+    everything = kmn.layers.Scope(first=True, last=True, small=True)
     result = run()
     assert len(built) == 3
     assert len(result.pool) == 2

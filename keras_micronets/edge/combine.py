@@ -67,12 +67,20 @@ def combine(
 
 def scale_logarithms(probabilities: Any, temperature: float, xp: Any = np) -> Any:
     """Return `softmax(log(p) / temperature)`, with zeros raised to `EPSILON`."""
+    if xp is np:
+        return _scale_logarithms(probabilities, temperature)
     logits = xp.log(xp.maximum(probabilities, EPSILON)) / temperature
-    total, largest = xp.sum, xp.max
-    if xp is np:  # plain ufuncs are faster for a single sample
-        total, largest = np.add.reduce, np.maximum.reduce
-    powers = xp.exp(logits - largest(logits, axis=-1, keepdims=True))
-    return powers / total(powers, axis=-1, keepdims=True)
+    powers = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    return powers / xp.sum(powers, axis=-1, keepdims=True)
+
+
+def _scale_logarithms(probabilities, temperature):
+    # Processors differ in the last bits of logarithms and powers, too little in double
+    # precision to be seen. Plain ufuncs are faster for a single sample.
+    logits = np.log(np.maximum(probabilities, EPSILON), dtype=np.float64) / temperature
+    powers = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
+    powers /= np.add.reduce(powers, axis=-1, keepdims=True)
+    return powers.astype(probabilities.dtype)
 
 
 def _combine(probabilities, rule, weights, xp):
