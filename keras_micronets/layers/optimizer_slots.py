@@ -35,14 +35,16 @@ def reset_slots(model: keras.Model) -> None:
     fresh = {
         (_name(slot), slot.shape): slot for slot in _fresh(model, weights).variables
     }
+    # Through NumPy, since JAX would share a buffer: among slots of equal names, as two
+    # members have, and with the weight that an average begins at.
     for slot in optimizer.variables:
         if _name(slot) not in _COUNTS:
-            slot.assign(fresh[_name(slot), slot.shape])
+            slot.assign(ops.convert_to_numpy(fresh[_name(slot), slot.shape]))
     trained = model.trainable_variables
     for weight, slots in zip(trained, slots_of(optimizer, trained), strict=True):
         for slot in slots:
             if slot.path.endswith("_average"):
-                slot.assign(ops.convert_to_numpy(weight))  # JAX would share the buffer
+                slot.assign(ops.convert_to_numpy(weight))
 
 
 def adopt_variables(model: keras.Model) -> None:
