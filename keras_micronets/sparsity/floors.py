@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-_ROUNDS = 4
+_ROUNDS = 8  # of allocation, until no weight is missing
 
 
 class Floor:
@@ -89,7 +89,7 @@ def allocate_above_floor(
         found = allocate(scores, asked)
         counts = [min(int(n), most) for n, most in zip(found, limits, strict=True)]
         missing = sparsity - sum(counts) / total
-        if missing <= 0.001 or sum(counts) == sum(found):
+        if missing * total < 0.5 or sum(counts) == sum(found):
             break
         asked = min(asked + missing, 1.0 - 1.0 / total)
     return counts
