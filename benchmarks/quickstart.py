@@ -20,9 +20,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from scipy import stats
 
-from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER
+from benchmarks.lib.results import DOCS_FOLDER, RESULTS_FOLDER, half_interval
 from keras_micronets.edge.member import Member, quantize
 from keras_micronets.export import export_tflite
 from keras_micronets.learners import LearnerPool
@@ -147,10 +146,8 @@ def is_control(scores):
 
 def interval(differences):
     """Return the mean of paired differences and its 95 % interval (Student's t)."""
-    center, n = float(np.mean(differences)), len(differences)
-    half = 0.0
-    if n > 1:
-        half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
+    center = float(np.mean(differences))
+    half = half_interval(differences) if len(differences) > 1 else 0.0
     return {"mean": center, "low": center - half, "high": center + half}
 
 

@@ -80,20 +80,10 @@ def vibration(path, seed):
     return (x[:1500], y[:1500]), (x[1500:], y[1500:])
 
 
-def ds_cnn():
-    """Return a DS-CNN for keywords (9k weights in its kernels)."""
-    x = inputs = keras.Input((61, 32, 1))
-    x = _rectified(layers.Conv2D(32, (10, 4), (4, 2), "same", use_bias=False)(x))
-    for strides in (2, 1, 1):
-        x = _separable(x, 48, strides)
-    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, layers.Dense(10)(x), name="ds_cnn")
-
-
 def mobilenet():
     """Return MobileNetV1 of width 0.25 up to its ninth block (48k)."""
     x = inputs = keras.Input((16, 16, 3))
-    x = _rectified(layers.Conv2D(8, 3, 2, "same", use_bias=False)(x))
+    x = nets.normalized(layers.Conv2D(8, 3, 2, "same", use_bias=False)(x))
     for filters, strides in (
         (16, 1),
         (32, 2),
@@ -104,7 +94,7 @@ def mobilenet():
         (128, 1),
         (128, 1),
     ):
-        x = _separable(x, filters, strides)
+        x = nets.separable(x, filters, strides)
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(10)(x), name="mobilenet")
 
@@ -120,25 +110,15 @@ def conv1d():
         (64, 3, 1),
     ):
         x = layers.Conv1D(filters, size, strides, "same", use_bias=False)(x)
-        x = _rectified(x)
+        x = nets.normalized(x)
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(6)(x), name="conv1d")
-
-
-def _separable(x, filters, strides):
-    x = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(x)
-    x = layers.Conv2D(filters, 1, use_bias=False)(_rectified(x))
-    return _rectified(x)
-
-
-def _rectified(x):
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
 
 
 resnet8 = functools.partial(nets.resnet8, (16, 16, 3), width=0.5)
 
 PROBLEMS = {
-    "DS-CNN": Problem(ds_cnn, spoken_digits, "fsdd"),
+    "DS-CNN": Problem(nets.ds_cnn, spoken_digits, "fsdd"),
     "MobileNetV1 0.25": Problem(mobilenet, cifar10, "cifar10", True),
     "ResNet-8": Problem(resnet8, cifar10, "cifar10", True),
     "Conv1D": Problem(conv1d, vibration, None),

@@ -1,9 +1,8 @@
 """Table and plot of `cifar10/learners.py`."""
 
 import numpy as np
-from scipy import stats
 
-from benchmarks.lib.results import row_label
+from benchmarks.lib.results import half_interval, row_label
 
 SETTING = ("preset", "net", "label_noise", "split")
 
@@ -45,11 +44,7 @@ def difference(rows, controls, key):
     differences = [
         row[key] - known[row["seed"]] for row in rows if row["seed"] in known
     ]
-    n = len(differences)
-    if n < 2:
-        return float(np.mean(differences)), float("nan")
-    half = stats.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / np.sqrt(n)
-    return float(np.mean(differences)), float(half)
+    return float(np.mean(differences)), half_interval(differences)
 
 
 def _block(setting, rows):

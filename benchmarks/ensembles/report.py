@@ -1,7 +1,8 @@
 """Tables of `ensembles/compare.py`."""
 
 import numpy as np
-from scipy import stats
+
+from benchmarks.lib.results import half_interval
 
 __all__ = ["best_control", "difference", "table"]
 
@@ -52,14 +53,10 @@ def best_control(named):
 
 
 def difference(rows, control, key):
-    """Return the mean paired difference, half its 95 % interval, and the seeds."""
-    seeds = sorted(rows.keys() & control.keys())
+    """Return the mean paired difference, and half its 95 % interval."""
+    seeds = rows.keys() & control.keys()
     values = [rows[seed][key] - control[seed][key] for seed in seeds]
-    n = len(values)
-    if n < 2:
-        return float(np.mean(values)), float("nan"), n
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-    return float(np.mean(values)), float(half), n
+    return float(np.mean(values)), half_interval(values)
 
 
 def _mean(rows, key):
@@ -80,7 +77,7 @@ def _line(name, named, control):
     int8 = {seed: row["int8"] for seed, row in rows.items()}
     reference = _mean({s: r["int8"] for s, r in named["baseline"].items()}, "bytes")
     spread = np.std([r["accuracy"] for r in rows.values()], ddof=1) if rows else 0
-    gain, half, _ = difference(rows, named[control], "accuracy")
+    gain, half = difference(rows, named[control], "accuracy")
     versus = "" if name == control else f"{100 * gain:+.1f} ± {100 * half:.1f}"
     cells = (
         f"{_mean(rows, 'accuracy'):.1%} ± {spread:.1%}",

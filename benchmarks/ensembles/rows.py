@@ -128,9 +128,9 @@ def quantized(run):
     return [model], 1.0
 
 
-def cycles(run, name, recipe, *, warmup_epochs=0.0, **options):
+def cycles(run, recipe, *, warmup_epochs=0.0, **options):
     """A published recipe with its defaults."""
-    pool = run.pool(name)
+    pool = run.pool(recipe)
     if not len(pool):
         model = run.build()
         if warmup_epochs:
@@ -239,12 +239,10 @@ ROWS: dict[str, Callable] = {
     "width 0.7": partial(narrower, width=0.7),
     "width 0.5": partial(narrower, width=0.5),
     "restarts": restarts,
-    "snapshot": partial(cycles, name="snapshot", recipe="snapshot"),
-    "Prune2Edge": partial(
-        cycles, name="prune2edge", recipe="prune2edge", warmup_epochs=0.5
-    ),
-    "Prune and Tune": partial(cycles, name="prune and tune", recipe="prune_and_tune"),
-    "FreeTickets": partial(cycles, name="free tickets", recipe="free_tickets"),
+    "snapshot": partial(cycles, recipe="snapshot"),
+    "Prune2Edge": partial(cycles, recipe="prune2edge", warmup_epochs=0.5),
+    "Prune and Tune": partial(cycles, recipe="prune_and_tune"),
+    "FreeTickets": partial(cycles, recipe="free_tickets"),
     "4 cut from one": cut_from_one,
     "4 of width 3, 96 % sparse": partial(wide_and_sparse, width=3, sparsity=0.96),
     "1 of width 3, 96 % sparse": partial(one_wide_and_sparse, width=3, sparsity=0.96),

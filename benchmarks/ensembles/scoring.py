@@ -2,13 +2,12 @@
 
 from functools import partial
 
-import keras
 import numpy as np
 
 import keras_micronets as kmn
 from keras_micronets import selection
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import Member
+from keras_micronets.edge.member import Member, softmax
 from keras_micronets.export.flatbuffer import gzip_size
 
 __all__ = ["mean_probabilities", "score"]
@@ -35,8 +34,7 @@ def score(models, run):
 def mean_probabilities(models, x):
     """Return the mean of the probabilities of models, `(samples, classes)`."""
     logits = [model.predict(x, batch_size=500, verbose=0) for model in models]
-    probabilities = keras.ops.softmax(np.stack(logits).astype("float32"))
-    return keras.ops.convert_to_numpy(probabilities).mean(axis=0)
+    return softmax(np.stack(logits)).mean(axis=0)
 
 
 def metrics(predict, run):

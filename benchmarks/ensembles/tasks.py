@@ -43,42 +43,23 @@ class Task:
     peak: float = 3e-3
 
 
-class Shifted(keras.utils.PyDataset):
-    """Batches of series, each shifted in time at random, its ends joined.
+class Shifted(data.Batches):
+    """Batches of series `(samples, time, ...)`, shifted in time, their ends joined."""
 
-    Args:
-        x: Series `(samples, time, ...)`.
-        y: Labels.
-        batch_size: Integer.
-        seed: Integer.
-        shift: Largest shift in steps; `None` for any. Defaults to `None`.
-    """
+    largest: int | None = None  # shift in steps; `None` for any
 
-    def __init__(self, x, y, *, batch_size, seed, shift=None):
-        super().__init__()
-        self.x, self.y, self.batch_size = x, y, batch_size
-        self.shift = shift or x.shape[1]
-        self.rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self):
-        return -(-len(self.x) // self.batch_size)
-
-    def __getitem__(self, index):
-        rows = self.order[index * self.batch_size :][: self.batch_size]
-        shifts = self.rng.integers(-self.shift, self.shift + 1, len(rows))
-        pairs = zip(self.x[rows], shifts, strict=True)
-        return np.stack([np.roll(x, s, axis=0) for x, s in pairs]), self.y[rows]
-
-    def on_epoch_end(self):
-        self.order = self.rng.permutation(len(self.x))
+    def augment(self, x):
+        largest = self.largest or x.shape[1]
+        shifts = self.rng.integers(-largest, largest + 1, len(x))
+        return np.stack(
+            [np.roll(one, n, axis=0) for one, n in zip(x, shifts, strict=True)]
+        )
 
 
 class SlightlyShifted(Shifted):
     """Series shifted by up to three steps."""
 
-    def __init__(self, x, y, *, batch_size, seed):
-        super().__init__(x, y, batch_size=batch_size, seed=seed, shift=3)
+    largest = 3
 
 
 def load_images(path, seed, label_noise=0.0):
@@ -126,22 +107,6 @@ def resnet8(width=1.0):
     return nets.resnet8((16, 16, 3), width=width)
 
 
-def ds_cnn(width=1.0):
-    """A DS-CNN for keywords (10k weights): one convolution, three separable ones."""
-    x = inputs = keras.Input((61, 32, 1))
-    x = layers.Conv2D(
-        round(32 * width), (10, 4), (4, 2), padding="same", use_bias=False
-    )(x)
-    x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
-    for strides in (2, 1, 1):
-        x = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
-        x = layers.Conv2D(round(48 * width), 1, use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
-    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(inputs, layers.Dense(10)(x), name="ds_cnn")
-
-
 def conv1d(width=1.0):
     """A network of 1-D convolutions for vibration (17k weights)."""
     x = inputs = keras.Input((vibration.LENGTH, 2))
@@ -149,7 +114,7 @@ def conv1d(width=1.0):
         x = layers.Conv1D(
             round(filters * width), kernel, strides, padding="same", use_bias=False
         )(x)
-        x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+        x = nets.normalized(x)
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling1D()(x))
     classes = len(vibration.CLASSES)
     return keras.Model(inputs, layers.Dense(classes)(x), name="conv1d")
@@ -166,7 +131,7 @@ TASKS = {
         load_noisy_images, resnet8, data.Augmented, 40, 0.65, 0.9, data="cifar10"
     ),
     "spoken digits": Task(
-        load_digits, ds_cnn, SlightlyShifted, 40, 0.45, 0.4, data="fsdd"
+        load_digits, nets.ds_cnn, SlightlyShifted, 40, 0.45, 0.4, data="fsdd"
     ),
     "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.6, 0.8),
 }

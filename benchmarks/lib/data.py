@@ -62,11 +62,11 @@ def _mislabel(y, share, seed):
     return y
 
 
-class Augmented(keras.utils.PyDataset):
-    """Batches of images, flipped and shifted by up to a tenth at random.
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches of a data set that subclasses augment.
 
     Args:
-        x: Images `(samples, height, width, channels)`.
+        x: Samples.
         y: Labels.
         batch_size: Integer.
         seed: Integer.
@@ -83,12 +83,23 @@ class Augmented(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rows = self.order[index * self.batch_size :][: self.batch_size]
-        return self._augment(self.x[rows]), self.y[rows]
+        return self.augment(self.x[rows]), self.y[rows]
 
     def on_epoch_end(self):
         self.order = self.rng.permutation(len(self.x))
 
-    def _augment(self, x):
+    def augment(self, x):
+        """Return a batch of samples, changed at random."""
+        raise NotImplementedError
+
+
+class Augmented(Batches):
+    """Batches of images `(samples, height, width, channels)`, flipped and shifted.
+
+    Shifts are by up to a tenth of the height.
+    """
+
+    def augment(self, x):
         pad = x.shape[1] // 10
         wide = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
         tops, lefts = self.rng.integers(0, 2 * pad + 1, (2, len(x)))

@@ -71,6 +71,29 @@ def resnet56(input_shape=(32, 32, 3), n_classes=10, width=1.0):
     return keras.Model(inputs, layers.Dense(n_classes)(x), name="resnet56")
 
 
+def ds_cnn(width=1.0):
+    """DS-CNN for log-mel spectrograms of keywords (10k)."""
+    x = inputs = keras.Input((61, 32, 1))
+    filters = round(32 * width)
+    x = layers.Conv2D(filters, (10, 4), (4, 2), padding="same", use_bias=False)(x)
+    x = normalized(x)
+    for strides in (2, 1, 1):
+        x = separable(x, round(48 * width), strides)
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(10)(x), name="ds_cnn")
+
+
+def separable(x, filters, strides):
+    """Apply a depthwise and a pointwise convolution, each normalised and rectified."""
+    x = layers.DepthwiseConv2D(3, strides, padding="same", use_bias=False)(x)
+    return normalized(layers.Conv2D(filters, 1, use_bias=False)(normalized(x)))
+
+
+def normalized(x):
+    """Apply batch normalisation and a rectifier."""
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+
+
 def _block(x, filters, strides, *, shortcut):
     y = _convolution(x, filters, strides=strides, rectify=True)
     y = _convolution(y, filters)

@@ -5,6 +5,9 @@ import fcntl
 import json
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 RESULTS_FOLDER = Path(__file__).parent.parent / "results"
 DOCS_FOLDER = Path(__file__).parent.parent.parent / "docs"
 
@@ -28,6 +31,14 @@ LABELS = {
 def row_label(name: str) -> str:
     """Return the label under which tables show a row of a results file."""
     return LABELS.get(name, name)
+
+
+def half_interval(values) -> float:
+    """Return half the 95 % interval of a mean, by Student's t; NaN for one value."""
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
 
 
 class ResultsFile:

@@ -28,7 +28,7 @@ METHODS = {
     "top_k": selection.top_k,
     "cluster": selection.cluster,
 }
-#: Methods that keep a single learner, whatever the number of members.
+#: Baselines of one member, which do not depend on `n_members`.
 SINGLE = {
     "best one": best_one,
     "best one by loss": lambda p, y, n, **_: selection.top_k(p, y, 1, by="loss"),
