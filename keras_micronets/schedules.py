@@ -127,20 +127,32 @@ class StepSchedule:
         total_steps: Integer, the steps of the whole run.
     """
 
+    last_step = "decay_steps"
+
     def __init__(self, schedule: Any, total_steps: int):
         self.schedule = schedule
         self.total_steps = total_steps
-        _warn_if_cut_short(schedule, schedule.get_config(), "decay_steps", total_steps)
+        end = {**schedule.get_config(), **vars(schedule)}.get(self.last_step, -1)
+        if end > total_steps:
+            warnings.warn(
+                f"{type(schedule).__name__} ends at step {end}, but the run has "
+                f"{total_steps} steps: its final sparsity will not be reached.",
+                stacklevel=2,
+            )
 
     def __call__(self, progress: float) -> float:
         """Return the sparsity of the schedule at this progress."""
-        return float(self.schedule(round(progress * self.total_steps)))
+        return float(self.at(progress))
+
+    def at(self, progress: float) -> Any:
+        """Return what the schedule returns at the step of this progress."""
+        return self.schedule(round(progress * self.total_steps))
 
     def __repr__(self) -> str:
         return f"{type(self.schedule).__name__} {self.schedule.get_config()}"
 
 
-class TfmotSchedule:
+class TfmotSchedule(StepSchedule):
     """Call a `tfmot.sparsity.keras.PruningSchedule`, which counts steps, by progress.
 
     Args:
@@ -148,21 +160,15 @@ class TfmotSchedule:
         total_steps: Integer, the steps of the whole run.
     """
 
-    def __init__(self, schedule: Any, total_steps: int):
-        self.schedule = schedule
-        self.total_steps = total_steps
-        _warn_if_cut_short(schedule, vars(schedule), "end_step", total_steps)
+    last_step = "end_step"
 
     def __call__(self, progress: float) -> float:
         """Return the sparsity of the tfmot schedule at this progress."""
-        return float(self._call(progress)[1])
+        return float(self.at(progress)[1])
 
     def is_due(self, progress: float) -> bool:
         """Return whether the tfmot schedule updates the masks at this step."""
-        return bool(self._call(progress)[0])
-
-    def _call(self, progress):
-        return self.schedule(round(progress * self.total_steps))
+        return bool(self.at(progress)[0])
 
     def __repr__(self) -> str:
         return f"tfmot {self.schedule.get_config()}"
@@ -210,16 +216,6 @@ def as_schedule(schedule: Any, total_steps: int | None) -> Callable[[float], flo
 def is_keras_schedule(value: Any) -> bool:
     """Return whether a value is a learning rate schedule of Keras 3 or of tf_keras."""
     return any(base.__name__ == "LearningRateSchedule" for base in type(value).__mro__)
-
-
-def _warn_if_cut_short(schedule, values, name, total_steps):
-    end = values.get(name, -1)
-    if end > total_steps:
-        warnings.warn(
-            f"{type(schedule).__name__} ends at step {end}, but the run has "
-            f"{total_steps} steps: its final sparsity will not be reached.",
-            stacklevel=3,
-        )
 
 
 def _is_tfmot(schedule):

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from keras_micronets.selection.metrics import standard_error
+
 __all__ = ["QuickstartResult", "Score", "recommend"]
 
 
@@ -63,7 +65,7 @@ def recommend(losses: dict[str, np.ndarray], controls: list[str]) -> tuple[str, 
 
     result, control = lowest(losses.keys() - {*controls}), lowest(controls)
     excess = losses[result] - losses[control]
-    error = excess.std(ddof=1) / np.sqrt(len(excess))
+    error = standard_error(excess)
     about = f"by {excess.mean():+.3f} ± {error:.3f} from that of {control}"
     if excess.mean() > error:
         return (

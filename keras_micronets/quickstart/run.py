@@ -28,6 +28,7 @@ from keras_micronets.quickstart.training import (
     train_network,
     train_student,
 )
+from keras_micronets.selection.metrics import standard_error
 
 __all__ = ["run_bundle", "run_quickstart"]
 
@@ -219,7 +220,7 @@ class _Rows:
             reason=reason,
             best_control=control,
             gain=float(difference.mean()),
-            gain_error=float(difference.std(ddof=1) / np.sqrt(len(difference))),
+            gain_error=float(standard_error(difference)),
             **values,
         )
 

@@ -347,3 +347,8 @@ def _entropy(p: np.ndarray) -> np.ndarray:
 
 
 _UNCERTAINTIES = {"max_probability": lambda p: -p.max(axis=1), "entropy": _entropy}
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Return the standard error of the mean over the last axis."""
+    return values.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])

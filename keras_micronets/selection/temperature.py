@@ -12,6 +12,7 @@ from keras_micronets.selection.metrics import (
     likelihoods,
     negative_log_likelihood,
     one_or_many,
+    standard_error,
 )
 
 __all__ = [
@@ -120,8 +121,7 @@ def choose_temperature(probabilities: Any, y: Any, *, default: float = 1.0) -> f
         for t in (default, temperature)
     )
     falls = after - before
-    error = falls.std(ddof=1) / np.sqrt(len(falls))
-    return temperature if falls.mean() > error else default
+    return temperature if falls.mean() > standard_error(falls) else default
 
 
 def apply_temperature(probabilities: Any, temperature: float) -> np.ndarray:

@@ -12,6 +12,7 @@ from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.clustering.cluster import Clustering, find_clusters
 from keras_micronets.selection.combination import mixture_weights
 from keras_micronets.selection.cross_validation import split
+from keras_micronets.selection.metrics import standard_error
 from keras_micronets.selection.ordering.method import lowest
 from keras_micronets.selection.selection import Selection, SizeChoice
 
@@ -197,7 +198,7 @@ class _Growth:
             self.size,
             self.most,
             self.held_out.mean(axis=1),
-            _standard_error(differences),
+            standard_error(differences),
             self.candidates.n_samples,
             self.source,
         )
@@ -295,9 +296,4 @@ def _fewest(losses: np.ndarray, standard_errors: float) -> int:
 def _is_lower(losses: np.ndarray, others: np.ndarray, standard_errors: float) -> bool:
     """Return whether losses of the same samples are lower by more than their error."""
     differences = others - losses
-    return bool(differences.mean() > standard_errors * _standard_error(differences))
-
-
-def _standard_error(differences: np.ndarray) -> np.ndarray:
-    """Return the standard error of the mean over the last axis."""
-    return differences.std(axis=-1, ddof=1) / np.sqrt(differences.shape[-1])
+    return bool(differences.mean() > standard_errors * standard_error(differences))
