@@ -5,7 +5,7 @@ import keras
 import pytest
 from model_cases import sequential
 
-from benchmarks.callbacks.pruning_scope_problems import ds_cnn
+from benchmarks.lib.nets import ds_cnn
 from keras_micronets.callbacks import prune
 from keras_micronets.layers import MicroDense, Scope, kernels, prepare, sparsity
 

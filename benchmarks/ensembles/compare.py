@@ -34,7 +34,7 @@ __all__ = ["RESULTS", "main", "table"]
 
 RESULTS = RESULTS_FOLDER / "ensembles.json"
 FOLDER = Path.home() / ".cache" / "keras_micronets" / "ensembles"
-DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 def main():
