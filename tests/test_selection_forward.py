@@ -59,23 +59,23 @@ def test_complementary_learners_are_kept_and_bad_ones_are_not():
     assert kept.size.gain_error == pytest.approx(DEVIATION / np.sqrt(400), rel=0.05)
 
 
-def test_a_gain_within_its_error_adds_no_member():
+def test_a_gain_within_its_error_adds_no_member_where_asked():
     p, y = complementary(20)
     assert DEVIATION / np.sqrt(20) > SINGLE - PAIR
 
-    kept = cluster_then_forward(p, y, 5, random_state=0)
+    kept = cluster_then_forward(p, y, 5, standard_errors=1, random_state=0)
 
     np.testing.assert_array_equal(kept.indices, [0])
     np.testing.assert_array_equal(kept.weights, [1])
     assert kept.size.gain == 0
 
 
-def test_no_standard_errors_keep_the_lowest_held_out_loss():
+def test_the_lowest_held_out_loss_is_kept():
     p, y = complementary(80)
     assert DEVIATION / np.sqrt(80) > SINGLE - PAIR
 
-    few = cluster_then_forward(p, y, 5, random_state=0)
-    kept = cluster_then_forward(p, y, 5, standard_errors=0, random_state=0)
+    few = cluster_then_forward(p, y, 5, standard_errors=1, random_state=0)
+    kept = cluster_then_forward(p, y, 5, random_state=0)
 
     np.testing.assert_array_equal(few.indices, [0])
     assert {0, 1} <= set(kept.indices)

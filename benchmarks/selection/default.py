@@ -24,6 +24,7 @@ RESULTS = RESULTS_FOLDER / "selection_default.json"
 DEFAULT = "cluster_then_forward"
 METHODS = {
     DEFAULT: selection.cluster_then_forward,
+    "one standard error": partial(selection.cluster_then_forward, standard_errors=1),
     "greedy": selection.greedy,
     "top_k": selection.top_k,
     "cluster": selection.cluster,
@@ -33,7 +34,14 @@ SINGLE = {
     "best one": best_one,
     "best one by loss": lambda p, y, n, **_: selection.top_k(p, y, 1, by="loss"),
 }
-AGAINST = ("best one", "best one by loss", "top_k", "greedy", "cluster")
+AGAINST = (
+    "best one",
+    "best one by loss",
+    "top_k",
+    "greedy",
+    "one standard error",
+    "cluster",
+)
 
 
 def run_pool(file, name, pool):

@@ -53,10 +53,10 @@ class EnsemblePruner(keras.Model):
 
     `prune` compares the learners by their predictions on held-out data and keeps some
     of them. By default clusters of learners propose representatives, and a member is
-    kept only if it lowers the held-out loss by more than the resampling error of that
-    loss; so there may be fewer than `n_members`, even one. The ensemble then predicts,
-    evaluates, saves and loads like any Keras model; its outputs are class
-    probabilities. It holds the members only, never the candidates.
+    kept only if it lowers the cross-validated loss; so there may be fewer than
+    `n_members`, even one. The ensemble then predicts, evaluates, saves and loads like
+    any Keras model; its outputs are class probabilities. It holds the members only,
+    never the candidates.
 
     Args:
         learners: The candidates: a `LearnerPool`; a list, or a dictionary by name, of

@@ -38,7 +38,7 @@ def cluster_then_forward(
     clusterer: Any = None,
     representative: str | None = None,
     max_members: int = 10,
-    standard_errors: float = 1.0,
+    standard_errors: float = 0.0,
     random_state: Any = None,
 ) -> Selection:
     """Add representatives of clusters to the best learner while each lowers the loss.
@@ -50,15 +50,14 @@ def cluster_then_forward(
     2. Forward selection starts from the learner of the lowest loss, and adds the
        proposal that lowers the negative log-likelihood of the weighted mean the most.
        The weights are fitted by maximum likelihood after each addition.
-    3. All of this is cross-validated over samples (five folds, three times). The fewest
-       members are kept whose held-out loss is within one standard error of the lowest:
-       the standard error of the mean paired difference over the samples. So a member
-       that does not lower the loss by more than its resampling error is left out, also
-       the second. Weights are equal where fitted ones do not lower the held-out loss.
+    3. All of this is cross-validated over samples (five folds, three times), and the
+       number of members with the lowest loss on samples left out is kept: a member that
+       does not lower that loss does not enter, not even the second. Weights are equal
+       where fitted ones do not lower it.
 
     The same is done with all learners as proposals. Their ensemble replaces that of the
-    clusters if its held-out loss is lower by more than one standard error: where only
-    one cluster is any good, the best members are all in it.
+    clusters if its held-out loss is lower: where only one cluster is any good, the best
+    members are all in it.
 
     The cost is that of `cluster`, plus O(30 x members x learners x samples).
 
@@ -70,9 +69,10 @@ def cluster_then_forward(
         on, distances, clusterer, max_members: See `cluster`.
         representative: String, the learners that clusters propose instead, a rule of
             `cluster`. Defaults to `None`.
-        standard_errors: Float, by how many standard errors a loss has to be lower to
-            count as lower. `0` keeps the number of members of the lowest held-out loss:
-            more members, and less loss where samples are few. Defaults to `1.0`.
+        standard_errors: Float, by how many standard errors of the mean paired
+            difference over the samples a loss has to be lower to count as lower. With
+            `1`, the rule of CART, there are fewer members, and a higher loss where
+            samples are few. Defaults to `0.0`.
         random_state: As in scikit-learn, for the clusterer and the folds. Defaults to
             `None`, which differs from call to call.
 
