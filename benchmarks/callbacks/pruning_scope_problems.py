@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from benchmarks.lib import data, nets
+from benchmarks.lib import data, nets, vibration
 
 N_TEST = 2000
 
@@ -51,32 +51,9 @@ def spoken_digits(path, seed):
     return train, ((x_test - mean) / scale, y_test.astype("int32"))
 
 
-def vibration(path, seed):
-    """Return 1,500 windows of a machine's vibration to train on, and 2,000 to test.
-
-    A window has 128 samples of three axes. Six classes: healthy; unbalance (a stronger
-    first harmonic); misalignment (second); looseness (half the speed); a bearing fault
-    (decaying impacts at 3.6 times the speed); a gear fault (a modulated high tone).
-    Speed, phase, severity, gain and noise differ in each window.
-    """
-    rng = np.random.default_rng((7, seed))
-    n = 1500 + N_TEST
-    y = rng.integers(0, 6, n)
-    t = np.arange(128) / 128
-    speed, severity = rng.uniform(5, 11, (n, 1)), rng.uniform(0.25, 1.0, (n, 1))
-
-    def tone(ratio):
-        phase = rng.uniform(0, 2 * np.pi, (n, 1))
-        return np.sin(2 * np.pi * ratio * speed * t + phase)
-
-    since = (3.6 * speed * t + rng.uniform(0, 1, (n, 1))) % 1.0
-    impacts = np.exp(-6 * since) * np.sin(2 * np.pi * 5 * since)
-    faults = [0, tone(1), tone(2), tone(0.5), 1.5 * impacts, (1 + tone(1)) * tone(4.5)]
-    healthy = 0.7 * tone(1) + 0.3 * tone(2) + 0.15 * tone(3)
-    fault = np.choose(y[:, None], np.broadcast_arrays(*faults, healthy)[:-1])
-    mixing = rng.normal(1.0, 0.3, (n, 1, 3)) * rng.uniform(0.7, 1.4, (n, 1, 1))
-    x = (healthy + severity * fault)[..., None] * mixing
-    x = (x + rng.normal(0, 0.6, x.shape)).astype("float32")
+def machine(path, seed):
+    """Return 1,500 windows of a machine's vibration to train on, and 2,000 to test."""
+    x, y = vibration.make_vibration(1500 + N_TEST, seed=seed)
     return (x[:1500], y[:1500]), (x[1500:], y[1500:])
 
 
@@ -99,27 +76,11 @@ def mobilenet():
     return keras.Model(inputs, layers.Dense(10)(x), name="mobilenet")
 
 
-def conv1d():
-    """Return a net of five Conv1D layers (23k)."""
-    x = inputs = keras.Input((128, 3))
-    for filters, size, strides in (
-        (16, 7, 2),
-        (32, 5, 2),
-        (48, 3, 1),
-        (48, 3, 1),
-        (64, 3, 1),
-    ):
-        x = layers.Conv1D(filters, size, strides, "same", use_bias=False)(x)
-        x = nets.normalized(x)
-    x = layers.GlobalAveragePooling1D()(x)
-    return keras.Model(inputs, layers.Dense(6)(x), name="conv1d")
-
-
 resnet8 = functools.partial(nets.resnet8, (16, 16, 3), width=0.5)
 
 PROBLEMS = {
     "DS-CNN": Problem(nets.ds_cnn, spoken_digits, "fsdd"),
     "MobileNetV1 0.25": Problem(mobilenet, cifar10, "cifar10", True),
     "ResNet-8": Problem(resnet8, cifar10, "cifar10", True),
-    "Conv1D": Problem(conv1d, vibration, None),
+    "Conv1D": Problem(nets.conv1d, machine, None),
 }

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from keras import layers
 from sklearn.model_selection import train_test_split
 
 from benchmarks.lib import data, nets, vibration
@@ -107,19 +105,6 @@ def resnet8(width=1.0):
     return nets.resnet8((16, 16, 3), width=width)
 
 
-def conv1d(width=1.0):
-    """A network of 1-D convolutions for vibration (17k weights)."""
-    x = inputs = keras.Input((vibration.LENGTH, 2))
-    for filters, kernel, strides in ((16, 15, 4), (32, 7, 2), (48, 5, 2), (64, 3, 2)):
-        x = layers.Conv1D(
-            round(filters * width), kernel, strides, padding="same", use_bias=False
-        )(x)
-        x = nets.normalized(x)
-    x = layers.Dropout(0.2)(layers.GlobalAveragePooling1D()(x))
-    classes = len(vibration.CLASSES)
-    return keras.Model(inputs, layers.Dense(classes)(x), name="conv1d")
-
-
 def load_noisy_images(path, seed):
     """The same images, of which 20 % to train on and to hold out are mislabelled."""
     return load_images(path, seed, label_noise=0.2)
@@ -133,5 +118,5 @@ TASKS = {
     "spoken digits": Task(
         load_digits, nets.ds_cnn, SlightlyShifted, 40, 0.45, 0.4, data="fsdd"
     ),
-    "vibration": Task(load_vibration, conv1d, Shifted, 40, 0.6, 0.8),
+    "vibration": Task(load_vibration, nets.conv1d, Shifted, 40, 0.6, 0.8),
 }

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from benchmarks.lib import vibration
+
 
 def resnet8(input_shape=(32, 32, 3), n_classes=10, width=1.0):
     """ResNet-8, the image-classification net of MLPerf Tiny (78k parameters)."""
@@ -81,6 +83,19 @@ def ds_cnn(width=1.0):
         x = separable(x, round(48 * width), strides)
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, layers.Dense(10)(x), name="ds_cnn")
+
+
+def conv1d(width=1.0):
+    """Four 1-D convolutions for the vibration of `lib/vibration.py` (17k)."""
+    x = inputs = keras.Input((vibration.LENGTH, 2))
+    for filters, kernel, strides in ((16, 15, 4), (32, 7, 2), (48, 5, 2), (64, 3, 2)):
+        x = layers.Conv1D(
+            round(filters * width), kernel, strides, padding="same", use_bias=False
+        )(x)
+        x = normalized(x)
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling1D()(x))
+    classes = len(vibration.CLASSES)
+    return keras.Model(inputs, layers.Dense(classes)(x), name="conv1d")
 
 
 def separable(x, filters, strides):
