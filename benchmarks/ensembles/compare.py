@@ -34,7 +34,11 @@ __all__ = ["RESULTS", "main", "table"]
 
 RESULTS = RESULTS_FOLDER / "ensembles.json"
 FOLDER = Path.home() / ".cache" / "keras_micronets" / "ensembles"
-DECAYS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+#: Weight decays that are tried for a row; all other rows take that of the first.
+TUNED = {
+    "regularised": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "2 side by side": (0.03, 0.1, 0.3, 1.0),
+}
 
 
 def main():
@@ -46,10 +50,11 @@ def main():
         about = {"task": arguments.task, "seed": seed, "commit": commit()}
         folder = arguments.folder / f"{arguments.task} {seed}"
         if arguments.tune:
-            tune(Run(task, path, seed, folder), file, about)
+            for row in TUNED:
+                tune(Run(task, path, seed, folder), file, about, row)
         else:
-            decay = chosen_decay(file.runs, arguments.task)
-            run = Run(task, path, seed, folder, decay)
+            decays = {row: chosen_decay(file.runs, arguments.task, row) for row in TUNED}
+            run = Run(task, path, seed, folder, decays)
             compare(run, file, about, arguments.rows)
     print(table(file.results))
 
@@ -67,16 +72,18 @@ def compare(run, file, about, rows):
         file.add({**key, "cost": round(cost, 3), **found, "seconds": seconds, **about})
 
 
-def tune(run, file, about):
-    """Score weight decays on held-out data."""
+def tune(run, file, about, row):
+    """Score weight decays of a row on held-out data."""
     x, y = run.held_out
-    for decay in DECAYS:
-        name = f"tuning, weight decay {decay}"
+    for decay in TUNED[row]:
+        name = f"tuning of {row}, weight decay {decay}"
         key = {"task": about["task"], "seed": about["seed"], "row": name}
         if file.has(key):
             continue
-        p = mean_probabilities([run.fit(run.build(), decay=decay)], x)
+        models, _ = ROWS[row](run, decay=decay)
+        p = mean_probabilities(models, x)
         found = {
+            "tuned": row,
             "weight_decay": decay,
             "held_out_accuracy": float(selection.accuracy(p, y)),
             "held_out_nll": float(selection.negative_log_likelihood(p, y)),
@@ -84,12 +91,12 @@ def tune(run, file, about):
         file.add({**key, **found, **about})
 
 
-def chosen_decay(runs, task):
+def chosen_decay(runs, task, tuned):
     """Return the weight decay of the lowest mean held-out loss in the tuning runs."""
     losses = defaultdict(list)
-    for row in runs:
-        if row["task"] == task and row["row"].startswith("tuning"):
-            losses[row["weight_decay"]].append(row["held_out_nll"])
+    for run in runs:
+        if run["task"] == task and run.get("tuned") == tuned:
+            losses[run["weight_decay"]].append(run["held_out_nll"])
     if not losses:
         raise ValueError(f"Expected tuning runs of {task!r}. Run with --tune first.")
     return min(losses, key=lambda decay: np.mean(losses[decay]))

@@ -35,7 +35,9 @@ def baseline(run):
     return [run.fit(run.build(), decay=0.0)], 1.0
 
 
-def regularized(run):
+def regularized(run, decay=None):
+    if decay is not None:
+        return [run.fit(run.build(), decay=decay)], 1.0
     return [run.member(0)], 1.0
 
 
@@ -74,23 +76,24 @@ def best_single(run, n):
     return [members[losses.index(min(losses))]], n
 
 
-def pair(run, **options):
+def pair(run, decay=None):
     """Two members of one fit, with the bytes and the training cost of the baseline."""
-    return side_by_side(run, 2, run.task.pair_width, cost=1.0, **options)
+    decay = run.weight_decays["2 side by side"] if decay is None else decay
+    return side_by_side(run, 2, run.task.pair_width, cost=1.0, decay=decay)
 
 
-def quartet(run, **options):
+def quartet(run):
     """Four members of one fit; their int8 files fit in the float32 baseline's bytes."""
-    return side_by_side(run, 4, run.task.quartet_width, **options)
+    return side_by_side(run, 4, run.task.quartet_width)
 
 
-def side_by_side(run, n, width, *, cost=None):
+def side_by_side(run, n, width, *, cost=None, decay=None):
     """Members of one fit, which is as long as the cost permits."""
     build = partial(run.task.build, width)
     joint = kmn.side_by_side(build, n, seed=1000 * run.seed + 500)
     a_run = run.macs(*joint.members)
     epochs = 1.0 if cost is None else cost / a_run
-    run.fit(joint, epochs=epochs)
+    run.fit(joint, epochs=epochs, decay=decay)
     return joint.members, epochs * a_run
 
 

@@ -23,12 +23,13 @@ class Run:
         path: Path of its data.
         seed: Integer.
         folder: Where trained members are kept.
-        weight_decay: That of the regularised rows; `None` if none of them is trained.
+        weight_decays: Dictionary, the weight decay by the name of a row; `None` if all
+            are given to `fit`.
     """
 
-    def __init__(self, task, path, seed, folder, weight_decay=None):
+    def __init__(self, task, path, seed, folder, weight_decays=None):
         self.task, self.seed, self.folder = task, seed, folder
-        self.weight_decay = weight_decay
+        self.weight_decays = weight_decays or {}
         self.train, self.held_out, self.test = task.load(path, seed)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -60,7 +61,7 @@ class Run:
         Args:
             model: The network.
             epochs: Multiple of the baseline's epochs. Defaults to `1.0`.
-            decay: Weight decay; `None` for the chosen one. Defaults to `None`.
+            decay: Weight decay; `None` for that of "regularised". Defaults to `None`.
             batches: Data; `None` for the augmented training data. Defaults to `None`.
             loss: Loss; `None` for cross-entropy. Defaults to `None`.
             **options: Of `keras.Model.fit`.
@@ -74,7 +75,7 @@ class Run:
         return model
 
     def compile(self, model, rate, *, decay=None, loss=None):
-        decay = self.weight_decay if decay is None else decay
+        decay = self.weight_decays["regularised"] if decay is None else decay
         crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(
             keras.optimizers.AdamW(rate, weight_decay=decay), loss or crossentropy
