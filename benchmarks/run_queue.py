@@ -20,6 +20,7 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.lib.results import RESULTS_FOLDER
@@ -43,6 +44,22 @@ DECISIVE = (
     "distilled from 3",
     "4 side by side",
     "regularised, 5 times as long",
+)
+FURTHER = (
+    "regularised, QAT",
+    "deep ensemble of 2",
+    "best single of 4",
+    "distilled from 4",
+    "distilled from 2 side by side",
+    "4 of width 0.5, side by side",
+    "regularised, 2 times as long",
+    "width 0.7",
+    "restarts",
+    "snapshot",
+    "Prune2Edge",
+    "Prune and Tune",
+    "FreeTickets",
+    "4 cut from one",
 )
 
 
@@ -73,10 +90,9 @@ def tuning(task):
     return f"ensembles, {task}, weight decay"
 
 
-def compare(task, seed, *rows):
+def compare(task, seed, rows=(), part="all rows"):
     """Return an entry for rows of `ensembles/compare.py`, all rows by default."""
     command = ["benchmarks.ensembles.compare", "--task", task, "--seeds", str(seed)]
-    part = "decisive rows" if rows else "all rows"
     return Entry(
         f"ensembles, {task}, seed {seed}, {part}",
         (*command, *(["--rows", *rows] if rows else [])),
@@ -84,14 +100,17 @@ def compare(task, seed, *rows):
     )
 
 
+decisive = partial(compare, rows=DECISIVE, part="decisive rows")
+further = partial(compare, rows=FURTHER, part="further rows")
+
 ENTRIES = (
     *map(tune, TASKS),
-    *(compare(task, 0, *DECISIVE) for task in TASKS),
-    *(compare(task, seed, *DECISIVE) for seed in (1, 2) for task in TASKS),
+    *(decisive(task, 0) for task in TASKS),
+    *(decisive(task, seed) for seed in (1, 2) for task in TASKS),
     Entry("recipes and optimizers", ("benchmarks.callbacks.recipes",), data=()),
     Entry("default of pruning", ("benchmarks.callbacks.pruning_scope",)),
+    *(further(task, seed) for seed in (0, 1, 2) for task in TASKS),
     *(compare(task, seed) for seed in (0, 1, 2) for task in TASKS),
-    *(compare(task, seed, *DECISIVE[:5]) for seed in (3, 4) for task in TASKS),
 )
 
 

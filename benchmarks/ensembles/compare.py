@@ -53,7 +53,9 @@ def main():
             for row in TUNED:
                 tune(Run(task, path, seed, folder), file, about, row)
         else:
-            decays = {row: chosen_decay(file.runs, arguments.task, row) for row in TUNED}
+            decays = {
+                row: chosen_decay(file.runs, arguments.task, row) for row in TUNED
+            }
             run = Run(task, path, seed, folder, decays)
             compare(run, file, about, arguments.rows)
     print(table(file.results))
