@@ -18,6 +18,7 @@ import argparse
 import subprocess
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
