@@ -18,7 +18,6 @@ import argparse
 import subprocess
 import time
 from collections import defaultdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
