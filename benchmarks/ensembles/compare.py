@@ -37,7 +37,7 @@ FOLDER = Path.home() / ".cache" / "keras_micronets" / "ensembles"
 #: Weight decays that are tried for a row; all other rows take that of the first.
 TUNED = {
     "regularised": (0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    "2 side by side": (0.1, 0.3, 1.0),
+    "2 side by side": (0.0, 0.1, 0.3, 1.0),
 }
 
 
