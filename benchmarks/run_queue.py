@@ -72,12 +72,14 @@ class Entry:
         command: Module and arguments after `python -m`.
         after: Name of the entry that must be done before, `None` for none.
         data: Options of data sets that the command has.
+        backend: Keras backend, the fastest for the command on a processor.
     """
 
     name: str
     command: tuple[str, ...]
     after: str | None = None
     data: tuple[str, ...] = ("cifar10", "fsdd")
+    backend: str = "jax"
 
 
 def tune(task):
@@ -107,8 +109,15 @@ ENTRIES = (
     *map(tune, TASKS),
     *(decisive(task, 0) for task in TASKS),
     *(decisive(task, seed) for seed in (1, 2) for task in TASKS),
-    Entry("recipes and optimizers", ("benchmarks.callbacks.recipes",), data=()),
-    Entry("default of pruning", ("benchmarks.callbacks.pruning_scope",)),
+    Entry(
+        "recipes and optimizers",
+        ("benchmarks.callbacks.recipes",),
+        data=(),
+        backend="tensorflow",
+    ),
+    Entry(
+        "default of pruning", ("benchmarks.callbacks.pruning_scope",), backend="torch"
+    ),
     *(further(task, seed) for seed in (0, 1, 2) for task in TASKS),
     *(compare(task, seed) for seed in (0, 1, 2) for task in TASKS),
 )
@@ -144,6 +153,7 @@ def run(entry, data, folder):
     """Run an entry with one thread; return the seconds it computed, and its code."""
     command = [sys.executable, "-m", *entry.command, *data]
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    environment["KERAS_BACKEND"] = entry.backend
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     seconds, is_paused = 0.0, False

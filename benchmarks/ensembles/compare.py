@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from benchmarks.ensembles.report import table
@@ -48,6 +49,7 @@ def main():
     file = ResultsFile(arguments.out, {})
     for seed in arguments.seeds:
         about = {"task": arguments.task, "seed": seed, "commit": commit()}
+        about["backend"] = keras.backend.backend()
         folder = arguments.folder / f"{arguments.task} {seed}"
         if arguments.tune:
             for row in TUNED:
