@@ -233,6 +233,9 @@ ROWS: dict[str, Callable] = {
     "deep ensemble of 4": partial(deep_ensemble, n=4),
     "best single of 4": partial(best_single, n=4),
     "distilled from 3": partial(distilled_from, partial(deep_ensemble, n=3)),
+    "distilled from 1, 3 times as long": partial(
+        distilled_from, partial(deep_ensemble, n=1), epochs=3.0
+    ),
     "4 side by side": quartet,
     "regularised, 5 times as long": partial(longer, epochs=5),
     "distilled from 4": partial(distilled_from, partial(deep_ensemble, n=4)),
