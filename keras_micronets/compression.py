@@ -80,6 +80,7 @@ def compress(
     student: Callable[[], keras.Model] | None = None,
     n_teachers: int = 4,
     epochs: int = 50,
+    student_epochs: int | None = None,
     optimizer: Callable[[int], keras.Optimizer] | None = None,
     weight: float = 0.7,
     temperature: float = 2.0,
@@ -102,7 +103,8 @@ def compress(
        `quantize` on as the integer network, by `QuantizationAwareTraining`.
     4. `export_tflite` writes the file.
 
-    Training costs `n_teachers` times the teacher and once the student. If the call is
+    Training costs `n_teachers` times the teacher, once the student, and the teachers'
+    predictions in each of the student's epochs. If the call is
     repeated after an interruption, teachers that are in the pool are not trained again.
 
     Args:
@@ -116,7 +118,10 @@ def compress(
         student: Function that returns the network for the device. `None` for `build`.
             Defaults to `None`.
         n_teachers: Integer, the largest number of members. Defaults to `4`.
-        epochs: Integer, epochs of each of the two fits. Defaults to `50`.
+        epochs: Integer, epochs of the teachers' fit. Defaults to `50`.
+        student_epochs: Integer, epochs of the student's fit. `None` for `epochs`. Where
+            a network still gains from longer training, fewer teachers and a longer
+            student are the better use of the same time. Defaults to `None`.
         optimizer: Function from the number of steps of a fit to an optimizer. `None`
             for AdamW with weight decay 0.1 and a cosine from 0.002. Defaults to
             `None`.
@@ -162,12 +167,11 @@ def compress(
         else LearnerPool(pool or f"{path.with_suffix('')}-teachers")
     )
     is_dataset = isinstance(x, keras.utils.PyDataset)
-    n_steps = epochs * (len(x) if is_dataset else math.ceil(len(x) / batch_size))
+    n_batches = len(x) if is_dataset else math.ceil(len(x) / batch_size)
+    student_epochs = student_epochs or epochs
     labels = x[0][1] if is_dataset else y
-    options = {"epochs": epochs, "verbose": verbose}
-    fit = {**options, "validation_data": validation_data}
-    if not is_dataset:
-        fit["batch_size"] = batch_size
+    options = {"validation_data": validation_data, "verbose": verbose}
+    by_batch = {} if is_dataset else {"batch_size": batch_size}
 
     # 1. Independent teachers
     keras.utils.set_random_seed(seed)
@@ -176,10 +180,13 @@ def compress(
     if len(trained) < n_teachers:
         teachers = side_by_side(build, n_teachers, seed=seed)
         _compile(
-            teachers, _crossentropy(teachers.members[0], labels), optimizer, n_steps
+            teachers,
+            _crossentropy(teachers.members[0], labels),
+            optimizer,
+            epochs * n_batches,
         )
         checkpoint = LearnerCheckpoint(pool, every=epochs, run=run)
-        teachers.fit(x, y, callbacks=[checkpoint], **fit)
+        teachers.fit(x, y, epochs=epochs, callbacks=[checkpoint], **by_batch, **options)
 
     # 2. The best of them, on data that they have not seen
     ensemble = EnsemblePruner(pool, n_teachers, random_state=seed)
@@ -189,7 +196,8 @@ def compress(
     keras.utils.set_random_seed(seed)
     network = (student or build)()
     hard = _crossentropy(network, labels)
-    _compile(network, Distillation(weight, temperature, loss=hard), optimizer, n_steps)
+    loss = Distillation(weight, temperature, loss=hard)
+    _compile(network, loss, optimizer, student_epochs * n_batches)
     data = distill(
         ensemble,
         x,
@@ -202,8 +210,8 @@ def compress(
     quantisation = QuantizationAwareTraining(quantize)
     network.fit(
         data,
+        epochs=student_epochs,
         callbacks=[*callbacks, quantisation],
-        validation_data=validation_data,
         **options,
     )
 

@@ -33,13 +33,18 @@ def test_a_path_is_checked_before_training(tmp_path):
 def test_the_file_is_the_student(tmp_path, digits):
     train, choose, (x, y) = digits
     path = tmp_path / "net.tflite"
-    built = []
+    built, epochs = [], []
 
     def counted():
         built.append(1)
         return build()
 
-    def run():
+    def count(epoch, logs=None):
+        epochs.append(epoch)
+
+    def run(student_epochs=None):
+        epochs.clear()
+        counter = keras.callbacks.LambdaCallback(on_epoch_end=count)
         return kmn.compress(
             counted,
             *train,
@@ -47,14 +52,16 @@ def test_the_file_is_the_student(tmp_path, digits):
             path=path,
             n_teachers=2,
             epochs=12,
+            student_epochs=student_epochs,
             batch_size=16,
-            callbacks=[WeightPruning(0.5, scope=everything)],
+            callbacks=[WeightPruning(0.5, scope=everything), counter],
             verbose=0,
         )
 
     everything = kmn.layers.Scope(first=True, last=True, small=True)
     result = run()
     assert len(built) == 3
+    assert len(epochs) == 12
     assert len(result.pool) == 2
     assert result.export_report.calibration == "learned"
     assert kmn.layers.sparsity(result.student) == pytest.approx(0.5, abs=0.02)
@@ -67,7 +74,8 @@ def test_the_file_is_the_student(tmp_path, digits):
     assert scores["ensemble"][0] >= scores["mean of single teachers"][0] - 0.01
 
     path.unlink()
-    again = run()  # the teachers are in the pool
+    again = run(student_epochs=15)  # the teachers are in the pool
     assert len(built) == 4
+    assert len(epochs) == 15
     assert len(again.pool) == 2
     assert again.evaluate(x, y)["int8 file"][0] == pytest.approx(accuracy, abs=0.03)
