@@ -29,6 +29,7 @@ from keras_micronets.schedules import PolynomialDecay
 __all__ = ["ROWS"]
 
 N_MEMBERS = 4
+ENSEMBLE = "deep ensemble of 2"  # the row that the weight decay of ensembles is from
 
 
 def baseline(run):
@@ -36,9 +37,8 @@ def baseline(run):
 
 
 def regularized(run, decay=None):
-    if decay is not None:
-        return [run.fit(run.build(), decay=decay)], 1.0
-    return [run.member(0)], 1.0
+    decay = run.weight_decays["regularised"] if decay is None else decay
+    return [run.member(0, decay)], 1.0
 
 
 def weight_average(run):
@@ -61,13 +61,14 @@ def narrower(run, width):
     return [model], run.macs(model)
 
 
-def deep_ensemble(run, n):
-    return [run.member(i) for i in range(n)], n
+def deep_ensemble(run, n, decay=None):
+    decay = run.weight_decays[ENSEMBLE] if decay is None else decay
+    return [run.member(i, decay) for i in range(n)], n
 
 
 def best_single(run, n):
     """The member of a deep ensemble with the lowest held-out loss."""
-    members = [run.member(i) for i in range(n)]
+    members, _ = deep_ensemble(run, n)
     x, y = run.held_out
     losses = [
         selection.negative_log_likelihood(mean_probabilities([member], x), y)
@@ -84,7 +85,8 @@ def pair(run, decay=None):
 
 def quartet(run):
     """Four members of one fit; their int8 files fit in the float32 baseline's bytes."""
-    return side_by_side(run, 4, run.task.quartet_width)
+    decay = run.weight_decays[ENSEMBLE]
+    return side_by_side(run, 4, run.task.quartet_width, decay=decay)
 
 
 def side_by_side(run, n, width, *, cost=None, decay=None):

@@ -87,12 +87,12 @@ class Run:
         n_epochs = round(epochs * self.task.epochs)
         model.fit(self.batches(), epochs=n_epochs, verbose=0, callbacks=[cycles])
 
-    def member(self, index, width=1.0):
-        """Return a regularised network that was trained alone, kept on disk."""
-        path = self.folder / f"member {index}, width {width:g}.keras"
+    def member(self, index, decay):
+        """Return a network that was trained alone with a weight decay, kept on disk."""
+        path = self.folder / f"member {index}, decay {decay:g}.keras"
         if not path.exists():
             batches = self.batches(1000 * self.seed + index)
-            self.fit(self.build(width, index), batches=batches).save(path)
+            self.fit(self.build(member=index), decay=decay, batches=batches).save(path)
         return keras.saving.load_model(path, compile=False)
 
 
