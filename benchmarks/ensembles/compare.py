@@ -23,7 +23,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.ensembles.report import table
+from benchmarks.ensembles.report import draw, table
 from benchmarks.ensembles.rows import ROWS
 from benchmarks.ensembles.scoring import mean_probabilities, score
 from benchmarks.ensembles.tasks import TASKS
@@ -63,6 +63,8 @@ def main():
             run = Run(task, path, seed, folder, decays)
             compare(run, file, about, arguments.rows)
     print(table(file.results))
+    if arguments.picture:
+        draw(file.results, arguments.picture)
 
 
 def compare(run, file, about, rows):
@@ -124,6 +126,7 @@ def parse():
     parser.add_argument("--tune", action="store_true", help="held-out data only")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path, help="draw all rows to a .png file")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Tables of `ensembles/compare.py`."""
+"""Tables and picture of `ensembles/compare.py`."""
 
 import numpy as np
 
 from benchmarks.lib.results import half_interval
 
-__all__ = ["best_control", "difference", "table"]
+__all__ = ["best_control", "difference", "draw", "table"]
 
 # Rows of the baseline's inference and training cost: the controls to beat.
 CONTROLS = (
@@ -34,10 +34,46 @@ def table(results):
     paired by seed, with the half-width of its 95 % interval. Bytes, MACs and latency
     are those of the int8 files, relative to the baseline's int8 file.
     """
+    blocks = [_block(task, rows) for task, rows in by_task(results).items()]
+    return "\n\n".join(blocks)
+
+
+def draw(results, path):
+    """Draw the difference of each row from the control over its training cost."""
+    import matplotlib.pyplot as plt
+
+    tasks = by_task(results)
+    figure, axes = plt.subplots(1, len(tasks), figsize=(14, 5), layout="constrained")
+    for ax, (task, rows) in zip(axes, tasks.items(), strict=True):
+        named = by_name(rows)
+        control = named[best_control(named)]
+        for i, (name, found) in enumerate(named.items()):
+            gain, half = difference(found, control, "accuracy")
+            ax.errorbar(
+                _mean(found, "cost"),
+                100 * gain,
+                yerr=100 * half,
+                marker="osD^v<>pPX*"[i % 11],
+                color=f"C{i % 10}",
+                linestyle="",
+                capsize=3,
+                label=name,
+            )
+        ax.axhline(0, color="0.7", linewidth=1, zorder=0)
+        ax.set(title=f"{task}, {len(control)} seeds", xlabel="training cost")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("accuracy minus best control, points")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def by_task(results):
+    """Return the scored rows of each task; runs for tuning are left out."""
     rows = [row for row in results["runs"] if "accuracy" in row]
     tasks = dict.fromkeys(row["task"] for row in rows)
-    blocks = [_block(task, [r for r in rows if r["task"] == task]) for task in tasks]
-    return "\n\n".join(blocks)
+    return {task: [row for row in rows if row["task"] == task] for task in tasks}
 
 
 def by_name(rows):
@@ -67,7 +103,7 @@ def _block(task, rows):
     named = by_name(rows)
     control = best_control(named)
     seeds = sorted({row["seed"] for row in rows})
-    head = f"{task}, {len(seeds)} seeds; control: {control}"
+    head = f"{task}, {len(seeds)} seeds, best control: {control}"
     titles = f"{'':<34}" + "".join(f"{name:>{width}}" for name, width in COLUMNS)
     return "\n".join([head, titles, *(_line(name, named, control) for name in named)])
 
@@ -76,7 +112,8 @@ def _line(name, named, control):
     rows = named[name]
     int8 = {seed: row["int8"] for seed, row in rows.items()}
     reference = _mean({s: r["int8"] for s, r in named["baseline"].items()}, "bytes")
-    spread = np.std([r["accuracy"] for r in rows.values()], ddof=1) if rows else 0
+    accuracies = [row["accuracy"] for row in rows.values()]
+    spread = np.std(accuracies, ddof=1) if len(accuracies) > 1 else 0.0
     gain, half = difference(rows, named[control], "accuracy")
     versus = "" if name == control else f"{100 * gain:+.1f} ± {100 * half:.1f}"
     cells = (
