@@ -37,6 +37,7 @@ IMAGES, NOISY, DIGITS, VIBRATION = TASKS = (
 DECISIVE = (
     "baseline",
     "regularised",
+    "regularised, decay of ensembles",
     "regularised, weight average",
     "label smoothing",
     "2 side by side",

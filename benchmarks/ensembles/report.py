@@ -10,6 +10,7 @@ __all__ = ["best_control", "difference", "draw", "table"]
 CONTROLS = (
     "baseline",
     "regularised",
+    "regularised, decay of ensembles",
     "regularised, weight average",
     "label smoothing",
 )

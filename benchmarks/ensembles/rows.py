@@ -227,6 +227,7 @@ def _restarts(run, pool, *, peak, warmup=0.6, mask=None, **options):
 ROWS: dict[str, Callable] = {
     "baseline": baseline,
     "regularised": regularized,
+    "regularised, decay of ensembles": partial(deep_ensemble, n=1),
     "regularised, QAT": quantized,
     "regularised, weight average": weight_average,
     "label smoothing": label_smoothing,
