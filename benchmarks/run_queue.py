@@ -105,12 +105,14 @@ def compare(task, seed, rows=(), part="all rows"):
 
 
 decisive = partial(compare, rows=DECISIVE, part="decisive rows")
+equal_cost = partial(compare, rows=DECISIVE[:6], part="rows of equal cost")
 further = partial(compare, rows=FURTHER, part="further rows")
 
 ENTRIES = (
     *map(tune, TASKS),
     *(decisive(task, 0) for task in TASKS),
     *(decisive(task, seed) for seed in (1, 2) for task in TASKS),
+    *(equal_cost(task, seed) for seed in (3, 4) for task in (NOISY, IMAGES)),
     Entry(
         "recipes and optimizers",
         ("benchmarks.callbacks.recipes",),

@@ -24,7 +24,6 @@ LABELS = {
     "uniform, pressed": "uniform, regularised",
     "group norms, hardly pushed": "group norms, weakly regularised",
     "found widths": "widths found by Taylor",
-    "baseline, pressed": "baseline, regularised",
 }
 
 
