@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from benchmarks.ensembles.rows import ROWS
 from benchmarks.lib.results import half_interval
 
 __all__ = ["best_control", "difference", "draw", "table"]
@@ -40,32 +41,34 @@ def table(results):
 
 
 def draw(results, path):
-    """Draw the difference of each row from the control over its training cost."""
+    """Draw the difference of each row from the control, a panel for each task."""
     import matplotlib.pyplot as plt
 
-    tasks = by_task(results)
-    figure, axes = plt.subplots(1, len(tasks), figsize=(14, 5), layout="constrained")
-    for ax, (task, rows) in zip(axes, tasks.items(), strict=True):
-        named = by_name(rows)
-        control = named[best_control(named)]
-        for i, (name, found) in enumerate(named.items()):
-            gain, half = difference(found, control, "accuracy")
+    tasks = {task: by_name(rows) for task, rows in by_task(results).items()}
+    names = [name for name in ROWS if any(name in named for named in tasks.values())]
+    figure, axes = plt.subplots(
+        1, len(tasks), figsize=(14, 7), sharey=True, layout="constrained"
+    )
+    for ax, (task, named) in zip(axes, tasks.items(), strict=True):
+        control = best_control(named)
+        ax.axvline(0, color="0.7", linewidth=1, zorder=0)
+        for name, rows in named.items():
+            gain, half = difference(rows, named[control], "accuracy")
+            color = "0.4" if name in CONTROLS else "C0"
             ax.errorbar(
-                _mean(found, "cost"),
-                100 * gain,
-                yerr=100 * half,
-                marker="osD^v<>pPX*"[i % 11],
-                color=f"C{i % 10}",
-                linestyle="",
+                *(100 * gain, names.index(name)),
+                xerr=100 * half,
+                marker="o",
+                color=color,
                 capsize=3,
-                label=name,
             )
-        ax.axhline(0, color="0.7", linewidth=1, zorder=0)
-        ax.set(title=f"{task}, {len(control)} seeds", xlabel="training cost")
+        ax.set(title=task, xlabel="points over the best control")
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("accuracy minus best control, points")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        ax.grid(axis="y", color="0.93")
+    costs = [_mean(next(n[x] for n in tasks.values() if x in n), "cost") for x in names]
+    labels = [f"{x}  (cost {c:.3g})" for x, c in zip(names, costs, strict=True)]
+    axes[0].set_yticks(range(len(names)), labels)
+    axes[0].invert_yaxis()
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -78,9 +81,9 @@ def by_task(results):
 
 
 def by_name(rows):
-    """Return the rows of each name, by seed."""
-    names = dict.fromkeys(row["row"] for row in rows)
-    return {n: {r["seed"]: r for r in rows if r["row"] == n} for n in names}
+    """Return the rows of each name, by seed, in the order of `ROWS`."""
+    found = {n: {r["seed"]: r for r in rows if r["row"] == n} for n in ROWS}
+    return {name: by_seed for name, by_seed in found.items() if by_seed}
 
 
 def best_control(named):
@@ -114,11 +117,13 @@ def _line(name, named, control):
     int8 = {seed: row["int8"] for seed, row in rows.items()}
     reference = _mean({s: r["int8"] for s, r in named["baseline"].items()}, "bytes")
     accuracies = [row["accuracy"] for row in rows.values()]
-    spread = np.std(accuracies, ddof=1) if len(accuracies) > 1 else 0.0
+    several = len(accuracies) > 1
+    spread = f" ± {np.std(accuracies, ddof=1):.1%}" if several else " " * 7
     gain, half = difference(rows, named[control], "accuracy")
-    versus = "" if name == control else f"{100 * gain:+.1f} ± {100 * half:.1f}"
+    interval = f" ± {100 * half:.1f}" if len(rows) > 1 else " " * 6
+    versus = "" if name == control else f"{100 * gain:+.1f}{interval}"
     cells = (
-        f"{_mean(rows, 'accuracy'):.1%} ± {spread:.1%}",
+        f"{_mean(rows, 'accuracy'):.1%}{spread}",
         versus,
         f"{_mean(rows, 'nll'):.3f}",
         f"{_mean(rows, 'calibrated_nll'):.3f}",
