@@ -5,7 +5,6 @@ from typing import Any
 import keras
 
 from keras_micronets import callbacks, losses
-from keras_micronets.distillation import distill
 from keras_micronets.joint_training import side_by_side
 from keras_micronets.learners import LearnerPool
 from keras_micronets.learning_rates import Cosine
@@ -121,6 +120,8 @@ def train_student(
     problem: Problem, teacher: Any, *, epochs: int, seed: int, verbose: int = 0
 ) -> keras.Model:
     """Train one quantised network on the outputs of a teacher."""
+    from keras_micronets.distillation import distill
+
     keras.utils.set_random_seed(seed)
     loss = losses.Distillation(weight=1.0, temperature=1.0, from_logits=True)
     student = _compile(_network(problem), True, loss)
