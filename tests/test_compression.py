@@ -51,7 +51,7 @@ def test_the_file_is_the_student(tmp_path, digits):
             validation_data=choose,
             path=path,
             n_teachers=2,
-            epochs=12,
+            epochs=8,
             student_epochs=student_epochs,
             batch_size=16,
             callbacks=[WeightPruning(0.5, scope=everything), counter],
@@ -61,7 +61,7 @@ def test_the_file_is_the_student(tmp_path, digits):
     everything = kmn.layers.Scope(first=True, last=True, small=True)
     result = run()
     assert len(built) == 3
-    assert len(epochs) == 12
+    assert len(epochs) == 24
     assert len(result.pool) == 2
     assert result.export_report.calibration == "learned"
     assert kmn.layers.sparsity(result.student) == pytest.approx(0.5, abs=0.02)
@@ -74,8 +74,8 @@ def test_the_file_is_the_student(tmp_path, digits):
     assert scores["ensemble"][0] >= scores["mean of single teachers"][0] - 0.01
 
     path.unlink()
-    again = run(student_epochs=15)  # the teachers are in the pool
+    again = run(student_epochs=20)  # the teachers are in the pool
     assert len(built) == 4
-    assert len(epochs) == 15
+    assert len(epochs) == 20
     assert len(again.pool) == 2
-    assert again.evaluate(x, y)["int8 file"][0] == pytest.approx(accuracy, abs=0.03)
+    assert again.evaluate(x, y)["int8 file"][0] == pytest.approx(accuracy, abs=0.05)
