@@ -17,7 +17,8 @@ from tiny_tflite import tiny_tflite
 from keras_micronets.edge import EarlyExit, Manifest, verify
 from keras_micronets.edge.bundle import manifest as manifest_module
 from keras_micronets.edge.bundle.files import MAX_FILES
-from keras_micronets.edge.combine import MIN_TEMPERATURE, RULES
+from keras_micronets.edge.combine import MIN_TEMPERATURE, NUMBER_RULES, RULES
+from keras_micronets.edge.tasks import TASKS
 from keras_micronets.export import BundleMember, write_bundle
 
 FILE = Path(__file__).parents[1] / "docs" / "bundle.schema.json"
@@ -104,7 +105,8 @@ def test_the_schema_has_the_limits_of_the_loader():
     assert tensor["shape"]["items"]["maximum"] == manifest_module.MAX_VALUES
     assert manifest["files"]["maxProperties"] == MAX_FILES
     combination = SCHEMA["$defs"]["Combination"]["properties"]
-    assert combination["rule"]["enum"] == [*RULES]
+    assert combination["rule"]["enum"] == [*dict.fromkeys(RULES + NUMBER_RULES)]
+    assert combination["task"]["enum"] == [*TASKS]
     assert combination["temperature"]["minimum"] == MIN_TEMPERATURE
     assert combination["temperature"]["maximum"] == 1 / MIN_TEMPERATURE
 

@@ -25,7 +25,7 @@ def dispatcher(quorum=2, max_pending=100):
     return Dispatcher(
         MEMBERS,
         digest=DIGEST,
-        classes=CLASSES,
+        output_shape=(CLASSES,),
         quorum=quorum,
         max_pending=max_pending,
     )

@@ -165,7 +165,7 @@ def probabilities(dtype="float32", members=2):
 
 def test_response_round_trip():
     array = probabilities()
-    back = response(array).probabilities(("a", "b"), "abc", (3, 4))
+    back = response(array).predictions(("a", "b"), "abc", (3, 4))
     np.testing.assert_array_equal(back, array)
     assert response(array, error="busy").error == "busy"
 
@@ -189,7 +189,7 @@ def test_response_round_trip():
 )
 def test_bad_responses(bad):
     with pytest.raises(ValueError, match="Expected"):
-        bad.probabilities(("a", "b"), "abc", (3, 4))
+        bad.predictions(("a", "b"), "abc", (3, 4))
 
 
 def test_description_round_trip():

@@ -30,7 +30,9 @@ def weights_for(rule):
     return WEIGHTS if rule == "weights" else None
 
 
-def predict(p, early_exit, rule="mean", weights=None, temperature=1.0):
+def predict(
+    p, early_exit, rule="mean", weights=None, temperature=1.0, task="multiclass"
+):
     calls = np.zeros(p.shape[:2], int)
 
     def one(index, rows):

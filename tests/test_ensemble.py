@@ -539,7 +539,7 @@ class TestBadInput:
         for seed in range(4):
             model = make_model(seed)
             model.compile("adam", "mse")
-            pool.add(model)
+            pool.add(model, task="multiclass")
 
         with pytest.raises(ValueError, match="from_logits"):
             kmn.EnsemblePruner(pool, 2).prune(*data, verbose=0)
@@ -579,12 +579,12 @@ def test_predictions_of_many_learners_are_mapped_from_disk(pool, data, monkeypat
         seen.append(probabilities)
         return choose(probabilities, *arguments, **options)
 
-    monkeypatch.setattr(kmn.ensemble.pruner, "MAX_IN_MEMORY", 100)
+    monkeypatch.setattr(kmn.ensemble.data, "MAX_IN_MEMORY", 100)
     before = sorted(pool.path.rglob("*"))
     ensemble = kmn.EnsemblePruner(pool, 3, method=spying, random_state=0)
     ensemble.prune(x, y, verbose=0)
 
-    assert isinstance(seen[0], np.memmap)
+    assert isinstance(seen[0].base, np.memmap)
     assert seen[0].dtype == "float16"
     np.testing.assert_allclose(seen[0], pool.predict(x, verbose=0), atol=5e-4)
     kept = expected.selection_.indices

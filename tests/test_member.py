@@ -5,7 +5,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
-from keras_micronets.edge.member import Member, dequantize, quantize, softmax
+from keras_micronets.edge.member import Member, dequantize, quantize
+from keras_micronets.edge.tasks import softmax
 
 
 @pytest.fixture(scope="module")

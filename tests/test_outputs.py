@@ -6,9 +6,9 @@ from tiny_keras import compiled, dense_model
 from keras_micronets import layers
 from keras_micronets.learners.outputs import (
     architecture_hash,
-    count_classes,
+    check_output_shape,
     infer_from_logits,
-    to_probabilities,
+    predictions_of,
 )
 
 FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -48,20 +48,27 @@ def test_logits_are_inferred(model, expected, prepared):
 
 def test_probabilities_of_logits():
     logits = np.array([[1000.0, 0.0], [0.0, np.log(3)]])
-    probabilities = to_probabilities(logits, True)
+    options = {"task": "multiclass", "quantized": False}
+    probabilities = predictions_of(logits, True, **options)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, [[1, 0], [0.25, 0.75]], atol=1e-6)
     for declared in (False, None):
         np.testing.assert_array_equal(
-            to_probabilities(logits, declared), logits.astype("float32")
+            predictions_of(logits, declared, **options), logits.astype("float32")
         )
 
 
-def test_count_classes():
-    assert count_classes((None, 7), "net") == 7
+def test_shapes_that_suit_a_task():
+    assert check_output_shape((None, 7), "net", "multiclass") == (7,)
+    assert check_output_shape((None, 1), "net", "binary") == (1,)
+    assert check_output_shape((None, 4, 7), "net", "reconstruction") == (4, 7)
     for shape in ((None, 4, 7), (None, None), [(None, 7)], {"a": (None, 7)}, (7,)):
         with pytest.raises(ValueError, match="'net' with output shape"):
-            count_classes(shape, "net")
+            check_output_shape(shape, "net", "multiclass")
+    with pytest.raises(ValueError, match="a binary classifier"):
+        check_output_shape((None, 2), "net", "binary")
+    with pytest.raises(ValueError, match="Expected a task out of"):
+        check_output_shape((None, 2), "net", "ranking")
 
 
 def test_models_of_one_architecture_share_a_hash():

@@ -211,7 +211,7 @@ def test_learners_of_other_classes_are_rejected(pool):
     pool.add(
         keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]), name="odd-one"
     )
-    with pytest.raises(ValueError, match=r"same classes.*odd-one with 4"):
+    with pytest.raises(ValueError, match=r"same classes.*odd-one with .4"):
         pool.predict(X, verbose=0)
     assert not (pool.path / "predictions").exists()
 

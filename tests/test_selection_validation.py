@@ -33,6 +33,12 @@ def test_other_types_become_floats(dtype, expected):
     np.testing.assert_array_equal(checked, p)
 
 
+def test_the_probability_of_one_event_becomes_two_columns():
+    checked = check_probabilities(np.array([[[0.25], [1.0]]], "float32"))
+    np.testing.assert_array_equal(checked, [[[0.75, 0.25], [0.0, 1.0]]])
+    assert checked.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("probabilities", "message"),
     [
@@ -42,10 +48,10 @@ def test_other_types_become_floats(dtype, expected):
         (GOOD[None], "learners, samples, classes"),
         (0.5, r"shape \(\)"),
         (GOOD[:, :0], "at least one sample"),
-        (np.ones((3, 4, 1)), r"\[1 - p, p\]"),
         (changed([np.nan, 0.5]), "NaN or infinity"),
         (changed([np.inf, -np.inf]), "NaN or infinity"),
         (changed([-0.5, 1.5]), "from_logits=True"),
+        (np.full((3, 4, 1), 1.5), "from_logits=True"),
         (changed([0.5, 0.502]), "from_logits=True"),
         (changed([3.0, 4.0]), "learner 1, at sample 2, a row summing to 7"),
         ([[[0.5, 0.5]], [[0.2, 0.3, 0.5]]], "equal numbers of samples and classes"),

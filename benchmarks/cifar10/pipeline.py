@@ -29,7 +29,8 @@ import numpy as np
 import keras_micronets as kmn
 from benchmarks.lib import data, nets
 from keras_micronets import selection
-from keras_micronets.edge.member import Member, softmax
+from keras_micronets.edge.member import Member
+from keras_micronets.edge.tasks import softmax
 from keras_micronets.export.flatbuffer import gzip_size
 
 BATCH_SIZE = 64

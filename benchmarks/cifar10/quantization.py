@@ -28,7 +28,8 @@ from benchmarks.lib import data, nets
 from benchmarks.lib.results import RESULTS_FOLDER
 from keras_micronets import layers, observers
 from keras_micronets.callbacks import QuantizationAwareTraining, WeightPruning
-from keras_micronets.edge.member import Member, dequantize, quantize, softmax
+from keras_micronets.edge.member import Member, dequantize, quantize
+from keras_micronets.edge.tasks import softmax
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import Scope
 from keras_micronets.schedules import PolynomialDecay

@@ -7,7 +7,8 @@ import numpy as np
 import keras_micronets as kmn
 from keras_micronets import selection
 from keras_micronets.edge.bench import interleaved_medians
-from keras_micronets.edge.member import Member, softmax
+from keras_micronets.edge.member import Member
+from keras_micronets.edge.tasks import softmax
 from keras_micronets.export.flatbuffer import gzip_size
 
 __all__ = ["mean_probabilities", "score"]

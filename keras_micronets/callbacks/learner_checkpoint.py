@@ -47,6 +47,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
             `SideBySide` model have their own. Defaults to `None`, unknown.
         from_logits: Boolean, whether the model returns logits. `None` to infer it as
             `LearnerPool.add` does. Defaults to `None`.
+        task, output: What the model predicts, and which of several outputs to use; see
+            `LearnerPool.add`. Default to `None`.
         verbose: Integer, 1 to print a line for each learner. Defaults to `0`.
 
     Raises:
@@ -77,6 +79,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         run: str | None = None,
         seed: int | None = None,
         from_logits: bool | None = None,
+        task: str | None = None,
+        output: str | int | None = None,
         verbose: int = 0,
     ):
         super().__init__()
@@ -89,6 +93,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         self.run = run
         self.seed = seed
         self.from_logits = from_logits
+        self.task = task
+        self.output = output
         self.verbose = verbose
 
     def argument(self, name: str) -> Any:
@@ -134,6 +140,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
             epoch=done,
             seed=self.seed,
             from_logits=self.from_logits,
+            task=self.task,
+            output=self.output,
         ):
             if self.verbose:
                 print(f"\nLearner {learner.name}: sparsity {learner.sparsity:.3f}")

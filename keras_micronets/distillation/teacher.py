@@ -11,9 +11,10 @@ import numpy as np
 
 from keras_micronets import layers
 from keras_micronets.edge import EnsembleRunner, Member
-from keras_micronets.edge.member import dequantize, softmax
+from keras_micronets.edge.member import dequantize
+from keras_micronets.edge.tasks import normalize, softmax
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.outputs import infer_from_logits, to_probabilities
+from keras_micronets.learners.outputs import infer_from_logits
 
 __all__ = ["Teacher"]
 
@@ -102,7 +103,7 @@ def _of_model(model, from_logits):
         values = _as_array(model.predict_on_batch(x))
         if from_logits or not quantized or values.shape[-1] == 1:
             return _checked(values, from_logits, model)
-        return _checked(to_probabilities(values, False, quantized=True), False, model)
+        return _checked(normalize(values, 1 / 256), False, model)
 
     return outputs
 

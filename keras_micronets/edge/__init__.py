@@ -7,6 +7,7 @@ is copied into every bundle as it is, so its imports are relative.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .alarm import Alarm, choose_alarm
 from .bench import BenchReport, bench
 from .bundle.integrity import verify
 from .bundle.manifest import Manifest
@@ -15,6 +16,7 @@ from .early_exit import EarlyExit
 from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
+from .tasks import TASKS, spread
 
 if TYPE_CHECKING:
     from .distributed.broker import Broker
@@ -33,6 +35,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "TASKS",
+    "Alarm",
     "BenchReport",
     "Broker",
     "EarlyExit",
@@ -46,7 +50,9 @@ __all__ = [
     "OverloadedError",
     "Preprocessing",
     "bench",
+    "choose_alarm",
     "combine",
+    "spread",
     "verify",
 ]
 

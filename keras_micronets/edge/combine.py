@@ -1,13 +1,17 @@
-"""Combine the class probabilities of several members into one prediction."""
+"""Combine the predictions of several members into one."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .tasks import CLASS_TASKS, PER_LABEL, TASKS, to_columns
+
 __all__ = ["EPSILON", "RULES", "check_rule", "combine", "scale_logarithms"]
 
+#: The rules of combination, for tasks with classes and for those with numbers.
 RULES = ("mean", "logit", "vote", "weights")
+NUMBER_RULES = ("mean", "median", "weights")
 #: Lower bound in mean logits: one 8-bit member's zeros must not outvote all others.
 MIN_PROBABILITY = 1e-3
 #: Lower bound of a combined probability before the logarithm, as in Keras's losses.
@@ -21,34 +25,41 @@ def combine(
     rule: str = "mean",
     weights: Sequence[float] | np.ndarray | None = None,
     temperature: float = 1.0,
+    task: str = "multiclass",
     xp: Any = np,
 ) -> Any:
-    """Combine the class probabilities of several members into one.
+    """Combine the predictions of several members into one.
 
     The same function serves the device, with NumPy, and Keras models, with
     `xp=keras.ops`.
 
     Args:
         probabilities: Array of shape `(members, samples, classes)`; each row sums
-            to one.
-        rule: `"mean"`, the mean probability; `"logit"`, the softmax of the mean
+            to one. For `"binary"`, `(members, samples, 1)`, and for `"multilabel"`,
+            `(members, samples, labels)`: the probability of each label. For
+            `"regression"` and `"reconstruction"`, numbers of shape
+            `(members, samples, *outputs)`.
+        rule: `"mean"`, the mean; `"logit"`, the softmax of the mean
             logarithm, with probabilities below 0.001 raised to it; `"vote"`, the share
             of the members whose most probable class it is, with ties, and only ties,
-            resolved by the mean probability; or `"weights"`, the weighted mean.
-            Defaults to `"mean"`.
+            resolved by the mean probability; `"weights"`, the weighted mean; or
+            `"median"`. Logarithms and votes are for classes, the median is for
+            numbers. Defaults to `"mean"`.
         weights: One non-negative weight per member, summing to one, for the rule
             `"weights"`. Defaults to `None`.
         temperature: Positive number that the logarithms of the combined probabilities
             are divided by: above 1 they become less confident, below 1 more. Not for
-            `"vote"`. Defaults to `1.0`, which changes nothing.
+            `"vote"` and not for numbers. Defaults to `1.0`, which changes nothing.
+        task: What the members predict, one of `edge.TASKS`. Defaults to
+            `"multiclass"`.
         xp: Namespace of the array functions: `numpy`, or `keras.ops` for tensors
             of any backend. Defaults to `numpy`.
 
     Returns:
-        Array of shape `(samples, classes)`; each row sums to one.
+        Array of the shape of one member's predictions.
 
     Raises:
-        ValueError: If the rule is unknown, or weights or temperature do not suit it.
+        ValueError: If rule or task is unknown, or weights or temperature do not suit.
 
     Example:
 
@@ -60,8 +71,15 @@ def combine(
     combine(members, rule="vote")  # a tie, won by the first class
     ```
     """
-    check_rule(rule, weights, probabilities.shape[0], temperature)
-    combined = _combine(probabilities, rule, weights, xp)
+    check_rule(rule, weights, probabilities.shape[0], temperature, task)
+    if task in PER_LABEL:
+        columns = to_columns(probabilities, xp)
+        return _combine(columns, rule, weights, temperature, xp)[..., 1]
+    return _combine(probabilities, rule, weights, temperature, xp)
+
+
+def _combine(predictions, rule, weights, temperature, xp):
+    combined = _by_rule(predictions, rule, weights, xp)
     return combined if temperature == 1 else scale_logarithms(combined, temperature, xp)
 
 
@@ -83,7 +101,9 @@ def _scale_logarithms(probabilities, temperature):
     return powers.astype(probabilities.dtype)
 
 
-def _combine(probabilities, rule, weights, xp):
+def _by_rule(probabilities, rule, weights, xp):
+    if rule == "median":
+        return xp.median(probabilities, axis=0)
     if rule == "weights":
         weights = np.asarray(weights, "float32")
         # Keras's `average` on PyTorch would weight the classes, not the members.
@@ -101,10 +121,22 @@ def check_rule(
     weights: Sequence[float] | np.ndarray | None,
     n_members: int,
     temperature: float = 1.0,
+    task: str = "multiclass",
 ) -> None:
     """Raise a `ValueError` unless all suit each other and the number of members."""
-    if rule not in RULES:
-        raise ValueError(f"Expected a rule out of {RULES}. Received: rule={rule!r}.")
+    if task not in TASKS:
+        raise ValueError(f"Expected a task out of {TASKS}. Received: task={task!r}.")
+    rules = RULES if task in CLASS_TASKS else NUMBER_RULES
+    if rule not in rules:
+        raise ValueError(
+            f"Expected a rule out of {rules} for task={task!r}. Received: "
+            f"rule={rule!r}."
+        )
+    if task not in CLASS_TASKS and temperature != 1:
+        raise ValueError(
+            f"Expected temperature=1.0 for task={task!r}, which predicts no "
+            f"probabilities. Received: temperature={temperature}."
+        )
     if not MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE:
         raise ValueError(
             f"Expected a temperature from {MIN_TEMPERATURE} to "
@@ -139,7 +171,7 @@ def _mean_logit(probabilities, xp):
 
 
 def _vote(probabilities, mean, xp):
-    members, _, classes = probabilities.shape
+    members, classes = probabilities.shape[0], probabilities.shape[-1]
     choices = xp.expand_dims(xp.argmax(probabilities, axis=-1), -1)
     votes = xp.equal(choices, xp.arange(classes, dtype=choices.dtype))
     share = xp.mean(xp.where(votes, xp.ones_like(mean), xp.zeros_like(mean)), axis=0)

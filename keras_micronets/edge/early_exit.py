@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .combine import MIN_PROBABILITY, combine
+from .tasks import to_columns
 
 __all__ = ["EarlyExit", "combine_partial", "margin", "run_early_exit"]
 
@@ -47,10 +48,20 @@ class EarlyExit:
     samples: int = 0
 
     def check(
-        self, n_members: int, n_classes: int, weights: Sequence[float] | None = None
+        self,
+        n_members: int,
+        n_classes: int,
+        weights: Sequence[float] | None = None,
+        task: str = "multiclass",
     ) -> None:
         """Raise a `ValueError` unless it suits the members of a bundle."""
-        if n_classes < 2:
+        if task not in ("multiclass", "binary"):
+            raise ValueError(
+                "Expected one class per sample for an early exit. Received: "
+                f"task={task!r}, for which it is not decided when further members "
+                "change nothing. Leave the early exit out."
+            )
+        if task == "multiclass" and n_classes < 2:
             raise ValueError(
                 "Expected two or more classes for an early exit. "
                 f"Received: {n_classes}."
@@ -81,24 +92,27 @@ def run_early_exit(
     rule: str = "mean",
     weights: Sequence[float] | np.ndarray | None = None,
     temperature: float = 1.0,
+    task: str = "multiclass",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run one member after the other on the samples that are not done.
 
     Args:
         predict: Function of the index of a member and an array of sample indices. It
-            returns class probabilities of shape `(indices, classes)`.
+            returns class probabilities of shape `(indices, classes)`, for the task
+            `"binary"` `(indices, 1)`.
         n_samples: Number of samples.
         early_exit: Order and threshold.
-        rule, weights, temperature: As for `combine`.
+        rule, weights, temperature, task: As for `combine`.
 
     Returns:
-        Class probabilities of shape `(samples, classes)`, for each sample the
-        combination of the members that were run, and their number, `(samples,)`.
+        Probabilities, for each sample the combination of the members that were run, and
+        the number of these, `(samples,)`.
     """
     left, outputs, counts = np.arange(n_samples), [], np.zeros(n_samples, int)
     probabilities = np.empty(0)
     for n_run, member in enumerate(early_exit.order):
-        outputs.append(predict(member, left))
+        output = predict(member, left)
+        outputs.append(to_columns(output[:, 0]) if task == "binary" else output)
         together, done = combine_partial(
             outputs, early_exit, rule=rule, weights=weights, temperature=temperature
         )
@@ -109,7 +123,7 @@ def run_early_exit(
         left, outputs = left[~done], [p[~done] for p in outputs]
         if not len(left):
             break
-    return probabilities, counts
+    return probabilities[:, 1:] if task == "binary" else probabilities, counts
 
 
 def combine_partial(

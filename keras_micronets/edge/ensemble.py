@@ -7,12 +7,14 @@ from typing import cast
 
 import numpy as np
 
+from .alarm import reconstruction_error
 from .bundle.integrity import read_verified
 from .bundle.manifest import MemberEntry, TensorSpec
 from .combine import combine
 from .early_exit import EarlyExit, run_early_exit
 from .member import Member
 from .preprocessing import check_finite, check_samples
+from .tasks import spread
 
 __all__ = ["Ensemble", "max_samples", "tensor_specs"]
 
@@ -41,7 +43,9 @@ class Ensemble:
     ) -> None:
         self.manifest, models = read_verified(path, public_key=public_key)
         entries = _select(self.manifest.members, indices)
-        self.members = tuple(_load(entry, models[entry.file]) for entry in entries)
+        self.members = tuple(
+            _load(entry, models[entry.file], self.manifest.task) for entry in entries
+        )
         self._max_samples = None
         if memory_limit is not None:
             num_threads = min(num_threads, len(self.members))
@@ -53,14 +57,14 @@ class Ensemble:
         return self.members[0].input_shape, self.members[0].output_shape
 
     def predict_members(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
-        """Return the probabilities of each member; `run` calls them as `map` does."""
+        """Return the predictions of each member; `run` calls them as `map` does."""
         parts = [self._predict_members(part, run) for part in self._split(x)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def predict(
         self, x: np.ndarray, run: Callable = map, *, early_exit: bool | None = None
     ) -> np.ndarray:
-        """Return the combined probabilities, of all members or with early exit."""
+        """Return the combined predictions, of all members or with early exit."""
         if self._exits_early(early_exit):
             return self.predict_early(x)[0]
         parts = [self._predict(part, run) for part in self._split(x)]
@@ -74,6 +78,21 @@ class Ensemble:
             return parts[0]
         probabilities, counts = zip(*parts, strict=True)
         return np.concatenate(probabilities), np.concatenate(counts)
+
+    def score(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
+        """Return the error of each sample's reconstruction, `(samples,)`."""
+        if self.manifest.task != "reconstruction":
+            raise ValueError(
+                "Expected a bundle of the task 'reconstruction' for scores. Received: "
+                f"task={self.manifest.task!r}."
+            )
+        return reconstruction_error(self.preprocess(x), self.predict(x, run))
+
+    def spread(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
+        """Return the standard deviation of the members' predictions."""
+        combination = self.manifest.combination
+        members = self.predict_members(x, run)
+        return spread(members, combination.weights, task=combination.task)
 
     def preprocess(self, x: np.ndarray) -> np.ndarray:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""
@@ -168,8 +187,8 @@ def _select(entries, indices):
     return [entries[index] for index in indices]
 
 
-def _load(entry: MemberEntry, data: bytes) -> Member:
-    member = Member(data, name=entry.name, from_logits=entry.from_logits)
+def _load(entry: MemberEntry, data: bytes, task: str) -> Member:
+    member = Member(data, name=entry.name, from_logits=entry.from_logits, task=task)
     expected, received = (entry.input, entry.output), tensor_specs(member)
     if received != expected:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Run one `.tflite` classifier with LiteRT, on real inputs and outputs."""
+"""Run one `.tflite` model with LiteRT, on real inputs and outputs."""
 
 import functools
 import os
@@ -7,11 +7,13 @@ import threading
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from .tasks import to_predictions
+
 __all__ = ["Member", "load_interpreter"]
 
 
 class Member:
-    """Run one `.tflite` classifier and return class probabilities.
+    """Run one `.tflite` model and return its predictions.
 
     Args:
         model: Path of a `.tflite` file, or the bytes of one. It has one input and
@@ -19,7 +21,8 @@ class Member:
         name: Name used in tables and messages. Defaults to the file's stem, or
             to `"member"` for bytes.
         from_logits: Whether the model returns logits, so that `predict` applies a
-            softmax. Defaults to `False`.
+            softmax, or a sigmoid to each label. Defaults to `False`.
+        task: What the model predicts, one of `edge.TASKS`. Defaults to `"multiclass"`.
         num_threads: Number of threads for one inference. Defaults to `1`.
 
     Attributes:
@@ -48,10 +51,11 @@ class Member:
         *,
         name: str | None = None,
         from_logits: bool = False,
+        task: str = "multiclass",
         num_threads: int = 1,
     ) -> None:
         self.name = name or _default_name(model)
-        self.from_logits = from_logits
+        self.from_logits, self.task = from_logits, task
         interpreter = load_interpreter(model, self.name, num_threads)
         n_bytes = len(model) if isinstance(model, bytes) else os.path.getsize(model)
         self._describe(interpreter, n_bytes)
@@ -64,6 +68,7 @@ class Member:
         n_bytes: int,
         name: str,
         from_logits: bool = False,
+        task: str = "multiclass",
     ) -> "Member":
         """Return a member that runs a loaded interpreter.
 
@@ -72,12 +77,13 @@ class Member:
             n_bytes: Size of the model's file.
             name: Name used in tables and messages.
             from_logits: Whether the model returns logits. Defaults to `False`.
+            task: What the model predicts. Defaults to `"multiclass"`.
 
         Raises:
             ValueError: If the model has several inputs or outputs.
         """
         member = cls.__new__(cls)
-        member.name, member.from_logits = name, from_logits
+        member.name, member.from_logits, member.task = name, from_logits, task
         member._describe(interpreter, n_bytes)
         return member
 
@@ -132,7 +138,7 @@ class Member:
         return raw
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Return class probabilities.
+        """Return class probabilities, or the numbers that the model predicts.
 
         The probabilities of an int8 softmax are multiples of 1/256, so their sum
         differs from one by the rounding; such rows are scaled to sum to one.
@@ -141,14 +147,16 @@ class Member:
             x: Inputs of shape `(samples, *input_shape)`, as real values.
 
         Returns:
-            `float32` array of shape `(samples, classes)`.
+            `float32` array of shape `(samples, *output_shape)`.
 
         Raises:
             ValueError: If `x` has another shape.
         """
         scale, zero_point = self.output_quantization
         outputs = dequantize(self.predict_raw(x), scale, zero_point)
-        return softmax(outputs) if self.from_logits else normalize(outputs, scale)
+        return to_predictions(
+            outputs, task=self.task, from_logits=self.from_logits, scale=scale
+        )
 
     def _invoke(self, rows):
         count = len(rows)
@@ -255,25 +263,3 @@ def dequantize(raw: np.ndarray, scale: float = 0.0, zero_point: int = 0) -> np.n
         values -= zero_point
         values *= np.float32(scale)
     return values
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis."""
-    values = logits - np.maximum.reduce(logits, axis=-1, keepdims=True)
-    np.exp(values, out=values)
-    values /= np.add.reduce(values, axis=-1, keepdims=True)
-    return values
-
-
-def normalize(outputs: np.ndarray, scale: float) -> np.ndarray:
-    """Scale rows of rounded probabilities to sum to one.
-
-    Args:
-        outputs: Array of shape `(samples, classes)`.
-        scale: Step that they were rounded to, or 0 if they were not rounded.
-    """
-    # Only errors that rounding explains are corrected: a row further from one is not
-    # a row of probabilities, and later checks must still see that.
-    total = outputs.sum(axis=-1, keepdims=True)
-    rounded = (np.abs(total - 1) <= outputs.shape[-1] * scale) & (total > 0)
-    return outputs / np.where(rounded, total, np.float32(1))

@@ -101,7 +101,7 @@ class EnsembleRunner:
     def predict(
         self, x: np.ndarray, *, parallel: bool = True, early_exit: bool | None = None
     ) -> np.ndarray:
-        """Return the ensemble's class probabilities.
+        """Return the ensemble's predictions: class probabilities, or numbers.
 
         Args:
             x: Raw inputs of shape `(samples, *input_shape)`, integers or floats. The
@@ -114,7 +114,7 @@ class EnsembleRunner:
                 to `None`: if the manifest has an early exit.
 
         Returns:
-            `float32` array of shape `(samples, classes)`.
+            `float32` array of shape `(samples, *output_shape)`.
 
         Raises:
             ValueError: If `x` has another shape or non-finite values, only some
@@ -134,14 +134,35 @@ class EnsembleRunner:
         return self._ensemble.predict_early(x)
 
     def predict_members(self, x: np.ndarray, *, parallel: bool = True) -> np.ndarray:
-        """Return the class probabilities of every member, arguments as for `predict`.
+        """Return the predictions of every member, arguments as for `predict`.
 
         The temperature of the bundle scales their combination, not the members.
 
         Returns:
-            `float32` array of shape `(members, samples, classes)`.
+            `float32` array of shape `(members, samples, *output_shape)`.
         """
         return self._ensemble.predict_members(x, self._map if parallel else map)
+
+    def spread(self, x: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of the members' predictions, see `edge.spread`.
+
+        Returns:
+            Array of shape `(samples, *output_shape)`; for the task
+            `"reconstruction"` `(samples,)`.
+        """
+        return self._ensemble.spread(x, self._map)
+
+    def score(self, x: np.ndarray) -> np.ndarray:
+        """Return the mean squared error of each sample's reconstruction.
+
+        Returns:
+            Array of shape `(samples,)`. Samples with a score above
+            `manifest.alarm.threshold` are anomalies.
+
+        Raises:
+            ValueError: If the bundle is not of the task `"reconstruction"`.
+        """
+        return self._ensemble.score(x, self._map)
 
     def preprocess(self, x: np.ndarray) -> np.ndarray:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from keras_micronets import selection
-from keras_micronets.edge.combine import check_rule
+from keras_micronets.edge.combine import NUMBER_RULES, RULES, check_rule
+from keras_micronets.edge.tasks import CLASS_TASKS
 
 __all__ = [
     "CLUSTERING",
     "DEFAULT",
+    "check_combination",
     "check_temperature",
     "choose_members",
     "choose_temperature",
@@ -23,20 +25,20 @@ CLUSTERING = (DEFAULT, "cluster")
 
 
 def choose_members(
-    ensemble: Any, probabilities: np.ndarray, y: Any, verbose: int | str
+    ensemble: Any, predictions: np.ndarray, targets: Any, verbose: int | str
 ) -> selection.Selection:
     """Choose members by their predictions.
 
     Args:
         ensemble: An `EnsemblePruner`, whose arguments say how to choose.
-        probabilities: Predictions of its learners, `(learners, samples, classes)`.
-        y: Labels, sparse or one-hot.
+        predictions: Predictions of its learners, `(learners, samples, outputs)`.
+        targets: The `selection.Targets` that were checked with them.
         verbose: `"auto"` or 1 for the progress of `method="auto"`, 0 for silence.
     """
-    random_state = ensemble.random_state
+    random_state, y = ensemble.random_state, targets.argument
     if ensemble.budget is not None:
         return selection.within_budget(
-            probabilities,
+            predictions,
             y,
             ensemble.budget,
             costs=_costs(ensemble.learners, ensemble.costs),
@@ -44,7 +46,7 @@ def choose_members(
         )
     n_members, options = ensemble.n_members, {}
     if n_members is None and ensemble.clusterer is None:
-        n_members = min(4, len(probabilities)) if ensemble.method == DEFAULT else 4
+        n_members = min(4, len(predictions)) if ensemble.method == DEFAULT else 4
     if ensemble.method in CLUSTERING:
         options["clusterer"] = ensemble.clusterer
         if ensemble.representative is not None:
@@ -52,7 +54,7 @@ def choose_members(
     elif ensemble.method == "auto":
         options["verbose"] = 1 if verbose == "auto" else verbose
     choose = selection.as_method(ensemble.method)
-    return choose(probabilities, y, n_members, random_state=random_state, **options)
+    return choose(predictions, y, n_members, random_state=random_state, **options)
 
 
 def _costs(learners: Any, costs: str | Sequence[float]) -> Sequence[float]:
@@ -79,16 +81,27 @@ def check_temperature(temperature: Any, combination: str) -> None:
     check_rule("vote" if combination == "vote" else "mean", None, 1, number)
 
 
-def choose_temperature(ensemble: Any, probabilities: np.ndarray, y: Any) -> float:
-    """Return the temperature for combined probabilities, `(samples, classes)`.
+def check_combination(combination: str, task: str) -> None:
+    """Raise a `ValueError` unless the task can be combined so."""
+    rules = RULES if task in CLASS_TASKS else NUMBER_RULES
+    if combination not in rules:
+        raise ValueError(
+            f"Expected a combination out of {rules} for task={task!r}. Received: "
+            f"combination={combination!r}."
+        )
 
-    `ensemble` and `y` are as for `choose_members`.
+
+def choose_temperature(ensemble: Any, predictions: np.ndarray, targets: Any) -> float:
+    """Return the temperature for combined predictions, `(samples, outputs)`.
+
+    `ensemble` and `targets` are as for `choose_members`.
     """
     if ensemble.temperature != "fit":
         return 1.0 if ensemble.temperature is None else float(ensemble.temperature)
-    if ensemble.combination == "vote":
+    if ensemble.combination == "vote" or not targets.has_classes:
         return 1.0
-    return selection.choose_temperature(probabilities, y)
+    rows, labels = targets.rows(predictions)
+    return selection.choose_temperature(rows, labels)
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

@@ -9,13 +9,19 @@ import keras
 import numpy as np
 
 from keras_micronets import selection
-from keras_micronets.edge import EarlyExit, Member
+from keras_micronets.edge import Alarm, EarlyExit, Member, choose_alarm
+from keras_micronets.edge.alarm import reconstruction_error
 from keras_micronets.edge.combine import combine
+from keras_micronets.edge.tasks import CLASS_TASKS
+from keras_micronets.ensemble.data import read_pair
 from keras_micronets.export import BundleMember
 from keras_micronets.export.representative_data import reusable
 from keras_micronets.export.tflite import convert_tflite
+from keras_micronets.learners.inputs import is_stream
+from keras_micronets.learners.labels import encode
 
 __all__ = [
+    "choose_alarm_for",
     "choose_exit",
     "choose_format",
     "convert_members",
@@ -79,6 +85,7 @@ def convert_members(
     learners: Sequence[Any],
     from_logits: Sequence[bool],
     *,
+    task: str,
     quantization: str | None,
     representative_data: Any,
 ) -> list[BundleMember]:
@@ -90,6 +97,7 @@ def convert_members(
         models: The members: Keras models, or `Member` objects.
         learners: The learners that they come from; empty for a loaded ensemble.
         from_logits: For each member, whether its output is logits.
+        task: What they predict, one of `edge.TASKS`.
         quantization, representative_data: As for `export_tflite`.
 
     Raises:
@@ -102,7 +110,7 @@ def convert_members(
         name = learner.name if learner else f"member-{i}"
         if isinstance(model, Member) and learner:
             content = learner.path.read_bytes()
-            loaded = Member(content, name=name, from_logits=from_logits[i])
+            loaded = Member(content, name=name, from_logits=from_logits[i], task=task)
         elif isinstance(model, keras.Model):
             file = convert_tflite(
                 model,
@@ -111,38 +119,56 @@ def convert_members(
                 representative_data=data,
             )
             content = file.content
-            loaded = file.as_member(name, from_logits=from_logits[i])
+            loaded = file.as_member(name, from_logits=from_logits[i], task=task)
         else:
             raise ValueError(
                 "Expected members that are Keras models or .tflite files: no others "
                 f"can be exported. Received: {name!r}, a function."
             )
         metadata = {key: getattr(learner, key) for key in _METADATA} if learner else {}
-        members.append(BundleMember(name, content, from_logits[i], metadata, loaded))
+        members.append(
+            BundleMember(name, content, from_logits[i], metadata, loaded, task=task)
+        )
     return members
 
 
 def score_members(
-    members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
+    members: Sequence[BundleMember], data: Any, combination: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the scores of exported files on `(x, y)` for the manifest.
 
-    `combination` holds the arguments `rule`, `weights` and `temperature` of
+    `combination` holds the arguments `rule`, `weights`, `temperature` and `task` of
     `edge.combine`.
     """
     if data is None:
         return {}
-    probabilities = _predict(members, data[0])
-    together = combine(probabilities, **combination)
-    plain = _combine_plain(probabilities, combination)
-    y = selection.as_labels(data[1], together.shape[-1], together.shape[0])
-    loss = selection.negative_log_likelihood(np.stack([together, plain]), y)
-    return {
-        "members": [float(score) for score in selection.accuracy(probabilities, y)],
-        "ensemble": float(selection.accuracy(together[None], y)[0]),
-        "negative_log_likelihood": float(loss[0]),
-        "without_temperature": float(loss[1]),
+    task = combination["task"]
+    x, y = read_pair(data)
+    predictions = _predict(members, x)
+    y = x if y is None and task == "reconstruction" else y
+    together, plain = (
+        combine(predictions, **combination),
+        _plain(predictions, combination),
+    )
+    targets = selection.Targets(encode(y, None, task), task)
+    p, targets = targets.check(np.stack([*predictions, together, plain]))
+    scores = [targets.score(one) for one in p]
+    losses = [targets.mean_loss(one) for one in p]
+    result = {
+        "members": scores[: len(members)],
+        "ensemble": scores[-2],
         "n_samples": len(together),
+    }
+    if not targets.has_classes:
+        error = targets.loss(targets.terms(p[-2])) * np.square(targets.scale)
+        return result | {
+            "root_mean_squared_error": float(error.mean() ** 0.5),
+            "how": "R² of these files and of the ensemble, and its error, run by LiteRT"
+            " where they were exported, on the evaluation data given to export().",
+        }
+    return result | {
+        "negative_log_likelihood": losses[-2],
+        "without_temperature": losses[-1],
         "how": "Accuracy of these files, and the ensemble's negative log-likelihood "
         "with and without its temperature, run by LiteRT where they were exported, on "
         "the evaluation data given to export().",
@@ -150,33 +176,44 @@ def score_members(
 
 
 def fit_to_files(
-    members: Sequence[BundleMember], data: tuple | None, combination: dict[str, Any]
+    members: Sequence[BundleMember], data: Any, combination: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the combination, with its temperature fitted to the files on `(x, y)`.
 
-    Without data, and for votes, it is returned as it is.
+    Without data, for votes and for numbers, it is returned as it is.
     """
-    if data is None or combination["rule"] == "vote":
+    task = combination["task"]
+    if data is None or combination["rule"] == "vote" or task not in CLASS_TASKS:
         return combination
-    plain = _combine_plain(_predict(members, data[0]), combination)
+    x, y = read_pair(data)
+    plain = _plain(_predict(members, x), combination)
+    targets = selection.Targets(encode(y, None, task), task)
+    p, targets = targets.check(plain[None])
+    rows, labels = targets.rows(p[0])
     temperature = selection.choose_temperature(
-        plain, data[1], default=combination["temperature"]
+        rows, labels, default=combination["temperature"]
     )
     return combination | {"temperature": temperature}
 
 
 def choose_exit(
     members: Sequence[BundleMember],
-    data: tuple | None,
+    data: Any,
     combination: dict[str, Any],
     tolerance: float,
 ) -> EarlyExit | None:
     """Return the early exit chosen on held-out data, or `None` without data."""
     if data is None:
         return None
+    if combination["task"] not in ("multiclass", "binary"):
+        raise ValueError(
+            "Expected one class per sample for an early exit. Received: "
+            f"task={combination['task']!r}. Leave `early_exit_data` out."
+        )
+    x, y = read_pair(data)
     return selection.choose_early_exit(
-        _predict(members, data[0]),
-        data[1],
+        _predict(members, x),
+        encode(y, None, combination["task"]),
         combination=combination["rule"],
         weights=combination["weights"],
         temperature=combination["temperature"],
@@ -184,10 +221,27 @@ def choose_exit(
     )
 
 
-def _combine_plain(probabilities, combination):
-    return combine(
-        probabilities, rule=combination["rule"], weights=combination["weights"]
-    )
+def choose_alarm_for(
+    members: Sequence[BundleMember],
+    data: Any,
+    combination: dict[str, Any],
+    false_alarm_rate: float,
+) -> Alarm | None:
+    """Return the alarm chosen on held-out normal inputs, or `None` without data."""
+    if data is None:
+        return None
+    if combination["task"] != "reconstruction":
+        raise ValueError(
+            "Expected `alarm_data` with the task 'reconstruction' only. Received: "
+            f"task={combination['task']!r}. Leave it out."
+        )
+    x = read_pair(data)[0] if is_stream(data) else np.asarray(data)
+    together = combine(_predict(members, x), **combination)
+    return choose_alarm(reconstruction_error(x, together), false_alarm_rate)
+
+
+def _plain(predictions, combination):
+    return combine(predictions, **combination | {"temperature": 1.0})
 
 
 def _predict(members: Sequence[BundleMember], x: Any) -> np.ndarray:

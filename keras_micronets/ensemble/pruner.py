@@ -10,15 +10,19 @@ from keras import ops
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
 from keras_micronets.edge.combine import combine
+from keras_micronets.edge.tasks import CLASS_TASKS, PER_LABEL, spread
 from keras_micronets.ensemble.choose import (
     CLUSTERING,
     DEFAULT,
+    check_combination,
     check_temperature,
     choose_members,
     choose_temperature,
     learner_columns,
 )
+from keras_micronets.ensemble.data import predict_and_read
 from keras_micronets.ensemble.export import (
+    choose_alarm_for,
     choose_exit,
     choose_format,
     convert_members,
@@ -27,11 +31,11 @@ from keras_micronets.ensemble.export import (
 )
 from keras_micronets.export import write_bundle, write_single
 from keras_micronets.learners import as_learners
+from keras_micronets.learners.external import common_task, predict_with
+from keras_micronets.learners.inputs import is_stream
+from keras_micronets.learners.labels import encode
 
 __all__ = ["EnsemblePruner", "negative_log_likelihood"]
-
-#: Above this many learners times samples, predictions are mapped from disk.
-MAX_IN_MEMORY = 10_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_micronets")
@@ -55,14 +59,14 @@ class EnsemblePruner(keras.Model):
     of them. By default clusters of learners propose representatives, and a member is
     kept only if it lowers the cross-validated loss; so there may be fewer than
     `n_members`, even one. The ensemble then predicts, evaluates, saves and loads like
-    any Keras model; its outputs are class probabilities. It holds the members only,
-    never the candidates.
+    any Keras model; its outputs are those of one learner, as probabilities where there
+    are classes. It holds the members only, never the candidates.
 
     Args:
         learners: The candidates: a `LearnerPool`; a list, or a dictionary by name, of
             Keras models, paths of `.tflite` or `.keras` files, scikit-learn
-            classifiers, and functions from inputs to probabilities; or an array of
-            predictions `(learners, samples, classes)`, with which only
+            estimators, and functions from inputs to predictions; or an array of
+            predictions `(learners, samples, *outputs)`, with which only
             `prune(None, y)` works. `None` for a loaded ensemble. Defaults to `None`.
         n_members: Integer, the number of clusters and the largest number of members;
             other methods than the default keep exactly that many. For `method="auto"`
@@ -89,18 +93,30 @@ class EnsemblePruner(keras.Model):
             first is an estimate for Keras models. Defaults to `"gzip_bytes"`.
         combination: `"mean"` of the probabilities, weighted if the method gives
             weights (the default and `"greedy"` do); `"logit"`, the mean of their
-            logarithms; `"vote"`, ties going to the larger mean; or `"weights"`, a mean
-            whose weights are fitted on the data given to `prune`. Defaults to `"mean"`.
+            logarithms; `"vote"`, ties going to the larger mean; `"weights"`, a mean
+            whose weights are fitted on the data given to `prune`; or `"median"`, for
+            numbers only, which have no logarithms and votes. Defaults to `"mean"`.
         temperature: Temperature scaling of the combined probabilities, on the device
             too: `"fit"`, fitted on the data given to `prune` if that lowers their loss
             by more than its standard error (see `selection.choose_temperature`); a
             positive number; or `None`. Votes have none. Defaults to `"fit"`.
         random_state: Integer seed of the method. Defaults to `None`.
+        task: What the learners predict, one of `edge.TASKS`: `"multiclass"`,
+            `"binary"` (one sigmoid or logit unit), `"multilabel"`, `"regression"` or
+            `"reconstruction"` (autoencoders). It decides which loss the members lower;
+            see `selection.Targets`. `None` for that of the learners, which is inferred
+            from their compiled loss and their outputs. Defaults to `None`.
+        from_logits: Boolean, whether the learners return logits, for learners that are
+            in no pool. `None` to infer it from each. Defaults to `None`.
+        class_names: List of the names of the classes in the order of the outputs, for
+            labels that are names, and for exports. `None` for `classes_` of
+            scikit-learn's learners, if there are any. Defaults to `None`.
         **kwargs: `name`, `dtype` and so on, as for any Keras model.
 
     Attributes:
-        learners: The candidates; `learners.predict(x)` returns the probabilities of
-            all, `(learners, samples, classes)`.
+        learners: The candidates; `learners.predict(x)` returns the predictions of
+            all, `(learners, samples, *outputs)`.
+        task_: The task of the learners; `None` before `prune` if it is unknown.
         selection_: The `selection.Selection`: indices, cluster labels, weights, and in
             `size` why there are so many members and their gain over the best learner.
         members_: The chosen models: Keras models, `Member` objects that run `.tflite`
@@ -139,11 +155,14 @@ class EnsemblePruner(keras.Model):
         combination: str = "mean",
         temperature: float | str | None = "fit",
         random_state: int | None = None,
+        task: str | None = None,
+        from_logits: bool | None = None,
+        class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         # Not the list itself: Keras would track the candidates as layers.
-        self.learners: Any = as_learners(learners)
+        self.learners: Any = as_learners(learners, task=task, from_logits=from_logits)
         self.n_members = n_members
         self.method = method
         self.representative = representative
@@ -153,6 +172,9 @@ class EnsemblePruner(keras.Model):
         self.combination = combination
         self.temperature = temperature
         self.random_state = random_state
+        self.task = task
+        self.class_names = None if class_names is None else [*class_names]
+        self.task_ = task
         self.members_ = []
         self.learners_ = ()
         self.from_logits_ = []
@@ -170,14 +192,30 @@ class EnsemblePruner(keras.Model):
         self._forget_functions()
 
     def prune(
-        self, x: Any, y: Any, *, batch_size: int = 256, verbose: int | str = "auto"
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        batch_size: int = 256,
+        verbose: int | str = "auto",
     ) -> "EnsemblePruner":
         """Choose the members on held-out data, and calibrate their combination.
 
         Args:
-            x: Array of shape `(samples, ...)`, neither training nor test data. `None`
-                if the learners are an array of predictions.
-            y: Labels, sparse `(samples,)` or one-hot `(samples, classes)`.
+            x: Inputs, neither training nor test data, as `fit` takes them: an array, a
+                dictionary or list of arrays for models of several inputs, or a
+                `tf.data.Dataset`, `PyDataset`, PyTorch `DataLoader` or generator of
+                batches `(x, y)`, which is read once. Scikit-learn's learners and
+                functions receive frames, sparse matrices and lists of texts as they
+                are. `None` if the learners are an array of predictions.
+            y: Targets. Labels of shape `(samples,)`, integers, one-hot
+                `(samples, classes)`, or the names or values in `class_names` or
+                `classes_`; zeros and ones `(samples, labels)` for several labels;
+                numbers for a regression; for a reconstruction `None` means `x`. `None`
+                with a dataset.
+            sample_weight: Numbers of shape `(samples,)`, the weight of each sample in
+                losses and scores. Defaults to `None`, equal weights.
             batch_size: Integer, samples per batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
@@ -191,39 +229,73 @@ class EnsemblePruner(keras.Model):
                 of the constructor is unknown. The ensemble then stays unchanged.
         """
         self._check_prunable()
-        probabilities = self._predict_all(x, batch_size, verbose)
-        chosen = choose_members(self, probabilities, y, verbose)
-        rule = selection.as_combined(chosen, probabilities, y, self.combination)
+        task = common_task(self.learners, self.task)
+        check_combination(self.combination, task)
+        predictions, targets = self._predict_all(
+            task, x, y, sample_weight, batch_size, verbose
+        )
+        chosen = choose_members(self, predictions, targets, verbose)
+        rule = selection.as_combined(chosen, predictions, targets, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
-        together = combine(probabilities[chosen.indices], **rule)
-        temperature = choose_temperature(self, together, y)
+        together = combine(predictions[chosen.indices], **rule, task=targets.task)
+        temperature = choose_temperature(self, together, targets)
         report = selection.selection_report(
-            probabilities,
-            y,
+            predictions,
+            targets,
             chosen,
             **learner_columns(self.learners),
             ensemble_probabilities=together,
             temperature=temperature,
         )
+        self.task_ = task
         self._set_members(learners, rule["weights"])
         self.temperature_ = temperature
         self.selection_ = chosen
         self.report_ = report
         return self
 
-    def _predict_all(self, x, batch_size, verbose):
-        mapped = x is not None and len(self.learners) * len(x) > MAX_IN_MEMORY
-        return self.learners.predict(
-            x, batch_size=batch_size, verbose=verbose, mapped=mapped
+    def _predict_all(self, task, x, y, sample_weight, batch_size, verbose):
+        """Return the checked predictions of the candidates, and the targets."""
+        if y is None and task == "reconstruction" and not is_stream(x):
+            y = x
+        predictions, y, weights = predict_and_read(
+            self.learners, x, y, sample_weight, batch_size, verbose
         )
+        labels = encode(y, self._classes(), task)
+        targets = selection.Targets(labels, task, sample_weight=weights)
+        return targets.check(predictions)
+
+    def _classes(self):
+        """Return the labels of the classes, if they are known."""
+        classes = getattr(self.learners, "classes", None)
+        if classes is None:
+            return self.class_names
+        if self.class_names is None:
+            self.class_names = [str(name) for name in classes.tolist()]
+        return classes
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         self._check_pruned()
         pairs = zip(self.members_, self.from_logits_, strict=True)
-        probabilities = [
-            _probabilities(member, from_logits, inputs) for member, from_logits in pairs
+        predictions = [
+            self._predict_member(member, from_logits, inputs)
+            for member, from_logits in pairs
         ]
-        return combine(ops.stack(probabilities), **self._rule(), xp=ops)
+        return combine(ops.stack(predictions), **self._rule(), xp=ops)
+
+    def _predict_member(self, member, from_logits, inputs):
+        if not isinstance(member, keras.Model):
+            x = keras.tree.map_structure(ops.convert_to_numpy, inputs)
+            return ops.convert_to_tensor(member.predict(x))
+        outputs = ops.cast(member(inputs, training=False), "float32")
+        if self.task_ in PER_LABEL:
+            return ops.sigmoid(outputs) if from_logits else outputs
+        if self.task_ not in CLASS_TASKS:
+            return outputs
+        if from_logits:
+            return ops.softmax(outputs)
+        # A fake quantiser rounds probabilities: their sum may differ from one.
+        return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
     def _rule(self):
         rule = self.combination if self.weights_ is None else "weights"
@@ -231,7 +303,31 @@ class EnsemblePruner(keras.Model):
             "rule": rule,
             "weights": self.weights_,
             "temperature": self._temperature,
+            "task": self.task_ or "multiclass",
         }
+
+    def spread(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
+        """Return how much the members differ, a measure of uncertainty.
+
+        Args:
+            x: Inputs as arrays.
+            batch_size: Integer, samples per batch. Defaults to `256`.
+
+        Returns:
+            Array of the standard deviations of the members' predictions, of shape
+            `(samples, *outputs)`; for the task `"reconstruction"` `(samples,)`.
+
+        Raises:
+            ValueError: If `prune` was not called yet.
+        """
+        self._check_pruned()
+        rule = self._rule()
+        pairs = zip(self.members_, self.from_logits_, strict=True)
+        predictions = [
+            predict_with(member, x, batch_size, task=rule["task"], from_logits=logits)
+            for member, logits in pairs
+        ]
+        return spread(np.stack(predictions), rule["weights"], task=rule["task"])
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
@@ -241,14 +337,22 @@ class EnsemblePruner(keras.Model):
         Args:
             optimizer: As for `keras.Model`. Defaults to `"rmsprop"`.
             loss: As for `keras.Model`. `None` for the negative log-likelihood of
-                sparse or one-hot labels. Defaults to `None`.
+                sparse or one-hot labels, the binary crossentropy, or the mean squared
+                error, by the task. Defaults to `None`.
             **kwargs: As for `keras.Model`. If some members are not Keras models,
                 `run_eagerly` is always `True`, `predict` works on every backend and
                 `evaluate` on TensorFlow only: the other backends trace the members.
         """
         if not self._is_keras():
             kwargs["run_eagerly"] = True
-        super().compile(optimizer, loss or negative_log_likelihood, **kwargs)
+        super().compile(optimizer, loss or self._default_loss(), **kwargs)
+
+    def _default_loss(self):
+        if self.task_ in PER_LABEL:
+            return "binary_crossentropy"
+        if self.task_ in (None, "multiclass"):
+            return negative_log_likelihood
+        return "mean_squared_error"
 
     def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -260,10 +364,12 @@ class EnsemblePruner(keras.Model):
         *,
         quantization: str | None = "int8",
         representative_data: Any = None,
-        evaluation_data: tuple | None = None,
-        early_exit_data: tuple | None = None,
+        evaluation_data: Any = None,
+        early_exit_data: Any = None,
         early_exit_tolerance: float = 0.0,
-        temperature_data: tuple | None = None,
+        temperature_data: Any = None,
+        alarm_data: Any = None,
+        false_alarm_rate: float = 0.01,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | dict | None = None,
         signing_key: str | os.PathLike | bytes | None = None,
@@ -287,9 +393,9 @@ class EnsemblePruner(keras.Model):
             representative_data: Some hundred training inputs, as for
                 `export_tflite`, for members without learned ranges. Defaults to
                 `None`.
-            evaluation_data: Tuple `(x, y)`, preprocessed inputs and labels: the
-                exported files are scored on it, and the scores go into the manifest.
-                Not for `"tflite"`. Defaults to `None`.
+            evaluation_data: Tuple `(x, y)`, preprocessed inputs and targets, or a
+                dataset of batches of them: the exported files are scored on it, and
+                the scores go into the manifest. Not for `"tflite"`. Defaults to `None`.
             early_exit_data: Tuple `(x, y)`, held-out inputs and labels other than
                 `evaluation_data`, on which `selection.choose_early_exit` chooses when
                 the device may skip members. Not for `"tflite"`. Defaults to `None`,
@@ -300,8 +406,15 @@ class EnsemblePruner(keras.Model):
                 given to `prune`: the temperature is fitted again, to the outputs of
                 the exported files, if that lowers their loss by more than its standard
                 error. Defaults to `None`: `temperature_` is kept.
-            class_names: List of the names of the classes. Not for `"tflite"`.
-                Defaults to `None`.
+            alarm_data: Held-out normal inputs, for the task `"reconstruction"`:
+                `edge.choose_alarm` chooses on them the error above which a sample is
+                an anomaly. Not for `"tflite"`. Defaults to `None`, no alarm.
+            false_alarm_rate: Float, the wanted share of false alarms among normal
+                samples. Defaults to `0.01`.
+            class_names: List of the names of the classes, labels or predicted numbers;
+                for the task `"binary"` two, that of the event last. Not for
+                `"tflite"`. Defaults to `None`: those of the ensemble, if they are
+                known.
             preprocessing: `edge.Preprocessing` or a dictionary of its arguments,
                 applied to raw inputs on the device. Defaults to `None`.
             signing_key: As for `write_bundle`. Not for `"tflite"`. Defaults to
@@ -325,6 +438,7 @@ class EnsemblePruner(keras.Model):
             class_names=class_names,
             evaluation_data=evaluation_data,
             early_exit_data=early_exit_data,
+            alarm_data=alarm_data,
             signing_key=signing_key,
         )
         if format not in ("bundle", "zip", "tflite"):
@@ -333,6 +447,7 @@ class EnsemblePruner(keras.Model):
             self.members_,
             self.learners_,
             self.from_logits_,
+            task=self._rule()["task"],
             quantization=quantization,
             representative_data=representative_data,
         )
@@ -349,11 +464,12 @@ class EnsemblePruner(keras.Model):
             filepath,
             members,
             **common,
-            class_names=class_names,
+            class_names=class_names or self.class_names,
             accuracies=score_members(members, evaluation_data, rule),
             early_exit=choose_exit(
                 members, early_exit_data, rule, early_exit_tolerance
             ),
+            alarm=choose_alarm_for(members, alarm_data, rule, false_alarm_rate),
             signing_key=signing_key,
         )
 
@@ -361,8 +477,9 @@ class EnsemblePruner(keras.Model):
         self,
         path: str | os.PathLike,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
+        sample_weight: Any = None,
         batch_size: int = 256,
         **options: Any,
     ) -> Path:
@@ -370,7 +487,7 @@ class EnsemblePruner(keras.Model):
 
         Args:
             path: Path of the page.
-            x, y: The data that was given to `prune`.
+            x, y, sample_weight: The data that was given to `prune`.
             batch_size: Integer, samples per batch. Defaults to `256`.
             **options: As for `selection.write_report`: `title`, `methods`,
                 `milliseconds` and so on.
@@ -384,18 +501,20 @@ class EnsemblePruner(keras.Model):
                 does.
         """
         self._check_chosen()
-        probabilities = self._predict_all(x, batch_size, 0)
-        kept, rule = probabilities[self.selection_.indices], self._rule()
+        predictions, targets = self._predict_all(
+            self.task_, x, y, sample_weight, batch_size, 0
+        )
+        kept, rule = predictions[self.selection_.indices], self._rule()
         arguments = {
             **learner_columns(self.learners),
             "ensemble_probabilities": combine(
-                kept, rule=rule["rule"], weights=rule["weights"]
+                kept, rule=rule["rule"], weights=rule["weights"], task=targets.task
             ),
             "temperature": None if self.temperature_ == 1 else self.temperature_,
             **options,
         }
         return selection.write_report(
-            path, probabilities, y, self.selection_, **arguments
+            path, predictions, targets, self.selection_, **arguments
         )
 
     def save(self, filepath: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
@@ -441,6 +560,8 @@ class EnsemblePruner(keras.Model):
             "combination": self.combination,
             "temperature": self.temperature,
             "random_state": self.random_state,
+            "task": self.task_,
+            "class_names": self.class_names,
             "members": members,
             "from_logits": self.from_logits_,
             "weights": self.weights_,
@@ -520,16 +641,6 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
-
-
-def _probabilities(member, from_logits, inputs):
-    if not isinstance(member, keras.Model):
-        return ops.convert_to_tensor(member.predict(ops.convert_to_numpy(inputs)))
-    outputs = ops.cast(member(inputs, training=False), "float32")
-    if from_logits:
-        return ops.softmax(outputs)
-    # A fake quantiser rounds probabilities, so that their sum may differ from one.
-    return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
 
 def _serialize_method(method):

@@ -147,14 +147,17 @@ class ConvertedFile:
     report: ExportReport
     model: TFLiteModel | None
 
-    def as_member(self, name: str, *, from_logits: bool) -> Member:
+    def as_member(
+        self, name: str, *, from_logits: bool, task: str = "multiclass"
+    ) -> Member:
         """Return a `Member` that runs the file; it is loaded again only if needed."""
         # The comparison resizes open inputs, and a member keeps the size it finds.
         if self.model is None or any(info.is_open for info in self.model.inputs):
-            return Member(self.content, name=name, from_logits=from_logits)
+            return Member(self.content, name=name, from_logits=from_logits, task=task)
         return Member.from_interpreter(
             self.model.interpreter,
             n_bytes=len(self.content),
             name=name,
             from_logits=from_logits,
+            task=task,
         )

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_micronets._serialization import serializable
-from keras_micronets.edge.member import softmax
+from keras_micronets.edge.tasks import softmax
 
 __all__ = ["SideBySide", "member_logs", "members_of"]
 

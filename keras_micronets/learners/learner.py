@@ -30,7 +30,7 @@ class Learner:
             estimate for its int8 file.
         from_logits: Whether the model's output is logits; `None` if that is unknown,
             and the outputs must be probabilities.
-        n_classes: Number of classes.
+        n_classes: Number of classes, or of predicted numbers.
         architecture: Hash shared by learners that differ in their weights only.
         sparsity: Share of the weights that the masks remove.
         quantized: Whether it computes, or simulates, 8-bit integers.
@@ -42,6 +42,8 @@ class Learner:
         origin: How it was made, in words.
         source: Hash of the learner that it was quantised from, if it was.
         created: Time in ISO format, UTC.
+        task: What it predicts, one of `edge.TASKS`.
+        output_shape: Shape of a sample's prediction; `None` for `(n_classes,)`.
     """
 
     directory: Path
@@ -62,6 +64,13 @@ class Learner:
     origin: str = ""
     source: str | None = None
     created: str = ""
+    task: str = "multiclass"
+    output_shape: tuple[int, ...] | None = None
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Shape of a sample's prediction."""
+        return tuple(self.output_shape or (self.n_classes,))
 
     @classmethod
     def read(cls, directory: Path) -> "Learner":
@@ -93,7 +102,12 @@ class Learner:
         """Load the model: a `keras.Model`, or a `Member` that runs the file."""
         if self.is_keras:
             return keras.saving.load_model(self.path, compile=False)
-        return Member(self.path, name=self.name, from_logits=bool(self.from_logits))
+        return Member(
+            self.path,
+            name=self.name,
+            from_logits=bool(self.from_logits),
+            task=self.task,
+        )
 
 
 def _plain(value):

@@ -16,18 +16,21 @@ from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite
 from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.export.representative_data import reusable
+from keras_micronets.learners.inputs import as_inputs
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
-    count_classes,
+    check_output_shape,
     describe,
     estimate_int8_gzip_size,
     infer_from_logits,
+    infer_task,
     output_shape,
+    single_output,
 )
 from keras_micronets.learners.predictions import (
     Predictor,
-    check_same_classes,
+    check_same_outputs,
     predict_all,
     progress_bar,
 )
@@ -129,13 +132,15 @@ class LearnerPool:
         seed: int | None = None,
         metrics: dict | None = None,
         from_logits: bool | None = None,
+        task: str | None = None,
+        output: str | int | None = None,
         origin: str = "",
     ) -> Learner:
         """Add a copy of a Keras model, masks and quantisers included.
 
         Args:
-            model: A built classifier with one output of shape `(samples, classes)`:
-                sequential or functional, or subclassed with a `get_config`.
+            model: A built model: sequential or functional, or subclassed with a
+                `get_config`.
             name: Name of the learner, valid as a folder's name. `None` for the next
                 number. Defaults to `None`.
             run: Name of the training run. Defaults to `None`.
@@ -145,14 +150,19 @@ class LearnerPool:
             from_logits: Boolean, whether the model's output is logits. `None` to infer
                 it from the compiled loss or the last activation; if neither tells, the
                 outputs must be probabilities. Defaults to `None`.
+            task: What the model predicts, one of `edge.TASKS`. `None` to infer it from
+                the compiled loss, the last activation and the shapes. Defaults to
+                `None`.
+            output: Name or index of the output to use, for a functional model with
+                several; the learner has this one only. Defaults to `None`.
             origin: How it was made, in words. Defaults to `""`.
 
         Returns:
             The `Learner`.
 
         Raises:
-            ValueError: If the name is taken or invalid, or the model is not a built
-                classifier.
+            ValueError: If the name is taken or invalid, or the model is not built or
+                its output does not suit the task.
         """
         if isinstance(model, layers.SideBySide):
             raise ValueError(
@@ -165,6 +175,7 @@ class LearnerPool:
                 f"Expected a built model. Received: {model.name!r}, which is not "
                 "built. Call it on a batch, or give it a `keras.Input`."
             )
+        model = single_output(model, output)
         copy = layers.clone(model)
         if not layers.keeps_state(copy):
             raise ValueError(
@@ -176,7 +187,7 @@ class LearnerPool:
             from_logits = infer_from_logits(model)
         metadata = {
             "from_logits": from_logits,
-            "n_classes": count_classes(output_shape(copy), model.name),
+            **_describe_outputs(output_shape(copy), model.name, task, model),
             "architecture": architecture_hash(copy),
             "gzip_bytes": estimate_int8_gzip_size(copy),
             "sparsity": layers.sparsity(copy),
@@ -197,14 +208,16 @@ class LearnerPool:
         *,
         name: str | None = None,
         from_logits: bool = False,
+        task: str = "multiclass",
         **metadata: Any,
     ) -> Learner:
-        """Add a `.tflite` classifier.
+        """Add a `.tflite` model.
 
         Args:
             path: Path of the file, which is copied.
             name: Name of the learner; `None` for the next number. Defaults to `None`.
             from_logits: Boolean, whether its output is logits. Defaults to `False`.
+            task: What it predicts, one of `edge.TASKS`. Defaults to `"multiclass"`.
             **metadata: `sparsity`, `run`, `epoch`, `seed`, `metrics` and `origin`, see
                 `Learner`.
 
@@ -217,7 +230,7 @@ class LearnerPool:
         member = Member(path)
         values = {
             "from_logits": from_logits,
-            "n_classes": count_classes((None, *member.output_shape), member.name),
+            **_describe_outputs((None, *member.output_shape), member.name, task),
             "architecture": "tflite",
             "gzip_bytes": gzip_size(Path(path).read_bytes()),
             "quantized": member.output_dtype == "int8",
@@ -254,30 +267,35 @@ class LearnerPool:
         verbose: int | str = "auto",
         mapped: bool = False,
     ) -> np.ndarray:
-        """Return the class probabilities of all learners on one data set.
+        """Return the predictions of all learners on one data set.
 
-        They are cached in the pool's folder by the hashes of data and learners.
+        They are class probabilities, for one sigmoid or logit unit the probability of
+        the event, or numbers. They are cached in the pool's folder by the hashes of
+        data and learners.
 
         Args:
-            x: Array of shape `(samples, ...)`.
+            x: Array of shape `(samples, ...)`; for models of several inputs a
+                dictionary or a list of them, as for `keras.Model.predict`.
             batch_size: Integer, samples per batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
-            mapped: Whether the result is memory-mapped from disk in half precision,
-                for pools whose predictions do not fit in memory. Defaults to `False`.
+            mapped: Whether the result is memory-mapped from disk, probabilities in half
+                precision, for pools whose predictions do not fit in memory. Defaults to
+                `False`.
 
         Returns:
-            Float32 array of shape `(learners, samples, classes)`; float16 if `mapped`.
+            Float32 array of shape `(learners, samples, *outputs)`; float16 for
+            probabilities if `mapped`.
 
         Raises:
-            ValueError: If the pool is empty, or its learners differ in the number
-                of classes.
+            ValueError: If the pool is empty, or its learners differ in their task or
+                the shape of their outputs.
         """
         self._check_not_empty()
-        check_same_classes(self)
+        check_same_outputs(self)
         return predict_all(
             self.learners,
-            np.asarray(x),
+            as_inputs(x),
             self.path / "predictions",
             self._predictor,
             batch_size=batch_size,
@@ -345,6 +363,14 @@ class LearnerPool:
                 f"Expected a pool with learners. Received: {self.path}, which is "
                 "empty. Fill it with `add` or the `LearnerCheckpoint` callback."
             )
+
+
+def _describe_outputs(shape: Any, name: str, task: str | None, model: Any = None):
+    """Return the metadata of a learner that describe its predictions."""
+    if task is None:
+        task = infer_task(model)
+    outputs = check_output_shape(shape, name, task)
+    return {"task": task, "n_classes": outputs[-1], "output_shape": outputs}
 
 
 def _quantize(learner: Learner, path: Path, representative_data: Any) -> dict:

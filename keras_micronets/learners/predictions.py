@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_micronets.edge.tasks import CLASS_TASKS
 from keras_micronets.export.atomic import write_atomically
+from keras_micronets.learners.inputs import count_samples, some_samples
 from keras_micronets.learners.learner import Learner
-from keras_micronets.learners.outputs import to_probabilities
+from keras_micronets.learners.outputs import predictions_of
 
 __all__ = ["PredictionCache", "Predictor", "predict_all"]
 
@@ -26,11 +28,11 @@ class PredictionCache:
 
     Args:
         directory: Folder of the files; made when the first is written.
-        x: The data, an array.
+        x: The data, an array or arrays.
     """
 
-    def __init__(self, directory: Path, x: np.ndarray) -> None:
-        self.directory = directory / _hash_array(x)[:32]
+    def __init__(self, directory: Path, x: Any) -> None:
+        self.directory = directory / _hash(x)[:32]
 
     def read(self, learner: Learner) -> np.ndarray | None:
         """Return the learner's probabilities, or `None` without a valid file."""
@@ -52,11 +54,11 @@ class PredictionCache:
         digest = hashlib.sha256(content).digest()  # after the part that NumPy reads
         write_atomically(self._path(learner), content + digest)
 
-    def mapped(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return an array in half precision, mapped from an unnamed temporary file."""
+    def mapped(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return an array that is mapped from an unnamed temporary file."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.directory) as file:
-            return np.memmap(file, np.float16, "w+", shape=shape)
+            return np.memmap(file, dtype, "w+", shape=shape)
 
     def _path(self, learner):
         names = {True: "logits", False: "probabilities", None: "unknown"}
@@ -74,8 +76,8 @@ class Predictor:
         self._architecture = None
         self._model: Any = None
 
-    def predict(self, learner: Learner, x: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return the probabilities of a learner, `(samples, classes)`."""
+    def predict(self, learner: Learner, x: Any, batch_size: int) -> np.ndarray:
+        """Return the predictions of a learner, `(samples, *outputs)`."""
         if not learner.is_keras:
             return learner.load().predict(x)
         if learner.architecture != self._architecture:
@@ -83,15 +85,17 @@ class Predictor:
             self._architecture = learner.architecture
         else:
             self._model.load_weights(learner.path)
-        return to_probabilities(
+        return predictions_of(
             self._outputs(x, batch_size),
             learner.from_logits,
+            task=learner.task,
             quantized=learner.quantized,
         )
 
     def _outputs(self, x, batch_size):
         # `predict` would build a data pipeline for each learner, over the same data.
-        batches = (x[i : i + batch_size] for i in range(0, len(x), batch_size))
+        starts = range(0, count_samples(x), batch_size)
+        batches = (some_samples(x, slice(i, i + batch_size)) for i in starts)
         return np.concatenate(
             [self._model.predict_on_batch(batch) for batch in batches]
         )
@@ -99,7 +103,7 @@ class Predictor:
 
 def predict_all(
     learners: Sequence[Learner],
-    x: np.ndarray,
+    x: Any,
     cache_directory: Path,
     predictor: Predictor,
     *,
@@ -107,21 +111,24 @@ def predict_all(
     verbose: int | str,
     mapped: bool = False,
 ) -> np.ndarray:
-    """Return the probabilities of learners, `(learners, samples, classes)`.
+    """Return the predictions of learners, `(learners, samples, *outputs)`.
 
     Args:
-        learners: Learners with the same number of classes.
-        x: Array of shape `(samples, ...)`.
+        learners: Learners with outputs of the same shape.
+        x: Array of shape `(samples, ...)`, or several.
         cache_directory: Folder of the cached predictions.
         predictor: Computes those that are not cached.
         batch_size: Integer, samples per batch.
         verbose: `"auto"` or 1 for a progress bar, 0 for silence.
-        mapped: Whether the result is mapped from disk, in half precision. Defaults to
-            `False`.
+        mapped: Whether the result is mapped from disk, probabilities in half precision.
+            Defaults to `False`.
     """
     cache = PredictionCache(cache_directory, x)
-    shape = (len(learners), len(x), learners[0].n_classes)
-    probabilities = cache.mapped(shape) if mapped else np.empty(shape, "float32")
+    shape = (len(learners), count_samples(x), *learners[0].outputs)
+    # Half precision is enough for probabilities; numbers may exceed its range.
+    dtype = "float16" if mapped and learners[0].task in CLASS_TASKS else "float32"
+    make = cache.mapped if mapped else np.empty
+    probabilities = make(shape, dtype)
     bar = progress_bar(len(learners), verbose)
     # Sorted, so that learners of one architecture share the compiled model.
     for i in sorted(range(len(learners)), key=lambda i: learners[i].architecture):
@@ -134,23 +141,29 @@ def predict_all(
     return probabilities
 
 
-def progress_bar(n_learners: int, verbose: int | str) -> keras.utils.Progbar:
-    """Return a progress bar; `verbose` is `"auto"` or 1, or 0 for silence."""
+def progress_bar(n_learners: int | None, verbose: int | str) -> keras.utils.Progbar:
+    """Return a progress bar; `verbose` is `"auto"` or 1, or 0 for silence.
+
+    Without a number of learners, samples are counted.
+    """
     verbose = 1 if verbose == "auto" else verbose
-    return keras.utils.Progbar(n_learners, verbose=verbose, unit_name="learner")
+    unit = "sample" if n_learners is None else "learner"
+    return keras.utils.Progbar(n_learners, verbose=verbose, unit_name=unit)
 
 
-def check_same_classes(learners: Iterable[Learner]) -> None:
-    """Raise a `ValueError` if learners differ in their number of classes."""
-    if len({learner.n_classes for learner in learners}) > 1:
+def check_same_outputs(learners: Iterable[Learner]) -> None:
+    """Raise a `ValueError` if learners differ in their task or outputs."""
+    if len({(learner.task, learner.outputs) for learner in learners}) > 1:
         raise ValueError(
-            "Expected learners of the same classes. Received: "
-            + ", ".join(f"{x.name} with {x.n_classes}" for x in learners)
+            "Expected learners of the same classes and task. Received: "
+            + ", ".join(f"{x.name} with {x.outputs}, {x.task}" for x in learners)
             + ". Keep one pool per problem."
         )
 
 
-def _hash_array(x):
-    digest = hashlib.sha256(f"{x.dtype.str}{x.shape}".encode())
-    digest.update(np.ascontiguousarray(x).data)
+def _hash(x):
+    digest = hashlib.sha256()
+    for path, array in keras.tree.flatten_with_path(x):
+        digest.update(f"{path or ''}{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

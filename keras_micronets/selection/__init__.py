@@ -57,6 +57,7 @@ from keras_micronets.selection.report.selection_report import (
     selection_report,
 )
 from keras_micronets.selection.selection import Choice, Selection, SizeChoice
+from keras_micronets.selection.targets import Targets
 from keras_micronets.selection.temperature import (
     apply_temperature,
     calibrated_negative_log_likelihood,
@@ -75,6 +76,7 @@ __all__ = [
     "Selection",
     "SelectionReport",
     "SizeChoice",
+    "Targets",
     "accuracy",
     "adaptive_calibration_error",
     "apply_temperature",

@@ -64,14 +64,13 @@ class _LocalSearch:
     """Sets of candidates, their losses, and the steps between them."""
 
     def __init__(self, candidates: Candidates, costs: np.ndarray, budget: float):
-        self.likelihoods = candidates.likelihoods
+        self.candidates, self.terms = candidates, candidates.terms
         self.costs, self.budget = costs, budget
-        self.loss_of_chance = float(np.log(candidates.n_classes))
 
     def loss(self, members: list[int]) -> float:
         if not members:
-            return self.loss_of_chance
-        return float(-np.log(self.likelihoods[members].mean(axis=0)).mean())
+            return self.candidates.targets.loss_of_chance
+        return float(self._loss(self.terms[members].mean(axis=0)))
 
     def grow(self, members: list[int], *, per_cost: bool) -> list[int]:
         """Add learners while that helps; the first in any case."""
@@ -111,10 +110,13 @@ class _LocalSearch:
         remaining = self.budget - self.costs[members].sum()
         affordable = np.flatnonzero(self.costs <= remaining * (1 + _ROUNDING))
         affordable = np.setdiff1d(affordable, members)
-        total = self.likelihoods[members].sum(axis=0)
-        means = (self.likelihoods[affordable] + total) / (len(members) + 1)
-        losses[affordable] = -np.log(means).mean(axis=1)
+        total = self.terms[members].sum(axis=0)
+        means = (self.terms[affordable] + total) / (len(members) + 1)
+        losses[affordable] = self._loss(means)
         return losses
+
+    def _loss(self, mean: np.ndarray) -> np.ndarray:
+        return self.candidates.average(self.candidates.targets.loss(mean))
 
 
 def _check_costs(costs: Any, budget: float, n_learners: int) -> np.ndarray:

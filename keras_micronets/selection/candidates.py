@@ -7,15 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.edge.combine import EPSILON
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import (
-    as_float,
-    as_labels,
-    check_n_members,
-    check_probabilities,
-    in_blocks,
-)
+from keras_micronets.selection.targets import check_data
+from keras_micronets.selection.validation import as_float, check_n_members, in_blocks
 
 __all__ = ["Candidates"]
 
@@ -31,21 +25,24 @@ class Candidates:
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, of any floating
             type; may be memory-mapped.
-        y: Labels, sparse or one-hot; see `as_labels`.
+        y: Labels, see `as_labels`, or `Targets`. For several labels per sample, the
+            class of each label is predicted: `samples` is then their number below.
         n_members: Integer, the number of learners to keep. Defaults to `1`.
 
     Attributes:
+        targets: The `Targets`.
         y: Integer array of shape `(samples,)`.
         n_members: Integer.
         order: Integer array of shape `(learners,)`: the index of each candidate in
             `probabilities`. All other arrays are in this order.
         predictions: Unsigned integer array of shape `(learners, samples)`: the
             predicted classes.
-        likelihoods: Float array of shape `(learners, samples)`: the probabilities of
-            the right classes, clipped to `[1e-7, 1]`.
+        terms: Float array of shape `(learners, samples, cells)`: what is averaged over
+            members, see `Targets.terms`. For classes, the probabilities of the right
+            ones.
         correct: Boolean array of shape `(learners, samples)`.
-        accuracies: Float array of shape `(learners,)`.
-        losses: Float array of shape `(learners,)`: negative log-likelihoods.
+        accuracies: Float array of shape `(learners,)`; R² for numbers.
+        losses: Float array of shape `(learners,)`: see `Targets`.
         is_copy: Boolean array of shape `(learners,)`: whether a candidate predicts
             exactly the same as the one before it.
 
@@ -54,22 +51,29 @@ class Candidates:
     """
 
     def __init__(self, probabilities: Any, y: Any, n_members: int = 1):
-        p = self._p = check_probabilities(probabilities)
-        self.y = as_labels(y, p.shape[2], p.shape[1])
+        p, self.targets = check_data(probabilities, y)
         self.n_members = check_n_members(n_members, len(p))
-        predictions = np.empty(p.shape[:2], np.min_scalar_type(p.shape[2] - 1))
-        likelihoods = np.empty(p.shape[:2])
-        samples = np.arange(len(self.y))
+        targets = self.targets
+        self._p, labels = p, np.empty(0)
+        if targets.has_classes:
+            self._p, labels = targets.rows(p)
+        self._labels = labels
+        predictions = np.empty((len(p), len(labels)), _smallest_type(self._p))
+        terms = np.empty((*p.shape[:2], targets.terms(p[:1]).shape[-1]))
         for part, block in in_blocks(p):
-            predictions[part] = block.argmax(axis=2)
-            likelihoods[part] = block[:, samples, self.y]
-        np.clip(likelihoods, EPSILON, 1, out=likelihoods)
-        accuracies = (predictions == self.y).mean(axis=1)
-        losses = -np.log(likelihoods).mean(axis=1)
+            terms[part] = targets.terms(block)
+            if targets.has_classes:
+                predictions[part] = as_float(self._p[part]).argmax(axis=2)
+        losses = np.empty(len(p))
+        for part, block in in_blocks(terms):
+            losses[part] = self.average(targets.loss(block))
+        accuracies = 1 - losses
+        if targets.has_classes:
+            accuracies = np.asarray(targets.average(predictions == labels))
         digests = _digests_of_tied(p, accuracies, losses)
         self.order = np.lexsort((digests, losses, -accuracies))
-        self.predictions = predictions[self.order]
-        self.likelihoods = likelihoods[self.order]
+        self._predictions = predictions[self.order]
+        self.terms = terms[self.order]
         self.accuracies = accuracies[self.order]
         self.losses = losses[self.order]
         digests = digests[self.order]
@@ -81,11 +85,51 @@ class Candidates:
 
     @property
     def n_samples(self) -> int:
-        return self._p.shape[1]
+        """Number of labels: that of the samples, times the labels of each."""
+        return len(self.y)
 
     @property
     def n_classes(self) -> int:
+        self.check_classes()
         return self._p.shape[2]
+
+    @property
+    def y(self) -> np.ndarray:
+        self.check_classes()
+        return self._labels
+
+    @property
+    def predictions(self) -> np.ndarray:
+        self.check_classes()
+        return self._predictions
+
+    def check_classes(self, *, weighted: bool = True) -> None:
+        """Raise a `ValueError` if there are no classes, or unwanted sample weights."""
+        task, weights = self.targets.task, self.targets.sample_weight
+        if not self.targets.has_classes:
+            raise ValueError(
+                "Expected a task with classes, since predicted classes are counted. "
+                f"Received: task={task!r}. Choose another method or option."
+            )
+        if weights is not None and not weighted:
+            raise ValueError(
+                "Expected no sample weights, since samples are counted. Received: some."
+                " Choose another method or option."
+            )
+
+    def average(self, cells: np.ndarray) -> np.ndarray:
+        """Return the mean over samples of values `(..., samples, cells)`."""
+        n_cells = cells.shape[-2] * cells.shape[-1]
+        return self.targets.average(cells.reshape(*cells.shape[:-2], n_cells))
+
+    def scores_on(self, samples: np.ndarray) -> np.ndarray:
+        """Return the accuracy, or R², of each candidate on some samples."""
+        some = self.targets[samples]
+        if not some.has_classes:
+            cells = some.loss(self.terms[:, samples])
+            return 1 - some.average(cells.reshape(len(self), -1))
+        right = self.correct.reshape(len(self), len(self.targets), -1)[:, samples]
+        return np.asarray(some.average(right.reshape(len(self), -1)))
 
     @cached_property
     def correct(self) -> np.ndarray:
@@ -104,8 +148,9 @@ class Candidates:
         return counts.reshape(self.n_samples, self.n_classes)
 
     def probabilities(self, chosen: Any) -> np.ndarray:
-        """Return the probabilities of one candidate, or of several."""
-        return as_float(self._p[self.order[chosen]])
+        """Return the probabilities, or scaled numbers, of one or several candidates."""
+        p = as_float(self._p[self.order[chosen]])
+        return p if self.targets.has_classes else p / self.targets.scale
 
     def select(
         self,
@@ -138,6 +183,10 @@ class Candidates:
             method,
             representative,
         )
+
+
+def _smallest_type(p: np.ndarray) -> np.dtype:
+    return np.min_scalar_type(p.shape[2] - 1)
 
 
 def _digests_of_tied(

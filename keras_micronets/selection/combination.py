@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.edge.combine import RULES
-from keras_micronets.selection.metrics import likelihoods
+from keras_micronets.edge.combine import NUMBER_RULES, RULES
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import check_choice, check_probabilities
+from keras_micronets.selection.targets import Targets, check_data
+from keras_micronets.selection.validation import check_choice
 
-__all__ = ["as_combined", "fit_weights", "mixture_weights"]
+__all__ = ["as_combined", "fit_weights"]
 
 
 def as_combined(
@@ -23,8 +23,8 @@ def as_combined(
             was made on.
         y: Labels, sparse or one-hot; see `as_labels`.
         combination: `"mean"`, with the weights of the selection; `"weights"`, with
-            weights fitted on these samples by `fit_weights`; `"logit"` or `"vote"`,
-            without weights.
+            weights fitted on these samples by `fit_weights`; `"logit"`, `"vote"` or,
+            for numbers, `"median"`, without weights.
 
     Returns:
         Dictionary of the arguments `rule` and `weights` of `combine`.
@@ -40,7 +40,8 @@ def as_combined(
     kmn.selection.combine(probabilities[selection.indices], **rule)
     ```
     """
-    check_choice("combination", combination, RULES)
+    numbers = isinstance(y, Targets) and not y.has_classes
+    check_choice("combination", combination, NUMBER_RULES if numbers else RULES)
     weights = None
     if combination == "weights":
         weights = fit_weights(probabilities[selection.indices], y)
@@ -52,7 +53,7 @@ def as_combined(
 
 
 def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.ndarray:
-    """Fit the weights of a mean probability by maximum likelihood.
+    """Fit the weights of a mean by maximum likelihood, or least squares for numbers.
 
     The negative log-likelihood of the weighted mean is convex in the weights, and
     expectation-maximisation lowers it at every step. It starts from equal weights, so
@@ -84,22 +85,6 @@ def fit_weights(probabilities: Any, y: Any, *, n_iterations: int = 200) -> np.nd
         raise ValueError(
             f"Expected at least zero iterations. Received: {n_iterations=}."
         )
-    right = likelihoods(check_probabilities(probabilities), y)
-    return mixture_weights(right, np.full(len(right), 1 / len(right)), n_iterations)
-
-
-def mixture_weights(
-    likelihoods: np.ndarray, start: np.ndarray, n_iterations: int
-) -> np.ndarray:
-    """Raise the likelihood of a mixture by steps of expectation-maximisation.
-
-    Args:
-        likelihoods: Float array of shape `(members, samples)`, positive.
-        start: Float array of shape `(members,)`, the weights to start from.
-        n_iterations: Integer, the number of steps.
-    """
-    weights = start
-    for _ in range(n_iterations):
-        weights = weights * (likelihoods @ (1 / (weights @ likelihoods)))
-        weights /= weights.sum()
-    return weights
+    p, targets = check_data(probabilities, y)
+    terms = targets.terms(p).reshape(len(p), -1)
+    return targets.fit_weights(terms, np.full(len(p), 1 / len(p)), n_iterations)

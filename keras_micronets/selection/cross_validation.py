@@ -1,39 +1,27 @@
 """Score selection methods on samples that they have not seen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.model_selection import RepeatedKFold
 from sklearn.utils import check_random_state
 
-from keras_micronets.selection.metrics import accuracy, negative_log_likelihood
 from keras_micronets.selection.ordering.method import top_k
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import (
-    as_labels,
-    check_n_members,
-    check_probabilities,
-    in_blocks,
-    progress,
-)
+from keras_micronets.selection.targets import SCORINGS, Targets, check_data
+from keras_micronets.selection.validation import check_n_members, in_blocks, progress
 
 __all__ = ["MemberScores", "held_out_losses", "scores_by_members"]
 
 Method = Callable[..., Selection]
 
 
-def mean_error(probabilities: Any, y: Any) -> np.ndarray:
-    """Return the share of samples whose most probable class is wrong."""
-    return 1 - accuracy(probabilities, y)
-
-
-SCORINGS: dict[str, Callable] = {"loss": negative_log_likelihood, "error": mean_error}
 #: The metrics of `MemberScores`, by the names of its attributes.
-METRICS: dict[str, Callable] = {
-    "accuracy": accuracy,
-    "negative_log_likelihood": negative_log_likelihood,
+METRICS: dict[str, Callable[[Targets, np.ndarray], float]] = {
+    "accuracy": Targets.score,
+    "negative_log_likelihood": Targets.mean_loss,
 }
 
 
@@ -68,8 +56,7 @@ def held_out_losses(
     held_out_losses(methods, probabilities, y).mean(axis=1)
     ```
     """
-    p = check_probabilities(probabilities)
-    y = as_labels(y, p.shape[2], p.shape[1])
+    p, y = check_data(probabilities, y)
     folds = split(len(y), n_splits, n_repeats, random_state)
     folds = progress(folds, len(folds), "cross-validation", verbose)
     return np.transpose([score_fold(methods, p, y, *fold, scoring) for fold in folds])
@@ -91,13 +78,13 @@ def split(
 def score_fold(
     methods: Sequence[Method],
     p: np.ndarray,
-    y: np.ndarray,
+    y: Targets,
     selected_on: np.ndarray,
     scored_on: np.ndarray,
     scoring: str,
 ) -> list[float]:
     """Return the held-out loss of each method in a fold, NaN where it fails."""
-    seen = np.ascontiguousarray(p[:, selected_on]), y[selected_on]
+    seen = np.ascontiguousarray(p[:, selected_on]), y[selected_on].argument
     unseen = p[:, scored_on]
     losses = []
     for method in methods:
@@ -107,7 +94,7 @@ def score_fold(
             losses.append(np.nan)
             continue
         combined = selection.combined(unseen)
-        losses.append(float(SCORINGS[scoring](combined, y[scored_on])))
+        losses.append(SCORINGS[scoring](y[scored_on], combined))
     return losses
 
 
@@ -120,12 +107,13 @@ class MemberScores:
         n_kept: Dictionary of arrays of shape `(splits, points)`, one for each method:
             how many learners were kept. NaN where the method raised a `ValueError`.
         accuracy: Dictionary of arrays of shape `(splits, points)`, one for each method:
-            the accuracy on the samples that were not used for selecting.
-        negative_log_likelihood: The same for the negative log-likelihood.
+            the accuracy, or R², on the samples that were not used for selecting.
+        negative_log_likelihood: The same for the loss of the task, see `Targets`.
         best_learner: Dictionary of the `accuracy` and the `negative_log_likelihood` of
             the single learner that was the most accurate on the samples for selecting,
             arrays of shape `(splits,)`.
         mean_of_all: The same for the mean of all learners.
+        has_classes: Boolean, whether the learners predict classes. Defaults to `True`.
     """
 
     n_members: np.ndarray
@@ -134,6 +122,7 @@ class MemberScores:
     negative_log_likelihood: dict[str, np.ndarray]
     best_learner: dict[str, np.ndarray]
     mean_of_all: dict[str, np.ndarray]
+    has_classes: bool = True
 
 
 def scores_by_members(
@@ -184,18 +173,19 @@ def scores_by_members(
     Reference: Arlot & Celisse, "A Survey of Cross-Validation Procedures for Model
     Selection", Statistics Surveys, 2010 (repeated hold-out).
     """
-    p = check_probabilities(probabilities)
-    y = as_labels(y, p.shape[2], p.shape[1])
+    p, y = check_data(probabilities, y)
     _check(len(y), n_resamples, methods)
     counts = member_counts(len(p)) if n_members is None else n_members
     counts = np.array([check_n_members(count, len(p)) for count in counts])
     random = check_random_state(random_state)
-    scores = _empty_scores(methods, counts, n_resamples)
+    scores = replace(
+        _empty_scores(methods, counts, n_resamples), has_classes=y.has_classes
+    )
     mean = mean_of(p)
     for i in progress(range(n_resamples), n_resamples, "splits", verbose):
         samples, seed = random.permutation(len(y)), random.randint(2**31 - 1)
         selected_on, scored_on = np.split(samples, [len(y) // 2])
-        half = p[:, selected_on], y[selected_on]
+        half = p[:, selected_on], y[selected_on].argument
         best = p[top_k(*half, 1).indices[0]]
         _score(scores.best_learner, i, best[scored_on], y[scored_on])
         _score(scores.mean_of_all, i, mean[scored_on], y[scored_on])
@@ -259,8 +249,6 @@ def _select(method: Method, half: tuple, count: int, seed: int) -> Selection | N
         return None  # too few clusters, say: the data itself was checked before
 
 
-def _score(
-    scores: dict[str, np.ndarray], at: Any, p: np.ndarray, y: np.ndarray
-) -> None:
+def _score(scores: dict[str, np.ndarray], at: Any, p: np.ndarray, y: Targets) -> None:
     for name, metric in METRICS.items():
-        scores[name][at] = metric(p, y)
+        scores[name][at] = metric(y, p)

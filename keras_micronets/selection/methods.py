@@ -11,7 +11,6 @@ from sklearn.utils import check_random_state
 from keras_micronets.selection.clustering.cluster import cluster, cluster_labels
 from keras_micronets.selection.clustering.forward import cluster_then_forward
 from keras_micronets.selection.cross_validation import (
-    SCORINGS,
     held_out_losses,
     score_fold,
     split,
@@ -32,11 +31,10 @@ from keras_micronets.selection.ordering.by_votes import (
 )
 from keras_micronets.selection.ordering.method import random_k, top_k
 from keras_micronets.selection.selection import Choice, Selection
+from keras_micronets.selection.targets import SCORINGS, Targets, check_data
 from keras_micronets.selection.validation import (
-    as_labels,
     check_choice,
     check_n_members,
-    check_probabilities,
     progress,
 )
 
@@ -133,8 +131,7 @@ def auto(
     Reference: Varma & Simon, "Bias in Error Estimation When Using Cross-Validation for
     Model Selection", BMC Bioinformatics 2006.
     """
-    p = check_probabilities(probabilities)
-    y = as_labels(y, p.shape[2], p.shape[1])
+    p, y = check_data(probabilities, y)
     counts = np.atleast_1d(n_members).tolist()
     counts = [check_n_members(count, len(p)) for count in counts]
     check_choice("scoring", scoring, SCORINGS)
@@ -142,7 +139,7 @@ def auto(
     comparison = _Comparison(methods, counts, seed)
     options = {"scoring": scoring, "n_splits": n_splits, "random_state": seed}
     choice = comparison.choose(p, y, n_repeats=n_repeats, verbose=verbose, **options)
-    selection = comparison.functions[choice.chosen](p, y)
+    selection = comparison.functions[choice.chosen](p, y.argument)
     if nested:
         loss = _nested_loss(comparison, p, y, verbose=verbose, **options)
         choice = replace(choice, nested_loss=loss)
@@ -190,11 +187,11 @@ class _Comparison:
             for name, count in pairs
         ]
 
-    def choose(self, p: np.ndarray, y: np.ndarray, **options: Any) -> Choice:
+    def choose(self, p: np.ndarray, y: Any, **options: Any) -> Choice:
         losses = held_out_losses(self.functions, p, y, **options)
         means = losses.mean(axis=1)
         if np.isnan(means).all():
-            self.functions[0](p, y)  # its error says more
+            self.functions[0](p, y.argument)  # its error says more
             raise ValueError(
                 "Expected a method that succeeds in every fold. Received: none among "
                 f"{sorted(set(self.names))}. Give more samples, other learners, or a "
@@ -209,7 +206,7 @@ class _Comparison:
 def _nested_loss(
     comparison: _Comparison,
     p: np.ndarray,
-    y: np.ndarray,
+    y: Targets,
     *,
     scoring: str,
     n_splits: int,
@@ -218,7 +215,7 @@ def _nested_loss(
 ) -> float:
     """Return the held-out loss of the whole procedure, the choice included."""
 
-    def procedure(p: np.ndarray, y: np.ndarray) -> Selection:
+    def procedure(p: np.ndarray, y: Any) -> Selection:
         choice = comparison.choose(
             p, y, scoring=scoring, n_splits=n_splits, random_state=random_state
         )

@@ -23,11 +23,13 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, each row of
-            classes non-negative and summing to one within `1e-3`.
+            classes non-negative and summing to one within `1e-3`; or of shape
+            `(learners, samples, 1)`, the probability of one event.
 
     Returns:
         The same values as a floating-point array. Floats are not copied and, where they
-        are memory-mapped, stay on disk; integers become `float64`.
+        are memory-mapped, stay on disk; integers become `float64`. The probability of
+        an event becomes the two columns `[1 - p, p]`.
 
     Raises:
         ValueError: If there is no learner, or the shape or a value is invalid; the
@@ -50,11 +52,8 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
             "Expected probabilities of shape (learners, samples, classes) with at "
             f"least one sample. Received: shape {p.shape}."
         )
-    if p.shape[2] < 2:
-        raise ValueError(
-            "Expected at least two classes. Received: probabilities of shape "
-            f"{p.shape}. For one sigmoid output `p` give the columns `[1 - p, p]`."
-        )
+    if p.shape[2] == 1:
+        p = np.concatenate([1 - p, p], axis=2)
     for part, block in in_blocks(p):
         _check_block(block, part.start)
     return p
@@ -199,6 +198,21 @@ def _with_progress(
 def _write(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def as_numbers(values: Any, name: str) -> np.ndarray:
+    """Return finite floating-point numbers, or raise a `ValueError`."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"Expected {name} as numbers. Received: dtype {array.dtype}.")
+    array = array if array.dtype.kind == "f" else array.astype(np.float64)
+    array = as_float(array)
+    if not np.isfinite(array).all():
+        first = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise ValueError(
+            f"Expected finite {name}. Received: {array[tuple(first)]} at index {first}."
+        )
+    return array
 
 
 def _as_array(values: Any) -> np.ndarray:

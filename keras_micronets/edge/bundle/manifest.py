@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..alarm import Alarm
 from ..combine import check_rule
 from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
+from ..tasks import CLASS_TASKS
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
 from .signature import MANIFEST, read_manifest
@@ -62,19 +64,23 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Combination:
-    """Define how the members' probabilities are combined, see `combine`.
+    """Define how the members' predictions are combined, see `combine`.
 
     Args:
-        rule: `"mean"`, `"logit"`, `"vote"` or `"weights"`. Defaults to `"mean"`.
+        rule: `"mean"`, `"logit"`, `"vote"`, `"weights"` or `"median"`. Defaults to
+            `"mean"`.
         weights: One weight per member, for `"weights"`. Defaults to `None`.
         temperature: Number by which the logarithms of the combined probabilities are
             divided. Defaults to `1.0`, which is left out of the manifest: other
             temperatures are rejected by the runners of version 0.1.0.
+        task: What the members predict, one of `edge.TASKS`. Defaults to
+            `"multiclass"`, which is left out as well.
     """
 
     rule: str = "mean"
     weights: tuple[float, ...] | None = None
     temperature: float = field(default=1.0, metadata={"optional": True})
+    task: str = field(default="multiclass", metadata={"optional": True})
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ class Manifest:
         files: SHA-256 of every file of the bundle except the manifest, its checksum
             and its signature, keyed by the file's name relative to the bundle, with
             forward slashes.
-        class_names: One name per class. Defaults to `None`, no names.
+        class_names: One name per class, label or predicted number; for the task
+            `"binary"` two, that of the event last. Defaults to `None`, no names.
         preprocessing: Preprocessing of raw inputs. Defaults to none.
         combination: How members are combined. Defaults to the mean.
         accuracies: Measured accuracies, as JSON values, with a sentence about how they
@@ -123,6 +130,8 @@ class Manifest:
         format_version: Version of this format. Defaults to `FORMAT_VERSION`.
         early_exit: When a sample needs no more members. Defaults to `None`: all
             members are run.
+        alarm: Which samples are anomalies, for the task `"reconstruction"`. Defaults
+            to `None`, which is left out of the manifest.
 
     Raises:
         ValueError: If the values contradict each other.
@@ -147,16 +156,26 @@ class Manifest:
     created_by: str = ""
     format_version: int = FORMAT_VERSION
     early_exit: EarlyExit | None = None
+    alarm: Alarm | None = field(default=None, metadata={"optional": True})
 
     def __post_init__(self) -> None:
         _check_members(self)
         check_rule(n_members=len(self.members), **vars(self.combination))
+        _check_outputs(self)
         _check_class_names(self)
         self.preprocessing.check(self.members[0].input.shape)
         if self.early_exit:
-            n_classes = self.members[0].output.shape[0]
-            weights = self.combination.weights
-            self.early_exit.check(len(self.members), n_classes, weights)
+            self.early_exit.check(
+                len(self.members),
+                self.members[0].output.shape[0],
+                self.combination.weights,
+                self.task,
+            )
+
+    @property
+    def task(self) -> str:
+        """What the members predict, one of `edge.TASKS`."""
+        return self.combination.task
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
@@ -190,6 +209,10 @@ class Manifest:
         values = dataclasses.asdict(self)
         if self.combination.temperature == 1:
             del values["combination"]["temperature"]
+        if self.task == "multiclass":
+            del values["combination"]["task"]
+        if self.alarm is None:
+            del values["alarm"]
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
 
     @classmethod
@@ -246,11 +269,6 @@ def _check_members(manifest):
             raise ValueError(
                 f"Expected members with the same {end} shape. Received: {shapes}."
             )
-    if len(members[0].output.shape) != 1:
-        raise ValueError(
-            "Expected classifiers, with outputs of shape (samples, classes). "
-            f"Received: shape (samples, *{members[0].output.shape})."
-        )
     if len({m.file for m in members}) != len(members):
         raise ValueError(f"Expected one file for each member. Received: {names}.")
     if len(manifest.files) > MAX_FILES:
@@ -264,10 +282,40 @@ def _check_members(manifest):
         )
 
 
+def _check_outputs(manifest):
+    task, member = manifest.task, manifest.members[0]
+    shape = member.output.shape
+    suits = {
+        "binary": shape == (1,),
+        "regression": True,
+        "reconstruction": shape == member.input.shape,
+    }
+    if not suits.get(task, len(shape) == 1):
+        expected = {
+            "binary": "(samples, 1)",
+            "multiclass": "(samples, classes)",
+            "multilabel": "(samples, labels)",
+            "reconstruction": f"(samples, *{member.input.shape}), that of the inputs",
+        }
+        raise ValueError(
+            f"Expected outputs of shape {expected[task]} for task={task!r}. Received: "
+            f"shape (samples, *{shape})."
+        )
+    if manifest.alarm is not None and task != "reconstruction":
+        raise ValueError(
+            "Expected an alarm with the task 'reconstruction' only. Received: "
+            f"task={task!r}."
+        )
+
+
 def _check_class_names(manifest):
-    names, classes = manifest.class_names, manifest.members[0].output.shape[0]
-    if names is not None and len(names) != classes:
-        raise ValueError(f"Expected {classes} class names. Received: {names}.")
+    names, shape = manifest.class_names, manifest.members[0].output.shape
+    if names is None:
+        return
+    count = 2 if manifest.task == "binary" else math.prod(shape)
+    if len(names) != count:
+        kind = "class names" if manifest.task in CLASS_TASKS else "names of outputs"
+        raise ValueError(f"Expected {count} {kind}. Received: {names}.")
 
 
 def _plain(value):

@@ -20,6 +20,7 @@ from ..inputs import (
     read_file,
     read_stream,
 )
+from .description import Description
 
 __all__ = ["InputLoop", "Predictions", "add_input_arguments", "check_inputs"]
 
@@ -29,8 +30,8 @@ class Predictions:
     """Hold the predictions for some samples.
 
     Args:
-        ensemble: Probabilities of the ensemble, of shape `(samples, classes)`.
-        members: Probabilities of each member to show, by its name.
+        ensemble: Predictions of the ensemble, of shape `(samples, *outputs)`.
+        members: Predictions of each member to show, by its name.
         answered, missing: Names of the members on other devices that did or did not
             answer.
     """
@@ -56,7 +57,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows",
     )
     parser.add_argument(
-        "--output", metavar="OUT.npy", help="save the probabilities, one row per line"
+        "--output", metavar="OUT.npy", help="save the predictions, one row per sample"
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per line"
@@ -108,7 +109,8 @@ class InputLoop:
                 self._read(source)
         finally:  # Ctrl-C and a broken pipe are usual ends of a stream
             if self.arguments.output and self.kept and self.is_whole:
-                _save(self.arguments.output, self.kept)
+                rank = len(self.manifest().members[0].output.shape)
+                _save(self.arguments.output, self.kept, axis=-1 - rank)
         return 2 if self.has_failed else 0
 
     def report(self, skipped: SkippedSample) -> None:
@@ -124,8 +126,11 @@ class InputLoop:
                 if isinstance(item, SkippedSample):
                     self.report(item)
                     continue
+                done = 0
                 for predictions in self.predict(item):
-                    self._print(predictions, source)
+                    count = len(predictions.ensemble)
+                    self._print(predictions, source, item[done : done + count])
+                    done += count
         except (KeyboardInterrupt, BrokenPipeError):
             self.is_whole &= source == "-"
             raise
@@ -145,13 +150,13 @@ class InputLoop:
             return read_stream(stdin, shape, **options)
         return read_file(source, shape, **options)
 
-    def _print(self, predictions, source):
+    def _print(self, predictions, source, x):
         if self.arguments.output:
             self.kept.append(predictions.saved)
+        describe = Description(self.manifest(), x)
         format_line = _format_json if self.arguments.json else _format_text
-        class_names = self.manifest().class_names
         for row in range(len(predictions.ensemble)):
-            print(format_line(self.count, source, row, predictions, class_names))
+            print(format_line(self.count, source, row, predictions, describe))
             self.count += 1
         sys.stdout.flush()
 
@@ -170,12 +175,12 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
     ]
 
 
-def _format_text(index, source, row, predictions, class_names):
+def _format_text(index, source, row, predictions, describe):
     """Return the line for one row of predictions, sample `index` of all inputs."""
     label = source if _is_image_file(source) else index
-    parts = [_choice(predictions.ensemble[row], class_names)]
-    for name, probabilities in predictions.members.items():
-        parts.append(f"{name}: {_choice(probabilities[row], class_names)}")
+    parts = [describe.text(row, predictions.ensemble[row])]
+    for name, values in predictions.members.items():
+        parts.append(f"{name}: {describe.text(row, values[row])}")
     if predictions.answered:
         missing = ", ".join(predictions.missing)
         without = f"; without {missing}" if missing else ""
@@ -183,14 +188,14 @@ def _format_text(index, source, row, predictions, class_names):
     return f"{label}: {'  '.join(parts)}"
 
 
-def _format_json(index, source, row, predictions, class_names):
+def _format_json(index, source, row, predictions, describe):
     file = None if source == "-" else str(source)
     values: dict[str, Any] = {"index": index, "file": file}
-    values |= _named(predictions.ensemble[row], class_names)
+    values |= describe.fields(row, predictions.ensemble[row])
     if predictions.members:
         values["members"] = [
-            {"member": name, **_named(probabilities[row], class_names)}
-            for name, probabilities in predictions.members.items()
+            {"member": name, **describe.fields(row, outputs[row])}
+            for name, outputs in predictions.members.items()
         ]
     if predictions.answered:
         values |= {"answered": predictions.answered, "missing": predictions.missing}
@@ -208,13 +213,13 @@ def _check_output(path):
         )
 
 
-def _save(path, arrays):
-    """Save arrays `(..., samples, classes)` as one `.npy` file, atomically."""
+def _save(path, arrays, axis):
+    """Save arrays as one `.npy` file, atomically; `axis` is that of the samples."""
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with open(partial, "wb") as file:
-            np.save(file, np.concatenate(arrays, axis=-2))
+            np.save(file, np.concatenate(arrays, axis=axis))
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -222,18 +227,3 @@ def _save(path, arrays):
 
 def _is_image_file(source):
     return isinstance(source, Path) and is_image(source)
-
-
-def _choice(probabilities, class_names):
-    best = int(probabilities.argmax())
-    name = f" {class_names[best]}" if class_names else ""
-    return f"{best}{name} {probabilities[best]:.4f}"
-
-
-def _named(probabilities, class_names):
-    best = int(probabilities.argmax())
-    return {
-        "class": best,
-        "name": class_names[best] if class_names else None,
-        "probability": round(float(probabilities[best]), 6),
-    }

@@ -27,9 +27,10 @@ class Dispatcher:
     Args:
         members: Names of all members of the bundle, in its order.
         digest: Digest of the bundle.
-        classes: Number of classes.
+        output_shape: Shape of a sample's prediction.
         quorum: Number of members that must have answered.
         max_pending: Largest number of open requests.
+        task: What the members predict. Defaults to `"multiclass"`.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class Dispatcher:
         members: tuple[str, ...],
         *,
         digest: str,
-        classes: int,
+        output_shape: tuple[int, ...],
         quorum: int,
         max_pending: int,
+        task: str = "multiclass",
     ) -> None:
-        self.members, self.digest, self.classes = members, digest, classes
+        self.members, self.digest = members, digest
+        self.output_shape, self.task = output_shape, task
         self.quorum, self.max_pending = quorum, max_pending
         self.finished: list[Request] = []
         self.statistics: Counter[str] = Counter()
@@ -144,9 +147,11 @@ class Dispatcher:
 
     def _read(self, assignment, response, now):
         request = assignment.request
-        shape = (request.samples, self.classes)
+        shape = (request.samples, *self.output_shape)
         try:
-            arrays = response.probabilities(assignment.members, self.digest, shape)
+            arrays = response.predictions(
+                assignment.members, self.digest, shape, self.task
+            )
         except ValueError:
             self.statistics["refused" if response.error else "invalid"] += 1
             self._scheduler.handle_invalid(assignment, now)
@@ -158,8 +163,8 @@ class Dispatcher:
             return
         self.statistics["answers"] += 1
         for member in new:
-            probabilities = arrays[assignment.members.index(member)]
-            request.results[member] = (assignment.node, probabilities)
+            predictions = arrays[assignment.members.index(member)]
+            request.results[member] = (assignment.node, predictions)
         self._finish_if_complete(request)
 
     def _finish_if_complete(self, request):

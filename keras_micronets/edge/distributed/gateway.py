@@ -265,7 +265,8 @@ def _dispatcher(manifest, quorum, max_pending):
     return Dispatcher(
         members,
         digest=manifest.digest,
-        classes=manifest.members[0].output.shape[0],
+        output_shape=manifest.members[0].output.shape,
+        task=manifest.task,
         quorum=quorum,
         max_pending=max_pending,
     )

@@ -283,10 +283,10 @@ class Node:
     def _predict(self, request):
         x = unpack(request.payload)
         with self._running:
-            probabilities = predict(self._runner, request.members, x)
+            predictions = predict(self._runner, request.members, x)
             digest = self._runner.manifest.digest
         self.statistics["answered"] += 1
-        payload = pack(probabilities)
+        payload = pack(predictions)
         return self._message(
             request, NodeResponse(request.id, request.members, digest, payload)
         )
@@ -303,7 +303,7 @@ class Node:
 
 
 def predict(runner: EnsembleRunner, names: Sequence[str], x: np.ndarray) -> np.ndarray:
-    """Return the probabilities of the named members, `(members, samples, classes)`."""
+    """Return the predictions of the named members, `(members, samples, *outputs)`."""
     members = {member.name: member for member in runner.members}
     if not {*names} <= {*members}:
         raise ValueError(f"Expected members out of {[*members]}. Received: {names}.")

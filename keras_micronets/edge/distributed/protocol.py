@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bundle.from_json import from_json
+from ..tasks import CLASS_TASKS
 from .message import Message, check_name, unpack
 
 __all__ = ["NodeDescription", "NodeRequest", "NodeResponse"]
@@ -23,7 +24,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class NodeRequest:
-    """Ask a node for the probabilities of some members.
+    """Ask a node for the predictions of some members.
 
     Args:
         id: 16 random bytes. A request that is sent again has the same.
@@ -66,13 +67,13 @@ class NodeRequest:
 
 @dataclass(frozen=True)
 class NodeResponse:
-    """Answer a `NodeRequest` with probabilities or an error.
+    """Answer a `NodeRequest` with predictions or an error.
 
     Args:
         id: The request's identifier.
         members: Names of the members.
         digest: `Manifest.digest` of the node's bundle.
-        payload: A `.npy` array, `float32` of shape `(members, samples, classes)`.
+        payload: A `.npy` array, `float32` of shape `(members, samples, *outputs)`.
         error: `"busy"`, a description of the error, or `""`.
     """
 
@@ -91,7 +92,7 @@ class NodeResponse:
 
     @classmethod
     def from_message(cls, message: Message) -> "NodeResponse":
-        """Return the response in a message, unchecked; `probabilities()` checks it."""
+        """Return the response in a message, unchecked; `predictions()` checks it."""
         get = message.fields.get
         try:
             members = _names(get("members", ""))
@@ -100,17 +101,22 @@ class NodeResponse:
         digest, error = get("digest", ""), get("error", "")
         return cls(message.correlation, members, digest, message.payload, error)
 
-    def probabilities(
-        self, members: tuple[str, ...], digest: str, shape: tuple[int, int]
+    def predictions(
+        self,
+        members: tuple[str, ...],
+        digest: str,
+        shape: tuple[int, ...],
+        task: str = "multiclass",
     ) -> np.ndarray:
-        """Return the `float32` probabilities, `(members, samples, classes)`.
+        """Return the `float32` predictions, `(members, samples, *outputs)`.
 
         Raises:
             ValueError: If there is an error, they do not match the requested members,
-                digest and shape `(samples, classes)`, or are not probabilities.
+                digest and shape `(samples, *outputs)`, or are not predictions of the
+                task.
         """
         if self.error:
-            raise ValueError(f"Expected probabilities. Received: {self.error:.200}")
+            raise ValueError(f"Expected predictions. Received: {self.error:.200}")
         if (self.members, self.digest) != (members, digest):
             raise ValueError("Expected the requested members of the same bundle.")
         array = unpack(self.payload)
@@ -120,9 +126,14 @@ class NodeResponse:
                 f"Expected float32 of shape {expected}. Received: {array.dtype} of "
                 f"shape {array.shape}."
             )
-        if not (np.isfinite(array).all() and (array >= 0).all()):
-            raise ValueError("Expected probabilities. Received: negative or not finite")
-        if (abs(array.sum(axis=-1, dtype="float64") - 1) > TOLERANCE).any():
+        if not np.isfinite(array).all():
+            raise ValueError("Expected finite predictions. Received: others.")
+        if task in CLASS_TASKS and not ((array >= 0) & (array <= 1 + TOLERANCE)).all():
+            raise ValueError("Expected probabilities. Received: others.")
+        if (
+            task == "multiclass"
+            and (abs(array.sum(axis=-1, dtype="float64") - 1) > TOLERANCE).any()
+        ):
             raise ValueError("Expected probabilities that sum to one.")
         return array
 

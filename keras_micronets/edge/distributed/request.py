@@ -23,8 +23,8 @@ class Request:
         context: Value that the gateway gets back with the result. Defaults to `None`.
 
     Attributes:
-        results: `(node, probabilities)` by member, the latter of shape
-            `(samples, classes)`.
+        results: `(node, predictions)` by member, the latter of shape
+            `(samples, *outputs)`.
         assignments: The unanswered `Assignment`s, by id.
         tried: Names of the nodes that were asked, by member.
         is_finished: Whether the outcome has been decided. Assignments may remain open,
@@ -88,8 +88,9 @@ class EnsembleResult:
     """Hold the combined prediction of the members that answered.
 
     Args:
-        probabilities: `float32` array of shape `(samples, classes)`: the members named
-            here, and no others, combined as the bundle defines.
+        probabilities: `float32` array of shape `(samples, *outputs)`: the predictions
+            of the members named here, and no others, combined as the bundle defines.
+            They are numbers for tasks without classes.
         members: Names of the members that answered, in the bundle's order.
         nodes: Name of the node that answered, by member.
         missing: Names of the members that did not answer.
@@ -141,6 +142,7 @@ def read_result(
             rule=combination.rule,
             weights=weights,
             temperature=combination.temperature,
+            task=combination.task,
         ),
         answered,
         {name: results[name][0] for name in answered},

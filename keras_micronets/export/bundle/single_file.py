@@ -11,13 +11,14 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
+from keras_micronets.edge.tasks import CLASS_TASKS
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.bundle.tflite_graph import (
     TFLiteGraph,
     add_combination,
-    add_probabilities,
+    add_predictions,
 )
-from keras_micronets.export.bundle.writer import BundleMember
+from keras_micronets.export.bundle.writer import BundleMember, common_task
 from keras_micronets.export.tflite import check_path
 
 __all__ = ["write_single"]
@@ -47,12 +48,13 @@ def write_single(
     is run, and compared with `edge.combine` of its members, before it replaces an older
     one.
 
-    The file has one input, `inputs`, one output, `probabilities`, of shape
-    `(samples, classes)`, and the signature `serving_default`. If all members quantise
-    their inputs alike and there is no preprocessing, it takes the same integers.
-    Otherwise it takes `float32` values, raw ones if there is preprocessing, and
-    quantises them for each member. LiteRT's rounding of a value exactly between two
-    steps may then differ from that of `edge.Member`.
+    The file has one input, `inputs`, one output, `probabilities` (`predictions` for
+    numbers), of the shape of a member's predictions, and the signature
+    `serving_default`. If all members quantise their inputs alike and there is no
+    preprocessing, it takes the same integers. Otherwise it takes `float32` values, raw
+    ones if there is preprocessing, and quantises them for each member. LiteRT's
+    rounding of a value exactly between two steps may then differ from that of
+    `edge.Member`.
 
     Args:
         path: Path of the file; must end in `.tflite`. An older file is replaced.
@@ -85,10 +87,16 @@ def write_single(
     pairs = zip(members, contents, strict=True)
     loaded = [member.load(content) for member, content in pairs]
     models = [schema.ModelT.InitFromPackedBuf(content) for content in contents]
-    rule = {"rule": combination, "weights": weights, "temperature": float(temperature)}
+    rule = {
+        "rule": combination,
+        "weights": weights,
+        "temperature": float(temperature),
+        "task": common_task(members),
+    }
     preprocess = Preprocessing.of(preprocessing)
     _check_mergeable(loaded, models)
     check_rule(n_members=len(loaded), **rule)
+    _check_computable(rule, len(loaded))
     preprocess.check(loaded[0].input_shape)
     content = _merge(loaded, models, preprocess, rule)
     _compare(content, loaded, preprocess, rule)
@@ -99,20 +107,22 @@ def write_single(
 def _merge(members, models, preprocess, rule):
     graph = TFLiteGraph()
     given, inputs = _add_inputs(graph, members, models, preprocess)
-    probabilities = [
-        add_probabilities(
+    predictions = [
+        add_predictions(
             graph,
             graph.merge(model, member.name, x),
             scale=member.output_quantization[0],
             dtype=member.output_dtype,
             from_logits=member.from_logits,
+            task=member.task,
         )
         for member, model, x in zip(members, models, inputs, strict=True)
     ]
+    name = "probabilities" if rule["task"] in CLASS_TASKS else "predictions"
     return graph.content(
         description=f"{rule['rule']} of {len(members)} members",
         inputs=given,
-        probabilities=add_combination(graph, probabilities, **rule),
+        **{name: add_combination(graph, predictions, **rule)},
     )
 
 
@@ -147,7 +157,9 @@ def _compare(content, members, preprocess, rule):
     expected = combine(np.stack([m.predict(preprocess(raw)) for m in members]), **rule)
     predicted = Member(content, name="the single file").predict_raw(raw)
     difference = np.abs(predicted - expected).max()
-    if not difference <= TOLERANCE:  # NaN compares as false
+    if not difference <= TOLERANCE * max(
+        1.0, np.abs(expected).max()
+    ):  # NaN compares as false
         raise ValueError(
             "Expected members whose outputs are probabilities, or logits marked by "
             "`from_logits`. Received: members "
@@ -181,10 +193,22 @@ def _check_mergeable(members: Sequence[Member], models: Sequence[Any]) -> None:
         m.name: (_shape(_input_tensor(model)), m.output_shape)
         for m, model in zip(members, models, strict=True)
     }
-    if len({*shapes.values()}) != 1 or len(members[0].output_shape) != 1:
+    if len({*shapes.values()}) != 1 or (
+        members[0].task in CLASS_TASKS and len(members[0].output_shape) != 1
+    ):
         raise ValueError(
-            "Expected members of one input shape, batch included, and of outputs "
-            f"(samples, classes). Received: {shapes}."
+            "Expected members of one input shape, batch included, and of one output "
+            f"shape, (samples, classes) for classes. Received: {shapes}."
+        )
+
+
+def _check_computable(rule, n_members):
+    """Raise a `ValueError` for a median, which LiteRT cannot compute."""
+    if rule["rule"] == "median" and n_members > 2:
+        raise ValueError(
+            "Expected a combination that LiteRT can compute in one file: no median of "
+            f"more than two members. Received: combination='median', {n_members} "
+            "members. Export a bundle, or combine by the mean."
         )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_micronets.edge.combine import EPSILON, MIN_PROBABILITY
+from keras_micronets.edge.tasks import PER_LABEL
 from keras_micronets.export.flatbuffer import pack
 
-__all__ = ["TFLiteGraph", "add_combination", "add_probabilities"]
+__all__ = ["TFLiteGraph", "add_combination", "add_predictions"]
 
 #: Operations whose options are not named after them, unlike ARG_MAX's options.
 _OPTIONS = {"MAXIMUM": "MaximumMinimumOptions", "SUM": "ReducerOptions"}
@@ -199,16 +200,26 @@ def _named(name, index):
     return entry
 
 
-def add_probabilities(
-    graph: TFLiteGraph, output: int, *, scale: float, dtype: str, from_logits: bool
+def add_predictions(
+    graph: TFLiteGraph,
+    output: int,
+    *,
+    scale: float,
+    dtype: str,
+    from_logits: bool,
+    task: str = "multiclass",
 ) -> int:
-    """Add operations that turn a member's output into probabilities.
+    """Add operations that turn a member's output into predictions.
 
     They compute what `edge.Member.predict` does; `scale` is 0.0 for float outputs.
     """
     if scale:
         version = {"uint8": 1, "int8": 2}.get(dtype, 3)
         output = graph.add("DEQUANTIZE", output, version=version)
+    if task in PER_LABEL and from_logits:
+        return graph.add("LOGISTIC", output)
+    if task != "multiclass":
+        return output
     if from_logits:
         return graph.add("SOFTMAX", output, beta=1.0)
     if not scale:
@@ -227,14 +238,28 @@ def add_combination(
     rule: str,
     weights: Sequence[float] | None,
     temperature: float = 1.0,
+    task: str = "multiclass",
 ) -> int:
-    """Add the combination of the members' probabilities, and return its index."""
-    rules = {"mean": _mean, "logit": _mean_logit, "vote": _vote}
+    """Add the combination of the members' predictions, and return its index.
+
+    The median is that of at most two members, their mean.
+    """
+    per_label = task in PER_LABEL
     if rule == "weights":
         combined = _weighted(graph, members, weights)
+    elif rule == "logit":
+        combined = (_mean_log_odds if per_label else _mean_logit)(graph, members)
+    elif rule == "vote":
+        combined = _vote(graph, members, _above_half if per_label else _one_hot)
     else:
-        combined = rules[rule](graph, members)
-    return combined if temperature == 1 else _scaled(graph, combined, temperature)
+        combined = _mean(graph, members)
+    if temperature == 1:
+        return combined
+    if per_label:
+        odds = _log_odds(graph, combined, EPSILON)
+        factor = graph.constant(np.float32(1 / temperature))
+        return graph.add("LOGISTIC", graph.add("MUL", odds, factor))
+    return _scaled(graph, combined, temperature)
 
 
 def _scaled(graph, probabilities, temperature):
@@ -268,8 +293,28 @@ def _mean_logit(graph, members):
     return graph.add("SOFTMAX", _mean(graph, logits), beta=1.0)
 
 
-def _vote(graph, members):
-    share = _mean(graph, [_one_hot(graph, member) for member in members])
+def _mean_log_odds(graph, members):
+    odds = [_log_odds(graph, member, MIN_PROBABILITY) for member in members]
+    return graph.add("LOGISTIC", _mean(graph, odds))
+
+
+def _log_odds(graph, probability, lowest):
+    """Add the logarithm of `p / (1 - p)`, both raised to `lowest`."""
+    minus_one, one = (graph.constant(np.float32(value)) for value in (-1, 1))
+    other = graph.add("ADD", graph.add("MUL", probability, minus_one), one)
+    logarithms = [_logarithms(graph, p, lowest) for p in (probability, other)]
+    return graph.add("SUB", *logarithms)
+
+
+def _above_half(graph, member):
+    """Add a member's vote for each label: one if it is more probable than not."""
+    excess = graph.add("SUB", member, graph.constant(np.float32(0.5)))
+    excess = graph.add("MAXIMUM", excess, graph.constant(np.float32(0)))
+    return graph.add("CEIL", excess)
+
+
+def _vote(graph, members, vote):
+    share = _mean(graph, [vote(graph, member) for member in members])
     tie_break = np.float32(0.5 / len(members))
     mean = graph.add("MUL", _mean(graph, members), graph.constant(tie_break))
     total = graph.add("ADD", share, mean)

@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from keras_micronets._version import __version__
+from keras_micronets.edge.alarm import Alarm
 from keras_micronets.edge.bundle.files import BundleFiles
 from keras_micronets.edge.bundle.manifest import Combination, Manifest, MemberEntry
 from keras_micronets.edge.bundle.signature import (
@@ -44,6 +45,7 @@ class BundleMember:
         name: Unique name of the member.
         model: Bytes of a `.tflite` file, or its path.
         from_logits: Whether the model's output is logits. Defaults to `False`.
+        task: What the model predicts, one of `edge.TASKS`. Defaults to `"multiclass"`.
         metadata: Further facts as JSON values, such as sparsity and epoch. Defaults
             to an empty dictionary.
         loaded: A `Member` that runs these bytes with this name, so that they are not
@@ -59,6 +61,7 @@ class BundleMember:
     name: str
     model: bytes | str | os.PathLike
     from_logits: bool = False
+    task: str = field(default="multiclass", kw_only=True)
     metadata: dict[str, Any] = field(default_factory=dict)
     loaded: Member | None = field(default=None, compare=False, repr=False)
 
@@ -77,7 +80,9 @@ class BundleMember:
         """Return the `Member` that runs the bytes that `read` returned."""
         if self.loaded is not None:
             return self.loaded
-        return Member(content, name=self.name, from_logits=self.from_logits)
+        return Member(
+            content, name=self.name, from_logits=self.from_logits, task=self.task
+        )
 
 
 REQUIREMENTS = "ai-edge-litert >=2.1, <3\nnumpy >=2.0, <3\n"
@@ -94,6 +99,7 @@ def write_bundle(
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
     early_exit: EarlyExit | None = None,
+    alarm: Alarm | None = None,
     signing_key: str | os.PathLike | bytes | None = None,
 ) -> Path:
     """Write a bundle, a folder or one `.zip`, that runs on a device without changes.
@@ -107,19 +113,23 @@ def write_bundle(
         path: Path of the bundle; one that ends in `.zip` becomes a zip. An empty
             directory, or an earlier bundle of the same form with no other files in
             it, is replaced.
-        members: At least one `BundleMember`, all of one input and output shape.
-        combination: `"mean"`, `"logit"`, `"vote"` or `"weights"`, see `edge.combine`.
-            Defaults to `"mean"`.
+        members: At least one `BundleMember`, all of one input shape, output shape and
+            task.
+        combination: `"mean"`, `"logit"`, `"vote"`, `"weights"` or `"median"`, see
+            `edge.combine`. Defaults to `"mean"`.
         weights: One per member, for `"weights"`. Defaults to `None`.
         temperature: Temperature that the runner applies to the combined probabilities,
             see `edge.combine`. Defaults to `1.0`, none.
-        class_names: One per class. Defaults to `None`.
+        class_names: One per class, label or predicted number, see `edge.Manifest`.
+            Defaults to `None`.
         preprocessing: `Preprocessing`, or a dictionary of its arguments: the device
             computes `(x - mean) / scale` from raw inputs. Defaults to `None`, nothing.
         accuracies: Scores as JSON values, with a sentence on how they were measured.
             Defaults to `None`.
         early_exit: When a sample needs no further members, see
             `selection.choose_early_exit`. Defaults to `None`, never.
+        alarm: Which samples are anomalies, see `edge.choose_alarm`; for the task
+            `"reconstruction"`. Defaults to `None`, no alarm.
         signing_key: Path, or bytes, of an unencrypted Ed25519 private key in PEM that
             signs the bundle; needs `pip install cryptography`. Defaults to `None`, no
             signature.
@@ -156,9 +166,11 @@ def write_bundle(
             combination,
             None if weights is None else tuple(weights),
             float(temperature),
+            common_task(members),
         ),
         accuracies=accuracies or {},
         early_exit=early_exit,
+        alarm=alarm,
         package_version=__version__,
         created_by="keras_micronets.export.write_bundle",
     )
@@ -177,6 +189,14 @@ def zip_size(path: str | os.PathLike) -> int:
         for member in Manifest.read_from(files).members:
             archive.writestr(member.file, files.read(member.file))
     return len(buffer.getvalue())
+
+
+def common_task(members: Sequence[BundleMember]) -> str:
+    """Return the task of all members, or raise a `ValueError` if they differ."""
+    tasks = {member.name: member.task for member in members}
+    if len({*tasks.values()}) > 1:
+        raise ValueError(f"Expected members of one task. Received: {tasks}.")
+    return next(iter(tasks.values()), "multiclass")
 
 
 def _slug(name):

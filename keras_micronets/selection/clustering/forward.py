@@ -10,11 +10,11 @@ from sklearn.utils import check_random_state
 
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.clustering.cluster import Clustering, find_clusters
-from keras_micronets.selection.combination import mixture_weights
 from keras_micronets.selection.cross_validation import split
 from keras_micronets.selection.metrics import standard_error
 from keras_micronets.selection.ordering.method import lowest
 from keras_micronets.selection.selection import Selection, SizeChoice
+from keras_micronets.selection.targets import Targets
 
 __all__ = ["cluster_then_forward"]
 
@@ -118,7 +118,7 @@ def cluster_then_forward(
     fixed = n_members is not None and not isinstance(n_members, str)
     most = candidates.n_members if fixed else len(clustering.members)
     seed = check_random_state(random_state).randint(2**31 - 1)
-    folds = split(candidates.n_samples, _N_SPLITS, _N_REPEATS, seed)
+    folds = split(len(candidates.targets), _N_SPLITS, _N_REPEATS, seed)
     by_cluster = partial(_of_clusters, clustering, representative)
     growth = _Growth(candidates, by_cluster, most, folds, standard_errors)
     everyone = clustering.distinct
@@ -166,19 +166,27 @@ class _Growth:
     ):
         self.candidates, self.most, self.source = candidates, most, source
         allowed = proposals(candidates.accuracies, candidates.losses)
-        self.order, self.weights = _grow(candidates.likelihoods, allowed, most)
-        scores = np.zeros((2, len(self.order), candidates.n_samples))
-        n_scored = np.zeros(candidates.n_samples)
+        targets = candidates.targets
+        terms = _flat(candidates.terms)
+        self.order, self.weights = _grow(terms, targets, allowed, most)
+        scores = np.zeros((2, len(self.order), len(targets)))
+        n_scored = np.zeros(len(targets))
         for grown_on, scored_on in folds:
-            right = np.ascontiguousarray(candidates.likelihoods[:, grown_on])
-            accuracies = candidates.correct[:, grown_on].mean(axis=1)
-            allowed = proposals(accuracies, -np.log(right).mean(axis=1))
-            grown = _grow(right, allowed, len(self.order))
+            terms, some = _flat(candidates.terms[:, grown_on]), targets[grown_on]
+            losses = some.average(some.loss(terms))
+            allowed = proposals(candidates.scores_on(grown_on), losses)
+            grown = _grow(terms, some, allowed, len(self.order))
             scores[..., scored_on] += _losses(
-                candidates.likelihoods[:, scored_on], *grown, len(self.order)
+                _flat(candidates.terms[:, scored_on]),
+                targets[scored_on],
+                *grown,
+                len(self.order),
             )
             n_scored[scored_on] += 1
-        self.held_out, self._equal = scores / n_scored
+        # Weights of the samples, so that a plain mean of these losses is weighted.
+        weights = targets.sample_weight
+        shares = 1.0 if weights is None else weights / weights.mean()
+        self.held_out, self._equal = scores / n_scored * shares
         self.size = _fewest(self.held_out, standard_errors)
 
     def select(self, labels: np.ndarray) -> Selection:
@@ -199,7 +207,7 @@ class _Growth:
             self.most,
             self.held_out.mean(axis=1),
             standard_error(differences),
-            self.candidates.n_samples,
+            len(self.candidates.targets),
             self.source,
         )
 
@@ -224,58 +232,72 @@ def _of_clusters(
     return np.unique(np.concatenate(proposed))
 
 
+def _flat(terms: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(terms).reshape(len(terms), -1)
+
+
 def _grow(
-    likelihoods: np.ndarray, allowed: np.ndarray, most: int
+    terms: np.ndarray, targets: Targets, allowed: np.ndarray, most: int
 ) -> tuple[list[int], list[np.ndarray]]:
     """Return the members in the order of their addition, and the weights of each size.
 
     Args:
-        likelihoods: Float array of shape `(learners, samples)`.
+        terms: Float array of shape `(learners, samples * cells)`; see `Targets.terms`.
+        targets: The `Targets` of these samples.
         allowed: Integers, the learners to choose from.
         most: Integer, the largest number of members.
     """
     order: list[int] = []
     weights = [np.empty(0)]
-    mean = np.zeros(likelihoods.shape[1])
+    mean = np.zeros(terms.shape[1])
     while len(order) < min(most, len(allowed)):
         remaining = np.setdiff1d(allowed, order)
         shares = np.array(_SHARES if order else (1.0,)) / (len(order) + 1)
-        losses = [_losses_with(likelihoods, remaining, mean, share) for share in shares]
+        losses = [
+            _losses_with(terms, targets, remaining, mean, share) for share in shares
+        ]
         best = int(lowest(np.min(losses, axis=0)).argmax())
         share = shares[int(lowest(np.array(losses)[:, best]).argmax())]
         order.append(int(remaining[best]))
-        right = likelihoods[order]
         start = np.append(weights[-1] * (1 - share), share)
-        weights.append(mixture_weights(right, start, _WEIGHT_STEPS))
-        mean = weights[-1] @ right
+        weights.append(targets.fit_weights(terms[order], start, _WEIGHT_STEPS))
+        mean = weights[-1] @ terms[order]
     return order, weights[1:]
 
 
 def _losses_with(
-    likelihoods: np.ndarray, indices: np.ndarray, mean: np.ndarray, share: float
+    terms: np.ndarray,
+    targets: Targets,
+    indices: np.ndarray,
+    mean: np.ndarray,
+    share: float,
 ) -> np.ndarray:
     """Return the loss of the mean with a share of each of the learners."""
     losses = np.empty(len(indices))
     length = max(1, _BLOCK // len(mean))
     for start in range(0, len(indices), length):
         part = slice(start, start + length)
-        mixed = share * likelihoods[indices[part]] + (1 - share) * mean
-        losses[part] = -np.log(mixed, out=mixed).mean(axis=1)
+        mixed = share * terms[indices[part]] + (1 - share) * mean
+        losses[part] = targets.average(targets.loss(mixed))
     return losses
 
 
 def _losses(
-    likelihoods: np.ndarray, order: list[int], weights: list[np.ndarray], n_sizes: int
+    terms: np.ndarray,
+    targets: Targets,
+    order: list[int],
+    weights: list[np.ndarray],
+    n_sizes: int,
 ) -> np.ndarray:
     """Return losses with fitted and with equal weights, `(2, sizes, samples)`.
 
     Where fewer learners were proposed than there are sizes, the last one is repeated.
     """
-    right = likelihoods[order]
+    right = terms[order]
     sizes = np.minimum(np.arange(n_sizes), len(order) - 1)
     fitted = [weights[i] @ right[: i + 1] for i in sizes]
     equal = [right[: i + 1].mean(axis=0) for i in sizes]
-    return -np.log([fitted, equal])
+    return targets.per_sample(targets.loss(np.array([fitted, equal])))
 
 
 def _fewest(losses: np.ndarray, standard_errors: float) -> int:

@@ -168,6 +168,7 @@ def check_geometry(on: str, distances: Any, n_learners: int) -> None:
 
 
 def _log_probabilities(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
+    candidates.check_classes()
     return np.log(np.maximum(candidates.probabilities(indices), MIN_PROBABILITY))
 
 

@@ -39,8 +39,9 @@ def greedy(
     Args:
         n_rounds: Integer, the number of rounds. Defaults to `None`: twice `n_members`,
             at least 25.
-        loss: `"nll"`, the negative log-likelihood, or `"error"`, the share of samples
-            that are wrong. Defaults to `"nll"`.
+        loss: `"nll"`, the negative log-likelihood, or the loss of the task of
+            `Targets`; or `"error"`, the share of samples that are wrong. Defaults to
+            `"nll"`.
 
     Example:
 
@@ -58,7 +59,7 @@ def greedy(
     return added[: lowest(losses).argmax() + 1]
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def reduced_error(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     """Add, one at a time, the learner with which the fewest samples are wrong.
 
@@ -108,8 +109,9 @@ def backward_elimination(
     Args:
         start: Integer, the number of most accurate learners to start from. Defaults to
             `None`, all.
-        loss: `"nll"`, the negative log-likelihood, or `"error"`, the share of samples
-            that are wrong. Defaults to `"nll"`.
+        loss: `"nll"`, the negative log-likelihood, or the loss of the task of
+            `Targets`; or `"error"`, the share of samples that are wrong. Defaults to
+            `"nll"`.
 
     Example:
 
@@ -174,17 +176,19 @@ class _RunningMean:
         raise NotImplementedError
 
 
-class _MeanLikelihood(_RunningMean):
+class _MeanTerms(_RunningMean):
+    """The mean whose loss is that of the task, see `Targets.terms`."""
+
     def __init__(self, candidates: Candidates):
-        super().__init__(candidates, (candidates.n_samples,))
+        super().__init__(candidates, candidates.terms.shape[1:])
 
     def _terms(self, indices: Any) -> np.ndarray:
-        return self._candidates.likelihoods[indices]
+        return self._candidates.terms[indices]
 
     def _loss(self, sign: int) -> Callable[[np.ndarray], np.ndarray]:
         def loss(terms: np.ndarray) -> np.ndarray:
             mean = (self._total + sign * terms) / (self._count + sign)
-            return -np.log(mean, out=mean).mean(axis=1)
+            return self._candidates.average(self._candidates.targets.loss(mean))
 
         return loss
 
@@ -225,7 +229,9 @@ class _MeanProbability(_RunningMean):
 def running_mean(candidates: Candidates, loss: str) -> _RunningMean:
     """Return an empty mean with a loss, `"nll"` or `"error"`."""
     check_choice("loss", loss, ("nll", "error"))
-    return (_MeanLikelihood if loss == "nll" else _MeanProbability)(candidates)
+    if loss == "error":
+        candidates.check_classes(weighted=False)
+    return (_MeanTerms if loss == "nll" else _MeanProbability)(candidates)
 
 
 def _grow(

@@ -24,7 +24,7 @@ __all__ = [
 _BLOCK = 2**19
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def complementariness(
     candidates: Candidates, *, random_state: Any = None
 ) -> Iterable[int]:
@@ -55,7 +55,7 @@ def complementariness(
     return chosen
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def margin_distance(
     candidates: Candidates, *, p: float = 0.075, random_state: Any = None
 ) -> Iterable[int]:
@@ -99,7 +99,7 @@ def margin_distance(
     return chosen
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def orientation_ordering(
     candidates: Candidates, *, random_state: Any = None
 ) -> Iterable[int]:
@@ -132,7 +132,7 @@ def orientation_ordering(
     return rank(np.array(products) - reference.sum())
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def epic(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     """Keep the learners that contribute most to the vote of the pool.
 
@@ -163,7 +163,7 @@ def epic(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     return rank(_sum_by_prediction(scores, candidates.predictions))
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def mdep(
     candidates: Candidates, *, alpha: float = 0.2, random_state: Any = None
 ) -> Iterable[int]:
@@ -206,7 +206,7 @@ def mdep(
     return rank(_sum_by_prediction(scores, candidates.predictions).round(9))
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def drep(
     candidates: Candidates, *, rho: float = 0.4, random_state: Any = None
 ) -> Iterable[int]:
@@ -247,7 +247,7 @@ def drep(
     return chosen
 
 
-@ordering_method()
+@ordering_method(counts=True)
 def kappa_pruning(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     """Keep the pairs of learners that agree least, in order of increasing kappa.
 

@@ -24,10 +24,14 @@ _ROUNDING = 1e-12
 _ARGS = """
     probabilities: Array of shape `(learners, samples, classes)`: what the learners
         predict on samples that they were not trained on.
-    y: Labels, sparse or one-hot; see `as_labels`.
+    y: Labels, sparse or one-hot, see `as_labels`; or `Targets`.
     n_members: Integer, the number of learners to keep. Defaults to `4`."""
 _RANDOM_STATE = """
     random_state: Ignored: the method is deterministic. Defaults to `None`."""
+_COUNTS = """
+
+It counts samples by their predicted classes: it needs a task with classes, and takes
+no sample weights."""
 _RETURNS = """Returns:
     A `Selection`. Ties between learners go to the more accurate one, so the order of
     the pool does not matter."""
@@ -56,7 +60,7 @@ _COMMON = [*inspect.signature(SelectionMethod.__call__).parameters.values()][1:4
 
 
 def ordering_method(
-    *, label: str | None = None, weighted: bool = False
+    *, label: str | None = None, weighted: bool = False, counts: bool = False
 ) -> Callable[
     [Callable[Concatenate[Candidates, Options], Iterable[int]]],
     SelectionMethod[Options],
@@ -74,6 +78,9 @@ def ordering_method(
             their values. Defaults to `None`, the name of the function.
         weighted: Boolean. Whether the function repeats indices and all of them count:
             the weight of a member is its share. Defaults to `False`, equal weights.
+        counts: Boolean. Whether the function counts samples by their predicted classes.
+            The method then rejects tasks without classes, and sample weights. Defaults
+            to `False`.
 
     Returns:
         The decorator.
@@ -100,21 +107,23 @@ def ordering_method(
             probabilities: Any, y: Any, n_members: int = 4, **options: Any
         ) -> Selection:
             candidates = Candidates(probabilities, y, n_members)
+            if counts:
+                candidates.check_classes(weighted=False)
             bound = signature.bind(candidates, **options)
             bound.apply_defaults()
             indices = order(*bound.args, **bound.kwargs)
             if weighted:
-                kept, counts = np.unique([*indices], return_counts=True)
+                kept, shares = np.unique([*indices], return_counts=True)
             else:
-                kept, counts = [*islice(indices, candidates.n_members)], None
+                kept, shares = [*islice(indices, candidates.n_members)], None
             name = (label or order.__name__).format(**bound.arguments)
-            return candidates.select(kept, weights=counts, method=name)
+            return candidates.select(kept, weights=shares, method=name)
 
         options = [*signature.parameters.values()][1:]
         method.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*_COMMON, *options], return_annotation=Selection
         )
-        method.__doc__ = _complete(inspect.getdoc(order) or "")
+        method.__doc__ = _complete(inspect.getdoc(order) or "", counts)
         return method  # type: ignore[return-value]
 
     return decorate
@@ -137,10 +146,12 @@ def lowest(values: np.ndarray) -> np.ndarray:
     return values <= values.min() + _ROUNDING
 
 
-def _complete(doc: str) -> str:
+def _complete(doc: str, counts: bool) -> str:
     """Add the sections that all methods share to a docstring."""
     sections = re.split(r"\n\n(?=(?:Args|Example|Reference):)", doc)
     text, *own = sections
+    if counts:
+        text += _COUNTS
     titled = {section.partition(":")[0]: section for section in own}
     options = titled.get("Args", "").removeprefix("Args:\n")
     args = f"Args:{_ARGS}\n{options}".rstrip()

@@ -50,9 +50,16 @@ def colour(cluster: int) -> str:
     return _COLOURS[cluster % len(_COLOURS)] if cluster >= 0 else NOISE
 
 
+def distance_label(report: SelectionReport) -> str:
+    """Return the label of an axis or a scale of distances in percent."""
+    if report.has_classes:
+        return "Disagreement, % of samples"
+    return "Difference, % of the targets' standard deviation"
+
+
 def sizes_by_accuracy(report: SelectionReport) -> list[float]:
     """Return the areas of the marks on the map, larger for more accurate learners."""
-    accuracies = np.array([row.accuracy for row in report.on_map])
+    accuracies = np.array([row.score for row in report.on_map])
     spread = max(float(np.ptp(accuracies)), 1e-9)
     return (30 + 110 * (accuracies - accuracies.min()) / spread).tolist()
 
@@ -106,7 +113,7 @@ def kept_labels(
     width = min(24, int(4 * ax.figure.get_figwidth()))
     return [
         {
-            "text": f"{shorten(row.name, width)}\n{row.accuracy:.1%}",
+            "text": f"{shorten(row.name, width)}\n{row.score:.1%}",
             "xy": points[row.index],
             "color": INK,
         }

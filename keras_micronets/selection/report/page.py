@@ -13,6 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import tostring
 
+import numpy as np
+
 from keras_micronets import _figures
 from keras_micronets.selection.cross_validation import mean_of
 from keras_micronets.selection.report import drawing
@@ -21,10 +23,11 @@ from keras_micronets.selection.report.page_plots import PagePlot, page_plots
 from keras_micronets.selection.report.report import SelectionReport
 from keras_micronets.selection.report.selection_report import (
     compute_metrics,
+    one_predictor,
     selection_report,
 )
 from keras_micronets.selection.selection import Selection
-from keras_micronets.selection.validation import as_labels, check_probabilities
+from keras_micronets.selection.targets import check_data
 
 __all__ = ["write_report"]
 
@@ -108,14 +111,14 @@ def write_report(
     ```
     """
     _figures.new_axes()  # fails at once without matplotlib
-    p = check_probabilities(probabilities)
-    y = as_labels(y, p.shape[2], p.shape[1])
+    p, targets = check_data(probabilities, y)
     ensemble = ensemble_probabilities
     if ensemble is None:
         ensemble = selection.combined(p)
+    ensemble = np.asarray(ensemble)
     report = selection_report(
         p,
-        y,
+        targets,
         selection,
         names=_printable(names, len(p)),
         sparsity=sparsity,
@@ -128,8 +131,8 @@ def write_report(
     drawn = page_plots(
         report,
         p,
-        y,
-        ensemble,
+        targets,
+        one_predictor(ensemble, targets),
         methods=content.compared_methods(selection)
         if methods is None
         else dict(methods),
@@ -139,7 +142,7 @@ def write_report(
         random_state=random_state,
         verbose=verbose,
     )
-    mean_of_all = compute_metrics(mean_of(p), y)
+    mean_of_all = compute_metrics(one_predictor(mean_of(p), targets), targets)
     page = _template("page").substitute(
         title=html.escape(title or content.title(report)),
         summary=html.escape(content.summary(report, mean_of_all)),

@@ -7,12 +7,15 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from keras_micronets.selection.methods import METHODS
 from keras_micronets.selection.report.report import (
-    METRIC_COLUMNS,
+    NUMBER_SCORES,
+    SCORES,
+    SIZE_COLUMNS,
     LearnerRow,
     SelectionReport,
     describe_disagreement,
     describe_temperature,
     format_metrics,
+    metric_columns,
 )
 from keras_micronets.selection.selection import Selection
 
@@ -33,7 +36,19 @@ _GLOSSARY = (
     "expected calibration error, the gap between confidence and accuracy, lower is "
     "better. why: the rank by accuracy, within the cluster if there are clusters."
 )
-_SIZES = slice(METRIC_COLUMNS.index("kB"), None)
+_NUMBER_GLOSSARY = (
+    "R²: share of the variance of the targets that is explained, 1 for a perfect "
+    "prediction, 0 for their mean. RMSE, MAE: root mean squared and mean absolute "
+    "error, in units of the targets. why: the rank by R², within the cluster if there "
+    "are clusters."
+)
+_N_SCORES = 3
+_SIZES = slice(_N_SCORES + SIZE_COLUMNS.index("kB"), None)
+_NUMERIC = {
+    "cluster",
+    *SIZE_COLUMNS,
+    *(column for column, _ in (SCORES | NUMBER_SCORES).values()),
+}
 
 
 def compared_methods(selection: Selection) -> dict[str, Callable[..., Selection]]:
@@ -68,11 +83,12 @@ def summary(report: SelectionReport, mean_of_all: dict[str, float]) -> str:
     method = report.method
     if report.representative:
         method += f" (representative: {report.representative})"
+    score = "accuracy" if report.has_classes else "R²"
     verb = "is" if len(report.kept) == 1 else "are"
     text = (
         f"{_count_kept(report)} {verb} kept, selected by {method} on "
         f"{_count(report.n_samples, 'sample')}. On these samples the ensemble has an "
-        f"accuracy of {ensemble}, the best single learner {best}, and the mean of all "
+        f"{score} of {ensemble}, the best single learner {best}, and the mean of all "
         f"learners {mean}. "
     )
     if report.disagreement is not None:
@@ -89,7 +105,7 @@ def compared_predictors(
     report: SelectionReport, mean_of_all: dict[str, float]
 ) -> dict[str, dict[str, Any]]:
     """Return the metrics of the ensemble, the best learner and the mean of all."""
-    best = min(report.rows, key=lambda r: (-r.accuracy, r.negative_log_likelihood))
+    best = max(report.rows, key=lambda row: row.ranking)
     unknown = {"n_bytes": None, "gzip_bytes": None, "milliseconds": None}
     return {
         f"ensemble of {len(report.kept)}": report.ensemble,
@@ -101,22 +117,27 @@ def compared_predictors(
 def comparison_table(predictors: dict[str, dict[str, Any]]) -> str:
     """Return the table of the metrics of predictors, by name."""
     lines = [
-        ([name, *format_metrics(values)[:3]], "") for name, values in predictors.items()
+        ([name, *format_metrics(values)[:_N_SCORES]], "")
+        for name, values in predictors.items()
     ]
-    return _table("The ensemble and its baselines", ["", *METRIC_COLUMNS[:3]], lines)
+    columns = metric_columns(next(iter(predictors.values())))[:_N_SCORES]
+    return _table("The ensemble and its baselines", ["", *columns], lines)
 
 
 def learner_table(report: SelectionReport) -> str:
     """Return the table of learners: the kept ones first, then the most accurate."""
-    rows = sorted(report.rows, key=lambda r: (not r.kept, -r.accuracy, r.index))
+    rows = sorted(report.rows, key=lambda r: (not r.kept, -r.score, r.index))
     shown = rows[: max(_MAX_ROWS, len(report.kept))]
     lines = [(_cells(row), "kept" if row.kept else "") for row in shown]
-    header = ["learner", "kept", "cluster", *METRIC_COLUMNS, "why"]
-    note = _GLOSSARY
+    columns = metric_columns(report.ensemble)
+    header = ["learner", "kept", "cluster", *columns, "why"]
+    glossary = _GLOSSARY if report.has_classes else _NUMBER_GLOSSARY
+    note = glossary
     if len(shown) < len(rows):
         note = (
             f"Shown are the {len(report.kept)} kept learners and the most accurate "
-            f"others: {len(rows) - len(shown):,} of {len(rows):,} are left out. {note}"
+            f"others: {len(rows) - len(shown):,} of {len(rows):,} are left out. "
+            f"{glossary}"
         )
     return _table("The learners", header, lines) + _note(note)
 
@@ -129,11 +150,12 @@ def size_table(report: SelectionReport) -> str:
     if not any("".join(cells[1:]) for cells, _ in lines):
         return ""
     lines.append((["together", *format_metrics(report.ensemble)[_SIZES]], "total"))
+    columns = metric_columns(report.ensemble)
     heading = Element("h3")
     heading.text = "Size on the device"
     return (
         f'<section class="sizes">{_html(heading)}'
-        + _table("Size and time of the members", ["", *METRIC_COLUMNS[_SIZES]], lines)
+        + _table("Size and time of the members", ["", *columns[_SIZES]], lines)
         + _note(
             "kB: 1,000 bytes of each learner's file, and after gzip. ms: milliseconds "
             "for one sample. Together: the sum, as members run one after the other."
@@ -143,6 +165,11 @@ def size_table(report: SelectionReport) -> str:
 
 
 def _format_scores(values: dict[str, Any]) -> str:
+    if values.get("accuracy") is None:
+        return (
+            f"{values['r2']:.3f} (RMSE {values['root_mean_squared_error']:.4g}, MAE "
+            f"{values['mean_absolute_error']:.4g})"
+        )
     return (
         f"{values['accuracy']:.1%} (NLL "
         f"{values['negative_log_likelihood']:.3f}, ECE "
@@ -172,7 +199,7 @@ def _table(label: str, header: Sequence[str], lines: list[tuple[list, str]]) -> 
         if any(c[1:])
     ]
     header, *body = zip(*columns, strict=True)
-    numeric = [name in (*METRIC_COLUMNS, "cluster") for name in header]
+    numeric = [name in _NUMERIC for name in header]
     box = Element(
         "div",
         {"class": "scroll", "tabindex": "0", "role": "region", "aria-label": label},

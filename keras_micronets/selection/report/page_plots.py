@@ -16,6 +16,8 @@ from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.metrics import expected_calibration_error
 from keras_micronets.selection.report import pair_plots, plots
 from keras_micronets.selection.report.report import SelectionReport
+from keras_micronets.selection.report.selection_report import distances_of
+from keras_micronets.selection.targets import Targets
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 
 __all__ = ["PagePlot", "page_plots"]
@@ -35,7 +37,7 @@ class PagePlot(NamedTuple):
 def page_plots(
     report: SelectionReport,
     p: np.ndarray,
-    y: np.ndarray,
+    targets: Targets,
     ensemble: np.ndarray,
     *,
     methods: dict[str, Callable],
@@ -48,7 +50,7 @@ def page_plots(
     """Return the plots of the page.
 
     The arguments are the checked arguments of `write_report`; `ensemble` holds the
-    predictions of the ensemble.
+    predictions of the ensemble, see `one_predictor`.
     """
     random = np.random.RandomState(random_state)
     shown = replace(report, rows=report.on_map)
@@ -58,14 +60,14 @@ def page_plots(
             f" Shown are {len(shown.rows)} of {len(report.rows):,} learners: the kept "
             "ones and a random sample of the others."
         )
-    result = _of_pairs(shown, p, sample)
-    if len(y) > 1:
+    result = _of_pairs(shown, p, targets, sample)
+    if len(targets) > 1:
         counts = _counts(report, n_members)
         scored = np.sort(random.permutation(len(p))[:_MAX_SCORED])
         counts = [count for count in counts if count <= len(scored)]
         scores = scores_by_members(
             p if len(scored) == len(p) else p[scored],
-            y,
+            targets.argument,
             methods,
             n_members=counts,
             n_resamples=n_resamples,
@@ -73,19 +75,32 @@ def page_plots(
             verbose=verbose,
         )
         result += _of_members(scores, n_resamples, len(scored), len(p))
-        result.append(_of_confidence(ensemble, y, temperature, random))
+        if targets.has_classes:
+            y = targets.y.reshape(-1).astype(int)
+            result.append(_of_confidence(ensemble, y, temperature, random))
     return result + _of_sizes(shown, sample)
 
 
-def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[PagePlot]:
-    distances = disagreement(p[[row.index for row in shown.rows]])
+def _of_pairs(
+    shown: SelectionReport, p: np.ndarray, targets: Targets, sample: str
+) -> list[PagePlot]:
+    indices = [row.index for row in shown.rows]
+    if targets.has_classes:
+        distances = disagreement(targets.rows(p[indices])[0])
+        share = "share of samples on which their learners predict different classes"
+        darker = "predict different classes more often"
+    else:
+        distances = distances_of(p[indices] / targets.scale)
+        share = "root mean square difference of their learners' predictions"
+        darker = "differ more"
+    better = shown.score_name.replace("Accuracy", "accuracy")
     pairs = {"report": shown, "distances": distances}
     return [
         PagePlot(
             "map",
             "Map of the learners",
-            "Each point is a learner, larger if it is more accurate; the closer two "
-            "points, the more similar the predicted probabilities. Kept learners are "
+            f"Each point is a learner, larger with a higher {better}; the closer two "
+            "points, the more similar the predictions. Kept learners are "
             "ringed and, where there is space, named; colours are clusters, noise is "
             "grey." + sample,
             partial(plots.draw_map, report=shown),
@@ -93,17 +108,16 @@ def _of_pairs(shown: SelectionReport, p: np.ndarray, sample: str) -> list[PagePl
         PagePlot(
             "tree",
             "Disagreement as a tree",
-            "Two branches meet at the mean share of samples on which their learners "
-            "predict different classes. Kept learners are ringed; “+ 3” is a point for "
-            "three more." + sample,
+            f"Two branches meet at the mean {share}. Kept learners are ringed; “+ 3” "
+            "is a point for three more." + sample,
             partial(pair_plots.draw_dendrogram, **pairs),
         ),
         PagePlot(
             "matrix",
             "Disagreement of all pairs",
             "Each row and each column is a learner, ordered by cluster as the coloured "
-            "bars show; darker cells predict different classes more often. Pale blocks "
-            "are learners that can replace each other." + sample,
+            f"bars show; darker cells {darker}. Pale blocks are learners that "
+            "can replace each other." + sample,
             partial(pair_plots.draw_disagreement, **pairs),
         ),
     ]
@@ -131,20 +145,27 @@ def _of_members(
         )
     if any(np.isnan(values).any() for values in scores.accuracy.values()):
         note += " A gap: the method could not select this number of members."
+    score = "Accuracy" if scores.has_classes else "R²"
+    loss = (
+        "Mean squared error, divided by the variance of the targets: lower is better."
+    )
+    if scores.has_classes:
+        loss = (
+            "Negative log-likelihood: lower is better; it penalises confident errors."
+        )
     curves = partial(plots.draw_curves, scores=scores)
     return [
         PagePlot(
             "accuracy",
-            "Accuracy by number of members",
+            f"{score} by number of members",
             "Higher is better. Where a line flattens, more members cost more than they "
             "gain." + note,
             partial(curves, metric="accuracy"),
         ),
         PagePlot(
             "likelihood",
-            "Likelihood by number of members",
-            "Negative log-likelihood: lower is better; it penalises confident errors."
-            + note,
+            f"{'Likelihood' if scores.has_classes else 'Error'} by number of members",
+            loss + note,
             partial(curves, metric="negative_log_likelihood"),
         ),
     ]
@@ -187,8 +208,8 @@ def _of_sizes(report: SelectionReport, sample: str) -> list[PagePlot]:
     return [
         PagePlot(
             "bytes",
-            "Accuracy by size",
-            f"Size{suffix} against accuracy on the samples used for selection. The "
+            f"{report.score_name} by size",
+            f"Size{suffix} against the score on the samples used for selection. The "
             "star is the ensemble, at the total size of its members; up and to the "
             "left is better." + sample,
             partial(_draw_sizes, report=report),
@@ -198,5 +219,5 @@ def _of_sizes(report: SelectionReport, sample: str) -> list[PagePlot]:
 
 def _draw_sizes(ax: Any, report: SelectionReport) -> None:
     ax.set_xlabel("Size, kB")
-    ax.set_ylabel("Accuracy, %")
+    ax.set_ylabel(f"{report.score_name}, %")
     plots.draw_accuracy_bytes(ax, report)

@@ -72,7 +72,7 @@ def draw_dendrogram(ax: Any, report: SelectionReport, distances: np.ndarray) -> 
     ax.set_xlim(1.05 * top, -0.05 * top)
     ax.set_ylim(len(leaves) - 0.3, -0.7)
     ax.set_yticks([])
-    ax.set_xlabel("Disagreement, % of samples")
+    ax.set_xlabel(drawing.distance_label(report))
     ax.grid(visible=False, axis="y")
     texts = [_name(rows, everyone=len(leaves) <= _MAX_NAMED) for rows in leaves]
     _label_rows(ax, {index: text for index, text in enumerate(texts) if text})
@@ -112,7 +112,7 @@ def draw_disagreement(ax: Any, report: SelectionReport, distances: np.ndarray) -
     bar = ax.figure.colorbar(image, ax=ax, location="bottom", aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=drawing.SOFT)
-    bar.set_label("Disagreement, % of samples", fontsize=9, color=drawing.INK)
+    bar.set_label(drawing.distance_label(report), fontsize=9, color=drawing.INK)
     _label_rows(ax, {i: _name([row]) for i, row in enumerate(rows) if row.kept})
 
 

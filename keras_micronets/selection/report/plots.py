@@ -29,6 +29,10 @@ _AXIS = {
     "accuracy": "Accuracy on unseen samples, %",
     "negative_log_likelihood": "NLL on unseen samples",
 }
+_NUMBER_AXIS = {
+    "accuracy": "R² on unseen samples, %",
+    "negative_log_likelihood": "Scaled squared error on unseen samples",
+}
 #: The percentiles of the splits between which the band lies.
 BAND = (10, 90)
 
@@ -98,11 +102,13 @@ def plot_accuracy_bytes(report: SelectionReport, ax: Any = None) -> "Figure":
     ```
     """
     suffix = " after gzip" if size_key(report) == "gzip_bytes" else ""
-    ax = drawing.with_title(ax, "Accuracy by size")
+    ax = drawing.with_title(ax, f"{report.score_name} by size")
     ax.set_xlabel(
         f"Size{suffix}, kB; the ensemble: sum of its members. {_describe_marks(report)}"
     )
-    ax.set_ylabel(f"Accuracy on the {report.n_samples} samples used for selection, %")
+    ax.set_ylabel(
+        f"{report.score_name} on the {report.n_samples} samples used for selection, %"
+    )
     draw_accuracy_bytes(ax, report)
     return ax.figure
 
@@ -111,14 +117,17 @@ def draw_accuracy_bytes(ax: Any, report: SelectionReport) -> None:
     """Draw accuracy against size without a title and axis labels."""
     key = size_key(report)
     points = {
-        row.index: (getattr(row, key) / 1000, 100 * row.accuracy)
+        row.index: (getattr(row, key) / 1000, 100 * row.score)
         for row in report.rows
         if getattr(row, key) is not None
     }
     drawing.draw_learners(ax, report, points)
     labels = drawing.kept_labels(ax, report, points)
     if report.ensemble[key] is not None:
-        star = report.ensemble[key] / 1000, 100 * report.ensemble["accuracy"]
+        star = (
+            report.ensemble[key] / 1000,
+            100 * report.ensemble["accuracy" if report.has_classes else "r2"],
+        )
         drawing.draw_ensemble(ax, star)
         labels = [drawing.ensemble_label(report, star), *labels]
     sizes = [item["xy"][0] for item in labels] + [x for x, _ in points.values()]
@@ -185,7 +194,7 @@ def draw_curves(ax: Any, scores: MemberScores, metric: str) -> None:
         label = name.replace("_", " ")
         ax.axhline(level, color=drawing.SOFT, linestyle=dashes, lw=1.2, label=label)
     _scale_member_axis(ax, scores.n_members)
-    ax.set_ylabel(_AXIS[metric])
+    ax.set_ylabel((_AXIS if scores.has_classes else _NUMBER_AXIS)[metric])
     drawing.legend(ax)
 
 

@@ -7,15 +7,27 @@ __all__ = ["LearnerRow", "SelectionReport"]
 
 _WIDTH = 100
 _MAX_ROWS = 40
-METRIC_COLUMNS = ["acc.", "NLL", "ECE", "zeros", "kB", "gzip kB", "ms"]
-_HEADER = ["", "learner", "cluster", *METRIC_COLUMNS, "why"]
+#: Column and format of each score: of classes, and of numbers.
+SCORES = {
+    "accuracy": ("acc.", "{:.2%}"),
+    "negative_log_likelihood": ("NLL", "{:.3f}"),
+    "expected_calibration_error": ("ECE", "{:.3f}"),
+}
+NUMBER_SCORES = {
+    "r2": ("R²", "{:.4f}"),
+    "root_mean_squared_error": ("RMSE", "{:.4g}"),
+    "mean_absolute_error": ("MAE", "{:.4g}"),
+}
+SIZE_COLUMNS = ["zeros", "kB", "gzip kB", "ms"]
 
 
 class LearnerRow(NamedTuple):
     """One learner in a `SelectionReport`; unknown values are `None`.
 
-    The map of a large pool shows the kept learners and a sample of the others; all
-    others have no `map_x` and `map_y`.
+    Learners of classes have an accuracy, a negative log-likelihood and an expected
+    calibration error, learners of numbers R² and the two errors, in units of the
+    targets. The map of a large pool shows the kept learners and a sample of the others;
+    all others have no `map_x` and `map_y`.
     """
 
     index: int
@@ -23,15 +35,30 @@ class LearnerRow(NamedTuple):
     cluster: int
     kept: bool
     why: str
-    accuracy: float
-    negative_log_likelihood: float
-    expected_calibration_error: float
+    accuracy: float | None
+    negative_log_likelihood: float | None
+    expected_calibration_error: float | None
     sparsity: float | None
     n_bytes: int | None
     gzip_bytes: int | None
     map_x: float | None
     map_y: float | None
     milliseconds: float | None = None
+    r2: float | None = None
+    root_mean_squared_error: float | None = None
+    mean_absolute_error: float | None = None
+
+    @property
+    def score(self) -> float:
+        """The accuracy, or R²: higher is better."""
+        return self.ranking[0]
+
+    @property
+    def ranking(self) -> tuple[float, float]:
+        """The score, and minus the loss: higher is better."""
+        if self.accuracy is None:
+            return self.r2 or 0.0, -(self.root_mean_squared_error or 0.0)
+        return self.accuracy, -(self.negative_log_likelihood or 0.0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,11 +73,11 @@ class SelectionReport:
         representative: String, how members were taken from the clusters, or `None`.
         n_samples: Integer, the number of samples used for the selection.
         disagreement: Float or `None`. Mean share of samples on which two learners
-            predict different classes; `None` for a single learner.
+            predict different classes; `None` for a single learner, and for numbers.
         disagreement_kept: The same among the kept learners.
-        ensemble: Dictionary of the ensemble's `accuracy`, `negative_log_likelihood`
-            and `expected_calibration_error` on these samples, its `n_bytes`, its
-            `gzip_bytes` and its `milliseconds` (sums over the members, or `None`).
+        ensemble: Dictionary of the ensemble's scores on these samples, with the names
+            that they have in `LearnerRow`, its `n_bytes`, its `gzip_bytes` and its
+            `milliseconds` (sums over the members, or `None`).
         choice: String, how the number of members and the method were chosen, or
             `None`. Defaults to `None`.
         temperature: Float, the temperature of the ensemble's probabilities. Defaults to
@@ -76,6 +103,16 @@ class SelectionReport:
         return tuple(row for row in self.rows if row.kept)
 
     @property
+    def has_classes(self) -> bool:
+        """Whether the learners predict classes, not numbers."""
+        return "accuracy" in self.ensemble
+
+    @property
+    def score_name(self) -> str:
+        """The name of the score: accuracy or R²."""
+        return "Accuracy" if self.has_classes else "R²"
+
+    @property
     def on_map(self) -> tuple[LearnerRow, ...]:
         """The rows of the learners on the map."""
         return tuple(row for row in self.rows if row.map_x is not None)
@@ -93,8 +130,9 @@ class SelectionReport:
 
 def _table(report: SelectionReport) -> list[str]:
     shown = report.rows if len(report.rows) <= _MAX_ROWS else report.kept
-    shown = sorted(shown, key=lambda r: (r.cluster, not r.kept, -r.accuracy, r.index))
-    lines = [_HEADER, *map(_cells, shown), _ensemble_cells(report)]
+    shown = sorted(shown, key=lambda r: (r.cluster, not r.kept, -r.score, r.index))
+    header = ["", "learner", "cluster", *metric_columns(report.ensemble), "why"]
+    lines = [header, *map(_cells, shown), _ensemble_cells(report)]
     columns = [column for column in zip(*lines, strict=True) if any(column[1:])]
     room = _WIDTH - sum(max(map(len, c)) + 2 for c in columns if c[0] != "learner")
     texts = [
@@ -120,13 +158,21 @@ def _ensemble_cells(report: SelectionReport) -> list[str]:
     ]
 
 
+def scores_of(values: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return column and format of the scores of a learner or an ensemble."""
+    return SCORES if values.get("accuracy") is not None else NUMBER_SCORES
+
+
+def metric_columns(values: dict[str, Any]) -> list[str]:
+    """Return the columns of the metrics that `format_metrics` returns."""
+    return [column for column, _ in scores_of(values).values()] + SIZE_COLUMNS
+
+
 def format_metrics(values: dict[str, Any]) -> list[str]:
     """Format the metrics of a learner or an ensemble; empty where unknown."""
     zeros, milliseconds = values.get("sparsity"), values["milliseconds"]
     return [
-        f"{values['accuracy']:.2%}",
-        f"{values['negative_log_likelihood']:.3f}",
-        f"{values['expected_calibration_error']:.3f}",
+        *(form.format(values[key]) for key, (_, form) in scores_of(values).items()),
         "" if zeros is None else f"{zeros:.0%}",
         *(_kilobytes(values[key]) for key in ("n_bytes", "gzip_bytes")),
         "" if milliseconds is None else f"{milliseconds:.3g}",

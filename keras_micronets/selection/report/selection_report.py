@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
+from keras_micronets.edge.combine import EPSILON
 from keras_micronets.selection.candidates import Candidates
-from keras_micronets.selection.metrics import (
-    accuracy,
-    expected_calibration_error,
-    negative_log_likelihood,
-)
-from keras_micronets.selection.report.report import LearnerRow, SelectionReport
+from keras_micronets.selection.metrics import expected_calibration_error
+from keras_micronets.selection.report.report import SCORES, LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
+from keras_micronets.selection.targets import Targets, check_data
 from keras_micronets.selection.temperature import apply_temperature
 from keras_micronets.selection.validation import check_probabilities
 
@@ -73,8 +71,8 @@ def selection_report(
     print(selection_report(probabilities, y, selection, names=names))
     ```
     """
-    p = check_probabilities(probabilities)
-    candidates = Candidates(p, y)
+    p, targets = check_data(probabilities, y)
+    candidates = Candidates(p, targets)
     _check_length("selection.labels", selection.labels, len(p))
     _check_length("names", names, len(p))
     columns = {
@@ -86,21 +84,21 @@ def selection_report(
     if ensemble_probabilities is None:
         ensemble_probabilities = selection.combined(p)
     kept = np.isin(np.arange(len(p)), selection.indices)
-    scaled, before = ensemble_probabilities, None
+    scaled, before = one_predictor(ensemble_probabilities, targets), None
     if temperature != 1:
-        scaled = apply_temperature(ensemble_probabilities, temperature)
-        before = compute_metrics(ensemble_probabilities, candidates.y)
+        before = compute_metrics(scaled, targets)
+        scaled = apply_temperature(scaled, temperature)
     totals = {key: _total(columns[key], kept) for key in columns if key != "sparsity"}
     return SelectionReport(
         rows=_rows(p, candidates, selection, [str(name) for name in names], columns),
         method=selection.method,
         representative=selection.representative,
-        n_samples=len(candidates.y),
-        disagreement=_mean_disagreement(candidates.votes),
+        n_samples=len(targets),
+        disagreement=_mean_disagreement(candidates),
         disagreement_kept=_mean_disagreement(
-            candidates.votes_of(np.flatnonzero(kept[candidates.order]).tolist())
+            candidates, np.flatnonzero(kept[candidates.order]).tolist()
         ),
-        ensemble={**compute_metrics(scaled, candidates.y), **totals},
+        ensemble={**compute_metrics(scaled, targets), **totals},
         choice="\n\n".join(
             str(x) for x in (selection.size, selection.choice) if x is not None
         )
@@ -110,12 +108,35 @@ def selection_report(
     )
 
 
-def compute_metrics(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Return the metrics of one predictor; `p` is of shape `(samples, classes)`."""
+def one_predictor(predictions: Any, targets: Targets) -> np.ndarray:
+    """Return the predictions of one predictor in rows, as `compute_metrics` takes them.
+
+    Args:
+        predictions: Array of shape `(samples, *outputs)`.
+        targets: The checked `Targets`.
+    """
+    p, _ = targets.check(np.asarray(predictions)[None])
+    return targets.rows(p[0])[0] if targets.has_classes else p[0]
+
+
+def compute_metrics(p: np.ndarray, targets: Targets) -> dict[str, float]:
+    """Return the scores of one predictor, `p` as `one_predictor` returns it."""
+    if targets.has_classes:
+        labels = targets.y.reshape(-1).astype(int)
+        wrong = p.argmax(axis=1) != labels
+        right = np.clip(p[np.arange(len(p)), labels].astype(float), EPSILON, 1)
+        return {
+            "accuracy": float(targets.average(~wrong)),
+            "negative_log_likelihood": float(targets.average(-np.log(right))),
+            "expected_calibration_error": float(expected_calibration_error(p, labels)),
+        }
+    errors = p - targets.y
     return {
-        "accuracy": float(accuracy(p, y)),
-        "negative_log_likelihood": float(negative_log_likelihood(p, y)),
-        "expected_calibration_error": float(expected_calibration_error(p, y)),
+        "r2": targets.score(p),
+        "root_mean_squared_error": float(
+            targets.average(np.square(errors).reshape(-1)) ** 0.5
+        ),
+        "mean_absolute_error": float(targets.average(np.abs(errors).reshape(-1))),
     }
 
 
@@ -138,7 +159,11 @@ def prediction_distances(probabilities: Any) -> np.ndarray:
     prediction_distances([[[1.0, 0.0]], [[0.0, 1.0]]])  # array([[0, 1.41], [1.41, 0]])
     ```
     """
-    p = check_probabilities(probabilities)
+    return distances_of(check_probabilities(probabilities))
+
+
+def distances_of(p: np.ndarray) -> np.ndarray:
+    """Return the distances of predictions that are checked, see above."""
     distances = euclidean_distances(p.reshape(len(p), -1)).astype(np.float64)
     return distances / np.sqrt(p.shape[1])
 
@@ -199,7 +224,9 @@ def _rows(
 ) -> tuple[LearnerRow, ...]:
     ranks = np.argsort(candidates.order)
     kept = set(selection.indices.tolist())
-    positions = _positions(p, selection.indices)
+    scale = candidates.targets.scale
+    positions = _positions(p / scale, selection.indices)
+    scores = [_scores(p[i], candidates.targets) for i in range(len(p))]
     return tuple(
         LearnerRow(
             index=i,
@@ -209,15 +236,16 @@ def _rows(
             why=_reason(selection, i, ranks, kept=i in kept),
             map_x=positions.get(i, (None, None))[0],
             map_y=positions.get(i, (None, None))[1],
-            accuracy=float(candidates.accuracies[ranks[i]]),
-            negative_log_likelihood=float(candidates.losses[ranks[i]]),
-            expected_calibration_error=float(
-                expected_calibration_error(p[i], candidates.y)
-            ),
+            **scores[i],
             **{key: values[i] for key, values in columns.items()},
         )
         for i in range(len(p))
     )
+
+
+def _scores(p: np.ndarray, targets: Targets) -> dict[str, float | None]:
+    known = compute_metrics(one_predictor(p, targets), targets)
+    return {**dict.fromkeys(SCORES), **known}
 
 
 def _reason(
@@ -247,7 +275,7 @@ def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]
     others = np.setdiff1d(np.arange(len(p)), kept)
     others = np.random.default_rng(0).permutation(others)
     shown = np.sort(np.concatenate([kept, others])[:_MAX_ON_MAP])
-    positions = prediction_map(prediction_distances(p[shown])).tolist()
+    positions = prediction_map(distances_of(p[shown])).tolist()
     return {i: (x, y) for i, (x, y) in zip(shown.tolist(), positions, strict=True)}
 
 
@@ -271,8 +299,13 @@ def _total(values: list[Any], kept: np.ndarray) -> Any:
     return None if None in chosen else sum(chosen)
 
 
-def _mean_disagreement(votes: np.ndarray) -> float | None:
-    """Return the mean disagreement of all pairs, from the votes for each class."""
+def _mean_disagreement(
+    candidates: Candidates, chosen: list[int] | None = None
+) -> float | None:
+    """Return the mean disagreement of all pairs, of some candidates or of all."""
+    if not candidates.targets.has_classes:
+        return None
+    votes = candidates.votes if chosen is None else candidates.votes_of(chosen)
     n_pairs = votes[0].sum() * (votes[0].sum() - 1)
     if n_pairs == 0:
         return None

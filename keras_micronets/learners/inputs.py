@@ -1,0 +1,118 @@
+"""Read data as `fit` takes them: arrays, several inputs, frames and streams."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["as_inputs", "chunks", "count_samples", "is_stream", "some_samples"]
+
+#: Bytes of inputs of a stream that are predicted at once.
+CHUNK_BYTES = 2**26
+
+
+def as_inputs(x: Any) -> Any:
+    """Return the inputs of Keras models as arrays.
+
+    Args:
+        x: An array or what NumPy turns into one; for models of several inputs a
+            dictionary, tuple or list of arrays.
+    """
+    is_several = isinstance(x, dict) or (
+        isinstance(x, list | tuple) and any(hasattr(one, "shape") for one in x)
+    )
+    arrays = keras.tree.map_structure(np.asarray, x) if is_several else np.asarray(x)
+    count_samples(arrays)
+    return arrays
+
+
+def count_samples(x: Any) -> int:
+    """Return the number of samples of an array, or of several.
+
+    Raises:
+        ValueError: If there are none, or the arrays differ in their length.
+    """
+    is_one = hasattr(x, "shape") or not isinstance(x, dict | list | tuple)
+    if not is_one and not any(hasattr(one, "shape") for one in keras.tree.flatten(x)):
+        return len(x)  # a list of texts
+    arrays = [x] if is_one else keras.tree.flatten(x)
+    shapes = [tuple(np.shape(array)) for array in arrays]  # type: ignore[arg-type]
+    if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
+        raise ValueError(
+            "Expected an array of samples, or one per input, all of one length. "
+            f"Received: shapes {shapes}."
+        )
+    return shapes[0][0]
+
+
+def some_samples(x: Any, samples: slice) -> Any:
+    """Return some samples of an array, or of several."""
+    return keras.tree.map_structure(lambda array: array[samples], x)
+
+
+def is_stream(x: Any) -> bool:
+    """Whether data come in batches: a dataset, a data loader or a generator."""
+    if isinstance(x, keras.utils.PyDataset) or hasattr(x, "as_numpy_iterator"):
+        return True
+    is_loader = hasattr(x, "dataset") and hasattr(x, "batch_size")
+    return is_loader or (hasattr(x, "__next__") and hasattr(x, "__iter__"))
+
+
+def chunks(stream: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Iterate over a stream once, and yield inputs, targets and sample weights.
+
+    Batches are joined to chunks of about 64 MiB, so that a learner's weights are loaded
+    a few times only. Targets and weights are `None` where the stream has none.
+
+    Args:
+        stream: A `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader` or
+            generator of batches `x`, `(x, y)` or `(x, y, sample_weight)`.
+    """
+    batches, n_bytes = [], 0
+    for batch in _batches(stream):
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        part = keras.tree.map_structure(_to_numpy, (x, y, weight), none_is_leaf=False)
+        batches.append(part)
+        n_bytes += sum(array.nbytes for array in keras.tree.flatten(part[0]))
+        if n_bytes >= CHUNK_BYTES:
+            yield _joined(batches)
+            batches, n_bytes = [], 0
+    if batches:
+        yield _joined(batches)
+
+
+def _batches(stream):
+    if isinstance(stream, keras.utils.PyDataset):
+        if stream.num_batches is None:
+            raise ValueError(
+                "Expected a PyDataset with a length. Received: an infinite one."
+            )
+        return (stream[i] for i in range(stream.num_batches))
+    if hasattr(stream, "as_numpy_iterator"):
+        if getattr(stream, "cardinality", lambda: 0)() == -1:
+            raise ValueError(
+                "Expected a dataset that ends. Received: an infinite one. Use `take`."
+            )
+        return stream.as_numpy_iterator()
+    # PyTorch's loaders yield lists, which Keras would take for several inputs.
+    return (tuple(b) if isinstance(b, list) else b for b in stream)
+
+
+def _to_numpy(value):
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def _joined(batches):
+    def join(*arrays):
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    if batches[0][1] is None:
+        x = keras.tree.map_structure(join, *(batch[0] for batch in batches))
+        return x, None, None
+    xs, ys, weights = zip(*batches, strict=True)
+    return (
+        keras.tree.map_structure(join, *xs),
+        join(*ys),
+        None if weights[0] is None else join(*weights),
+    )

@@ -1,0 +1,284 @@
+"""Labels of any values, and data of any form, against arrays with labels from 0."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+
+import keras_micronets as kmn
+from keras_micronets.learners.inputs import chunks, is_stream
+from keras_micronets.learners.labels import encode
+
+L = keras.layers
+X, Y = load_iris(return_X_y=True)
+X = X.astype("float32")
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+
+
+def classifiers(y, x=X):
+    return [LogisticRegression(C=c, max_iter=500).fit(x, y) for c in (0.1, 1, 10)]
+
+
+def pruned(learners, x, y, **options):
+    ensemble = kmn.EnsemblePruner(
+        learners, min(2, len(learners)), method="top_k", **options
+    )
+    return ensemble.prune(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "labels", [NAMES, np.array([1, 2, 3]), np.array([-1, 7, 40]), NAMES[::-1]]
+)
+def test_labels_of_any_value(labels):
+    """The columns of scikit-learn are sorted by label, whatever the labels are."""
+    expected = pruned(classifiers(Y), X, Y)
+    ensemble = pruned(classifiers(labels[Y]), X, labels[Y])
+    order = np.argsort(np.argsort(labels))
+    for row, other in zip(expected.report_.rows, ensemble.report_.rows, strict=True):
+        assert row.accuracy == pytest.approx(other.accuracy)
+    np.testing.assert_allclose(
+        ensemble.predict(X, verbose=0)[:, order],
+        expected.predict(X, verbose=0),
+        atol=5e-3,
+    )
+    assert ensemble.class_names == [str(label) for label in np.sort(labels).tolist()]
+
+
+def test_missing_classes_have_probability_zero():
+    some = LogisticRegression(max_iter=500).fit(X[Y != 0], Y[Y != 0])
+    learners = [*classifiers(Y), some]
+    with pytest.warns(UserWarning, match="without"):
+        adapted = kmn.EnsemblePruner(learners, 2)
+    p = adapted.learners.predict(X, verbose=0)
+    assert p.shape == (4, 150, 3)
+    np.testing.assert_array_equal(p[3, :, 0], 0)
+    np.testing.assert_allclose(p[3, :, 1:], learners[3].predict_proba(X), atol=1e-6)
+
+
+def test_classes_that_cannot_be_aligned():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax")])
+    pruned([*classifiers(Y), model], X, Y)  # integers from 0 are indices
+    with pytest.raises(ValueError, match=model.name):
+        kmn.EnsemblePruner([*classifiers(Y + 1), model], 2)
+    with pytest.raises(ValueError, match="can be compared"):
+        kmn.EnsemblePruner([*classifiers(Y), *classifiers(NAMES[Y])], 2)
+    with pytest.raises(ValueError, match="out of the classes"):
+        pruned(classifiers(Y + 1), X, Y)
+
+
+def test_names_of_the_classes_of_keras_models(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax")])
+    names = ["virginica", "setosa", "versicolor"]
+    ensemble = pruned([model], X, NAMES[Y], class_names=names)
+    index = np.array([1, 2, 0])[Y]
+    assert ensemble.report_.rows[0].accuracy == pytest.approx(
+        np.mean(model.predict(X, verbose=0).argmax(1) == index)
+    )
+    ensemble.export(tmp_path / "bundle", representative_data=X)
+    manifest = kmn.edge.Manifest.read(tmp_path / "bundle")
+    assert [*manifest.class_names] == names
+    with pytest.raises(ValueError, match="class_names"):
+        pruned([model], X, NAMES[Y])
+
+
+def test_signs_are_the_classes_of_one_unit():
+    signs = np.where(Y == 0, -1, 1)
+    np.testing.assert_array_equal(encode(signs, None, "binary"), Y != 0)
+    np.testing.assert_array_equal(encode(Y, None, "multiclass"), Y)
+
+
+def test_several_labels_of_scikit_learn():
+    y = np.stack([Y == 0, Y == 1], axis=1).astype(int)
+    learner = MultiOutputClassifier(LogisticRegression(max_iter=500)).fit(X, y)
+    ensemble = pruned([learner], X, y, temperature=None)
+    assert ensemble.task_ == "multilabel"
+    np.testing.assert_allclose(
+        ensemble.predict(X, verbose=0),
+        np.stack([columns[:, 1] for columns in learner.predict_proba(X)], axis=1),
+        atol=1e-6,
+    )
+
+
+def test_regressors_of_scikit_learn():
+    y = X[:, 3]
+    learners = [LinearRegression().fit(X[:, :3], y + i) for i in range(3)]
+    ensemble = pruned(learners, X[:, :3], y)
+    assert ensemble.task_ == "regression"
+    np.testing.assert_array_equal(ensemble.selection_.indices, [0, 1])
+
+
+@pytest.mark.parametrize("method", ["top_k", "greedy", "cluster_then_forward"])
+def test_integer_weights_are_repeated_samples(method):
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), (6, 80))
+    y, weights = rng.integers(0, 3, 80), rng.integers(0, 4, 80)
+    repeated = np.repeat(np.arange(80), weights)
+    targets = kmn.selection.Targets(y, sample_weight=weights)
+    choose = kmn.selection.as_method(method)
+    if method == "cluster_then_forward":  # folds differ; the scores must not
+        _, checked = targets.check(p)
+        _, other = kmn.selection.Targets(y[repeated]).check(p[:, repeated])
+        for one in p:
+            assert checked.mean_loss(one) == pytest.approx(
+                other.mean_loss(one[repeated])
+            )
+        choose(p, targets, 3, random_state=0)
+        return
+    weighted = choose(p, targets, 3)
+    plain = choose(p[:, repeated], y[repeated], 3)
+    np.testing.assert_array_equal(weighted.indices, plain.indices)
+    np.testing.assert_allclose(weighted.weights, plain.weights)
+
+
+def test_methods_that_count_samples_take_no_weights():
+    p = np.random.default_rng(0).dirichlet(np.ones(3), (4, 30))
+    targets = kmn.selection.Targets(np.zeros(30), sample_weight=np.arange(30))
+    for method in ("epic", "complementariness", "reduced_error"):
+        with pytest.raises(ValueError, match="sample weights"):
+            kmn.selection.as_method(method)(p, targets, 2)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    pool = kmn.LearnerPool(tmp_path_factory.mktemp("data") / "pool")
+    checkpoint = kmn.callbacks.LearnerCheckpoint(pool)
+    model.fit(X, Y, epochs=3, verbose=0, callbacks=[checkpoint])
+    return pool
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        rows = slice(30 * i, 30 * i + 30)
+        return X[rows], Y[rows]
+
+
+def generator(*, weights=False):
+    for i in range(0, 150, 40):
+        batch = X[i : i + 40], Y[i : i + 40]
+        yield (*batch, np.ones(len(batch[0]))) if weights else batch
+
+
+def loader():
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    return torch.utils.data.DataLoader(data, batch_size=64)
+
+
+def tf_dataset():
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+
+
+@pytest.mark.parametrize(
+    "make", [Batches, generator, lambda: generator(weights=True), loader, tf_dataset]
+)
+def test_streams_are_read_once(pool, make):
+    expected = pruned(pool, X, Y)
+    ensemble = pruned(pool, make(), None)
+    assert str(ensemble.report_) == str(expected.report_)
+
+
+def test_streams_are_read_in_chunks(monkeypatch, pool):
+    from keras_micronets.learners import inputs
+
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", 1000)
+    parts = [len(x) for x, _, _ in chunks(Batches())]
+    assert parts == [90, 60]
+    assert str(pruned(pool, Batches(), None).report_) == str(pruned(pool, X, Y).report_)
+
+
+def test_infinite_and_incomplete_streams(pool):
+    tf = pytest.importorskip("tensorflow")
+    with pytest.raises(ValueError, match="ends"):
+        pruned(pool, tf_dataset().repeat(), None)
+    with pytest.raises(ValueError, match="batches without targets"):
+        pruned(pool, tf.data.Dataset.from_tensor_slices(X).batch(10), None)
+    with pytest.raises(ValueError, match="y=None and sample_weight=None"):
+        pruned(pool, tf_dataset(), Y)
+    with pytest.raises(ValueError, match="Expected targets"):
+        pruned(pool, X, None)
+    assert not is_stream(X)
+
+
+def test_frames_reach_pipelines_as_frames():
+    pandas = pytest.importorskip("pandas")
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import StandardScaler
+
+    frame = pandas.DataFrame(X, columns=[*"abcd"])
+    columns = ColumnTransformer([("scaled", StandardScaler(), ["a", "b"])])
+    learners = [
+        make_pipeline(columns, LogisticRegression(C=c)).fit(frame, Y) for c in (0.1, 1)
+    ]
+    assert len(pruned(learners, frame, Y).members_) == 2
+
+
+def test_texts_and_sparse_matrices():
+    texts = [f"flower {NAMES[y]} {i % 3}" for i, y in enumerate(Y)]
+    learner = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, Y)
+    assert pruned([learner], texts, Y).report_.rows[0].accuracy == 1
+    matrix = TfidfVectorizer().fit_transform(texts)
+    learner = LogisticRegression().fit(matrix, Y)
+    assert pruned([learner], matrix, Y).report_.rows[0].accuracy == 1
+
+
+def two_inputs():
+    a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
+    hidden = L.Concatenate()([L.Dense(4)(a), L.Dense(4)(b)])
+    model = keras.Model([a, b], L.Dense(3, activation="softmax")(hidden))
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("as_dict", [True, False])
+def test_several_inputs(tmp_path, as_dict):
+    data = {"a": X[:, :2], "b": X[:, 2:]} if as_dict else [X[:, :2], X[:, 2:]]
+    model = two_inputs()
+    pool = kmn.LearnerPool(tmp_path / "pool")
+    checkpoint = kmn.callbacks.LearnerCheckpoint(pool)
+    model.fit(data, Y, epochs=2, verbose=0, callbacks=[checkpoint])
+    ensemble = pruned(pool, data, Y)
+    expected = ensemble.predict(data, verbose=0)
+    kept = pool.predict(data, verbose=0)[ensemble.selection_.indices]
+    np.testing.assert_allclose(expected, kept.mean(axis=0), atol=1e-6)
+    model.fit(data, Y, epochs=1, verbose=0)
+    cached = pool.predict(data, verbose=0)
+    np.testing.assert_array_equal(cached[ensemble.selection_.indices], kept)
+
+
+def test_one_of_several_outputs(tmp_path):
+    x = keras.Input((4,))
+    hidden = L.Dense(8, activation="relu")(x)
+    outputs = {
+        "species": L.Dense(3, activation="softmax", name="species")(hidden),
+        "width": L.Dense(1, name="width")(hidden),
+    }
+    model = keras.Model(x, outputs)
+    model.compile(
+        "adam", {"species": "sparse_categorical_crossentropy", "width": "mse"}
+    )
+    targets = {"species": Y, "width": X[:, 3]}
+    pools = {}
+    for name in outputs:
+        pools[name] = kmn.LearnerPool(tmp_path / name)
+        checkpoint = kmn.callbacks.LearnerCheckpoint(pools[name], output=name)
+        model.fit(X, targets, epochs=1, verbose=0, callbacks=[checkpoint])
+        expected = model.predict(X, verbose=0)[name]
+        np.testing.assert_allclose(
+            pools[name].predict(X, verbose=0)[0], expected, atol=1e-6
+        )
+    assert [pool[0].task for pool in pools.values()] == ["multiclass", "regression"]
+    with pytest.raises(ValueError, match="as `output`"):
+        pools["width"].add(model)
+    with pytest.raises(ValueError, match="one of the outputs"):
+        pools["width"].add(model, output="height")
