@@ -4,6 +4,14 @@ from keras_micronets.layers.clone import clone, keeps_state, strip
 from keras_micronets.layers.gradients import batches, kernel_gradients
 from keras_micronets.layers.kernels import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.layout import Layout
+from keras_micronets.layers.micro.composites import (
+    MicroBidirectional,
+    MicroGroupQueryAttention,
+    MicroGRU,
+    MicroLSTM,
+    MicroMultiHeadAttention,
+    MicroSimpleRNN,
+)
 from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
     MicroConv2D,

@@ -121,8 +121,8 @@ def as_not_compiled(model: keras.Model) -> Iterator[None]:
 def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     """Return a new plain layer of the same configuration, except for some arguments."""
     config = layer.get_config()
-    if is_micro_layer(layer):
-        del config["quantizers"], config["scheme"]
+    if isinstance(layer, MicroLayer):
+        config = {k: v for k, v in config.items() if k not in layer.state_config()}
     return plain_class(layer).from_config(_plain_config(config) | changed)
 
 
@@ -147,9 +147,9 @@ def _state_pairs(targets, sources):
     """Pair masks and quantisers by name: their order depends on the preparation."""
     for target, source in zip(targets, sources, strict=True):
         if isinstance(source, MicroLayer):
-            for name, state in source.states().items():
+            for name, state in source.nested_states().items():
                 yield from zip(
-                    target.states()[name].variables, state.variables, strict=True
+                    target.nested_states()[name].variables, state.variables, strict=True
                 )
 
 
