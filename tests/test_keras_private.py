@@ -65,6 +65,12 @@ def test_flatten_layers():
         assert inside in [layer.name for layer in layers], message
 
 
+def test_flatten_layers_stops_where_it_is_told():
+    model = nested()
+    found = _keras_private.flatten_layers(model, lambda layer: layer is model)
+    assert found == [model, *model.layers], broke("Layer._layers", "flatten_layers")
+
+
 def test_is_functional():
     message = broke("Functional._nodes or Sequential._functional", "is_functional")
     for make in (sequential, residual, nested, shared):
