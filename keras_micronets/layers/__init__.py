@@ -45,7 +45,7 @@ from keras_micronets.layers.reports import (
 )
 from keras_micronets.layers.scope import Scope
 from keras_micronets.layers.side_by_side import SideBySide, members_of
-from keras_micronets.layers.state import Mask
+from keras_micronets.layers.state import Mask, count_params, plain_weights
 
 __all__ = [
     "ActivationQuantizer",
@@ -74,11 +74,13 @@ __all__ = [
     "batches",
     "clone",
     "constant_quantizers",
+    "count_params",
     "freeze",
     "keeps_state",
     "kernel_gradients",
     "kernels",
     "members_of",
+    "plain_weights",
     "plot_quantizers",
     "prepare",
     "quantization_report",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_micronets import _keras_private
+from keras_micronets._backend import distributed
 from keras_micronets.layers.litert.capabilities import (
     LAYERS,
     is_composite,
@@ -113,9 +114,10 @@ def prepare(
     usable = {layer: spec for layer, spec in wanted.items() if _is_plain(layer)}
     scheme = quantize if isinstance(quantize, QuantizationScheme) else None
     _check_scheme(usable, scheme)
-    prepared = [
-        layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
-    ]
+    with distributed(model):
+        prepared = [
+            layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
+        ]
     changed = quantize and prepare_operations(model)
     if prepared or changed:
         share_all_ranges(layers)
@@ -130,6 +132,7 @@ def _prepare(layer, quantizers, scheme):
     """Make one layer a micro layer; return whether anything changed."""
     if not is_micro_layer(layer):
         layer.__class__ = MICRO_LAYERS[type(layer)]
+        vars(layer).pop("quantize", None)  # Keras binds the plain class's method
     elif layer.quantizers | quantizers == layer.quantizers:
         return False
     if scheme is not None:

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
 from keras_micronets.layers.micro.micro_layer import MicroLayer
-from keras_micronets.layers.state import Mask
+from keras_micronets.layers.state import Mask, refusal
 
 __all__ = ["MaskedLayer"]
 
@@ -37,6 +37,10 @@ class MaskedLayer(MicroLayer):
                     min_bits=self.kernel_row(name).min_bits,
                 )
         super().build_state()
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: `strip` the model, and `prepare` it afterwards if wanted."""
+        raise ValueError(refusal("enable_lora", f"{self.name!r}"))
 
     def kernel_variable(self, name: str) -> keras.Variable:
         """Return the variable of a raw kernel, which trains and is saved."""

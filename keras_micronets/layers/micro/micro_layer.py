@@ -25,7 +25,7 @@ from keras_micronets.layers.quantizers.scheme import (
     as_quantizer_spec,
 )
 from keras_micronets.layers.quantizers.shared_range import share_range_read
-from keras_micronets.layers.state import State
+from keras_micronets.layers.state import State, refusal
 
 __all__ = [
     "MICRO_LAYERS",
@@ -172,6 +172,10 @@ class MicroLayer(keras.layers.Layer):
             for i, tensor in flat
         ]
         return keras.tree.pack_sequence_as(inputs, quantized)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: Keras would replace the kernel that the mask belongs to."""
+        raise ValueError(refusal("quantize", f"{self.name!r}"))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.state_config()}
