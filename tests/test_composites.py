@@ -136,9 +136,11 @@ def test_preparation_changes_no_prediction(kind):
     model = MODELS[kind]()
     before = outputs(model)
     report = prepare(model, quantize=True)
-    np.testing.assert_array_equal(outputs(model), before)
+    # PyTorch rounds its sums by where a tensor lies in memory.
+    atol = 1e-6 if keras.backend.backend() == "torch" else 0
+    np.testing.assert_allclose(outputs(model), before, rtol=0, atol=atol)
     assert not report.skipped
-    np.testing.assert_array_equal(outputs(strip(model)), before)
+    np.testing.assert_allclose(outputs(strip(model)), before, rtol=0, atol=atol)
 
 
 @every_model
@@ -223,13 +225,13 @@ def test_a_bidirectional_layer_masks_both_cells_for_fused_operations(monkeypatch
 
     def call(self, sequences, **arguments):
         for layer in (self.forward_layer, self.backward_layer):
-            seen.append(float(keras.ops.max(keras.ops.abs(layer.cell.kernel))))
+            seen.append(keras.ops.convert_to_numpy(layer.cell.kernel).any())
         raise NotImplementedError
 
     monkeypatch.setattr(layers.Bidirectional, "call", call)
     with pytest.raises(NotImplementedError):
         model(data(model)[0])
-    assert seen == [0.0, 0.0]
+    assert seen == [False, False]
     for kernel in kernels(model):  # after an error, too
         assert isinstance(kernel.variable, keras.Variable)
 

@@ -176,6 +176,8 @@ def test_a_fit_of_no_epochs_prepares_only(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["pruning", "learned"])
 @pytest.mark.filterwarnings("ignore:1 layers are not trained")
 def test_layers_frozen_after_the_optimizer_was_built(kind, tmp_path):
+    if keras.backend.backend() == "jax" and kind == "pruning":
+        pytest.skip("Keras itself raises an error on JAX: compile again")
     model = net()
     model.fit(X, Y, verbose=0)
     hidden = model.get_layer("hidden")
