@@ -1,12 +1,13 @@
 """Hide differences between Keras's backends that `keras.ops` leaves."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
 from keras import ops
 
-__all__ = ["cond", "is_traced_by_torch", "read", "to_float64"]
+__all__ = ["cond", "distributed", "is_traced_by_torch", "read", "to_float64"]
 
 
 def read(variable: Any) -> Any:
@@ -17,6 +18,16 @@ def read(variable: Any) -> Any:
     """
     value = ops.stop_gradient(variable)
     return ops.copy(value) if keras.backend.backend() == "torch" else value
+
+
+def distributed(model: Any) -> AbstractContextManager:
+    """Return a context in which new variables are placed as a model's are.
+
+    A model made under a `tf.distribute.Strategy` mirrors its variables, and so must all
+    that training reads. On other backends variables have no such places.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 def cond(condition: Any, on: Callable, off: Callable) -> Any:

@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -60,17 +60,24 @@ def name_scope(layer: keras.Layer) -> Iterator[None]:
         yield
 
 
-def flatten_layers(model: keras.Layer) -> list[keras.Layer]:
+def flatten_layers(
+    model: keras.Layer, enters: Callable[[keras.Layer], bool] = lambda layer: True
+) -> list[keras.Layer]:
     """Return every layer of a model once: the model, then in the order of its summary.
 
     The layers of a nested model follow it. Keras's own list has them in reverse order.
+
+    Args:
+        model: A model or layer.
+        enters: Function of a layer that returns whether the layers inside are listed.
+            Defaults to a function that returns `True`.
     """
     found, waiting = {}, [model]
     while waiting:
         layer = waiting.pop()
         if id(layer) not in found:
             found[id(layer)] = layer
-            waiting.extend(reversed(layer._layers))
+            waiting.extend(reversed(layer._layers) if enters(layer) else ())
     return list(found.values())
 
 

@@ -53,7 +53,7 @@ def test_inactive_micro_layer_is_the_plain_layer(base):
     layer = micro.get_layer("only")
     assert is_micro_layer(layer)
     assert plain_class(layer) is base
-    assert set(layer.states()) == {"input_0_quantizer", "output_quantizer"}
+    assert set(layer.nested_states()) == {"input_0_quantizer", "output_quantizer"}
 
 
 @every_class

@@ -95,9 +95,9 @@ def test_the_small_network_has_the_weights_that_were_restored(listed):
     x, y = data()
     options = {"epochs": 8, "batch_size": 16, "verbose": 0}
     history = model.fit(x, y, callbacks=both, **options).history["macs"]
-    for ours, theirs in zip(
-        outputs(callback.compact_, x), outputs(model, x), strict=True
-    ):
+    with pytest.warns(UserWarning, match=r"leave \{'macs': 0.5\}.*start_from_epoch"):
+        small = callback.compact_
+    for ours, theirs in zip(outputs(small, x), outputs(model, x), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     before, after = callback.plan_.macs
     assert after / before == pytest.approx(history[1])

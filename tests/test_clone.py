@@ -7,7 +7,9 @@ import pytest
 from model_cases import MODELS, images, labels, outputs
 
 from keras_micronets import _keras_private
+from keras_micronets.callbacks import WeightPruning
 from keras_micronets.layers import (
+    Scope,
     clone,
     keeps_state,
     kernels,
@@ -17,6 +19,7 @@ from keras_micronets.layers import (
     strip,
 )
 from keras_micronets.layers.micro.micro_layer import is_micro_layer
+from keras_micronets.schedules import Constant
 
 every_model = pytest.mark.parametrize("kind", MODELS)
 
@@ -199,3 +202,20 @@ def test_layers_within_wrappers(outer, active, tmp_path):
         np.testing.assert_array_equal(outputs(copy, x), before)
         for ours, theirs in zip(kernels(copy), kernels(model), strict=True):
             np.testing.assert_array_equal(ours.mask, theirs.mask)
+
+
+def test_a_spectral_normalisation_is_pruned_in_training(tmp_path):
+    """It assigns the kernel of its inner layer in each step."""
+    model = in_wrappers(keras.layers.SpectralNormalization)
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(8, 4, 6)).astype("float32")
+    scope = Scope(first=True, last=True, small=True)
+    pruning = WeightPruning(Constant(0.5), scope=scope)
+    model.fit(x, x[..., :5], epochs=2, verbose=0, callbacks=[pruning])
+    assert [kernel.sparsity for kernel in kernels(model)] == [0.5, 0.5]
+    assert not any(k.weights[~k.mask].any() for k in kernels(model))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for copy in (loaded, clone(model), strip(model)):
+        np.testing.assert_array_equal(outputs(copy, x), outputs(model, x))
+    loaded.fit(x, x[..., :5], verbose=0)  # vector_u and the kernel are variables still

@@ -43,7 +43,7 @@ CASES = {
     ),
     "attention": (
         lambda x: layers.MultiHeadAttention(2, 3)(x, x),
-        "(MultiHeadAttention): no quantised micro layer",
+        "(MultiHeadAttention): attention stays in float",
     ),
 }
 FLOATING = ("elu", "selu", "softplus", "softsign", "mish", "hard_sigmoid", "celu")

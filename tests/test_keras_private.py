@@ -65,6 +65,12 @@ def test_flatten_layers():
         assert inside in [layer.name for layer in layers], message
 
 
+def test_flatten_layers_stops_where_it_is_told():
+    model = nested()
+    found = _keras_private.flatten_layers(model, lambda layer: layer is model)
+    assert found == [model, *model.layers], broke("Layer._layers", "flatten_layers")
+
+
 def test_is_functional():
     message = broke("Functional._nodes or Sequential._functional", "is_functional")
     for make in (sequential, residual, nested, shared):
@@ -191,13 +197,16 @@ def test_kernels_are_the_variables_that_train():
         if not cls.kernel_names:
             continue
         name = base.__name__
-        arguments = {"Dense": (2,), "EinsumDense": ("ab,bc->ac", 2)}.get(name, (2, 1))
-        layer = base(*arguments)
+        is_recurrent = issubclass(base, keras.layers.RNN)
+        one = is_recurrent or name == "Dense"
+        arguments = (2,) if one else (2, 1)
+        layer = base(*{"EinsumDense": ("ab,bc->ac", 2)}.get(name, arguments))
         rank = 2 if "Dense" in name else 3 + ("2D" in name) + 2 * ("3D" in name)
         layer.build((None, *[4] * (rank - 1)))
         trained = list(map(id, layer.trainable_variables))
         for kernel in cls.kernel_names:
-            found = id(getattr(layer, kernel)) in trained
+            owner = layer.cell if is_recurrent else layer
+            found = id(getattr(owner, kernel)) in trained
             assert found, broke(f"{name}.{kernel}", f"Micro{name}")
 
 

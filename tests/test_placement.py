@@ -223,7 +223,7 @@ def test_separable_convolution_quantises_the_tensor_between_its_convolutions():
     model = chain(layer)
     prepare(model, quantize=True)
     assert set(layer.quantizers.names) == {"kernel", "input_0", "output"}
-    assert "depthwise_quantizer" in layer.states()
+    assert "depthwise_quantizer" in layer.nested_states()
 
 
 def test_same_placement_once_prepared():

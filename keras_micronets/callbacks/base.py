@@ -193,6 +193,8 @@ def warn_of_early_best(callback: ProgressCallback) -> None:
         callback: The callback whose hook is called; the first of several warns.
     """
     callbacks, epochs = _keras_private.callbacks_of_fit(), callback.params["epochs"]
+    if not epochs:  # `fit(epochs=0)` trains nothing
+        return
     ours = [x for x in callbacks if isinstance(x, ProgressCallback)]
     ours = [x for x in ours if not x.completes_at(1 / epochs)]
     if not ours or ours[0] is not callback:

@@ -1,3 +1,4 @@
+import warnings
 from typing import Any
 
 import keras
@@ -57,7 +58,7 @@ class ChannelPruning(SparsityCallback):
     Attributes:
         compact_: The small network, after `fit`, cut by the masks that the model has
             when this attribute is first read: also those of an earlier epoch that
-            `EarlyStopping` restored.
+            `EarlyStopping` restored, of which a warning tells if it misses a budget.
         plan_: The `channels.Plan` that it follows.
 
     Raises:
@@ -164,8 +165,23 @@ class ChannelPruning(SparsityCallback):
         if self._compact is None:
             graph = self._planner.graph
             self.plan_ = masked_plan(self.model, graph)
+            self._warn_of_missed_budget()
             self._compact = cut_by_graph(self.model, graph, self.plan_)
         return self._compact
+
+    def _warn_of_missed_budget(self):
+        if not self._planner.meets(self.plan_, **self.budgets):
+            left = {kind: getattr(self.plan_, kind) for kind in self.budgets}
+            shares = [f"{kind}={now / full:.2f}" for kind, (full, now) in left.items()]
+            budgets = {k: x for k, x in self.budgets.items() if x is not None}
+            warnings.warn(
+                f"Expected masks that leave {budgets} of {self.model.name!r}. "
+                f"Received: {', '.join(shares)}, with masks of an epoch before `end`, "
+                "which `EarlyStopping` restored or the run ended in. Use "
+                "`EarlyStopping(start_from_epoch=...)` with an epoch after `end`, or "
+                "train longer.",
+                stacklevel=3,
+            )
 
     def is_due(self, step: int) -> bool:
         return step % self._frequency == 0

@@ -124,7 +124,8 @@ class WeightPruning(SparsityCallback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        self._resolve()
+        if self.params["epochs"]:  # `fit(epochs=0)` takes no value of the schedule
+            self._resolve()
         self._importance = as_importance(self.importance, seed=self.seed)
         self._sparsity = 0.0
         warn_of_early_best(self)

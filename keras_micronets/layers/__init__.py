@@ -4,6 +4,14 @@ from keras_micronets.layers.clone import clone, keeps_state, strip
 from keras_micronets.layers.gradients import batches, kernel_gradients
 from keras_micronets.layers.kernels import Kernel, kernels, sparsity, write_zeros
 from keras_micronets.layers.layout import Layout
+from keras_micronets.layers.micro.composites import (
+    MicroBidirectional,
+    MicroGroupQueryAttention,
+    MicroGRU,
+    MicroLSTM,
+    MicroMultiHeadAttention,
+    MicroSimpleRNN,
+)
 from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
     MicroConv2D,
@@ -37,7 +45,7 @@ from keras_micronets.layers.reports import (
 )
 from keras_micronets.layers.scope import Scope
 from keras_micronets.layers.side_by_side import SideBySide, members_of
-from keras_micronets.layers.state import Mask
+from keras_micronets.layers.state import Mask, count_params, plain_weights
 
 __all__ = [
     "ActivationQuantizer",
@@ -66,11 +74,13 @@ __all__ = [
     "batches",
     "clone",
     "constant_quantizers",
+    "count_params",
     "freeze",
     "keeps_state",
     "kernel_gradients",
     "kernels",
     "members_of",
+    "plain_weights",
     "plot_quantizers",
     "prepare",
     "quantization_report",

@@ -12,7 +12,7 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import plain_class
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
-from keras_micronets.layers.quantization import quantized_share
+from keras_micronets.layers.quantization import quantized_share, quantizers
 from keras_micronets.layers.side_by_side import SideBySide, members_of
 from keras_micronets.layers.state import State, plain_variables
 
@@ -121,8 +121,8 @@ def as_not_compiled(model: keras.Model) -> Iterator[None]:
 def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     """Return a new plain layer of the same configuration, except for some arguments."""
     config = layer.get_config()
-    if is_micro_layer(layer):
-        del config["quantizers"], config["scheme"]
+    if isinstance(layer, MicroLayer):
+        config = {k: v for k, v in config.items() if k not in layer.state_config()}
     return plain_class(layer).from_config(_plain_config(config) | changed)
 
 
@@ -147,9 +147,9 @@ def _state_pairs(targets, sources):
     """Pair masks and quantisers by name: their order depends on the preparation."""
     for target, source in zip(targets, sources, strict=True):
         if isinstance(source, MicroLayer):
-            for name, state in source.states().items():
+            for name, state in source.nested_states().items():
                 yield from zip(
-                    target.states()[name].variables, state.variables, strict=True
+                    target.nested_states()[name].variables, state.variables, strict=True
                 )
 
 
@@ -160,8 +160,23 @@ def _layers(model):
 def keeps_state(model: keras.Model) -> bool:
     """Return whether a `.keras` file of the model restores its quantisers.
 
-    Keras restores a subclassed model by its constructor, which makes plain layers.
+    Keras restores a subclassed model, and the layers within a layer of another package,
+    by the constructor, which makes plain layers. Layers within Keras's wrappers and
+    attention layers are restored.
     """
     if quantized_share(model) == 0:
         return True
-    return all(map(_keras_private.is_functional, members_of(model)))
+    members = members_of(model)
+    restored = {
+        x for one in members for x in _keras_private.flatten_layers(one, _saves)
+    }
+    return restored.issuperset(quantizers(model))
+
+
+def _saves(layer):
+    """Return whether the configuration of a layer has those of the layers inside."""
+    return (
+        _keras_private.is_functional(layer)
+        or isinstance(layer, keras.layers.Wrapper)
+        or is_micro_layer(layer)
+    )

@@ -1,6 +1,6 @@
 """Handles on the kernels of a prepared model: weights, masks, sparsity."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
@@ -8,7 +8,8 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.layout import Layout, layout_of
-from keras_micronets.layers.micro.kernel_layers import MicroKernelLayer
+from keras_micronets.layers.litert.capabilities import is_composite
+from keras_micronets.layers.micro.masked_layer import MaskedLayer
 
 __all__ = ["Kernel", "kernels", "sparsity", "write_zeros"]
 
@@ -20,21 +21,33 @@ class Kernel:
     Attributes:
         layer: The micro layer.
         name: Name of the kernel within the layer, such as `"kernel"`.
+        enclosing: The wrappers and attention layers that the layer is part of, the
+            outermost first.
     """
 
-    layer: MicroKernelLayer
+    layer: MaskedLayer
     name: str
+    enclosing: tuple[keras.Layer, ...] = field(default=(), compare=False)
 
     @property
     def path(self) -> str:
-        """The layer's name, and the kernel's where the layer has several."""
+        """The layer's name, and the kernel's where the layer has several.
+
+        The name of a projection in an attention layer follows the name of that layer.
+        """
         several = len(self.layer.kernel_names) > 1
-        return f"{self.layer.name}/{self.name}" if several else self.layer.name
+        owners = [x.name for x in self.enclosing if getattr(x, "names_its_parts", 0)]
+        return "/".join([*owners, self.layer.name, *[self.name] * several])
+
+    @property
+    def outermost(self) -> keras.Layer:
+        """The layer, or the outermost wrapper or attention layer around it."""
+        return self.enclosing[0] if self.enclosing else self.layer
 
     @property
     def variable(self) -> keras.Variable:
         """The variable of the raw weights, which trains and is saved."""
-        return getattr(self.layer, self.name)
+        return self.layer.kernel_variable(self.name)
 
     @property
     def layout(self) -> Layout:
@@ -95,12 +108,17 @@ def kernels(model: keras.Model) -> list[Kernel]:
     Args:
         model: A prepared model.
     """
-    layers = dict.fromkeys(
-        layer
+    enclosing = {}
+    for layer in _keras_private.flatten_layers(model):
+        if isinstance(layer, keras.layers.Wrapper) or is_composite(layer):
+            for inner in _keras_private.flatten_layers(layer)[1:]:
+                enclosing[inner] = (*enclosing.get(inner, ()), layer)
+    return [
+        Kernel(layer, name, enclosing.get(layer, ()))
         for layer in _keras_private.flatten_layers(model)
-        if isinstance(layer, MicroKernelLayer)
-    )
-    return [Kernel(layer, name) for layer in layers for name in layer.kernel_names]
+        if isinstance(layer, MaskedLayer)
+        for name in layer.kernel_names
+    ]
 
 
 def sparsity(model: keras.Model) -> float:

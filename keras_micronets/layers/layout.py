@@ -53,8 +53,8 @@ class Layout:
 def layout_of(layer: keras.Layer, name: str) -> Layout:
     """Return the layout of a kernel.
 
-    * Dense, Embedding, Conv1D to Conv3D, pointwise kernels of separable layers:
-      unchanged.
+    * Dense, Embedding, Conv1D to Conv3D, recurrent layers, pointwise kernels of
+      separable layers: unchanged.
     * Conv2DTranspose: the last two axes of `(h, w, out, in)` are swapped.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
       `(h, w, 1, channels * multiplier)`, since each output has one input.
@@ -91,4 +91,5 @@ def _einsum(layer):
 
 
 def _shape(layer, name):
-    return tuple(getattr(layer, name).shape)
+    owner = layer if hasattr(layer, name) else layer.cell  # of a recurrent layer
+    return tuple(getattr(owner, name).shape)

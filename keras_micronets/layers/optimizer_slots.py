@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_micronets._backend import distributed
+
 __all__ = [
     "adopt_variables",
     "copy_slots",
@@ -69,8 +71,9 @@ def adopt_variables(model: keras.Model) -> None:
 def _fresh(model, variables):
     """Return an optimizer of the same configuration, built at its first step."""
     optimizer = model.optimizer
-    fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(variables)
+    with distributed(model):
+        fresh = type(optimizer).from_config(optimizer.get_config())
+        fresh.build(variables)
     return fresh
 
 

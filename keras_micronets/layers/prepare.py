@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import keras
 
 from keras_micronets import _keras_private
+from keras_micronets._backend import distributed
 from keras_micronets.layers.litert.capabilities import (
     LAYERS,
-    has_micro_layer,
+    is_composite,
     is_kernel_layer,
     plain_class,
 )
@@ -31,7 +32,8 @@ class PreparationReport:
 
     Attributes:
         prepared: Names of the layers that became prunable or got more quantisers.
-        skipped: Names and classes of the layers whose kernels cannot be pruned.
+        skipped: Names and classes of the layers with weights that cannot be pruned,
+            with the reasons.
         floating: Names and classes of the operations that a file may compute in float,
             with the reasons.
         unfused: Names of the batch normalisations that an activation separates from
@@ -97,7 +99,7 @@ def prepare(
         raise ValueError(
             f"Expected a model with layers to prune ({_PRUNABLE}), not quantised by "
             f"Keras and without LoRA weights. Received: {model.name!r} with "
-            f"{_names(layers[1:]) or 'no layers'}."
+            f"{[layer.name for layer in layers[1:]] or 'no layers'}."
         )
     floating, unfused = (), ()
     if quantize:
@@ -107,28 +109,30 @@ def prepare(
         # Also without a graph, `freeze` must be able to freeze their statistics.
         norms = [x for x in layers if plain_class(x) is keras.layers.BatchNormalization]
         wanted = {**dict.fromkeys(norms, QuantizerSpec()), **wanted}
+    composites = [x for x in layers if is_composite(x) and _has_any(x, wanted)]
+    wanted = {**dict.fromkeys(composites, QuantizerSpec()), **wanted}
     usable = {layer: spec for layer, spec in wanted.items() if _is_plain(layer)}
     scheme = quantize if isinstance(quantize, QuantizationScheme) else None
     _check_scheme(usable, scheme)
-    prepared = [
-        layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
-    ]
+    with distributed(model):
+        prepared = [
+            layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
+        ]
     changed = quantize and prepare_operations(model)
     if prepared or changed:
         share_all_ranges(layers)
         _forget_compiled_steps(model)
-    skipped = [layer for layer in layers[1:] if _is_foreign(layer, usable)]
     if not prepared:  # an earlier call has reported it
         return PreparationReport((), ())
-    return PreparationReport(
-        _names(prepared), _names(skipped, classes=True), floating, unfused
-    )
+    names = tuple(layer.name for layer in prepared)
+    return PreparationReport(names, _skipped(layers, usable), floating, unfused)
 
 
 def _prepare(layer, quantizers, scheme):
     """Make one layer a micro layer; return whether anything changed."""
     if not is_micro_layer(layer):
         layer.__class__ = MICRO_LAYERS[type(layer)]
+        vars(layer).pop("quantize", None)  # Keras binds the plain class's method
     elif layer.quantizers | quantizers == layer.quantizers:
         return False
     if scheme is not None:
@@ -160,12 +164,41 @@ def _is_plain(layer):
     return not (quantized or getattr(layer, "lora_enabled", False))
 
 
-def _is_foreign(layer, usable):
+def _has_any(layer, others):
+    return any(inner in others for inner in _keras_private.flatten_layers(layer)[1:])
+
+
+def _skipped(layers, usable):
+    """Return the names of the layers with matrices of their own, without masks."""
+    masked = {id(kernel) for layer in usable for kernel in _kernel_variables(layer)}
+    cells = {id(getattr(layer, "cell", None)) for layer in usable}
+    return tuple(
+        f"{layer.name} ({type(layer).__name__}): {_reason(layer)}"
+        for layer in layers[1:]
+        if layer not in usable
+        and id(layer) not in cells
+        and any(id(variable) not in masked for variable in _own_matrices(layer))
+    )
+
+
+def _kernel_variables(layer):
+    names = getattr(layer, "kernel_names", ())
+    return [layer.kernel_variable(name) for name in names]
+
+
+def _own_matrices(layer):
     matrices = [v for v in layer.trainable_variables if len(v.shape) >= 2]
     inner = _keras_private.flatten_layers(layer)[1:]
     owned = {id(v) for child in inner for v in child.trainable_variables}
-    has_kernel = any(id(v) not in owned for v in matrices)
-    return has_kernel and (layer not in usable or not has_micro_layer(layer))
+    return [v for v in matrices if id(v) not in owned]
+
+
+def _reason(layer):
+    if getattr(layer, "quantization_mode", None) is not None:
+        return "Keras has quantised it"
+    if getattr(layer, "lora_enabled", False):
+        return "it has LoRA weights"
+    return "it has no micro layer"
 
 
 def _forget_compiled_steps(model):
@@ -174,13 +207,6 @@ def _forget_compiled_steps(model):
         for name in ("train_function", "test_function", "predict_function"):
             if hasattr(one, name):
                 setattr(one, name, None)
-
-
-def _names(layers, classes=False):
-    return tuple(
-        f"{layer.name} ({type(layer).__name__})" if classes else layer.name
-        for layer in layers
-    )
 
 
 def _warn(names, reason):

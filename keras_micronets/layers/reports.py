@@ -170,7 +170,7 @@ def _by_prefix(model):
 
 def quantizers_of(layer: keras.Layer) -> dict[str, Quantizer]:
     """Return the fake quantisers of a layer by the names of its tensors."""
-    states = layer.states() if isinstance(layer, MicroLayer) else {}
+    states = layer.nested_states() if isinstance(layer, MicroLayer) else {}
     return {
         name.removesuffix("_quantizer"): state
         for name, state in states.items()

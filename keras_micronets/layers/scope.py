@@ -42,7 +42,8 @@ class Scope:
     A matcher is the name of a layer (or of one of its kernels, such as
     `"separable/pointwise_kernel"`), a compiled regular expression to search in that
     name, a class of layers, a function from a layer to a Boolean, or a list of
-    matchers of which at least one must match.
+    matchers of which at least one must match. Names and classes of a wrapper or an
+    attention layer match all kernels inside, which count as one layer.
 
     To prune some layers differently, pass `fit` one callback for each scope.
 
@@ -134,8 +135,8 @@ class Scope:
     def _excluded(self, every, trained):
         """Yield the first, last and small kernels that the scope leaves out."""
         groups = {
-            "first": [kernel for kernel in every if kernel.layer is every[0].layer],
-            "last": [kernel for kernel in every if kernel.layer is every[-1].layer],
+            "first": [k for k in every if k.outermost is every[0].outermost],
+            "last": [k for k in every if k.outermost is every[-1].outermost],
             "small": [kernel for kernel in every if _is_small(kernel)],
         }
         total = _size(every, trained)
@@ -250,11 +251,11 @@ def _matches(matcher, kernel):
     if _is_list(matcher):
         return any(_matches(one, kernel) for one in matcher)
     if isinstance(matcher, str):
-        return matcher in (kernel.layer.name, kernel.path)
+        return matcher in _names(kernel)
     if isinstance(matcher, re.Pattern):
         return matcher.search(kernel.path) is not None
     if isinstance(matcher, type):
-        return isinstance(kernel.layer, matcher)
+        return any(isinstance(x, matcher) for x in (*kernel.enclosing, kernel.layer))
     if callable(matcher):
         return bool(matcher(kernel.layer))
     raise TypeError(
@@ -263,12 +264,16 @@ def _matches(matcher, kernel):
     )
 
 
+def _names(kernel):
+    return [x.name for x in (*kernel.enclosing, kernel.layer)] + [kernel.path]
+
+
 def _is_list(matcher):
     return isinstance(matcher, Sequence | set) and not isinstance(matcher, str)
 
 
 def _check_names(matchers, every, model):
-    known = [name for kernel in every for name in (kernel.layer.name, kernel.path)]
+    known = [name for kernel in every for name in _names(kernel)]
     for matcher in matchers:
         for one in matcher if _is_list(matcher) else [matcher]:
             if isinstance(one, str) and one not in known:

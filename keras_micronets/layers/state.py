@@ -1,5 +1,6 @@
 """Nested layers that hold the state of prepared layers: masks and fake quantisers."""
 
+from math import prod
 from typing import Any
 
 import keras
@@ -9,7 +10,24 @@ from keras_micronets import _keras_private
 from keras_micronets._backend import read
 from keras_micronets._serialization import serializable
 
-__all__ = ["Mask", "Quantizer", "State", "plain_variables"]
+__all__ = [
+    "Mask",
+    "Quantizer",
+    "State",
+    "count_params",
+    "plain_variables",
+    "plain_weights",
+    "refusal",
+]
+
+
+def refusal(method: str, name: str) -> str:
+    """Return the error message of a method of Keras that replaces kernels."""
+    return (
+        f"Expected `{method}` to be called on plain Keras layers. Received: {name}, "
+        "which was prepared for pruning and quantisation. Call "
+        f"`keras_micronets.strip(model)` first, and `{method}` on the copy."
+    )
 
 
 class State(keras.layers.Layer):
@@ -30,6 +48,10 @@ class State(keras.layers.Layer):
         return self.add_weight(
             name=name, shape=shape, dtype="float32", autocast=False, **defaults | kwargs
         )
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error, since Keras's `quantize` passes prepared layers over."""
+        raise ValueError(refusal("quantize", "this model"))
 
     def load_own_variables(self, store: Any) -> None:
         if len(store.keys()) == 0:
@@ -127,10 +149,58 @@ def plain_variables(model: keras.Layer) -> list[keras.Variable]:
 
     A plain copy has the same variables, in this order.
     """
-    added = {
+    added = _state_ids(model)
+    return [variable for variable in model.variables if id(variable) not in added]
+
+
+def plain_weights(model: keras.Layer) -> list[keras.Variable]:
+    """Return a model's weights without masks and quantisers.
+
+    They are the weights that the model had before it was prepared, in the order of
+    Keras's `get_weights`, which afterwards has masks and quantisers between them.
+
+    Args:
+        model: A built Keras model or layer, prepared or not.
+
+    Example:
+
+    ```python
+    saved = model.get_weights()
+    kmn.layers.prepare(model)
+    weights = kmn.layers.plain_weights(model)
+    for weight, value in zip(weights, saved, strict=True):
+        weight.assign(value)  # `set_weights` also expects masks
+    ```
+    """
+    added = _state_ids(model)
+    return [weight for weight in model.weights if id(weight) not in added]
+
+
+def count_params(model: keras.Layer) -> int:
+    """Return the number of a model's parameters, without masks and quantisers.
+
+    Keras's `count_params()` and `summary()` count the elements of masks, of one byte
+    each, and the ranges of quantisers too. Masked weights are counted: the model that
+    `strip` returns has as many parameters.
+
+    Args:
+        model: A built Keras model or layer, prepared or not.
+
+    Example:
+
+    ```python
+    before = model.count_params()
+    kmn.layers.prepare(model, quantize=True)
+    kmn.layers.count_params(model)  # before
+    ```
+    """
+    return sum(prod(weight.shape) for weight in plain_weights(model))
+
+
+def _state_ids(model):
+    return {
         id(variable)
         for layer in _keras_private.flatten_layers(model)
         if isinstance(layer, State)
         for variable in layer.variables
     }
-    return [variable for variable in model.variables if id(variable) not in added]

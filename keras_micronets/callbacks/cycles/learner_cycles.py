@@ -226,6 +226,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
                 "Expected `warmup` in [0, 1), a fraction of the run. "
                 f"Received: warmup={self.warmup}."
             )
+        if epochs == 0:  # `fit(epochs=0)` trains no learner
+            return 0, 1
         every = int(round(epochs * (1.0 - self.warmup) / self.n_learners, 6))
         if every < 1:
             raise ValueError(

@@ -25,6 +25,7 @@ __all__ = [
     "activation_row",
     "fuses",
     "has_micro_layer",
+    "is_composite",
     "is_kernel_layer",
     "is_linear",
     "is_quantizable",
@@ -96,6 +97,8 @@ class LayerRow:
             to `False`.
         constant_second: For operations: whether LiteRT has integers only if the second
             argument is a constant. Defaults to `False`.
+        is_composite: Whether its kernels are those of layers inside, which have rows
+            of their own. Defaults to `False`.
     """
 
     reason: str | None = None
@@ -107,6 +110,7 @@ class LayerRow:
     activation: Callable | None = None
     reads_indices: bool = False
     constant_second: bool = False
+    is_composite: bool = False
 
     @property
     def has_kernel_scales(self) -> bool:
@@ -190,6 +194,16 @@ _SEPARABLE = {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": _BY_CHANNEL}
 _MOVED = LayerRow(values="moved")
 
 
+_RECURRENT = LayerRow(
+    reason="recurrent layers are pruned, not quantised",
+    kernels={"kernel": KernelRow(), "recurrent_kernel": KernelRow()},
+    activation=_always(None),
+)
+_ATTENTION = LayerRow(
+    reason="attention stays in float, except for its projections", is_composite=True
+)
+
+
 def _kernel(row):
     return LayerRow(kernels={"kernel": row}, fuses_rectifier=True)
 
@@ -215,6 +229,12 @@ LAYERS: dict[type, LayerRow] = {
     layers.Embedding: LayerRow(
         kernels={"embeddings": KernelRow(takes_output_scale=True)}, reads_indices=True
     ),
+    layers.SimpleRNN: _RECURRENT,
+    layers.GRU: _RECURRENT,
+    layers.LSTM: _RECURRENT,
+    layers.Bidirectional: LayerRow(reason=_RECURRENT.reason, is_composite=True),
+    layers.MultiHeadAttention: _ATTENTION,
+    layers.GroupQueryAttention: _ATTENTION,
     # Scale and offset of each channel
     layers.BatchNormalization: LayerRow(
         rounding="affine", normalizes=True, fuses_rectifier=True
@@ -320,6 +340,11 @@ def has_micro_layer(layer: Any) -> bool:
 def is_kernel_layer(layer: Any) -> bool:
     """Return whether a layer has kernels that take masks."""
     return bool(row_of(layer).kernels)
+
+
+def is_composite(layer: Any) -> bool:
+    """Return whether a layer has its kernels in layers inside, and is prepared too."""
+    return row_of(layer).is_composite
 
 
 def is_quantizable(layer: Any) -> bool:

@@ -5,9 +5,16 @@ Importing this package registers all of them with Keras.
 
 from keras_micronets.layers.micro import (
     activations,
+    composites,
     kernel_layers,
     normalization,
     operations,
 )
 
-__all__ = ["activations", "kernel_layers", "normalization", "operations"]
+__all__ = [
+    "activations",
+    "composites",
+    "kernel_layers",
+    "normalization",
+    "operations",
+]

@@ -128,6 +128,8 @@ _OPERATIONS = {
 ACTIVATION_LAYERS = {
     base: _make(base, row)
     for base, row in LAYERS.items()
-    if not row.kernels and row.values != "joined" and row.rounding != "affine"
+    if not (row.kernels or row.is_composite)
+    and row.values != "joined"
+    and row.rounding != "affine"
 }
 ACTIVATION_LAYERS[keras.layers.Concatenate] = MicroConcatenate

@@ -7,11 +7,10 @@ from keras import ops
 
 from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.litert.affine import pointwise
-from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
 from keras_micronets.layers.litert.integer_operations import Accumulator, round_to_step
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
-from keras_micronets.layers.micro.micro_layer import MicroLayer, micro_class
-from keras_micronets.layers.state import Mask
+from keras_micronets.layers.micro.masked_layer import MaskedLayer
+from keras_micronets.layers.micro.micro_layer import micro_class
 
 __all__ = [
     "MicroConv1D",
@@ -27,65 +26,17 @@ __all__ = [
 ]
 
 
-class MicroKernelLayer(MicroLayer):
-    """Base class of the micro layers with kernels.
+class MicroKernelLayer(MaskedLayer):
+    """Base class of the micro layers that apply a kernel, add a bias and an activation.
 
-    They compute with the effective kernel, `fake_quant(mask * kernel)`. The raw kernel
-    is the variable that Keras trains and saves. In inference the bias is rounded to the
-    integers that LiteRT adds: their step is the input's step times the kernel's.
+    In inference the bias is rounded to the integers that LiteRT adds: their step is the
+    input's step times the kernel's.
     """
 
-    keras_class: type
-    kernel_names: tuple[str, ...]
     bias: Any
     activation: Any
     data_format: str
     rank: int
-    # A function of (name, kernel) while `kernel_gradients` runs.
-    probe: Any = None
-
-    def build_state(self) -> None:
-        for name in self.kernel_names:
-            shape = getattr(self, name).shape
-            self.add_nested(f"{name}_mask", Mask, shape)
-            if self.quantizers.kernel:
-                self.add_nested(
-                    f"{name}_quantizer",
-                    self.scheme.kernel_quantizer,
-                    self.to_litert(name, ops.zeros(shape)).shape,
-                    axis=self.quantization_axis(name),
-                    min_bits=self.kernel_row(name).min_bits,
-                )
-        super().build_state()
-
-    def kernel_row(self, name: str) -> KernelRow:
-        """Return the row of a kernel in the table of LiteRT's capabilities."""
-        return LAYERS[self.keras_class].kernels[name]
-
-    def quantization_axis(self, name: str) -> int | None:
-        """Return the axis of a kernel with a scale for each index, or `None`."""
-        row = self.kernel_row(name)
-        return row.normalized_axis if self.quantizers.per_unit else row.axis
-
-    def masked_kernel(self, name: str = "kernel") -> Any:
-        """Return a kernel with its mask applied, not quantised."""
-        mask = getattr(self, f"{name}_mask")
-        return mask(ops.convert_to_tensor(getattr(self, name)))
-
-    def litert_kernel(self, name: str = "kernel") -> Any:
-        """Return an effective kernel in LiteRT's layout."""
-        kernel = self.masked_kernel(name)
-        if self.probe is not None:
-            kernel = self.probe(name, kernel)
-        return self.fake_quantize(name, self.to_litert(name, kernel))
-
-    def to_litert(self, name: str, kernel: Any) -> Any:
-        """Reshape a kernel to LiteRT's layout, in which it is quantised."""
-        return kernel
-
-    def effective_kernel(self, name: str = "kernel") -> Any:
-        """Return a kernel as the layer computes with it: masked and quantised."""
-        return ops.reshape(self.litert_kernel(name), getattr(self, name).shape)
 
     def linear(self, inputs: Any) -> Any:
         """Apply the layer without its bias and activation."""

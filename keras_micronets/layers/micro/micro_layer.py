@@ -25,7 +25,7 @@ from keras_micronets.layers.quantizers.scheme import (
     as_quantizer_spec,
 )
 from keras_micronets.layers.quantizers.shared_range import share_range_read
-from keras_micronets.layers.state import State
+from keras_micronets.layers.state import State, refusal
 
 __all__ = [
     "MICRO_LAYERS",
@@ -74,6 +74,8 @@ class MicroLayer(keras.layers.Layer):
     quantizers = QuantizerSpec()
     scheme = QuantizationScheme()
     output_quantizer: Any
+    # Whether the names of the layers inside are unique within this layer only.
+    names_its_parts = False
 
     def __init__(
         self, *args: Any, quantizers: Any = None, scheme: Any = None, **kwargs: Any
@@ -128,7 +130,7 @@ class MicroLayer(keras.layers.Layer):
                 layer.build(shape)
             setattr(self, name, layer)
 
-    def states(self) -> dict[str, State]:
+    def nested_states(self) -> dict[str, State]:
         """Return the nested layers that hold masks and quantisers, by name."""
         nested = _keras_private.flatten_layers(self)
         return {layer.name: layer for layer in nested if isinstance(layer, State)}
@@ -171,9 +173,16 @@ class MicroLayer(keras.layers.Layer):
         ]
         return keras.tree.pack_sequence_as(inputs, quantized)
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: Keras would replace the kernel that the mask belongs to."""
+        raise ValueError(refusal("quantize", f"{self.name!r}"))
+
     def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self.state_config()}
+
+    def state_config(self) -> dict[str, Any]:
+        """Return the arguments that the plain layer's constructor does not have."""
         return {
-            **super().get_config(),
             "quantizers": keras.saving.serialize_keras_object(self.quantizers),
             "scheme": keras.saving.serialize_keras_object(self.scheme),
         }

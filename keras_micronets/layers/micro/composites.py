@@ -1,0 +1,163 @@
+"""Micro layers whose kernels are those of layers inside: recurrent ones, attention."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import keras
+
+from keras_micronets import _keras_private
+from keras_micronets.layers.micro.masked_layer import MaskedLayer
+from keras_micronets.layers.micro.micro_layer import (
+    MICRO_LAYERS,
+    MicroLayer,
+    is_micro_layer,
+    micro_class,
+)
+from keras_micronets.layers.state import State
+
+__all__ = [
+    "MicroAttention",
+    "MicroBidirectional",
+    "MicroComposite",
+    "MicroGRU",
+    "MicroGroupQueryAttention",
+    "MicroLSTM",
+    "MicroMultiHeadAttention",
+    "MicroRecurrent",
+    "MicroSimpleRNN",
+]
+
+
+class MicroRecurrent(MaskedLayer):
+    """Base class of the recurrent layers with masks; they stay in float.
+
+    The masks of the cell's `kernel` and `recurrent_kernel` belong to the layer. The
+    cell reads the masked kernels while the layer runs its loop, so they are masked once
+    a call, and fused implementations such as cuDNN's see the masks too.
+    """
+
+    cell: Any
+
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        super().build(sequences_shape)
+
+    def kernel_variable(self, name: str) -> keras.Variable:
+        return getattr(self.cell, name)
+
+    @contextmanager
+    def masked_cell(self) -> Iterator[None]:
+        """Let the cell compute with the effective kernels inside the `with` block."""
+        raw = {name: self.kernel_variable(name) for name in self.kernel_names}
+        if not all(isinstance(kernel, keras.Variable) for kernel in raw.values()):
+            yield  # a `Bidirectional` layer has masked them
+            return
+        # Past Keras's `__setattr__`, which would track the tensors.
+        vars(self.cell).update({name: self.effective_kernel(name) for name in raw})
+        try:
+            yield
+        finally:
+            vars(self.cell).update(raw)
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
+    ) -> Any:
+        with self.masked_cell():
+            parent: Any = super()
+            return parent.inner_loop(sequences, initial_state, mask, training=training)
+
+
+@micro_class(keras.layers.SimpleRNN)
+class MicroSimpleRNN(MicroRecurrent, keras.layers.SimpleRNN):
+    """A `SimpleRNN` layer with masks of its kernel and its recurrent kernel."""
+
+
+@micro_class(keras.layers.GRU)
+class MicroGRU(MicroRecurrent, keras.layers.GRU):
+    """A `GRU` layer with masks of its kernel and its recurrent kernel."""
+
+
+@micro_class(keras.layers.LSTM)
+class MicroLSTM(MicroRecurrent, keras.layers.LSTM):
+    """An `LSTM` layer with masks of its kernel and its recurrent kernel."""
+
+
+class MicroComposite(MicroLayer):
+    """Base class of the micro layers whose masks belong to micro layers inside."""
+
+    def nested_states(self) -> dict[str, State]:
+        return {}
+
+
+@micro_class(keras.layers.Bidirectional)
+class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
+    """A `Bidirectional` layer of two recurrent layers with masks.
+
+    Keras may compute both in one fused operation that reads the two cells.
+    """
+
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        super().build(sequences_shape)
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool | None = None,
+    ) -> Any:
+        with ExitStack() as stack:
+            for layer in (self.forward_layer, self.backward_layer):
+                if isinstance(layer, MicroRecurrent):
+                    stack.enter_context(layer.masked_cell())
+            return super().call(
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
+
+
+class MicroAttention(MicroComposite):
+    """Base class of the attention layers, whose projections are micro layers.
+
+    Keras makes the projections in `build`. The configuration has their quantisers, so
+    that a loaded layer has the same masks and quantisers.
+
+    Args:
+        parts: Dictionary from the names of the projections to the arguments
+            `quantizers` and `scheme` of a micro layer. `None` for plain projections.
+            Defaults to `None`.
+    """
+
+    keras_class: type
+    names_its_parts = True
+
+    def __init__(self, *args: Any, parts: Any = None, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._parts = parts or {}
+
+    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+        self.keras_class.build(self, query_shape, value_shape, key_shape)
+        restore = keras.saving.deserialize_keras_object
+        for layer in _keras_private.flatten_layers(self)[1:]:
+            if layer.name in self._parts:
+                state = self._parts[layer.name]
+                layer.__class__ = MICRO_LAYERS[type(layer)]
+                layer.scheme = restore(state["scheme"])
+                layer.extend(restore(state["quantizers"]))
+
+    def state_config(self) -> dict[str, Any]:
+        parts = {
+            layer.name: layer.state_config()
+            for layer in _keras_private.flatten_layers(self)[1:]
+            if is_micro_layer(layer)
+        }
+        return {**super().state_config(), "parts": parts or self._parts}
+
+
+@micro_class(keras.layers.MultiHeadAttention)
+class MicroMultiHeadAttention(MicroAttention, keras.layers.MultiHeadAttention):
+    """A `MultiHeadAttention` layer with prunable projections."""
+
+
+@micro_class(keras.layers.GroupQueryAttention)
+class MicroGroupQueryAttention(MicroAttention, keras.layers.GroupQueryAttention):
+    """A `GroupQueryAttention` layer with prunable projections."""

@@ -1,0 +1,76 @@
+"""Base class of the micro layers that have kernels: masks, and effective kernels."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
+from keras_micronets.layers.micro.micro_layer import MicroLayer
+from keras_micronets.layers.state import Mask, refusal
+
+__all__ = ["MaskedLayer"]
+
+
+class MaskedLayer(MicroLayer):
+    """Base class of the micro layers with kernels.
+
+    They compute with the effective kernel, `fake_quant(mask * kernel)`. The raw kernel
+    is the variable that Keras trains and saves.
+    """
+
+    keras_class: type
+    kernel_names: tuple[str, ...]
+    # A function of (name, kernel) while `kernel_gradients` runs.
+    probe: Any = None
+
+    def build_state(self) -> None:
+        for name in self.kernel_names:
+            shape = self.kernel_variable(name).shape
+            self.add_nested(f"{name}_mask", Mask, shape)
+            if self.quantizers.kernel:
+                self.add_nested(
+                    f"{name}_quantizer",
+                    self.scheme.kernel_quantizer,
+                    self.to_litert(name, ops.zeros(shape)).shape,
+                    axis=self.quantization_axis(name),
+                    min_bits=self.kernel_row(name).min_bits,
+                )
+        super().build_state()
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Raise an error: `strip` the model, and `prepare` it afterwards if wanted."""
+        raise ValueError(refusal("enable_lora", f"{self.name!r}"))
+
+    def kernel_variable(self, name: str) -> keras.Variable:
+        """Return the variable of a raw kernel, which trains and is saved."""
+        return getattr(self, name)
+
+    def kernel_row(self, name: str) -> KernelRow:
+        """Return the row of a kernel in the table of LiteRT's capabilities."""
+        return LAYERS[self.keras_class].kernels[name]
+
+    def quantization_axis(self, name: str) -> int | None:
+        """Return the axis of a kernel with a scale for each index, or `None`."""
+        row = self.kernel_row(name)
+        return row.normalized_axis if self.quantizers.per_unit else row.axis
+
+    def masked_kernel(self, name: str = "kernel") -> Any:
+        """Return a kernel with its mask applied, not quantised."""
+        mask = getattr(self, f"{name}_mask")
+        return mask(ops.convert_to_tensor(self.kernel_variable(name)))
+
+    def litert_kernel(self, name: str = "kernel") -> Any:
+        """Return an effective kernel in LiteRT's layout."""
+        kernel = self.masked_kernel(name)
+        if self.probe is not None:
+            kernel = self.probe(name, kernel)
+        return self.fake_quantize(name, self.to_litert(name, kernel))
+
+    def to_litert(self, name: str, kernel: Any) -> Any:
+        """Reshape a kernel to LiteRT's layout, in which it is quantised."""
+        return kernel
+
+    def effective_kernel(self, name: str = "kernel") -> Any:
+        """Return a kernel as the layer computes with it: masked and quantised."""
+        return ops.reshape(self.litert_kernel(name), self.kernel_variable(name).shape)
