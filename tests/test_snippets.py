@@ -51,6 +51,7 @@ SLOW = {
     "docs/distillation.md",
     "docs/index.md",
     "docs/side_by_side.md",
+    "docs/tasks.md",
     "joint_training.side_by_side",
     "prune2edge.train_prune2edge",
     "selection.methods.auto",
