@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_micronets.learners.index import Entry, Index, Stamp
-from keras_micronets.learners.learner import METADATA_FILE, Learner
+from keras_micronets.learners.learner import METADATA_FILE, READ_ERRORS, Learner
 
-__all__ = ["READ_ERRORS", "Contents", "natural_order", "read_learner"]
+__all__ = ["Contents", "natural_order"]
 
 _NUMBERS = re.compile(r"([0-9]+)")
 _SPARE_LINES = 100  # of the index, before it is written again
-READ_ERRORS = (OSError, ValueError, TypeError, KeyError)
 
 
 class _Known(NamedTuple):
@@ -98,15 +97,6 @@ class Contents:
         )
 
 
-def read_learner(directory: Path) -> Learner:
-    """Read a learner from its folder, and verify its file.
-
-    Raises:
-        OSError, ValueError, TypeError, KeyError: If it is damaged.
-    """
-    return _read(directory).learner
-
-
 def natural_order(name: str) -> tuple[list[Any], str]:
     """Return the key that sorts names with numbers: `run-999` before `run-1000`."""
     parts: list[Any] = _NUMBERS.split(name)
@@ -120,8 +110,6 @@ def _visible(folder):
 
 def _read(directory):
     learner = Learner.read(directory)
-    if learner.name != directory.name:
-        raise ValueError(f"its {METADATA_FILE} is that of {learner.name!r}")
     stamp = _stamp(learner)  # before the file is verified: a later change is noticed
     learner.verify()
     return _Known(stamp, learner)

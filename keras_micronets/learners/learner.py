@@ -14,9 +14,10 @@ from keras import ops
 from keras_micronets.edge import Member
 from keras_micronets.edge.bundle.integrity import sha256
 
-__all__ = ["METADATA_FILE", "Learner"]
+__all__ = ["METADATA_FILE", "READ_ERRORS", "Learner"]
 
 METADATA_FILE = "learner.json"
+READ_ERRORS = (OSError, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ class Learner:
 
     @classmethod
     def read(cls, directory: Path) -> "Learner":
-        """Read the metadata of a learner's folder."""
+        """Read the metadata of a learner's folder; `READ_ERRORS` if it is damaged."""
         values = json.loads((directory / METADATA_FILE).read_text("utf-8"))
-        return cls(directory=directory, **values)
+        learner = cls(directory=directory, **values)
+        if learner.name != directory.name:
+            raise ValueError(f"its {METADATA_FILE} is that of {learner.name!r}")
+        return learner
 
     def write(self, directory: Path) -> None:
         """Write the metadata into a folder, as JSON."""

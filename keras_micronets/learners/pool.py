@@ -1,7 +1,6 @@
 """Keep learners in a folder, with their files, metadata and predictions."""
 
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
@@ -33,6 +32,7 @@ from keras_micronets.learners.predictions import (
     predict_all,
     progress_bar,
 )
+from keras_micronets.learners.runs import Runs, last_number, next_number
 from keras_micronets.learners.storage import (
     INDEX,
     discard_empty,
@@ -127,17 +127,15 @@ class LearnerPool:
         return f"LearnerPool({str(self.path)!r}): {len(self)} learners"
 
     def next_run(self) -> str:
-        """Return the first free name of a run."""
-        return f"run-{self._last_number() + 1:03d}"
+        """Return the first free name of a run, without reserving it."""
+        self.refresh()
+        return f"run-{next_number(self):03d}"
 
     def last_run(self) -> str:
-        """Return the name of the last numbered run, for a resumed `fit`."""
-        return f"run-{max(self._last_number(), 0):03d}"
-
-    def _last_number(self):
+        """Return the name of the last numbered run."""
         self.refresh()
-        matches = [re.fullmatch(r"run-(\d+)", x.run or "") for x in self.learners]
-        return max((int(match[1]) for match in matches if match), default=-1)
+        names = [*Runs(self.path).names(), *(x.run or "" for x in self)]
+        return f"run-{max(last_number(names), 0):03d}"
 
     def add(
         self,

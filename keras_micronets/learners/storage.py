@@ -16,11 +16,11 @@ from keras_micronets.export.atomic import (
     remove_abandoned,
     write_atomically,
 )
-from keras_micronets.learners.contents import READ_ERRORS, read_learner
-from keras_micronets.learners.learner import Learner
+from keras_micronets.learners.learner import READ_ERRORS, Learner
 
 __all__ = [
     "INDEX",
+    "RUNS",
     "check_name",
     "open_folder",
     "partial_directory",
@@ -31,8 +31,9 @@ __all__ = [
 FORMAT = {"format": "keras_micronets learner pool", "version": 1}
 MARKER = "pool.json"
 INDEX = "learners.index"
+RUNS = "runs"
 _FOLDER = "learners"
-_PARTS = (MARKER, _FOLDER, INDEX, "runs")  # of a pool that another process is making
+_PARTS = (MARKER, _FOLDER, INDEX, RUNS)  # of a pool that another process is making
 _NAME = re.compile(r"\w[\w .=+-]*")
 _MAX_BYTES = 255  # of a file's name, on most systems
 _PORTS = [f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)]
@@ -57,7 +58,7 @@ def open_folder(path: Path) -> Path:
         write_json(marker, FORMAT)
     predictions = path / "predictions"
     caches = predictions.iterdir() if predictions.is_dir() else ()
-    for place in (path, folder, path / "runs", path / "parents", predictions, *caches):
+    for place in (path, folder, path / RUNS, path / "parents", predictions, *caches):
         remove_abandoned(place)
     return folder
 
@@ -156,7 +157,7 @@ def _remove_damaged(directory):
 
 def _is_valid(directory):
     try:
-        read_learner(directory)
+        Learner.read(directory).verify()
     except READ_ERRORS:
         return False
     return True
