@@ -120,7 +120,7 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         self._callbacks = _keras_private.callbacks_of_fit()
         check_run(self.run, f"-epoch-{self.params['epochs']:04d}-member-999")
         check_members(self.pool, self.model)
-        self._run = None
+        self._run: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._run is None:

@@ -3,22 +3,23 @@
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_micronets import layers
 from keras_micronets.layers.side_by_side import member_logs
-from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import architecture_hash
-from keras_micronets.learners.pool import LearnerPool
-from keras_micronets.learners.storage import partial_directory
+
+if TYPE_CHECKING:
+    from keras_micronets.learners.learner import Learner
+    from keras_micronets.learners.pool import LearnerPool
 
 __all__ = ["add_members", "check_members", "own_name"]
 
 
 def add_members(
-    pool: LearnerPool,
+    pool: "LearnerPool",
     model: keras.Model,
     *,
     name: str,
@@ -27,7 +28,7 @@ def add_members(
     seed: int | None,
     compact: Callable[[keras.Model], keras.Model] | None = None,
     **metadata: Any,
-) -> list[Learner]:
+) -> list["Learner"]:
     """Add a model, or each member of a `SideBySide` model, unless the run has it.
 
     Args:
@@ -65,7 +66,7 @@ def add_members(
 
 
 def check_members(
-    pool: LearnerPool,
+    pool: "LearnerPool",
     model: keras.Model,
     *,
     compact: Callable[[keras.Model], keras.Model] | None = None,
@@ -87,8 +88,7 @@ def check_members(
         return
     state = random.getstate()  # from which Keras draws the seeds of new layers
     tried = set()
-    with partial_directory(pool.path) as folder:
-        trial = LearnerPool(folder / "trial")
+    with pool.trial() as trial:
         for member in layers.members_of(model):
             architecture = architecture_hash(member)
             if architecture not in tried:
@@ -117,7 +117,7 @@ def _try(trial, member, compact):
         ) from error
 
 
-def own_name(pool: LearnerPool, name: str, run: str) -> str:
+def own_name(pool: "LearnerPool", name: str, run: str) -> str:
     """Return a name that is free or has a learner of this run."""
     names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     return next(x for x in names if x not in pool or pool[x].run == run)

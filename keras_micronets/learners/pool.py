@@ -4,6 +4,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,12 @@ class LearnerPool:
         with partial_directory(self._folder) as partial:
             learner.directory.rename(partial / name)
         self._contents.remove(name)
+
+    @contextmanager
+    def trial(self) -> Iterator["LearnerPool"]:
+        """Yield an empty pool in this folder, to try whether a model can be added."""
+        with partial_directory(self.path) as folder:
+            yield LearnerPool(folder / "trial")
 
     def _store(self, partial, file, name, metadata):
         name = store(self._folder, partial, file, name, len(self), **metadata)

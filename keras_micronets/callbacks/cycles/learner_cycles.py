@@ -157,7 +157,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         self._start, self._every = self._plan(self.params["epochs"])
         check_run(self.run, f"-cycle-{self.n_learners:03d}-member-999")
         check_members(self.pool, self.model, compact=self._compact)
-        self._run, self._disagreement = None, float("nan")
+        self._run: Any = None
+        self._disagreement = float("nan")
         steps, compiled = self.steps_per_epoch, self._rate and self._rate.compiled
         self._warmup_rate, self._cycle_rate = (
             as_learning_rate(rate, steps and epochs * steps, compiled or 1.0)
