@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import random
+import shutil
 import threading
 import time
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import tensorflow  # noqa: F401 - loaded once, before the processes are forked
@@ -34,7 +36,7 @@ def model():
 def train(root: str, key: str) -> None:
     """Train into a pool, or resume, with a backup of each epoch."""
     backup = Path(root, f"backup-{key}")
-    _discard_empty_metadata(backup)
+    _discard_half_a_backup(backup)
     random = np.random.default_rng(0)
     model().fit(
         random.normal(size=(40, 8)).astype("float32"),
@@ -48,12 +50,21 @@ def train(root: str, key: str) -> None:
     )
 
 
-def _discard_empty_metadata(backup):
-    """Remove what Keras leaves if it is killed: it empties this file to write it."""
+def _discard_half_a_backup(backup):
+    """Remove what Keras leaves if it is killed in a backup, and cannot open then.
+
+    It has no copy of the first backup: that run begins at its first epoch again.
+    """
     path = backup / "training_metadata.json"
     copy = path.with_name(path.name + ".bkp")
     if path.exists() and not path.read_text():
         copy.replace(path) if copy.exists() else path.unlink()
+    weights = backup / "latest.weights.h5"
+    if weights.exists() and not weights.with_name(weights.name + ".bkp").exists():
+        try:
+            h5py.File(weights).close()
+        except OSError:
+            shutil.rmtree(backup)
 
 
 def add(root: str, n_learners: int) -> None:
