@@ -15,6 +15,7 @@ import tensorflow  # noqa: F401 - loaded once, before the processes are forked
 
 from keras_micronets import LearnerPool
 from keras_micronets.callbacks import LearnerCheckpoint
+from keras_micronets.learners.runs import Runs
 
 EPOCHS = 24
 
@@ -118,8 +119,16 @@ def kill_round(root: Path, seed: int, *, n_kills: int = 4) -> dict:
 def _lives(root, key, times, killed):
     for seconds in [*times, 300]:
         killed.append(_life(root, key, seconds))
-        if not killed[-1]:  # the run is complete
+        if not killed[-1] or _is_complete(root, key):
             return
+
+
+def _is_complete(root, key):
+    """Return whether `fit` has ended, also if its process was killed after that."""
+    runs = Runs(root / "pool")
+    records = map(runs.read, runs.names())
+    backup = str(root / f"backup-{key}")
+    return any(x.get("backup") == backup and x["finished"] for x in records)
 
 
 def _life(root, key, seconds):
