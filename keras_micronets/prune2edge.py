@@ -1,5 +1,6 @@
 """Train the learners of Prune2Edge, which differ in batch size and loss."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
 from keras_micronets.callbacks.cycles.cycle import warn_if_untrained
 from keras_micronets.learners import LearnerPool
+from keras_micronets.learners.members import check_members, own_name
 from keras_micronets.learners.outputs import infer_from_logits
+from keras_micronets.learners.runs import Runs, begin_repeatable_run
 from keras_micronets.schedules import Constant
 
 __all__ = ["Prune2EdgeSettings", "draw_prune2edge", "train_prune2edge"]
@@ -78,7 +81,7 @@ def train_prune2edge(
     learning_rate: float = 1e-5,
     sequential: bool = False,
     from_logits: bool | None = None,
-    run: str = "prune2edge",
+    run: str | None = None,
     seed: int = 0,
     verbose: int | str = "auto",
     **ranges: Any,
@@ -87,8 +90,9 @@ def train_prune2edge(
 
     Each learner is a copy of the parent, pruned by magnitude to a random sparsity and
     trained with a random batch size, loss and frequency. The parent does not change.
-    An interrupted run resumes: learners that are already in the pool are not trained
-    again.
+    A call with the same parent, data and arguments resumes its run, also in another
+    process: learners that are already in the pool are not trained again, damaged ones
+    are. `n_learners` may increase.
 
     Args:
         parent: A built classifier.
@@ -100,7 +104,9 @@ def train_prune2edge(
         learning_rate: Positive float, for Adam. Defaults to `1e-5`.
         from_logits: Boolean, whether the parent returns logits. `None` to infer it as
             `LearnerPool.add` does. Defaults to `None`.
-        run: String, the name of the run within the pool. Defaults to `"prune2edge"`.
+        run: String, the name of the run within the pool. `None` for the run that
+            resumes, or else `"prune2edge"`, with a number if that is taken. Defaults to
+            `None`.
         seed: Integer, for the hyper-parameters and the order of the batches; sets
             Keras's global seeds. Defaults to `0`.
         verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
@@ -108,7 +114,9 @@ def train_prune2edge(
         **ranges: The ranges of `draw_prune2edge`, to change them.
 
     Raises:
-        ValueError: If `from_logits` cannot be inferred.
+        ValueError: If `from_logits` cannot be inferred, the parent cannot be saved and
+            loaded, or the pool has a run of this name with another parent, other data
+            or other arguments.
 
     Warns:
         UserWarning: If the parent has not been trained.
@@ -132,13 +140,24 @@ def train_prune2edge(
             "Pass `from_logits=`."
         )
     warn_if_untrained(parent)
+    check_members(pool, parent)
     targets = _one_hot(y, parent.output_shape[-1])
+    settings = (
+        epochs,
+        learning_rate,
+        sequential,
+        from_logits,
+        seed,
+        sorted(ranges.items()),
+    )
+    content = _hash(repr(settings).encode(), x, targets, *parent.get_weights())
+    run = begin_repeatable_run(pool, run, default="prune2edge", content=content)
     bar = keras.utils.Progbar(
         n_learners, verbose=1 if verbose == "auto" else verbose, unit_name="learner"
     )
     before = parent
     for index in range(n_learners):
-        name = f"{run}-{index:04d}"
+        name = own_name(pool, f"{run}-{index:04d}", run)
         if name in pool:
             before = pool[name].load() if sequential else parent
         else:
@@ -158,6 +177,14 @@ def train_prune2edge(
             )
             before = model
         bar.add(1)
+    Runs(pool.path).finish(run)
+
+
+def _hash(text, *arrays):
+    digest = hashlib.sha256(text)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _tune(model, settings, x, targets, from_logits, epochs, learning_rate):

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from keras_micronets.export import atomic
 from keras_micronets.learners import storage
 
 
@@ -32,7 +33,7 @@ def test_files_that_may_be_in_use_stay(tmp_path):
     kept = [f".partial-{os.getpid()}-1", ".partial-x-1", "partial-1-1", ".partial-1-1"]
     for name in kept:  # process 1 runs, whoever owns it
         (tmp_path / name).mkdir()
-    storage.remove_abandoned(tmp_path)
+    atomic.remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 

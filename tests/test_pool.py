@@ -160,12 +160,39 @@ def test_a_name_is_taken_once(pool):
     assert everything(pool.path) == before
 
 
-@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "..", "a\0b", "a\\b"])
+INVALID = ["../out", "a/b", ".hidden", "..", "", "a\0b", "a\\b", "a.", "a ", "con.x"]
+INVALID += ["COM1", "a" * 256, "\u00e4" * 128]
+
+
+@pytest.mark.parametrize("name", INVALID)
 def test_invalid_names(pool, name):
     before = everything(pool.path.parent)
-    with pytest.raises(ValueError, match="Expected a name of letters"):
+    assert name not in pool
+    with pytest.raises(ValueError, match="Expected a name"):
         pool.add(dense_model(), name=name)
     assert everything(pool.path.parent) == before
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "console", "a b", "1.2", "\u00e4"])
+def test_valid_names(pool, name, tflite_file):
+    pool.add_tflite(tflite_file, name=name)
+    assert name in pool
+    assert names(LearnerPool(pool.path)) == [name]
+
+
+def test_numbers_in_names_are_ordered_by_value(pool, tflite_file):
+    for name in ("run-1000", "run-999", "run-1000-b", "run", "run-0999"):
+        pool.add_tflite(tflite_file, name=name)
+    expected = ["run", "run-0999", "run-999", "run-1000", "run-1000-b"]
+    assert names(pool) == names(LearnerPool(pool.path)) == expected
+
+
+def test_paths_may_begin_with_the_home_folder(tmp_path, monkeypatch, tflite_file):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pool = LearnerPool("~/pool")
+    pool.add_tflite("~/tiny.tflite", name="tiny")
+    assert pool.path == tmp_path / "pool"
+    assert names(LearnerPool(tmp_path / "pool")) == ["tiny"]
 
 
 def test_runs_are_numbered(pool):
@@ -368,12 +395,25 @@ def test_a_damaged_learner_is_named_and_skipped(pool, damage):
     again.add(dense_model(3), name="d")  # and there is no second warning
     again.refresh()
     assert names(again) == ["a", "c", "d"]
-    with pytest.raises(ValueError, match="name='b'"):
-        again.add(dense_model(), name="b")
-    path = again.path / "learners" / "b"
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    again.refresh()
+    assert "b" not in again
+    with pytest.raises(KeyError, match="b"):
+        again["b"]
+    replaced = again.add(dense_model(4), name="b")
     assert again.damaged == []
+    assert again["b"] == replaced
+    assert names(again) == names(LearnerPool(pool.path)) == ["a", "b", "c", "d"]
+    assert not list(pool.path.glob("learners/.*"))
+
+
+def test_a_damaged_learner_is_forgotten_when_its_folder_is_removed(pool):
+    pool.add(dense_model(), name="b")
+    truncate(pool["b"])
+    with pytest.warns(UserWarning, match="Learner 'b'"):
+        pool.refresh()
+    assert (len(pool), pool.damaged) == (0, ["b"])
+    shutil.rmtree(pool.path / "learners" / "b")
+    pool.refresh()
+    assert pool.damaged == []
 
 
 def test_nothing_is_left_of_an_addition_that_fails(pool, monkeypatch):

@@ -45,6 +45,7 @@ def test_links_lead_somewhere(link):
         "device.edge",
         "ensembles.compare",
         "export.parity",
+        "learners.pools",
         "selection.default",
         "selection.quality",
         "selection.speed",

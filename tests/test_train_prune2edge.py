@@ -95,3 +95,27 @@ def test_requires_from_logits_if_it_cannot_be_inferred(pool):
 def test_warns_of_a_parent_that_is_not_trained(pool):
     with pytest.warns(UserWarning, match="Expected a trained parent"):
         run(dense_model(), pool, n=1)
+
+
+def test_another_parent_is_another_run(pool):
+    run(dense_model(0), pool, 1)
+    run(dense_model(1), pool, 1)
+    run(dense_model(0), pool, 2)
+    assert [learner.name for learner in pool] == [
+        "prune2edge-0000",
+        "prune2edge-0001",
+        "prune2edge-2-0000",
+    ]
+    with pytest.raises(ValueError, match="the run of the same parent"):
+        run(dense_model(1), pool, 1, run="prune2edge")
+
+
+def test_a_damaged_learner_is_trained_again(pool):
+    run(dense_model(), pool, 2)
+    before = pool[0].load().get_weights()
+    pool[0].path.write_bytes(b"x")
+    with pytest.warns(UserWarning, match="prune2edge-0000"):
+        run(dense_model(), pool, 2)
+    assert len(pool) == 2
+    for found, expected in zip(pool[0].load().get_weights(), before, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -24,6 +24,7 @@ from keras_micronets.callbacks import (
     QuantizationAwareTraining,
     WeightPruning,
 )
+from keras_micronets.export import atomic
 from keras_micronets.learners import learner, pool, storage
 from keras_micronets.schedules import PolynomialDecay
 
@@ -124,7 +125,7 @@ def metadata_file(learner, directory):
 
 
 POINTS = {
-    "before the folder": lambda: before(storage.uuid, "uuid4"),
+    "before the folder": lambda: before(atomic.uuid, "uuid4"),
     "before the model": lambda: before(keras.Model, "save"),
     "within the model": lambda: halfway(keras.Model, "save", lambda _, path: path),
     "after the model": lambda: after(keras.Model, "save"),

@@ -8,6 +8,7 @@ import numpy as np
 from keras_micronets import _keras_private, layers
 from keras_micronets._serialization import Configurable
 from keras_micronets.layers.scope import ScopeFunction, select_kernels, warn_of_frozen
+from keras_micronets.learners.runs import begin_run
 
 __all__ = ["ProgressCallback", "SparsityCallback"]
 
@@ -218,6 +219,26 @@ def warn_of_early_best(callback: ProgressCallback) -> None:
 def is_complete(callbacks: list, progress: float) -> bool:
     """Return whether all callbacks have reached their targets at a progress."""
     return all(getattr(x, "completes_at", lambda _: True)(progress) for x in callbacks)
+
+
+def begin_run_of_fit(callback: Any, epoch: int) -> str:
+    """Return the run of a callback with a `pool` and a `run`, as `begin_run` does.
+
+    Args:
+        callback: The callback, whose hook is called.
+        epoch: Integer, the first epoch of this `fit`.
+    """
+    callbacks = _keras_private.callbacks_of_fit()
+    same = [x for x in callbacks if type(x) is type(callback)]
+    number = same.index(callback) if callback in same else 0
+    backups = (x for x in callbacks if isinstance(x, keras.callbacks.BackupAndRestore))
+    return begin_run(
+        callback.pool,
+        callback.run,
+        role=f"{type(callback).__name__}-{number}",
+        epoch=epoch,
+        backup=next((x.backup_dir for x in backups), None),
+    )
 
 
 def check_fraction(name: str, value: float) -> None:

@@ -1,5 +1,6 @@
 import os
 import warnings
+from math import isnan
 from typing import Any
 
 import keras
@@ -7,12 +8,14 @@ import keras
 from keras_micronets import _keras_private
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.base import (
+    begin_run_of_fit,
     best_is_highest,
     check_fraction,
     is_complete,
 )
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.members import add_members
+from keras_micronets.learners.members import add_members, check_members
+from keras_micronets.learners.runs import Runs, check_run
 
 __all__ = ["LearnerCheckpoint"]
 
@@ -24,8 +27,15 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
     Of a `SideBySide` model, each member becomes a learner, such as
     `run-000-epoch-0040-member-1`, with its own metrics and seed.
 
-    List it after the callbacks that prune and quantise. A run that resumes with
-    Keras's `BackupAndRestore` adds no learner twice.
+    List it after the callbacks that prune and quantise. When `fit` begins, a copy of
+    the model is saved and loaded on trial, and the name of the run is reserved in the
+    pool, so several processes may train into one pool at once.
+
+    A run that resumes with Keras's `BackupAndRestore`, also in a new process, is
+    found by the folder of the backup, and adds no learner twice. Give each process a
+    backup folder of its own. A `fit` with an `initial_epoch` and without
+    `BackupAndRestore` continues the last run that ends at that epoch; if several
+    processes resume in this way, give each its `run`.
 
     Args:
         pool: A `LearnerPool`, or the path of one.
@@ -40,9 +50,9 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
             `"val_accuracy"`.
         mode: `"max"`, `"min"` or `"auto"`, as for `AccuracyGuard`. Defaults to
             `"auto"`.
-        run: String, the name of the run within the pool; needed by runs that may
-            resume in their first epoch. `None` for the next free number, or for the
-            last run of the pool if `fit` resumes at a later epoch. Defaults to `None`.
+        run: String, the name of the run within the pool. A run that is repeated under
+            its name replaces damaged learners and adds missing ones. `None` for the
+            run that `fit` resumes, or else the next free number. Defaults to `None`.
         seed: Integer, the seed of the run, saved with each learner; members of a
             `SideBySide` model have their own. Defaults to `None`, unknown.
         from_logits: Boolean, whether the model returns logits. `None` to infer it as
@@ -52,7 +62,9 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         verbose: Integer, 1 to print a line for each learner. Defaults to `0`.
 
     Raises:
-        ValueError: When `fit` begins, if `every` or `start` is out of its range.
+        ValueError: When `fit` begins, if `every` or `start` is out of its range, the
+            model cannot be saved and loaded, `run` cannot be part of a file's name, or
+            another process is training a run of this name.
 
     Example:
 
@@ -112,14 +124,14 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
             )
         self._sign = 1.0 if best_is_highest(self.monitor, self.mode) else -1.0
         self._callbacks = _keras_private.callbacks_of_fit()
-        self._run, self._is_checked = self.run, False
+        check_run(self.run, f"-epoch-{self.params['epochs']:04d}-member-999")
+        check_members(self.pool, self.model, task=self.task, output=self.output)
+        self._run: Any = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._run is None:
-            self._run = self.pool.last_run() if epoch else self.pool.next_run()
-        if not self._is_checked:
+            self._run = begin_run_of_fit(self, epoch)
             self._warn_if_none(epoch + 1, self.params["epochs"])
-            self._is_checked = True
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         done = epoch + 1
@@ -148,6 +160,10 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
         for learner in earlier:
             self.pool.remove(learner.name)
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self._run is not None:
+            Runs(self.pool.path).finish(self._run)
+
     def _is_better(self, logs, earlier):
         """Return whether an epoch is better than the one whose learners are kept."""
         if self.monitor not in logs:
@@ -155,7 +171,10 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
                 f"Expected `monitor` to be one of the metrics {sorted(logs)} of every "
                 f"epoch. Received: monitor={self.monitor!r}."
             )
-        before = [learner.metrics[self.monitor] for learner in earlier]
+        # A metric that was not a number is not saved.
+        before = [learner.metrics.get(self.monitor) for learner in earlier]
+        if None in before:
+            return not isnan(float(logs[self.monitor]))
         best = sum(before) / len(before) if before else None
         return best is None or self._sign * (float(logs[self.monitor]) - best) > 0
 

@@ -2,27 +2,97 @@
 
 import ctypes
 import os
+import platform
+import shutil
 import tempfile
+import time
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["is_zip", "write_atomically", "write_whole"]
+__all__ = [
+    "is_running",
+    "is_zip",
+    "partial_path",
+    "remove_abandoned",
+    "write_atomically",
+    "write_whole",
+]
 
 _HERE = -100  # AT_FDCWD: paths are relative to the working directory
 _EXCHANGE = 2  # RENAME_EXCHANGE
+_PARTIAL = ".partial-"
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_DAY = 24 * 60 * 60
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all; an earlier one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    partial = partial_path(path.parent)
     try:
         partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_path(folder: Path) -> Path:
+    """Return the path of an unfinished file or folder, to be renamed when complete.
+
+    It names the process and its host, so that leftovers of a killed process can be
+    told from a running one.
+    """
+    name = f"{_PARTIAL}{os.getpid()}-{_HOST}-{uuid.uuid4().hex[:8]}"
+    return folder / name
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the unfinished files and folders of processes that have ended.
+
+    Those of other hosts, whose processes are not known here, are removed after a day.
+    A folder that does not exist or cannot be written stays as it is.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if name.startswith(_PARTIAL)]
+    except OSError:
+        return
+    for name in names:
+        path, (pid, host, *_) = folder / name, [*name.split("-")[1:], ""]
+        is_other_host = name.count("-") > 2 and host != _HOST
+        if is_other_host and not _is_old(path):
+            continue
+        if pid.isdecimal() and (is_other_host or not is_running(int(pid))):
+            _remove(path)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process of this host runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
+
+
+def _is_old(path):
+    try:
+        return time.time() - path.stat().st_mtime > _DAY
+    except OSError:
+        return False
 
 
 def write_whole(

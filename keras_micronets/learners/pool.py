@@ -1,10 +1,10 @@
 """Keep learners in a folder, with their files, metadata and predictions."""
 
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite
 from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.export.representative_data import reusable
+from keras_micronets.learners.contents import Contents, natural_order
+from keras_micronets.learners.index import Index
 from keras_micronets.learners.inputs import as_inputs
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
@@ -34,11 +36,12 @@ from keras_micronets.learners.predictions import (
     predict_all,
     progress_bar,
 )
+from keras_micronets.learners.runs import Runs, last_number, next_number
 from keras_micronets.learners.storage import (
+    INDEX,
     discard_empty,
     open_folder,
     partial_directory,
-    read_learners,
     store,
 )
 
@@ -49,16 +52,24 @@ class LearnerPool:
     """Keep trained models of one problem, the learners, in a folder.
 
     A learner is added as a whole or not at all, even if the process is killed, and
-    several processes may add to one pool. A learner with a damaged file is skipped
-    with a warning.
+    several processes may add to one pool; `refresh` reads the learners of the others.
+
+    A damaged learner is left out with a warning: it counts for nothing, and a learner
+    that is added under its name replaces it. When a pool is opened, files are compared
+    by their size and time; their hashes are checked when they are used. An index, which
+    is made again if it is missing, holds the metadata of all learners: ten thousand
+    are opened in a second or two.
+
+    A pool in a folder that cannot be written can be read, and predicts without caching.
 
     Args:
-        path: Path of the folder. It is made if it does not exist.
+        path: Path of the folder; `~` is the home folder. It is made if it does not
+            exist.
 
     Attributes:
         path: Path of the folder.
-        learners: The valid learners, ordered by name.
-        damaged: Names of the folders that were skipped.
+        learners: The valid learners, ordered by name, numbers in names by value.
+        damaged: Names of the learners that were left out.
 
     Raises:
         ValueError: If the path exists and is not a pool.
@@ -73,24 +84,31 @@ class LearnerPool:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self._folder = open_folder(self.path)
         self._predictor = Predictor()
-        self.learners: list[Learner] = []
-        self.damaged: list[str] = []
+        self._contents = Contents(self._folder, Index(self.path / INDEX))
         self.refresh()
+
+    @property
+    def learners(self) -> list[Learner]:
+        return self._contents.learners
+
+    @property
+    def damaged(self) -> list[str]:
+        return sorted(self._contents.damaged, key=natural_order)
 
     def refresh(self) -> None:
         """Read the folder again, for learners that other processes added."""
-        before = self.damaged
-        self.learners, damaged = read_learners(self._folder, self.learners)
-        self.damaged = list(damaged)
-        for name in set(damaged) - set(before):
-            warnings.warn(
-                f"Learner {name!r} of pool {self.path} is left out: {damaged[name]}. "
-                "Remove its folder to silence this warning.",
-                stacklevel=3,
-            )
+        before = self._contents.damaged
+        self._contents.refresh()
+        for name, error in self._contents.damaged.items():
+            if name not in before:
+                warnings.warn(
+                    f"Learner {name!r} of pool {self.path} is left out: {error}. Add "
+                    "it again, or remove its folder to silence this warning.",
+                    stacklevel=3,
+                )
 
     def __len__(self) -> int:
         return len(self.learners)
@@ -99,28 +117,29 @@ class LearnerPool:
         return iter(self.learners)
 
     def __getitem__(self, key: int | str) -> Learner:
-        if isinstance(key, str):
-            return {learner.name: learner for learner in self.learners}[key]
-        return self.learners[key]
+        if not isinstance(key, str):
+            return self.learners[key]
+        learner = self._contents.find(key)
+        if learner is None:
+            raise KeyError(key)
+        return learner
 
     def __contains__(self, name: str) -> bool:
-        return (self._folder / name).exists()
+        return self._contents.find(name) is not None
 
     def __repr__(self) -> str:
         return f"LearnerPool({str(self.path)!r}): {len(self)} learners"
 
     def next_run(self) -> str:
-        """Return the first free name of a run."""
-        return f"run-{self._last_number() + 1:03d}"
+        """Return the first free name of a run, without reserving it."""
+        self.refresh()
+        return f"run-{next_number(self):03d}"
 
     def last_run(self) -> str:
-        """Return the name of the last numbered run, for a resumed `fit`."""
-        return f"run-{max(self._last_number(), 0):03d}"
-
-    def _last_number(self):
+        """Return the name of the last numbered run."""
         self.refresh()
-        matches = [re.fullmatch(r"run-(\d+)", x.run or "") for x in self.learners]
-        return max((int(match[1]) for match in matches if match), default=-1)
+        names = [*Runs(self.path).names(), *(x.run or "" for x in self)]
+        return f"run-{max(last_number(names), 0):03d}"
 
     def add(
         self,
@@ -141,8 +160,9 @@ class LearnerPool:
         Args:
             model: A built model: sequential or functional, or subclassed with a
                 `get_config`.
-            name: Name of the learner, valid as a folder's name. `None` for the next
-                number. Defaults to `None`.
+            name: Name of the learner, valid as a folder's name and not taken; a
+                damaged learner of that name is replaced. `None` for the next number.
+                Defaults to `None`.
             run: Name of the training run. Defaults to `None`.
             epoch: Integer, epochs trained. Defaults to `None`.
             seed: Integer, seed of the run. Defaults to `None`.
@@ -214,7 +234,7 @@ class LearnerPool:
         """Add a `.tflite` model.
 
         Args:
-            path: Path of the file, which is copied.
+            path: Path of the file, which is copied; `~` is the home folder.
             name: Name of the learner; `None` for the next number. Defaults to `None`.
             from_logits: Boolean, whether its output is logits. Defaults to `False`.
             task: What it predicts, one of `edge.TASKS`. Defaults to `"multiclass"`.
@@ -227,6 +247,7 @@ class LearnerPool:
         Raises:
             ValueError: If the name is taken or the file does not run.
         """
+        path = os.path.expanduser(path)
         member = Member(path)
         values = {
             "from_logits": from_logits,
@@ -251,13 +272,18 @@ class LearnerPool:
         """
         learner = self[name]
         with partial_directory(self._folder) as partial:
-            (self._folder / name).rename(partial / name)
-        self.learners.remove(learner)
+            learner.directory.rename(partial / name)
+        self._contents.remove(name)
+
+    @contextmanager
+    def trial(self) -> Iterator["LearnerPool"]:
+        """Yield an empty pool in this folder, to try whether a model can be added."""
+        with partial_directory(self.path) as folder:
+            yield LearnerPool(folder / "trial")
 
     def _store(self, partial, file, name, metadata):
         name = store(self._folder, partial, file, name, len(self), **metadata)
-        self.refresh()
-        return self[name]
+        return self._contents.add(self._folder / name)
 
     def predict(
         self,
@@ -271,7 +297,7 @@ class LearnerPool:
 
         They are class probabilities, for one sigmoid or logit unit the probability of
         the event, or numbers. They are cached in the pool's folder by the hashes of
-        data and learners.
+        data and learners, unless it cannot be written.
 
         Args:
             x: Array of shape `(samples, ...)`; for models of several inputs a
@@ -288,8 +314,9 @@ class LearnerPool:
             probabilities if `mapped`.
 
         Raises:
-            ValueError: If the pool is empty, or its learners differ in their task or
-                the shape of their outputs.
+            ValueError: If the pool is empty, its learners differ in their task or the
+                shape of their outputs, or the file of a learner has changed since it
+                was added.
         """
         self._check_not_empty()
         check_same_outputs(self)
@@ -318,8 +345,8 @@ class LearnerPool:
         Args:
             representative_data: Some hundred inputs, as for `export_tflite`. `None`
                 if all learners have learned ranges. Defaults to `None`.
-            path: Folder of the new pool. `None` for this pool's path followed by
-                `-int8`. Defaults to `None`.
+            path: Folder of the new pool, as for `LearnerPool`. `None` for this pool's
+                path followed by `-int8`. Defaults to `None`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
 
@@ -333,7 +360,7 @@ class LearnerPool:
         """
         self._check_not_empty()
         _check_keras(self)
-        path = Path(path or f"{self.path}-int8")
+        path = Path(os.path.expanduser(path or f"{self.path}-int8"))
         is_new, pool = not path.exists(), LearnerPool(path)
         _check_source(pool, self)
         try:

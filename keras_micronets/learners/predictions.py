@@ -4,6 +4,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class PredictionCache:
     """Cache the probabilities of learners on a data set, one file per learner.
 
     A file's path holds the hashes of data and model; its last bytes are its own hash.
+    Where no file can be written, nothing is cached.
 
     Args:
         directory: Folder of the files; made when the first is written.
@@ -46,18 +48,17 @@ class PredictionCache:
         return np.load(io.BytesIO(array), allow_pickle=False)
 
     def write(self, learner: Learner, probabilities: np.ndarray) -> None:
-        """Write a learner's probabilities."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Write a learner's probabilities, if that is possible."""
         buffer = io.BytesIO()
         np.save(buffer, probabilities, allow_pickle=False)
         content = buffer.getvalue()
         digest = hashlib.sha256(content).digest()  # after the part that NumPy reads
-        write_atomically(self._path(learner), content + digest)
+        with suppress(OSError):
+            write_atomically(self._path(learner), content + digest)
 
     def mapped(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         """Return an array that is mapped from an unnamed temporary file."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.directory) as file:
+        with _temporary_file(self.directory) as file:
             return np.memmap(file, dtype, "w+", shape=shape)
 
     def _path(self, learner):
@@ -84,6 +85,7 @@ class Predictor:
             self._model = learner.load()
             self._architecture = learner.architecture
         else:
+            learner.verify()
             self._model.load_weights(learner.path)
         return predictions_of(
             self._outputs(x, batch_size),
@@ -159,6 +161,15 @@ def check_same_outputs(learners: Iterable[Learner]) -> None:
             + ", ".join(f"{x.name} with {x.outputs}, {x.task}" for x in learners)
             + ". Keep one pool per problem."
         )
+
+
+def _temporary_file(directory):
+    """Open an unnamed file in a folder, or where the system keeps temporary files."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=directory)
+    except OSError:
+        return tempfile.TemporaryFile()
 
 
 def _hash(x):

@@ -5,22 +5,39 @@ import json
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from keras_micronets.edge.bundle.integrity import sha256
-from keras_micronets.export.atomic import write_atomically
-from keras_micronets.learners.learner import METADATA_FILE, Learner
+from keras_micronets.export.atomic import (
+    partial_path,
+    remove_abandoned,
+    write_atomically,
+)
+from keras_micronets.learners.learner import READ_ERRORS, Learner
 
-__all__ = ["open_folder", "partial_directory", "read_learners", "store"]
+__all__ = [
+    "INDEX",
+    "RUNS",
+    "check_name",
+    "open_folder",
+    "partial_directory",
+    "store",
+    "write_json",
+]
 
 FORMAT = {"format": "keras_micronets learner pool", "version": 1}
 MARKER = "pool.json"
+INDEX = "learners.index"
+RUNS = "runs"
 _FOLDER = "learners"
+_PARTS = (MARKER, _FOLDER, INDEX, RUNS)  # of a pool that another process is making
 _NAME = re.compile(r"\w[\w .=+-]*")
+_MAX_BYTES = 255  # of a file's name, on most systems
+_PORTS = [f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)]
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *_PORTS}
 
 
 def open_folder(path: Path) -> Path:
@@ -39,7 +56,10 @@ def open_folder(path: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not marker.is_file():
         write_json(marker, FORMAT)
-    remove_abandoned(folder)
+    predictions = path / "predictions"
+    caches = predictions.iterdir() if predictions.is_dir() else ()
+    for place in (path, folder, path / RUNS, path / "parents", predictions, *caches):
+        remove_abandoned(place)
     return folder
 
 
@@ -49,23 +69,24 @@ def discard_empty(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def read_learners(
-    folder: Path, known: Iterable[Learner] = ()
-) -> tuple[list[Learner], dict[str, str]]:
-    """Return the valid learners of a folder, and the errors of the others by name.
-
-    Learners that are known, read and verified before, are not read again.
-    """
-    by_name = {learner.name: learner for learner in known}
-    valid, damaged = [], {}
-    for directory in sorted(folder.iterdir()):
-        if directory.name.startswith("."):
-            continue
-        try:
-            valid.append(by_name.get(directory.name) or _read(directory))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            damaged[directory.name] = f"{type(error).__name__}: {error}"
-    return valid, damaged
+def check_name(name: str) -> None:
+    """Raise a `ValueError` unless a name can be that of a folder on every system."""
+    if not _NAME.fullmatch(name) or name[-1] in " .":
+        raise ValueError(
+            "Expected a name of letters, digits and ' ._=+-' that begins with a "
+            "letter or digit and does not end in a space or dot. Received: "
+            f"name={name!r}."
+        )
+    if name.partition(".")[0].rstrip().upper() in _DEVICES:
+        raise ValueError(
+            "Expected a name that Windows does not reserve for a device. Received: "
+            f"name={name!r}. Choose another name."
+        )
+    if len(os.fsencode(name)) > _MAX_BYTES:
+        raise ValueError(
+            f"Expected a name of at most {_MAX_BYTES} bytes. Received: name={name!r}, "
+            f"which has {len(os.fsencode(name))}. Choose a shorter name."
+        )
 
 
 def store(
@@ -86,14 +107,13 @@ def store(
         number: Integer, the first number to try.
         **metadata: The other attributes of the `Learner`.
 
+    A damaged learner of the same name is replaced.
+
     Raises:
         ValueError: If the name is taken or invalid.
     """
-    if name and not _NAME.fullmatch(name):
-        raise ValueError(
-            "Expected a name of letters, digits and ' ._=+-' that begins with a "
-            f"letter or digit. Received: name={name!r}."
-        )
+    if name is not None:
+        check_name(name)
     metadata |= {
         "file": file,
         "sha256": sha256(partial / file),
@@ -102,20 +122,45 @@ def store(
     }
     while True:
         target = folder / (name or f"learner-{number:04d}")
-        learner = Learner(directory=target, name=target.name, **metadata)
-        learner.write(partial)
+        if target.exists() and name is None:
+            number += 1
+            continue
+        Learner(directory=target, name=target.name, **metadata).write(partial)
         try:
             partial.rename(target)
             return target.name
         except OSError as error:
             if not target.exists():
                 raise
-            if name:
+            if name is not None and not _remove_damaged(target):
                 raise ValueError(
                     "Expected a name that is not taken yet. Received: "
                     f"name={name!r}, which {folder} has already."
                 ) from error
-            number += 1
+
+
+def _remove_damaged(directory):
+    """Remove the folder of a learner if it is damaged, and return whether it was."""
+    if _is_valid(directory):
+        return False
+    with partial_directory(directory.parent) as partial:
+        moved = partial / directory.name
+        try:
+            directory.rename(moved)
+        except FileNotFoundError:  # another process removed it
+            return True
+        if not _is_valid(moved):
+            return True
+        moved.rename(directory)  # another process has replaced it in the meantime
+        return False
+
+
+def _is_valid(directory):
+    try:
+        Learner.read(directory).verify()
+    except READ_ERRORS:
+        return False
+    return True
 
 
 def _check_format(marker):
@@ -133,26 +178,13 @@ def _check_format(marker):
 def _is_free(path):
     """Return whether a folder holds nothing but parts of a pool being made."""
     names = {entry.name for entry in path.iterdir()}
-    return all(name in (MARKER, _FOLDER) or name.startswith(".") for name in names)
-
-
-def _read(directory):
-    learner = Learner.read(directory)
-    if learner.name != directory.name:
-        raise ValueError(f"its {METADATA_FILE} is that of {learner.name!r}")
-    if sha256(learner.path) != learner.sha256:
-        raise ValueError("its model file is not the one that was written")
-    return learner
+    return all(name in _PARTS or name.startswith(".") for name in names)
 
 
 @contextmanager
 def partial_directory(parent: Path) -> Iterator[Path]:
-    """Yield a hidden directory to fill; it is removed when the block ends.
-
-    Its name holds the process's id, so that leftovers of a killed process can be told
-    from a running one.
-    """
-    path = parent / f".partial-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    """Yield a hidden directory to fill; it is removed when the block ends."""
+    path = partial_path(parent)
     path.mkdir()
     try:
         yield path
@@ -160,24 +192,6 @@ def partial_directory(parent: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_abandoned(parent: Path) -> None:
-    """Remove the partial directories of processes that have ended."""
-    for path in parent.glob(".partial-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not _is_running(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_atomically(path, json.dumps(value, indent=2).encode())
-
-
-def _is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

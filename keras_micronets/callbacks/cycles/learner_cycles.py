@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_micronets import layers, selection
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import ProgressCallback
+from keras_micronets.callbacks.base import ProgressCallback, begin_run_of_fit
 from keras_micronets.callbacks.cycles.cycle import Cycle, Parent, warn_if_untrained
 from keras_micronets.callbacks.cycles.masks import Magnitude
 from keras_micronets.callbacks.cycles.optimizer_rate import OptimizerRate
@@ -15,7 +15,8 @@ from keras_micronets.channels.cut import compact
 from keras_micronets.layers.optimizer_slots import reset_slots
 from keras_micronets.layers.scope import warn_of_frozen
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.members import add_members
+from keras_micronets.learners.members import add_members, check_members
+from keras_micronets.learners.runs import Runs, check_run
 from keras_micronets.learning_rates import as_learning_rate
 
 __all__ = ["LearnerCycles"]
@@ -41,7 +42,9 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
 
     With Keras's `BackupAndRestore` a run that was killed resumes in the same cycle:
     masks depend on the seed and the cycle only, and the parent is saved in the folder
-    of the pool.
+    of the pool. As for `LearnerCheckpoint`, its run is found by the folder of the
+    backup, names of runs are reserved, and a model that cannot be saved stops `fit`
+    when it begins.
 
     Each cycle of a `SideBySide` model ends with a learner for each of its members.
     Mask samplers are called with each member and a seed of its own.
@@ -152,7 +155,10 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
         self._start, self._every = self._plan(self.params["epochs"])
-        self._run, self._disagreement = self.run, float("nan")
+        check_run(self.run, f"-cycle-{self.n_learners:03d}-member-999")
+        check_members(self.pool, self.model, compact=self._compact)
+        self._run: Any = None
+        self._disagreement = float("nan")
         steps, compiled = self.steps_per_epoch, self._rate and self._rate.compiled
         self._warmup_rate, self._cycle_rate = (
             as_learning_rate(rate, steps and epochs * steps, compiled or 1.0)
@@ -165,7 +171,7 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._run is None:
-            self._run = self.pool.last_run() if epoch else self.pool.next_run()
+            self._run = begin_run_of_fit(self, epoch)
         self._index, done = divmod(epoch - self._start, self._every)
         if self._index >= 0 and done == 0:
             self._begin_cycle(self.model)
@@ -208,6 +214,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         layers.write_zeros(self.model)
         if self._rate is not None:
             self._rate.give_back(self.model)
+        if self._run is not None:
+            Runs(self.pool.path).finish(self._run)
 
     on_train_batch_begin = _forward("on_train_batch_begin")
     on_test_begin = _forward("on_test_begin")
@@ -266,22 +274,26 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             name=name,
             logs=logs,
             seed=self.seed,
-            compact=compact if self.cycle.compact else None,
+            compact=self._compact,
             run=self._run,
             epoch=epoch,
             origin=repr(self.cycle),
         )
         if self.validation_data is not None and len(self.pool) > 1:
-            self._disagreement = self._disagreement_of(name)
+            self._disagreement = self._disagreement_at(epoch)
 
-    def _disagreement_of(self, name):
+    @property
+    def _compact(self):
+        return compact if self.cycle.compact else None
+
+    def _disagreement_at(self, epoch):
         data: Any = self.validation_data
         x = data[0] if isinstance(data, tuple) else data
         matrix = selection.disagreement(self.pool.predict(x, verbose=0))
         rows = [
             row
             for row, learner in enumerate(self.pool)
-            if learner.name == name or learner.name.startswith(f"{name}-member-")
+            if (learner.run, learner.epoch) == (self._run, epoch)
         ]
         return float(np.mean([np.delete(matrix[row], row).mean() for row in rows]))
 

@@ -1,0 +1,1 @@
+"""Pools of learners: faults, and their size."""
