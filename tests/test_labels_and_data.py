@@ -282,3 +282,9 @@ def test_one_of_several_outputs(tmp_path):
         pools["width"].add(model)
     with pytest.raises(ValueError, match="one of the outputs"):
         pools["width"].add(model, output="height")
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (7, 4, 1), (7, 4, 2)])
+def test_inputs_of_another_shape_are_told_before_keras_is_asked(pool, shape):
+    with pytest.raises(ValueError, match=r"inputs of shape \(samples, 4\)"):
+        pool.predict(np.zeros(shape, "float32"), verbose=0)

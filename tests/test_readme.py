@@ -44,6 +44,7 @@ def test_links_lead_somewhere(link):
         "device.distributed",
         "device.edge",
         "ensembles.compare",
+        "ensembles.other_tasks",
         "export.parity",
         "learners.pools",
         "selection.default",

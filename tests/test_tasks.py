@@ -217,6 +217,7 @@ def test_scores_of_the_files(trained, bundle):
         assert scores["root_mean_squared_error"] == pytest.approx(error**0.5, rel=1e-5)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("rule", ["mean", "logit", "vote", "weights", "median"])
 def test_one_file_for_all_members(trained, tmp_path, rule):
     task, x, *_, ensemble = trained
@@ -288,6 +289,7 @@ def test_a_node_serves_it(trained, bundle):
         np.testing.assert_allclose(result.probabilities, runner.predict(x), atol=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_early_exit_where_a_class_can_be_decided(trained, tmp_path):
     task, x, y, _, ensemble = trained
     if task == "binary":
@@ -457,6 +459,35 @@ def test_the_task_is_inferred(units, activation, loss, task):
     if loss is not None:
         model.compile("sgd", loss)
     assert infer_task(model) == task
+
+
+def test_an_autoencoder_of_images(tmp_path):
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).random((40, 8, 8, 1), "float32")
+    models = {}
+    for name in ("a", "b"):
+        models[name] = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                L.Conv2D(4, 3, padding="same", activation="relu"),
+                L.Conv2D(1, 3, padding="same"),
+            ]
+        )
+        models[name].compile("adam", "mae")
+    ensemble = kmn.EnsemblePruner(models, 2, method="top_k", combination="median")
+    ensemble.prune(x, verbose=0)
+    assert ensemble.task_ == "reconstruction"
+    p = ensemble.predict(x, verbose=0)
+    assert p.shape == x.shape
+    expected = np.mean([m.predict(x, verbose=0) for m in models.values()], axis=0)
+    np.testing.assert_allclose(p, expected, atol=1e-6)
+    ensemble.export(
+        tmp_path / "b", representative_data=x, alarm_data=x, false_alarm_rate=0.1
+    )
+    with EnsembleRunner(tmp_path / "b") as runner:
+        assert runner.predict(x).shape == x.shape
+        errors = ((runner.predict(x) - x) ** 2).mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(runner.score(x), errors, rtol=1e-5)
 
 
 def test_tasks_do_not_mix():

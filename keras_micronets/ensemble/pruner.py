@@ -248,6 +248,8 @@ class EnsemblePruner(keras.Model):
             temperature=temperature,
         )
         self.task_ = task
+        if self.class_names is None and self._classes() is not None:
+            self.class_names = [str(label) for label in self._classes()]
         self._set_members(learners, rule["weights"])
         self.temperature_ = temperature
         self.selection_ = chosen
@@ -268,34 +270,17 @@ class EnsemblePruner(keras.Model):
     def _classes(self):
         """Return the labels of the classes, if they are known."""
         classes = getattr(self.learners, "classes", None)
-        if classes is None:
-            return self.class_names
-        if self.class_names is None:
-            self.class_names = [str(name) for name in classes.tolist()]
-        return classes
+        return self.class_names if classes is None else classes.tolist()
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         self._check_pruned()
         pairs = zip(self.members_, self.from_logits_, strict=True)
+        task = self._rule()["task"]
         predictions = [
-            self._predict_member(member, from_logits, inputs)
+            _predictions(member, from_logits, task, inputs)
             for member, from_logits in pairs
         ]
         return combine(ops.stack(predictions), **self._rule(), xp=ops)
-
-    def _predict_member(self, member, from_logits, inputs):
-        if not isinstance(member, keras.Model):
-            x = keras.tree.map_structure(ops.convert_to_numpy, inputs)
-            return ops.convert_to_tensor(member.predict(x))
-        outputs = ops.cast(member(inputs, training=False), "float32")
-        if self.task_ in PER_LABEL:
-            return ops.sigmoid(outputs) if from_logits else outputs
-        if self.task_ not in CLASS_TASKS:
-            return outputs
-        if from_logits:
-            return ops.softmax(outputs)
-        # A fake quantiser rounds probabilities: their sum may differ from one.
-        return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
     def _rule(self):
         rule = self.combination if self.weights_ is None else "weights"
@@ -641,6 +626,21 @@ class EnsemblePruner(keras.Model):
                 f"The ensemble {self.name!r} has no members yet. Call "
                 "`prune(x, y)` with held-out data first."
             )
+
+
+def _predictions(member, from_logits, task, inputs):
+    if not isinstance(member, keras.Model):
+        x = keras.tree.map_structure(ops.convert_to_numpy, inputs)
+        return ops.convert_to_tensor(member.predict(x))
+    outputs = ops.cast(member(inputs, training=False), "float32")
+    if task in PER_LABEL:
+        return ops.sigmoid(outputs) if from_logits else outputs
+    if task not in CLASS_TASKS:
+        return outputs
+    if from_logits:
+        return ops.softmax(outputs)
+    # A fake quantiser rounds probabilities, so that their sum may differ from one.
+    return ops.divide_no_nan(outputs, ops.sum(outputs, axis=-1, keepdims=True))
 
 
 def _serialize_method(method):

@@ -96,6 +96,7 @@ class Predictor:
 
     def _outputs(self, x, batch_size):
         # `predict` would build a data pipeline for each learner, over the same data.
+        _check_shape(x, getattr(self._model, "input_shape", None), self._model.name)
         starts = range(0, count_samples(x), batch_size)
         batches = (some_samples(x, slice(i, i + batch_size)) for i in starts)
         return np.concatenate(
@@ -141,6 +142,21 @@ def predict_all(
         probabilities[i] = predicted
         bar.add(1)
     return probabilities
+
+
+def _check_shape(x: Any, expected: Any, name: str) -> None:
+    """Raise a `ValueError` unless an array has the shape of a model's only input."""
+    if not (isinstance(x, np.ndarray) and isinstance(expected, tuple)):
+        return
+    if any(isinstance(n, tuple) for n in expected) or x.ndim == 1:
+        return
+    sizes = zip(expected[1:], x.shape[1:], strict=False)
+    if len(expected) != x.ndim or any(n not in (None, size) for n, size in sizes):
+        shape = ", ".join("any" if n is None else str(n) for n in expected[1:])
+        raise ValueError(
+            f"Expected inputs of shape (samples, {shape}) for the learner {name!r}. "
+            f"Received: shape {x.shape}."
+        )
 
 
 def progress_bar(n_learners: int | None, verbose: int | str) -> keras.utils.Progbar:
