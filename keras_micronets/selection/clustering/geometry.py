@@ -173,8 +173,9 @@ def _log_probabilities(candidates: Candidates, indices: np.ndarray) -> np.ndarra
 
 
 def _one_hot(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
-    classes = np.arange(candidates.n_classes)
-    return (candidates.predictions[indices][..., None] == classes).astype(np.float32)
+    # Classes that no learner predicts for a sample would add nothing to any distance.
+    columns = np.arange(candidates.votes.shape[1])
+    return (candidates.columns[indices][..., None] == columns).astype(np.float32)
 
 
 def _correctness(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
