@@ -270,10 +270,29 @@ def test_large_pools_are_projected(monkeypatch):
     p, y, truth = groups(6, n_samples=40)
     exact = cluster(p, y, 6, random_state=0)
     monkeypatch.setattr(geometry, "MAX_NUMBERS", 3000)
-    monkeypatch.setattr(geometry, "N_PROJECTED", 64)
+    monkeypatch.setattr(geometry, "N_PROJECTED", 24)
     near = cluster(p.astype("float16"), y, 6, random_state=0)
     assert len(set(zip(truth, near.labels, strict=True))) == 6
     np.testing.assert_array_equal(near.indices, exact.indices)
+
+
+def test_classes_that_nobody_predicts_change_no_distance():
+    p, _ = tied_pool(0, n_classes=30)
+    candidates = Candidates(p, y)
+    points = geometry.as_points(candidates, np.arange(len(p)), "predictions", 0)
+    one_hot = np.eye(30)[candidates.predictions].reshape(len(p), -1)
+    assert points.points.shape[1] < one_hot.shape[1]
+    np.testing.assert_allclose(
+        points.points @ points.points.T, one_hot @ one_hot.T, rtol=1e-6
+    )
+
+
+def test_points_are_rotated_a_block_at_a_time(monkeypatch):
+    monkeypatch.setattr(geometry, "_BLOCK", 64)
+    points = np.random.default_rng(0).normal(size=(3, 200))
+    rotated = geometry.Points(points).rotated()
+    assert rotated.shape == (3, 3)
+    np.testing.assert_allclose(rotated @ rotated.T, points @ points.T)
 
 
 def groups(n_groups, n_samples=12):

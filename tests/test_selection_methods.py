@@ -1,5 +1,6 @@
 """Properties that all selection methods share, and their errors."""
 
+import time
 import warnings
 from functools import partial
 
@@ -29,6 +30,16 @@ def test_a_selection_is_valid_and_repeats(choose):
         again = choose(p.copy(), y.copy(), 3)
         np.testing.assert_array_equal(again.indices, chosen.indices)
         np.testing.assert_array_equal(again.weights, chosen.weights)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_many_classes_take_less_than_two_seconds_per_learner(name):
+    random = np.random.default_rng(0)
+    p = random.dirichlet(np.ones(1500), (6, 300))
+    y = random.integers(0, 1500, 300)
+    start = time.process_time()  # a busy machine does not count
+    METHODS[name](p, y, 3, random_state=0)
+    assert time.process_time() - start < 2 * len(p)
 
 
 @each

@@ -20,9 +20,11 @@ from keras_micronets.selection.candidates import Candidates
 
 # Each slow version takes predictions, one list per learner, the best first, and labels.
 
+N_CLASSES = 30  # at most
 
-def vote_of(predictions, chosen, sample, n_classes=4):
-    votes = [0] * n_classes
+
+def vote_of(predictions, chosen, sample):
+    votes = [0] * N_CLASSES
     for i in chosen:
         votes[predictions[i][sample]] += 1
     return votes.index(max(votes))
@@ -83,7 +85,7 @@ def slow_orientation(predictions, y, n_members):
 def slow_epic(predictions, y, n_members):
     scores = [0] * len(predictions)
     for s, t in enumerate(y):
-        votes = [sum(row[s] == k for row in predictions) for k in range(4)]
+        votes = [sum(row[s] == k for row in predictions) for k in range(N_CLASSES)]
         second, most = sorted(votes)[-2:]
         for i, row in enumerate(predictions):
             if row[s] != t:
@@ -98,7 +100,7 @@ def slow_epic(predictions, y, n_members):
 def slow_mdep(predictions, y, n_members, alpha=0.2):
     n, scores = len(predictions), [0] * len(predictions)
     for s, t in enumerate(y):
-        votes = [sum(row[s] == k for row in predictions) for k in range(4)]
+        votes = [sum(row[s] == k for row in predictions) for k in range(N_CLASSES)]
         margin = abs(votes[t] - max(votes[:t] + votes[t + 1 :])) or 0.5
         for i, row in enumerate(predictions):
             if row[s] == t:
@@ -124,7 +126,7 @@ def slow_drep(predictions, y, n_members, rho=0.4):
 def slow_kappa(a, b):
     n = len(a)
     agree = Fraction(sum(x == z for x, z in zip(a, b, strict=True)), n)
-    chance = sum(Fraction(a.count(k) * b.count(k), n * n) for k in range(4))
+    chance = sum(Fraction(a.count(k) * b.count(k), n * n) for k in range(N_CLASSES))
     return 1 if chance == 1 else (agree - chance) / (1 - chance)
 
 
@@ -171,6 +173,18 @@ def test_larger_pools_against_a_slow_version(choose):
         order = Candidates(p, y).order
         predictions = p[order].argmax(axis=2).tolist()
         for n_members in (1, 4, 9):
+            places = SLOW[choose](predictions, y.tolist(), n_members)
+            selection = choose(p, y, n_members)
+            np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+
+
+@pytest.mark.parametrize("choose", list(SLOW))
+def test_more_classes_than_learners_against_a_slow_version(choose):
+    for seed in range(6):
+        p, y = pool(seed, 8, 20, N_CLASSES, coarse=seed % 2, copies=seed > 2)
+        order = Candidates(p, y).order
+        predictions = p[order].argmax(axis=2).tolist()
+        for n_members in (1, 3, 7):
             places = SLOW[choose](predictions, y.tolist(), n_members)
             selection = choose(p, y, n_members)
             np.testing.assert_array_equal(selection.indices, np.sort(order[places]))

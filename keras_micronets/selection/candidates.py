@@ -136,16 +136,39 @@ class Candidates:
         return self.predictions == self.y
 
     @cached_property
+    def _columns(self) -> np.ndarray:
+        """Return the columns of `votes` of all predictions and, last, of the labels."""
+        labels = self.y.astype(self.predictions.dtype)
+        rows = np.vstack([self.predictions, labels])
+        return rows if len(rows) >= self.n_classes else _renumbered(rows)
+
+    @property
+    def columns(self) -> np.ndarray:
+        """Integers of shape `(learners, samples)`: the columns of the predictions."""
+        return self._columns[:-1]
+
+    @property
+    def right_columns(self) -> np.ndarray:
+        """Integers of shape `(samples,)`: the columns of `votes` of the labels."""
+        return self._columns[-1]
+
+    @cached_property
     def votes(self) -> np.ndarray:
-        """Integers of shape `(samples, classes)`: the votes for each class."""
+        """Integers of shape `(samples, columns)`: the votes for each class.
+
+        There is one column for each class or, where there are more classes than
+        learners, for each that any learner predicts for the sample and for the label,
+        in the order of the classes. So the cost does not grow with the classes.
+        """
         return self.votes_of(range(len(self)))
 
     def votes_of(self, chosen: Sequence[int]) -> np.ndarray:
-        """Count the votes of some candidates, `(samples, classes)`."""
-        cells = self.predictions[list(chosen)].astype(np.int64)
-        cells += np.arange(self.n_samples) * self.n_classes
-        counts = np.bincount(cells.ravel(), minlength=self.n_samples * self.n_classes)
-        return counts.reshape(self.n_samples, self.n_classes)
+        """Count the votes of some candidates, `(samples, columns)`."""
+        width = min(self.n_classes, len(self) + 1)
+        cells = self.columns[list(chosen)].astype(np.int64)
+        cells += np.arange(self.n_samples) * width
+        counts = np.bincount(cells.ravel(), minlength=self.n_samples * width)
+        return counts.reshape(self.n_samples, width)
 
     def probabilities(self, chosen: Any) -> np.ndarray:
         """Return the probabilities, or scaled numbers, of one or several candidates."""
@@ -187,6 +210,22 @@ class Candidates:
 
 def _smallest_type(p: np.ndarray) -> np.dtype:
     return np.min_scalar_type(p.shape[2] - 1)
+
+
+def _renumbered(rows: np.ndarray) -> np.ndarray:
+    """Number the distinct classes of each sample from zero, in ascending order.
+
+    Args:
+        rows: Integer array of shape `(rows, samples)`.
+    """
+    order = rows.argsort(axis=0)
+    ordered = np.take_along_axis(rows, order, axis=0)
+    numbers = np.zeros_like(ordered)
+    is_new = ordered[1:] != ordered[:-1]
+    np.cumsum(is_new, axis=0, dtype=rows.dtype, out=numbers[1:])
+    renumbered = np.empty_like(numbers)
+    np.put_along_axis(renumbered, order, numbers, axis=0)
+    return renumbered
 
 
 def _digests_of_tied(

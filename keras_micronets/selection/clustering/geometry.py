@@ -15,9 +15,12 @@ from keras_micronets.selection.validation import check_choice
 __all__ = ["Distances", "Points", "as_distances", "as_points", "check_geometry"]
 
 _SILHOUETTE_SAMPLE = 2000
-#: Larger features, in numbers, are projected to `N_PROJECTED` dimensions.
+#: Larger features, in numbers, of more learners than `N_PROJECTED` are projected to that
+#: many dimensions. For fewer learners the exact distances cost less.
 MAX_NUMBERS = 2**24
 N_PROJECTED = 512
+# Numbers that are decomposed at once: a copy of all features would be slow to allocate.
+_BLOCK = 2**20
 # Zeros of 8-bit outputs would dominate all other logarithms.
 MIN_PROBABILITY = 1e-3
 
@@ -38,9 +41,15 @@ class Points:
 
     def rotated(self) -> np.ndarray:
         """Return points with the same distances in the fewest dimensions."""
-        if len(self.points) >= self.points.shape[1]:
+        n_points, n_features = self.points.shape
+        if n_points >= n_features:
             return self.points
-        return np.transpose(np.linalg.qr(self.points.T, mode="r"))
+        length = max(_BLOCK // n_points, 8 * n_points)
+        parts = np.split(self.points, range(length, n_features, length), axis=1)
+        triangles = [np.linalg.qr(part.T, mode="r") for part in parts]
+        if len(parts) > 1:
+            triangles = [np.linalg.qr(np.concatenate(triangles), mode="r")]
+        return triangles[0].T
 
     def input_of(self, clusterer: Any) -> np.ndarray:
         """Return the input of a scikit-learn clusterer."""
@@ -99,9 +108,9 @@ def as_points(
 ) -> Points:
     """Return some candidates as points.
 
-    Features of more than `MAX_NUMBERS` numbers are projected at random to `N_PROJECTED`
-    dimensions, a block at a time, which preserves distances to a few percent (Johnson &
-    Lindenstrauss 1984).
+    Features of more than `MAX_NUMBERS` numbers, of more than `N_PROJECTED` candidates,
+    are projected at random to that many dimensions, a block at a time, which preserves
+    distances to a few percent (Johnson & Lindenstrauss 1984).
 
     Args:
         candidates: `Candidates`.
@@ -114,7 +123,7 @@ def as_points(
         return _FEATURES[on](candidates, some).reshape(len(some), -1)
 
     one = features(indices[:1])
-    if len(indices) * one.size <= MAX_NUMBERS:
+    if len(indices) <= N_PROJECTED or len(indices) * one.size <= MAX_NUMBERS:
         return Points(features(indices))
     projection = GaussianRandomProjection(N_PROJECTED, random_state=random_state)
     projection.fit(one)
@@ -173,8 +182,9 @@ def _log_probabilities(candidates: Candidates, indices: np.ndarray) -> np.ndarra
 
 
 def _one_hot(candidates: Candidates, indices: np.ndarray) -> np.ndarray:
-    classes = np.arange(candidates.n_classes)
-    return (candidates.predictions[indices][..., None] == classes).astype(np.float32)
+    # Classes that no learner predicts for a sample would add nothing to any distance.
+    columns = np.arange(candidates.votes.shape[1])
+    return (candidates.columns[indices][..., None] == columns).astype(np.float32)
 
 
 def _correctness(candidates: Candidates, indices: np.ndarray) -> np.ndarray:

@@ -209,11 +209,12 @@ class _MeanProbability(_RunningMean):
         # The same value is subtracted from all classes, so that single precision is
         # enough for those that come close.
         total -= total.max(axis=1, keepdims=True)
+        total = total.astype(self._candidates.probabilities(0).dtype, copy=False)
 
         def loss(terms: np.ndarray) -> np.ndarray:
             if len(y) < terms.shape[1]:
                 terms = terms[:, undecided]
-            sums = sign * terms + total.astype(terms.dtype)
+            sums = total + terms if sign > 0 else total - terms
             wrong = (sums.argmax(axis=2) != y).sum(axis=1)
             return (settled + wrong) / self._candidates.n_samples
 

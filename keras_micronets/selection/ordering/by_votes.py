@@ -47,7 +47,7 @@ def complementariness(
     chosen = [0]
     votes = candidates.votes_of(chosen)
     while len(chosen) < candidates.n_members:
-        wrong = np.flatnonzero(votes.argmax(axis=1) != candidates.y)
+        wrong = np.flatnonzero(votes.argmax(axis=1) != candidates.right_columns)
         n_corrected = candidates.correct[:, wrong].sum(axis=1)
         n_corrected[chosen] = -1
         chosen.append(int(n_corrected.argmax()))
@@ -155,12 +155,13 @@ def epic(candidates: Candidates, *, random_state: Any = None) -> Iterable[int]:
     Ordering" (EPIC), KDD 2010.
     """
     votes, samples = candidates.votes, np.arange(candidates.n_samples)
-    most, right = votes.max(axis=1), votes[samples, candidates.y]
+    labels = candidates.right_columns
+    most, right = votes.max(axis=1), votes[samples, labels]
     scores = (right - most)[:, None] - votes
     # In a tie for the majority both rules for a right learner give the same score.
     second = _most_votes_without(votes, votes.argmax(axis=1))
-    scores[samples, candidates.y] = np.where(right == most, second, 2 * most - right)
-    return rank(_sum_by_prediction(scores, candidates.predictions))
+    scores[samples, labels] = np.where(right == most, second, 2 * most - right)
+    return rank(_sum_by_prediction(scores, candidates.columns))
 
 
 @ordering_method(counts=True)
@@ -194,16 +195,15 @@ def mdep(
     if not 0 <= alpha <= 1:
         raise ValueError(f"Expected alpha from 0 to 1. Received: {alpha=}.")
     votes, samples = candidates.votes, np.arange(candidates.n_samples)
-    right = votes[samples, candidates.y]
-    margins = np.abs(right - _most_votes_without(votes, candidates.y))
+    labels = candidates.right_columns
+    right = votes[samples, labels]
+    margins = np.abs(right - _most_votes_without(votes, labels))
     margins = np.maximum(margins, 0.5) / len(candidates)
     shares = np.maximum(right, 1) / len(candidates)  # where none is right none scores
     scores = np.zeros(votes.shape)
-    scores[samples, candidates.y] = -alpha * np.log(margins) - (1 - alpha) * np.log(
-        shares
-    )
+    scores[samples, labels] = -alpha * np.log(margins) - (1 - alpha) * np.log(shares)
     # Equal sums over different samples may differ by rounding.
-    return rank(_sum_by_prediction(scores, candidates.predictions).round(9))
+    return rank(_sum_by_prediction(scores, candidates.columns).round(9))
 
 
 @ordering_method(counts=True)
@@ -239,8 +239,8 @@ def drep(
     votes = candidates.votes_of(chosen)
     while len(chosen) < candidates.n_members:
         diverse = _least_agreeing(candidates, votes, remaining, rho)
-        is_right = _right_after_vote(votes, candidates.y)
-        n_right = _sum_by_prediction(is_right, candidates.predictions[diverse])
+        is_right = _right_after_vote(votes, candidates.right_columns)
+        n_right = _sum_by_prediction(is_right, candidates.columns[diverse])
         chosen.append(diverse[n_right.argmax()])
         votes += candidates.votes_of(chosen[-1:])
         remaining = remaining[remaining != chosen[-1]]
@@ -283,8 +283,8 @@ def _sum_by_prediction(table: np.ndarray, predictions: np.ndarray) -> np.ndarray
     """Sum, for each learner, the table's entries of its predicted classes.
 
     Args:
-        table: Array of shape `(samples, classes)`.
-        predictions: Integer array of shape `(learners, samples)`.
+        table: Array of shape `(samples, columns)`.
+        predictions: Integer array of shape `(learners, samples)`, columns of the table.
 
     Returns:
         Array of shape `(learners,)`.
@@ -308,20 +308,19 @@ def _most_votes_without(votes: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def _least_agreeing(
     candidates: Candidates, votes: np.ndarray, remaining: np.ndarray, rho: float
 ) -> np.ndarray:
-    same = candidates.predictions[remaining] == votes.argmax(axis=1)
+    same = candidates.columns[remaining] == votes.argmax(axis=1)
     ranked = np.argsort(same.sum(axis=1), kind="stable")
     count = math.ceil(round(rho * len(remaining), 9))
     return np.sort(remaining[ranked[:count]])
 
 
-def _right_after_vote(votes: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return, for each sample and class, if one more vote makes the vote right."""
-    right = np.empty(votes.shape, int)
-    for k in range(votes.shape[1]):
-        more = votes.copy()
-        more[:, k] += 1
-        right[:, k] = more.argmax(axis=1) == y
-    return right
+def _right_after_vote(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return, for each sample and column, if one more vote makes the vote right."""
+    columns = np.arange(votes.shape[1])
+    winners, most = votes.argmax(axis=1)[:, None], votes.max(axis=1)[:, None]
+    # One more vote passes the winner, or makes a tie, which goes to the lower class.
+    wins = votes + (columns < winners) >= most
+    return (np.where(wins, columns, winners) == labels[:, None]).astype(int)
 
 
 def _pairs(values: np.ndarray) -> Iterator[tuple[int, int]]:
