@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -100,3 +101,13 @@ def test_a_failed_check_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="no"):
         atomic.write_whole(tmp_path / "new", FILES, check=refuse)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="zombies are found in /proc")
+def test_a_zombie_does_not_run():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{process.pid}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+    assert not atomic.is_running(process.pid)
+    process.wait()
+    assert atomic.is_running(os.getpid())

@@ -118,8 +118,10 @@ def kill_round(root: Path, seed: int, *, n_kills: int = 4) -> dict:
 
 def _lives(root, key, times, killed):
     for seconds in [*times, 300]:
+        if _is_complete(root, key):
+            return
         killed.append(_life(root, key, seconds))
-        if not killed[-1] or _is_complete(root, key):
+        if not killed[-1]:
             return
 
 

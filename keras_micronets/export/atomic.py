@@ -70,14 +70,22 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Return whether a process of this host runs."""
+    """Return whether a process of this host runs.
+
+    A process that has ended may remain as a zombie, as in a container whose first
+    process does not wait for others.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # no Linux, or it has ended meanwhile
+        return True
+    return state != "Z"
 
 
 def _remove(path):
