@@ -541,8 +541,23 @@ class TestBadInput:
             model.compile("adam", "mse")
             pool.add(model, task="multiclass")
 
-        with pytest.raises(ValueError, match="from_logits"):
+        message = f"learner '{pool[0].name}'.*from_logits"
+        with pytest.raises(ValueError, match=message):
             kmn.EnsemblePruner(pool, 2).prune(*data, verbose=0)
+
+    @pytest.mark.parametrize(
+        ("task", "y"), [("multiclass", np.zeros(4, int)), ("multilabel", np.eye(4))]
+    )
+    @pytest.mark.parametrize("value", [np.nan, 7.5])
+    def test_invalid_predictions_name_the_learner(self, task, y, value):
+        learners = {
+            "good": lambda x: np.full((len(x), 4), 0.25, "float32"),
+            "bad": lambda x: np.full((len(x), 4), value, "float32"),
+        }
+        ensemble = kmn.EnsemblePruner(learners, 1, task=task)
+        with pytest.raises(ValueError, match="from learner 'bad'"):
+            ensemble.prune(np.zeros((4, 1)), y, verbose=0)
+        assert ensemble.members_ == []
 
     def test_learners_of_other_classes(self, data, tmp_path):
         pool = kmn.LearnerPool(tmp_path / "pool")

@@ -277,7 +277,7 @@ def test_large_pools_are_projected(monkeypatch):
 
 
 def test_classes_that_nobody_predicts_change_no_distance():
-    p, _ = tied_pool(0, n_classes=30)
+    p, y = tied_pool(0, n_classes=30)
     candidates = Candidates(p, y)
     points = geometry.as_points(candidates, np.arange(len(p)), "predictions", 0)
     one_hot = np.eye(30)[candidates.predictions].reshape(len(p), -1)

@@ -64,6 +64,11 @@ def test_bad_probabilities(probabilities, message):
         check_probabilities(probabilities)
 
 
+def test_errors_name_the_learner():
+    with pytest.raises(ValueError, match="learner 'b', at sample 2"):
+        check_probabilities(changed([3.0, 4.0]), ["a", "b", "c"])
+
+
 def test_small_rounding_is_accepted():
     assert check_probabilities(changed([0.5, 0.5005])) is not None
 

@@ -225,8 +225,9 @@ class EnsemblePruner(keras.Model):
 
         Raises:
             ValueError: If the pool is empty or smaller than `n_members`, the learners'
-                outputs are not probabilities, the labels do not fit, or an argument
-                of the constructor is unknown. The ensemble then stays unchanged.
+                outputs are not probabilities (the message names the learner), the
+                labels do not fit, or an argument of the constructor is unknown. The
+                ensemble then stays unchanged.
         """
         self._check_prunable()
         task = common_task(self.learners, self.task)
@@ -265,7 +266,7 @@ class EnsemblePruner(keras.Model):
         )
         labels = encode(y, self._classes(), task)
         targets = selection.Targets(labels, task, sample_weight=weights)
-        return targets.check(predictions)
+        return targets.check(predictions, [x.name for x in self.learners])
 
     def _classes(self):
         """Return the labels of the classes, if they are known."""

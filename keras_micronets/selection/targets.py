@@ -1,6 +1,6 @@
 """`Targets`: what learners should predict, with the task and the sample weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from keras_micronets.selection.validation import (
     as_numbers,
     check_choice,
     check_probabilities,
+    learner_name,
 )
 
 __all__ = ["Targets", "check_data"]
@@ -88,18 +89,21 @@ class Targets:
         """The loss of a prediction that knows nothing of the inputs."""
         return 1.0 if not self.has_classes else float(np.log(self._n_classes))
 
-    def check(self, predictions: Any) -> tuple[np.ndarray, "Targets"]:
+    def check(
+        self, predictions: Any, names: Sequence[str] | None = None
+    ) -> tuple[np.ndarray, "Targets"]:
         """Return checked predictions `(learners, samples, outputs)` and targets.
 
         The task `"binary"` becomes `"multiclass"`, with the columns `[1 - p, p]`.
+        Errors name learners by `names`, where these are given.
         """
         if self.task in ("multiclass", "binary"):
-            p = check_probabilities(predictions)
+            p = check_probabilities(predictions, names)
             labels = as_labels(self.y, p.shape[2], p.shape[1])
             checked = self._with(labels, "multiclass")
             checked._n_classes = p.shape[2]
             return p, checked
-        p = as_numbers(predictions, "predictions")
+        p = as_numbers(predictions, "predictions", names)
         if p.ndim < 3 or not p.size:
             raise ValueError(
                 "Expected predictions of shape (learners, samples, *outputs), none of "
@@ -114,7 +118,7 @@ class Targets:
                 "labels of classes pass task='multiclass', and `from_logits` if the "
                 "learners return logits."
             )
-        labels = _check_labels(p, y) if self.task == "multilabel" else y
+        labels = _check_labels(p, y, names) if self.task == "multilabel" else y
         return p, self._with(labels, self.task)
 
     def rows(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,19 +206,23 @@ class Targets:
     _n_classes = 2
 
 
-def check_data(predictions: Any, y: Any) -> tuple[np.ndarray, Targets]:
+def check_data(
+    predictions: Any, y: Any, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, Targets]:
     """Check predictions and targets together.
 
     Args:
         predictions: Array of shape `(learners, samples, classes)`, or as the task of
             `Targets` says.
         y: Labels, see `as_labels`, or `Targets`.
+        names: Sequence of strings, the names of the learners for errors. Defaults to
+            `None`: indices.
 
     Returns:
         The predictions, of shape `(learners, samples, outputs)`, and the `Targets`.
     """
     targets = y if isinstance(y, Targets) else Targets(y)
-    return targets.check(predictions)
+    return targets.check(predictions, names)
 
 
 def mixture_weights(
@@ -272,13 +280,15 @@ def _check_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
     return weights
 
 
-def _check_labels(p: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _check_labels(
+    p: np.ndarray, y: np.ndarray, names: Sequence[str] | None
+) -> np.ndarray:
     """Return labels of several per sample as booleans."""
     if p.min() < 0 or p.max() > 1:
         learner = int(np.argmax(((p < 0) | (p > 1)).any(axis=(1, 2))))
         raise ValueError(
             "Expected probabilities from 0 to 1 for task='multilabel'. Received: "
-            f"others from learner {learner}. These may be logits: pass "
+            f"others from {learner_name(learner, names)}. These may be logits: pass "
             "`from_logits=True` when adding the learner."
         )
     if not np.isin(y, (0, 1)).all():

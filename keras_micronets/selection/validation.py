@@ -2,7 +2,7 @@
 
 import operator
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,13 +18,17 @@ _LOGITS = (
 )
 
 
-def check_probabilities(probabilities: Any) -> np.ndarray:
+def check_probabilities(
+    probabilities: Any, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Check an array of the class probabilities that learners predict.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, each row of
             classes non-negative and summing to one within `1e-3`; or of shape
             `(learners, samples, 1)`, the probability of one event.
+        names: Sequence of strings, one for each learner, by which errors name them.
+            Defaults to `None`: indices.
 
     Returns:
         The same values as a floating-point array. Floats are not copied and, where they
@@ -55,7 +59,7 @@ def check_probabilities(probabilities: Any) -> np.ndarray:
     if p.shape[2] == 1:
         p = np.concatenate([1 - p, p], axis=2)
     for part, block in in_blocks(p):
-        _check_block(block, part.start)
+        _check_block(block, part.start, names)
     return p
 
 
@@ -200,8 +204,16 @@ def _write(text: str) -> None:
     sys.stderr.flush()
 
 
-def as_numbers(values: Any, name: str) -> np.ndarray:
-    """Return finite floating-point numbers, or raise a `ValueError`."""
+def as_numbers(
+    values: Any, name: str, learners: Sequence[str] | None = None
+) -> np.ndarray:
+    """Return finite floating-point numbers, or raise a `ValueError`.
+
+    Args:
+        values: Array.
+        name: String, what the numbers are.
+        learners: The names of the learners along the first axis, if they are known.
+    """
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Expected {name} as numbers. Received: dtype {array.dtype}.")
@@ -209,10 +221,18 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     array = as_float(array)
     if not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0].tolist()
+        origin = "" if learners is None else f" from {learner_name(first[0], learners)}"
         raise ValueError(
-            f"Expected finite {name}. Received: {array[tuple(first)]} at index {first}."
+            f"Expected finite {name}. Received: {array[tuple(first)]}{origin} at index "
+            f"{first}."
         )
     return array
+
+
+def learner_name(learner: int, names: Sequence[str] | None) -> str:
+    """Return how errors name a learner: by its name, if that is known, or its index."""
+    is_known = names is not None and learner < len(names)
+    return f"learner {names[learner]!r}" if is_known else f"learner {learner}"
 
 
 def _as_array(values: Any) -> np.ndarray:
@@ -230,16 +250,18 @@ def _as_array(values: Any) -> np.ndarray:
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
-def _check_block(p: np.ndarray, start: int) -> None:
+def _check_block(p: np.ndarray, start: int, names: Sequence[str] | None) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         # A NaN or an infinity in a row shows in its sum: no mask as large as `p`.
         sums = np.einsum("lsc->ls", p)
         valid = (np.abs(sums - 1) <= 1e-3).all() and p.min() >= 0
     if not valid:
-        _raise_for_block(p, sums, start)
+        _raise_for_block(p, sums, start, names)
 
 
-def _raise_for_block(p: np.ndarray, sums: np.ndarray, start: int) -> None:
+def _raise_for_block(
+    p: np.ndarray, sums: np.ndarray, start: int, names: Sequence[str] | None
+) -> None:
     for invalid, received in (
         (~np.isfinite(sums), "NaN or infinity"),
         (p.min(axis=-1) < 0, "a negative value. " + _LOGITS),
@@ -249,8 +271,8 @@ def _raise_for_block(p: np.ndarray, sums: np.ndarray, start: int) -> None:
             learner, sample = np.argwhere(invalid)[0]
             raise ValueError(
                 "Expected finite, non-negative probabilities that sum to one over the "
-                f"classes. Received: from learner {start + learner}, at sample "
-                f"{sample}, " + received.format(sums[learner, sample])
+                f"classes. Received: from {learner_name(start + learner, names)}, at "
+                f"sample {sample}, " + received.format(sums[learner, sample])
             )
 
 

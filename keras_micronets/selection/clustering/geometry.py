@@ -15,8 +15,8 @@ from keras_micronets.selection.validation import check_choice
 __all__ = ["Distances", "Points", "as_distances", "as_points", "check_geometry"]
 
 _SILHOUETTE_SAMPLE = 2000
-#: Larger features, in numbers, of more learners than `N_PROJECTED` are projected to that
-#: many dimensions. For fewer learners the exact distances cost less.
+#: Larger features, in numbers, of more learners than `N_PROJECTED` are projected to
+#: that many dimensions. For fewer learners exact distances cost less.
 MAX_NUMBERS = 2**24
 N_PROJECTED = 512
 # Numbers that are decomposed at once: a copy of all features would be slow to allocate.

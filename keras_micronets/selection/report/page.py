@@ -111,7 +111,7 @@ def write_report(
     ```
     """
     _figures.new_axes()  # fails at once without matplotlib
-    p, targets = check_data(probabilities, y)
+    p, targets = check_data(probabilities, y, names)
     ensemble = ensemble_probabilities
     if ensemble is None:
         ensemble = selection.combined(p)

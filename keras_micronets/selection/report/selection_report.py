@@ -71,7 +71,7 @@ def selection_report(
     print(selection_report(probabilities, y, selection, names=names))
     ```
     """
-    p, targets = check_data(probabilities, y)
+    p, targets = check_data(probabilities, y, names)
     candidates = Candidates(p, targets)
     _check_length("selection.labels", selection.labels, len(p))
     _check_length("names", names, len(p))
