@@ -249,8 +249,8 @@ class EnsemblePruner(keras.Model):
             temperature=temperature,
         )
         self.task_ = task
-        if self.class_names is None and self._classes() is not None:
-            self.class_names = [str(label) for label in self._classes()]
+        if self.class_names is None and (classes := self._classes()) is not None:
+            self.class_names = [str(label) for label in classes]
         self._set_members(learners, rule["weights"])
         self.temperature_ = temperature
         self.selection_ = chosen

@@ -1,6 +1,7 @@
 """`Targets`: what learners should predict, with the task and the sample weights."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Targets:
         self.y, self.task = np.asarray(y), task
         self.sample_weight = _check_weights(sample_weight, len(self.y))
         self.scale: Any = 1.0
+        self.n_classes = 2  # until they are known
         if not self.has_classes:
             self.y = as_numbers(self.y, "targets")
             self.y = self.y.reshape(len(self.y), -1)
@@ -67,10 +69,10 @@ class Targets:
 
     def __getitem__(self, samples: Any) -> "Targets":
         """Return the targets of some samples, with the scale of all."""
-        some = object.__new__(Targets)
-        some.y, some.task, some.scale = self.y[samples], self.task, self.scale
-        weights = self.sample_weight
-        some.sample_weight = None if weights is None else weights[samples]
+        some = copy(self)
+        some.y = self.y[samples]
+        if self.sample_weight is not None:
+            some.sample_weight = self.sample_weight[samples]
         return some
 
     @property
@@ -87,7 +89,7 @@ class Targets:
     @property
     def loss_of_chance(self) -> float:
         """The loss of a prediction that knows nothing of the inputs."""
-        return 1.0 if not self.has_classes else float(np.log(self._n_classes))
+        return float(np.log(self.n_classes)) if self.has_classes else 1.0
 
     def check(
         self, predictions: Any, names: Sequence[str] | None = None
@@ -101,13 +103,13 @@ class Targets:
             p = check_probabilities(predictions, names)
             labels = as_labels(self.y, p.shape[2], p.shape[1])
             checked = self._with(labels, "multiclass")
-            checked._n_classes = p.shape[2]
+            checked.n_classes = p.shape[2]
             return p, checked
         p = as_numbers(predictions, "predictions", names)
         if p.ndim < 3 or not p.size:
             raise ValueError(
-                "Expected predictions of shape (learners, samples, *outputs), none of "
-                f"them zero. Received: shape {p.shape}."
+                "Expected predictions of shape (learners, samples, *outputs), of at "
+                f"least one learner and sample. Received: shape {p.shape}."
             )
         p = p.reshape(*p.shape[:2], -1)
         y = self.y.reshape(len(self.y), -1)
@@ -199,11 +201,9 @@ class Targets:
         return least_squares_weights(terms if weights is None else terms * weights**0.5)
 
     def _with(self, y: np.ndarray, task: str) -> "Targets":
-        checked = self[:]
+        checked = copy(self)
         checked.y, checked.task = y, task
         return checked
-
-    _n_classes = 2
 
 
 def check_data(

@@ -46,9 +46,9 @@ class Points:
             return self.points
         length = max(_BLOCK // n_points, 8 * n_points)
         parts = np.split(self.points, range(length, n_features, length), axis=1)
-        triangles = [np.linalg.qr(part.T, mode="r") for part in parts]
+        triangles = [np.asarray(np.linalg.qr(part.T, mode="r")) for part in parts]
         if len(parts) > 1:
-            triangles = [np.linalg.qr(np.concatenate(triangles), mode="r")]
+            triangles = [np.asarray(np.linalg.qr(np.concatenate(triangles), mode="r"))]
         return triangles[0].T
 
     def input_of(self, clusterer: Any) -> np.ndarray:
