@@ -1,5 +1,7 @@
 """Labels of any values, and data of any form, against arrays with labels from 0."""
 
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -195,6 +197,34 @@ def test_streams_are_read_in_chunks(monkeypatch, pool):
     parts = [len(x) for x, _, _ in chunks(Batches())]
     assert parts == [90, 60]
     assert str(pruned(pool, Batches(), None).report_) == str(pruned(pool, X, Y).report_)
+
+
+def test_inputs_of_a_stream_are_never_held_together(monkeypatch, pool):
+    from keras_micronets.learners import inputs
+
+    batches, joined = [], []
+
+    def alive(references):
+        return sum(reference() is not None for reference in references)
+
+    def stream():
+        for start in range(0, 150, 10):
+            x = X[start : start + 10].copy()
+            batches.append(weakref.ref(x))
+            assert alive(batches) <= 4  # of a chunk, and the generator's own
+            assert alive(joined) == 0  # the last one is gone
+            yield x, Y[start : start + 10]
+
+    def join(parts):
+        chunk = join_batches(parts)
+        joined.append(weakref.ref(chunk[0]))
+        return chunk
+
+    join_batches = inputs._joined
+    monkeypatch.setattr(inputs, "_joined", join)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", 3 * 10 * 4 * 4)
+    assert str(pruned(pool, stream(), None).report_) == str(pruned(pool, X, Y).report_)
+    assert (len(batches), len(joined)) == (15, 5)
 
 
 def test_infinite_and_incomplete_streams(pool):

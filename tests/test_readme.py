@@ -50,6 +50,7 @@ def test_links_lead_somewhere(link):
         "selection.default",
         "selection.quality",
         "selection.speed",
+        "selection.stream_memory",
     ],
 )
 def test_tables_are_those_of_the_results_files(name):

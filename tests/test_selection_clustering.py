@@ -287,6 +287,18 @@ def test_classes_that_nobody_predicts_change_no_distance():
     )
 
 
+def test_large_features_of_few_learners_keep_their_distances(monkeypatch):
+    p, y, _ = groups(6, n_samples=40)
+    indices = np.arange(len(p))
+    exact = geometry.as_points(Candidates(p, y), indices, "probabilities", 0)
+    monkeypatch.setattr(geometry, "MAX_NUMBERS", 3000)
+    rotated = geometry.as_points(Candidates(p, y), indices, "probabilities", 0)
+    assert rotated.points.shape == (len(p), len(p))
+    np.testing.assert_allclose(
+        rotated.between(indices, indices), exact.between(indices, indices), atol=1e-6
+    )
+
+
 def test_points_are_rotated_a_block_at_a_time(monkeypatch):
     monkeypatch.setattr(geometry, "_BLOCK", 64)
     points = np.random.default_rng(0).normal(size=(3, 200))

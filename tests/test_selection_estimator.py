@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import sklearn
 from selection_cases import pool
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -9,9 +10,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from keras_micronets.edge.combine import RULES
 from keras_micronets.selection import (
     EnsembleSelector,
+    Targets,
     as_combined,
     combine,
     fit_weights,
+    greedy,
     top_k,
 )
 from keras_micronets.selection.selection import Selection
@@ -63,6 +66,65 @@ def test_scikit_learn_searches_with_it():
     search = GridSearchCV(selector, grid, scoring="accuracy", cv=3).fit(X, Y)
     assert search.best_params_["method"] in grid["method"]
     assert search.best_estimator_.predict(X).shape == Y.shape
+
+
+def test_tags_tell_what_it_takes():
+    get_tags = pytest.importorskip("sklearn", "1.6").utils.get_tags
+    selector = EnsembleSelector()
+    tags = get_tags(selector)
+    assert tags.estimator_type == "classifier"
+    assert is_classifier(selector)
+    assert tags.target_tags.required
+    assert tags.classifier_tags.multi_class
+    assert not tags.classifier_tags.multi_label
+    inputs = tags.input_tags
+    assert (inputs.two_d_array, inputs.three_d_array) == (False, True)
+    assert inputs.positive_only
+    assert not any((inputs.allow_nan, inputs.sparse, inputs.string))
+
+
+@pytest.mark.parametrize("labels", [Y, np.eye(3)[Y]], ids=["sparse", "one-hot"])
+def test_sample_weights_are_repeated_samples(labels):
+    weights = np.arange(len(Y)) % 4
+    weighted = EnsembleSelector("greedy", 3, combination="weights")
+    weighted.fit(X, labels, sample_weight=weights)
+    repeated = EnsembleSelector("greedy", 3, combination="weights")
+    repeated.fit(np.repeat(X, weights, axis=0), np.repeat(Y, weights))
+    np.testing.assert_allclose(
+        weighted.predict_proba(X), repeated.predict_proba(X), atol=1e-6
+    )
+    expected = greedy(P, Targets(Y, sample_weight=weights), 3)
+    np.testing.assert_array_equal(weighted.selection_.indices, expected.indices)
+    assert weighted.fit(X, Y, np.eye(len(Y))[0]).score(X[:1], Y[:1]) == 1
+
+
+def test_sample_weights_must_fit():
+    with pytest.raises(ValueError, match=r"weights of shape \(40,\)"):
+        EnsembleSelector("greedy").fit(X, Y, sample_weight=[1.0])
+    with pytest.raises(ValueError, match="no sample weights"):
+        EnsembleSelector("epic").fit(X, Y, sample_weight=np.ones(len(Y)))
+
+
+def test_scikit_learn_passes_sample_weights():
+    received = []
+
+    def record(probabilities, y, n_members, *, random_state=None):
+        received.append(getattr(y, "sample_weight", None))
+        return top_k(probabilities, y, n_members)
+
+    weights = np.arange(1.0, len(Y) + 1)
+    with sklearn.config_context(enable_metadata_routing=True):
+        selector = EnsembleSelector(record, 2).set_fit_request(sample_weight=True)
+        selector.set_score_request(sample_weight=False)
+        assert clone(selector).get_metadata_routing().fit.requests == {
+            "sample_weight": True
+        }
+        cross_val_score(selector, X, Y, cv=4, params={"sample_weight": weights})
+        GridSearchCV(selector, {"n_members": [1, 2]}, cv=2).fit(
+            X, Y, sample_weight=weights
+        )
+    assert [len(x) for x in received] == [30] * 4 + [20] * 4 + [40]
+    assert all(set(x) <= set(weights) for x in received)
 
 
 def test_bad_input():

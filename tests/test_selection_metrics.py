@@ -38,6 +38,54 @@ def test_against_scikit_learn(seed):
     np.testing.assert_allclose(selection.negative_log_likelihood(p, y), losses)
 
 
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_weighted_against_scikit_learn(seed):
+    p, y = pool(seed)
+    weights = np.random.default_rng(seed).uniform(0, 2, len(y))
+    results = selection.accuracy(p, y, sample_weight=weights)
+    expected = [accuracy_score(y, x.argmax(-1), sample_weight=weights) for x in p]
+    np.testing.assert_allclose(results, expected)
+    p = (p + 1e-3) / (1 + 3e-3)
+    results = selection.negative_log_likelihood(p, y, sample_weight=weights)
+    expected = [log_loss(y, x, labels=[0, 1, 2], sample_weight=weights) for x in p]
+    np.testing.assert_allclose(results, expected)
+    # A score of several classes is the sum of the scores of each against the rest.
+    results = selection.brier_score(p, y, sample_weight=weights)
+    expected = [
+        sum(brier_score_loss(y == k, x[:, k], sample_weight=weights) for k in range(3))
+        for x in p
+    ]
+    np.testing.assert_allclose(results, expected)
+
+
+METRICS = [
+    selection.accuracy,
+    selection.negative_log_likelihood,
+    selection.brier_score,
+]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_integer_weights_are_repeated_samples(metric):
+    p, y = pool(0)
+    weights = np.arange(len(y)) % 3
+    repeated = np.repeat(np.arange(len(y)), weights)
+    weighted = metric(p, y, sample_weight=weights)
+    np.testing.assert_allclose(weighted, metric(p[:, repeated], y[repeated]))
+    one = metric(p[0], y, sample_weight=weights)
+    assert np.ndim(one) == 0
+    np.testing.assert_allclose(one, weighted[0])
+    np.testing.assert_array_equal(metric(p, y, sample_weight=None), metric(p, y))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("weights", [[1.0], -np.ones(30), np.zeros(30)])
+def test_invalid_weights(metric, weights):
+    with pytest.raises(ValueError, match="non-negative weights"):
+        metric(*pool(0), sample_weight=weights)
+
+
 @given(st.integers(0, 10**6), st.integers(1, 20))
 @settings(max_examples=25, deadline=None)
 def test_calibration_error_against_the_definition(seed, n_bins):

@@ -131,6 +131,7 @@ def test_the_ensemble_is_the_mean_of_its_members(trained):
 def test_it_evaluates_and_is_saved(trained, tmp_path):
     _, x, y, _, ensemble = trained
     ensemble.compile()
+    ensemble.save(tmp_path / "e.keras")
     loss = ensemble.evaluate(x, y, verbose=0)
     p = ensemble.predict(x, verbose=0).astype("float64")
     if ensemble.task_ in ("binary", "multilabel"):
@@ -138,7 +139,6 @@ def test_it_evaluates_and_is_saved(trained, tmp_path):
     else:
         expected = np.mean((p - y) ** 2)
     assert loss == pytest.approx(expected, rel=1e-4)
-    ensemble.save(tmp_path / "e.keras")
     loaded = keras.saving.load_model(tmp_path / "e.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), p, atol=1e-6)
 

@@ -58,6 +58,7 @@ def predict_and_read(
                 "Received: batches without targets."
             )
         parts.append(learners.predict(inputs, batch_size=batch_size, verbose=0))
+        del inputs  # before the next chunk is read
         targets.append(labels)
         weights.append(some)
         bar.add(len(labels))

@@ -342,8 +342,6 @@ class EnsemblePruner(keras.Model):
 
     def compile_from_config(self, config: dict) -> None:
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:  # as Keras does, to restore the optimizer's variables
-            self.optimizer.build(self.trainable_variables)
 
     def export(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["as_inputs", "chunks", "count_samples", "is_stream", "some_samples"]
 
 #: Bytes of inputs of a stream that are predicted at once.
-CHUNK_BYTES = 2**26
+CHUNK_BYTES = 2**25
 
 
 def as_inputs(x: Any) -> Any:
@@ -62,8 +62,9 @@ def is_stream(x: Any) -> bool:
 def chunks(stream: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Iterate over a stream once, and yield inputs, targets and sample weights.
 
-    Batches are joined to chunks of about 64 MiB, so that a learner's weights are loaded
-    a few times only. Targets and weights are `None` where the stream has none.
+    Batches are joined to chunks of about 32 MiB, so that a learner's weights are loaded
+    a few times only. A chunk is not kept while the next one is read: the caller should
+    not keep it either. Targets and weights are `None` where the stream has none.
 
     Args:
         stream: A `tf.data.Dataset`, `keras.utils.PyDataset`, PyTorch `DataLoader` or
@@ -75,11 +76,13 @@ def chunks(stream: Any) -> Iterator[tuple[Any, Any, Any]]:
         part = keras.tree.map_structure(_to_numpy, (x, y, weight), none_is_leaf=False)
         batches.append(part)
         n_bytes += sum(array.nbytes for array in keras.tree.flatten(part[0]))
+        del batch, x, y, weight, part
         if n_bytes >= CHUNK_BYTES:
-            yield _joined(batches)
-            batches, n_bytes = [], 0
+            batches, n_bytes = [_joined(batches)], 0
+            yield batches.pop()
     if batches:
-        yield _joined(batches)
+        batches = [_joined(batches)]
+        yield batches.pop()
 
 
 def _batches(stream):

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from keras_micronets.edge.combine import combine
 from keras_micronets.selection.combination import as_combined
 from keras_micronets.selection.methods import as_method
+from keras_micronets.selection.targets import Targets
 from keras_micronets.selection.validation import check_probabilities
 
 __all__ = ["EnsembleSelector"]
@@ -18,8 +19,8 @@ __all__ = ["EnsembleSelector"]
 class EnsembleSelector(ClassifierMixin, BaseEstimator):
     """Select an ensemble from the predictions of learners, as a scikit-learn estimator.
 
-    It works with `clone`, `cross_val_score` and `GridSearchCV`. scikit-learn's samples
-    come first, so `X` is `np.moveaxis(probabilities, 0, 1)`.
+    It works with `clone`, `cross_val_score`, `GridSearchCV` and metadata routing.
+    scikit-learn's samples come first, so `X` is `np.moveaxis(probabilities, 0, 1)`.
 
     Args:
         method: Name in `selection.METHODS`, or a function with their signature.
@@ -63,20 +64,26 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
         self.combination = combination
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> "EnsembleSelector":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "EnsembleSelector":
         """Select the members on held-out predictions.
 
         Args:
             X: Array of shape `(samples, learners, classes)`.
             y: Labels, sparse or one-hot; see `as_labels`.
+            sample_weight: Non-negative numbers of shape `(samples,)`, the weight of
+                each sample in losses and scores. The method then receives `Targets`.
+                Methods that count votes take none. Defaults to `None`, equal weights.
 
         Returns:
             The estimator.
 
         Raises:
-            ValueError: If the method or combination is unknown, or the data is invalid.
+            ValueError: If the method or combination is unknown, the data is invalid, or
+                the method takes no sample weights.
         """
         p = _learners_first(X)
+        if sample_weight is not None:
+            y = Targets(y, sample_weight=sample_weight)
         method = as_method(self.method)
         self.selection_ = method(p, y, self.n_members, random_state=self.random_state)
         self.rule_ = as_combined(self.selection_, p, y, self.combination)
@@ -101,6 +108,13 @@ class EnsembleSelector(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable classes, `(samples,)`."""
         return self.predict_proba(X).argmax(axis=1)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.positive_only = True
+        return tags
 
 
 def _learners_first(X: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from keras_micronets.selection.validation import (
     as_labels,
     check_choice,
     check_probabilities,
+    check_sample_weight,
     in_blocks,
 )
 
@@ -31,13 +32,15 @@ __all__ = [
 ]
 
 
-def accuracy(probabilities: Any, y: Any) -> np.ndarray:
+def accuracy(probabilities: Any, y: Any, *, sample_weight: Any = None) -> np.ndarray:
     """Return the share of samples whose most probable class is the right one.
 
     Args:
         probabilities: Array of shape `(learners, samples, classes)`, or
             `(samples, classes)` for one predictor.
         y: Labels; see `as_labels`.
+        sample_weight: Non-negative numbers of shape `(samples,)`, the weight of each
+            sample in the mean. Defaults to `None`, equal weights.
 
     Returns:
         Array of shape `(learners,)`, values in `[0, 1]`; a scalar for one predictor.
@@ -49,17 +52,19 @@ def accuracy(probabilities: Any, y: Any) -> np.ndarray:
     ```
     """
     p, labels = _checked(probabilities, y)
-    return (p.argmax(axis=-1) == labels).mean(axis=-1)
+    return _mean(p.argmax(axis=-1) == labels, sample_weight)
 
 
-def negative_log_likelihood(probabilities: Any, y: Any) -> np.ndarray:
+def negative_log_likelihood(
+    probabilities: Any, y: Any, *, sample_weight: Any = None
+) -> np.ndarray:
     """Return the mean of `-log(probability of the right class)`, in nats.
 
     This is Keras's sparse categorical cross-entropy, and scikit-learn's `log_loss`,
     of all learners at once. Probabilities are clipped at `1e-7`.
 
     Args:
-        probabilities, y: See `accuracy`.
+        probabilities, y, sample_weight: See `accuracy`.
 
     Returns:
         Array of shape `(learners,)`; a scalar for one predictor. Lower is better.
@@ -70,7 +75,7 @@ def negative_log_likelihood(probabilities: Any, y: Any) -> np.ndarray:
     negative_log_likelihood([[0.5, 0.5], [0.5, 0.5]], [0, 1])  # 0.693...
     ```
     """
-    return -np.log(likelihoods(probabilities, y)).mean(axis=-1)
+    return _mean(-np.log(likelihoods(probabilities, y)), sample_weight)
 
 
 def likelihoods(probabilities: Any, y: Any) -> np.ndarray:
@@ -88,7 +93,7 @@ def likelihoods(probabilities: Any, y: Any) -> np.ndarray:
     return np.clip(right.astype(np.float64), EPSILON, 1.0)
 
 
-def brier_score(probabilities: Any, y: Any) -> np.ndarray:
+def brier_score(probabilities: Any, y: Any, *, sample_weight: Any = None) -> np.ndarray:
     """Return the mean squared distance of the probabilities from the one-hot labels.
 
     Squares are summed over the classes and averaged over the samples, as by Brier:
@@ -96,7 +101,7 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
     the score of one column, which is also called the Brier score.
 
     Args:
-        probabilities, y: See `accuracy`.
+        probabilities, y, sample_weight: See `accuracy`.
 
     Returns:
         Array of shape `(learners,)`, values in `[0, 2]`; a scalar for one predictor.
@@ -117,7 +122,7 @@ def brier_score(probabilities: Any, y: Any) -> np.ndarray:
     for part, block in in_blocks(pool):
         gaps = block.astype(np.float64)
         gaps[:, np.arange(len(labels)), labels] -= 1
-        scores[part] = np.einsum("lsc,lsc->l", gaps, gaps) / len(labels)
+        scores[part] = _mean(np.einsum("lsc,lsc->ls", gaps, gaps), sample_weight)
     return scores[0] if p.ndim == 2 else scores
 
 
@@ -291,6 +296,12 @@ def confidence_bins(p: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]
 def _checked(probabilities: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     p = one_or_many(probabilities)
     return p, as_labels(y, p.shape[-1], p.shape[-2])
+
+
+def _mean(values: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """Return the weighted mean over the samples of values `([learners,] samples)`."""
+    weights = check_sample_weight(sample_weight, values.shape[-1])
+    return np.asarray(np.average(values, axis=-1, weights=weights))[()]
 
 
 def _one_predictor(probabilities: Any) -> np.ndarray:

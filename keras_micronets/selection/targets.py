@@ -14,6 +14,7 @@ from keras_micronets.selection.validation import (
     as_numbers,
     check_choice,
     check_probabilities,
+    check_sample_weight,
     learner_name,
 )
 
@@ -55,7 +56,7 @@ class Targets:
     def __init__(self, y: Any, task: str = "multiclass", *, sample_weight: Any = None):
         check_choice("task", task, TASKS)
         self.y, self.task = np.asarray(y), task
-        self.sample_weight = _check_weights(sample_weight, len(self.y))
+        self.sample_weight = check_sample_weight(sample_weight, len(self.y))
         self.scale: Any = 1.0
         self.n_classes = 2  # until they are known
         if not self.has_classes:
@@ -265,19 +266,6 @@ def least_squares_weights(errors: np.ndarray) -> np.ndarray:
     rows = np.vstack([root, np.ones(len(gram))])
     weights, _ = nnls(rows, np.append(np.zeros(len(gram)), 1.0))
     return weights / weights.sum()
-
-
-def _check_weights(sample_weight: Any, n_samples: int) -> np.ndarray | None:
-    if sample_weight is None:
-        return None
-    weights = np.asarray(sample_weight, np.float64)
-    valid = weights.shape == (n_samples,) and np.isfinite(weights).all()
-    if not valid or (weights < 0).any() or not weights.sum() > 0:
-        raise ValueError(
-            f"Expected finite, non-negative weights of shape ({n_samples},), one for "
-            f"each sample, not all zero. Received: shape {weights.shape}."
-        )
-    return weights
 
 
 def _check_labels(

@@ -131,6 +131,25 @@ def check_n_members(n_members: Any, n_learners: int) -> int:
     return n_members
 
 
+def check_sample_weight(sample_weight: Any, n_samples: int) -> np.ndarray | None:
+    """Return the weights of samples as `float64`, `None` for `None`.
+
+    Raises:
+        ValueError: If they are not one finite, non-negative number for each sample, or
+            all zero.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, np.float64)
+    valid = weights.shape == (n_samples,) and np.isfinite(weights).all()
+    if not valid or (weights < 0).any() or not weights.sum() > 0:
+        raise ValueError(
+            f"Expected finite, non-negative weights of shape ({n_samples},), one for "
+            f"each sample, not all zero. Received: shape {weights.shape}."
+        )
+    return weights
+
+
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise a `ValueError` unless an argument is one of some strings."""
     if value not in [*choices]:

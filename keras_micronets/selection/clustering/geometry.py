@@ -108,9 +108,10 @@ def as_points(
 ) -> Points:
     """Return some candidates as points.
 
-    Features of more than `MAX_NUMBERS` numbers, of more than `N_PROJECTED` candidates,
-    are projected at random to that many dimensions, a block at a time, which preserves
-    distances to a few percent (Johnson & Lindenstrauss 1984).
+    Features of more than `MAX_NUMBERS` numbers are rotated to as many dimensions as
+    there are candidates. Those of more than `N_PROJECTED` candidates are projected at
+    random to that many dimensions, a block at a time, which preserves distances to a
+    few percent (Johnson & Lindenstrauss 1984).
 
     Args:
         candidates: `Candidates`.
@@ -123,8 +124,10 @@ def as_points(
         return _FEATURES[on](candidates, some).reshape(len(some), -1)
 
     one = features(indices[:1])
-    if len(indices) <= N_PROJECTED or len(indices) * one.size <= MAX_NUMBERS:
+    if len(indices) * one.size <= MAX_NUMBERS:
         return Points(features(indices))
+    if len(indices) <= N_PROJECTED:  # rotated, so that no copy of the features is kept
+        return Points(Points(features(indices)).rotated())
     projection = GaussianRandomProjection(N_PROJECTED, random_state=random_state)
     projection.fit(one)
     length = max(1, MAX_NUMBERS // one.size // 4)
