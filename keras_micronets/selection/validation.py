@@ -250,8 +250,9 @@ def as_numbers(
 
 def learner_name(learner: int, names: Sequence[str] | None) -> str:
     """Return how errors name a learner: by its name, if that is known, or its index."""
-    is_known = names is not None and learner < len(names)
-    return f"learner {names[learner]!r}" if is_known else f"learner {learner}"
+    if names is None or learner >= len(names):
+        return f"learner {learner}"
+    return f"learner {names[learner]!r}"
 
 
 def _as_array(values: Any) -> np.ndarray:

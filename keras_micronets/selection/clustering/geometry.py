@@ -49,7 +49,7 @@ class Points:
         triangles = [np.linalg.qr(part.T, mode="r") for part in parts]
         if len(parts) > 1:
             triangles = [np.linalg.qr(np.concatenate(triangles), mode="r")]
-        return triangles[0].T
+        return np.transpose(triangles[0])
 
     def input_of(self, clusterer: Any) -> np.ndarray:
         """Return the input of a scikit-learn clusterer."""
