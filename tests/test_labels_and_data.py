@@ -188,6 +188,9 @@ def test_streams_are_read_once(pool, make):
     expected = pruned(pool, X, Y)
     ensemble = pruned(pool, make(), None)
     assert str(ensemble.report_) == str(expected.report_)
+    np.testing.assert_allclose(
+        pool.predict(make(), verbose=0), pool.predict(X, verbose=0), atol=1e-6
+    )
 
 
 def test_streams_are_read_in_chunks(monkeypatch, pool):

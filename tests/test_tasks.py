@@ -490,6 +490,20 @@ def test_an_autoencoder_of_images(tmp_path):
         np.testing.assert_allclose(runner.score(x), errors, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", ["binary", "multilabel", "regression"])
+def test_cycles_measure_how_much_learners_differ(task, tmp_path):
+    x, y = data_of(task)
+    pool = kmn.LearnerPool(tmp_path / "pool")
+    cycles = kmn.callbacks.LearnerCycles(pool, 2, validation_data=(x, y))
+    history = model_of(task).fit(x, y, epochs=2, verbose=0, callbacks=[cycles])
+    first, last = pool.predict(x, verbose=0).astype("float64")
+    expected = np.mean((first > 0.5) != (last > 0.5))
+    if task == "regression":
+        both = np.stack([first, last])
+        expected = np.sqrt(np.mean((first - last) ** 2)) / both.std()
+    assert history.history["disagreement"][-1] == pytest.approx(expected, rel=1e-4)
+
+
 def test_tasks_do_not_mix():
     models = [model_of("binary"), model_of("regression")]
     with pytest.raises(ValueError, match="learners of one task"):

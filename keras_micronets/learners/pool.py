@@ -18,7 +18,7 @@ from keras_micronets.export.flatbuffer import gzip_size
 from keras_micronets.export.representative_data import reusable
 from keras_micronets.learners.contents import Contents, natural_order
 from keras_micronets.learners.index import Index
-from keras_micronets.learners.inputs import as_inputs
+from keras_micronets.learners.inputs import as_inputs, chunks, is_stream
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import (
     architecture_hash,
@@ -301,7 +301,8 @@ class LearnerPool:
 
         Args:
             x: Array of shape `(samples, ...)`; for models of several inputs a
-                dictionary or a list of them, as for `keras.Model.predict`.
+                dictionary or a list of them, as for `keras.Model.predict`; or a stream
+                of batches, as for `EnsemblePruner.prune`, which is read once.
             batch_size: Integer, samples per batch. Defaults to `256`.
             verbose: `"auto"` or 1 for a progress bar, 0 for silence. Defaults to
                 `"auto"`.
@@ -320,6 +321,10 @@ class LearnerPool:
         """
         self._check_not_empty()
         check_same_outputs(self)
+        if is_stream(x):
+            options: dict[str, Any] = {"batch_size": batch_size, "verbose": 0}
+            parts = [self.predict(inputs, **options) for inputs, *_ in chunks(x)]
+            return np.concatenate(parts, axis=1)
         return predict_all(
             self.learners,
             as_inputs(x),

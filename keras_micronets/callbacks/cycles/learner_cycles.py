@@ -4,7 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_micronets import layers, selection
+from keras_micronets import layers
 from keras_micronets._serialization import serializable
 from keras_micronets.callbacks.base import ProgressCallback, begin_run_of_fit
 from keras_micronets.callbacks.cycles.cycle import Cycle, Parent, warn_if_untrained
@@ -18,6 +18,7 @@ from keras_micronets.learners import LearnerPool
 from keras_micronets.learners.members import add_members, check_members
 from keras_micronets.learners.runs import Runs, check_run
 from keras_micronets.learning_rates import as_learning_rate
+from keras_micronets.selection.report.selection_report import difference
 
 __all__ = ["LearnerCycles"]
 
@@ -55,9 +56,10 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
 
     At the end of each epoch `logs["sparsity"]` is the share of removed weights. With
     `validation_data`, `logs["disagreement"]` is the mean share of samples on which the
-    newest learner and another learner of the pool predict different classes; not a
-    number until there are two learners. List this callback before the loggers that
-    record them.
+    newest learner and another learner of the pool predict different classes; for
+    numbers, the root mean square difference of their predictions as a share of the
+    standard deviation of all predictions. It is not a number until there are two
+    learners. List this callback before the loggers that record them.
 
     Args:
         pool: A `LearnerPool`, or the path of one.
@@ -76,6 +78,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         run: String, the name of the run within the pool, as for `LearnerCheckpoint`.
             Defaults to `None`.
         seed: Integer, for the masks. Defaults to `0`.
+        task, output: What the model predicts, and which of several outputs to use; see
+            `LearnerPool.add`. Default to `None`.
 
     Raises:
         ValueError: When `fit` begins, if it has fewer epochs than cycles, or a
@@ -111,6 +115,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         validation_data: tuple | np.ndarray | None = None,
         run: str | None = None,
         seed: int = 0,
+        task: str | None = None,
+        output: str | int | None = None,
     ):
         super().__init__()
         self.pool = pool if isinstance(pool, LearnerPool) else LearnerPool(pool)
@@ -122,6 +128,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         self.validation_data = validation_data
         self.run = run
         self.seed = seed
+        self.task = task
+        self.output = output
 
     def argument(self, name: str) -> Any:
         return str(self.pool.path) if name == "pool" else super().argument(name)
@@ -156,7 +164,13 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         super().on_train_begin(logs)
         self._start, self._every = self._plan(self.params["epochs"])
         check_run(self.run, f"-cycle-{self.n_learners:03d}-member-999")
-        check_members(self.pool, self.model, compact=self._compact)
+        check_members(
+            self.pool,
+            self.model,
+            compact=self._compact,
+            task=self.task,
+            output=self.output,
+        )
         self._run: Any = None
         self._disagreement = float("nan")
         steps, compiled = self.steps_per_epoch, self._rate and self._rate.compiled
@@ -278,6 +292,8 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             run=self._run,
             epoch=epoch,
             origin=repr(self.cycle),
+            task=self.task,
+            output=self.output,
         )
         if self.validation_data is not None and len(self.pool) > 1:
             self._disagreement = self._disagreement_at(epoch)
@@ -289,7 +305,7 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
     def _disagreement_at(self, epoch):
         data: Any = self.validation_data
         x = data[0] if isinstance(data, tuple) else data
-        matrix = selection.disagreement(self.pool.predict(x, verbose=0))
+        matrix = difference(self.pool.predict(x, verbose=0), self.pool[0].task)
         rows = [
             row
             for row, learner in enumerate(self.pool)

@@ -7,7 +7,9 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from keras_micronets.edge.combine import EPSILON
+from keras_micronets.edge.tasks import CLASS_TASKS, to_columns
 from keras_micronets.selection.candidates import Candidates
+from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.metrics import expected_calibration_error
 from keras_micronets.selection.report.report import SCORES, LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
@@ -166,6 +168,26 @@ def distances_of(p: np.ndarray) -> np.ndarray:
     """Return the distances of predictions that are checked, see above."""
     distances = euclidean_distances(p.reshape(len(p), -1)).astype(np.float64)
     return distances / np.sqrt(p.shape[1])
+
+
+def difference(predictions: np.ndarray, task: str) -> np.ndarray:
+    """Return how much learners differ in their predictions, `(learners, learners)`.
+
+    It is the share of predicted classes or labels that differ; for numbers the distance
+    of the predictions, in standard deviations of all predictions.
+
+    Args:
+        predictions: Array of shape `(learners, samples, *outputs)`.
+        task: One of `edge.TASKS`.
+    """
+    n_learners, n_samples = predictions.shape[:2]
+    if task == "multilabel":
+        predictions = to_columns(predictions).reshape(n_learners, -1, 2)
+    if task in CLASS_TASKS:
+        return disagreement(predictions)
+    numbers = predictions.reshape(n_learners, n_samples, -1)
+    scale = max(float(numbers.std()), np.finfo(np.float32).tiny)
+    return distances_of(numbers) / np.sqrt(numbers.shape[2]) / scale
 
 
 def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
