@@ -1,10 +1,13 @@
 """Sparse, quantised ensembles for small devices, from one Keras fit.
 
 The names here are loaded when they are first used: `keras_micronets.edge` runs on
-devices that have neither Keras nor TensorFlow.
+devices that have neither Keras nor TensorFlow. If Keras is imported before this
+package, all classes are registered, and `keras.saving.load_model` finds those that
+a file names.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from keras_micronets._version import __version__
@@ -86,3 +89,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "keras" in sys.modules:
+    # Keras imports no other package's modules for the classes that a file names.
+    for _name in ("callbacks", "ensemble", "losses"):
+        importlib.import_module(f"{__name__}.{_name}")

@@ -1,10 +1,15 @@
 import os
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+
+import keras_micronets as kmn
 
 ROOT = Path(__file__).parent.parent
 CODE = """
@@ -56,3 +61,39 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "edge/runner.py" in done.stdout
+
+
+def run_checkout(code, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, env=environment, check=True, **options)
+
+
+@pytest.mark.tensorflow
+def test_files_load_in_a_process_that_imports_the_package_only(tmp_path):
+    models = []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]
+        )
+        model.compile("adam", kmn.losses.Distillation())
+        kmn.layers.prepare(model)
+        models.append(model)
+    models[0].save(tmp_path / "prepared.keras")
+    y = np.array([0, 1, 2, 0])
+    ensemble = kmn.EnsemblePruner(models, 1, method="top_k")
+    ensemble.prune(np.ones((4, 4)), y, verbose=0).save(tmp_path / "ensemble.keras")
+    code = """
+        import keras
+        import keras_micronets
+        for name in ("prepared", "ensemble"):
+            keras.saving.load_model(f"{name}.keras")
+    """
+    run_checkout(textwrap.dedent(code), cwd=tmp_path)
+
+
+@pytest.mark.tensorflow
+def test_nothing_is_loaded_where_keras_is_not():
+    code = "import sys, keras_micronets.edge; assert 'keras' not in sys.modules"
+    run_checkout(code)

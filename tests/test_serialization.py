@@ -36,6 +36,7 @@ channels.importance.NormalizationScale(0.01)
 channels.importance.Random(seed=1)
 channels.importance.Taylor()
 edge.Broker("broker.local", port=1884, username="gateway")
+edge.Alarm(0.02, false_alarm_rate=0.01, samples=200)
 edge.EarlyExit(0.6, order=(2, 0, 1), tolerance=0.001)
 edge.Preprocessing(mean=127.5, scale=(127.5, 120.0, 119.0))
 export.BundleMember("small", "small.tflite", from_logits=True)
@@ -78,7 +79,7 @@ NOT_VALUES = {
     "layers.Kernel",
     "learners.Learner",
     "learners.LearnerPool",
-    # They are results.
+    # They hold data, or are results.
     "channels.Plan",
     "edge.BenchReport",
     "edge.EnsembleResult",
@@ -93,6 +94,7 @@ NOT_VALUES = {
     "selection.Selection",
     "selection.SelectionReport",
     "selection.SizeChoice",
+    "selection.Targets",
     # They are base classes, or adapt an object of another package.
     "learning_rates.LearningRate",
     "observers.Observer",
