@@ -91,7 +91,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-if "keras" in sys.modules:
+if sys.modules.get("keras") is not None:
     # Keras imports no other package's modules for the classes that a file names.
     for _name in ("callbacks", "ensemble", "losses"):
         importlib.import_module(f"{__name__}.{_name}")
