@@ -80,9 +80,19 @@ def test_names_of_the_classes_of_keras_models(tmp_path):
     assert ensemble.report_.rows[0].accuracy == pytest.approx(
         np.mean(model.predict(X, verbose=0).argmax(1) == index)
     )
-    ensemble.export(tmp_path / "bundle", representative_data=X)
-    manifest = kmn.edge.Manifest.read(tmp_path / "bundle")
-    assert [*manifest.class_names] == names
+    by_name, by_index = (X, NAMES[Y]), (X, index)
+    manifests = []
+    for data in (by_name, by_index):
+        ensemble.export(
+            tmp_path / "bundle",
+            representative_data=X,
+            evaluation_data=data,
+            early_exit_data=data,
+            temperature_data=data,
+        )
+        manifests.append(kmn.edge.Manifest.read(tmp_path / "bundle"))
+    assert manifests[0] == manifests[1]
+    assert [*manifests[0].class_names] == names
     with pytest.raises(ValueError, match="class_names"):
         pruned([model], X, NAMES[Y])
 

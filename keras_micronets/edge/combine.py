@@ -7,7 +7,14 @@ import numpy as np
 
 from .tasks import CLASS_TASKS, PER_LABEL, TASKS, to_columns
 
-__all__ = ["EPSILON", "RULES", "check_rule", "combine", "scale_logarithms"]
+__all__ = [
+    "EPSILON",
+    "RULES",
+    "check_rule",
+    "combine",
+    "rules_of",
+    "scale_logarithms",
+]
 
 #: The rules of combination, for tasks with classes and for those with numbers.
 RULES = ("mean", "logit", "vote", "weights")
@@ -116,6 +123,11 @@ def _by_rule(probabilities, rule, weights, xp):
     return mean if rule == "mean" else _vote(probabilities, mean, xp)
 
 
+def rules_of(task: str) -> tuple[str, ...]:
+    """Return the rules by which members of a task can be combined."""
+    return RULES if task in CLASS_TASKS else NUMBER_RULES
+
+
 def check_rule(
     rule: str,
     weights: Sequence[float] | np.ndarray | None,
@@ -126,7 +138,7 @@ def check_rule(
     """Raise a `ValueError` unless all suit each other and the number of members."""
     if task not in TASKS:
         raise ValueError(f"Expected a task out of {TASKS}. Received: task={task!r}.")
-    rules = RULES if task in CLASS_TASKS else NUMBER_RULES
+    rules = rules_of(task)
     if rule not in rules:
         raise ValueError(
             f"Expected a rule out of {rules} for task={task!r}. Received: "

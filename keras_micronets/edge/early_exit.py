@@ -8,7 +8,13 @@ import numpy as np
 from .combine import MIN_PROBABILITY, combine
 from .tasks import to_columns
 
-__all__ = ["EarlyExit", "combine_partial", "margin", "run_early_exit"]
+__all__ = [
+    "EarlyExit",
+    "check_exits",
+    "combine_partial",
+    "margin",
+    "run_early_exit",
+]
 
 #: Relative error allowed for in float32 sums over a few members.
 _ROUNDING = 1e-5
@@ -55,12 +61,7 @@ class EarlyExit:
         task: str = "multiclass",
     ) -> None:
         """Raise a `ValueError` unless it suits the members of a bundle."""
-        if task not in ("multiclass", "binary"):
-            raise ValueError(
-                "Expected one class per sample for an early exit. Received: "
-                f"task={task!r}, for which it is not decided when further members "
-                "change nothing. Leave the early exit out."
-            )
+        check_exits(task)
         if task == "multiclass" and n_classes < 2:
             raise ValueError(
                 "Expected two or more classes for an early exit. "
@@ -82,6 +83,15 @@ class EarlyExit:
                 "Expected an early exit whose first member has a positive weight. "
                 f"Received: order={self.order}, weights={weights}."
             )
+
+
+def check_exits(task: str) -> None:
+    """Raise a `ValueError` unless further members can be known to change nothing."""
+    if task not in ("multiclass", "binary"):
+        raise ValueError(
+            "Expected one class per sample for an early exit. Received: "
+            f"task={task!r}. Leave the early exit out."
+        )
 
 
 def run_early_exit(

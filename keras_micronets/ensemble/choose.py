@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_micronets import selection
-from keras_micronets.edge.combine import NUMBER_RULES, RULES, check_rule
-from keras_micronets.edge.tasks import CLASS_TASKS
+from keras_micronets.edge.combine import check_rule, rules_of
 
 __all__ = [
     "CLUSTERING",
@@ -83,7 +82,7 @@ def check_temperature(temperature: Any, combination: str) -> None:
 
 def check_combination(combination: str, task: str) -> None:
     """Raise a `ValueError` unless the task can be combined so."""
-    rules = RULES if task in CLASS_TASKS else NUMBER_RULES
+    rules = rules_of(task)
     if combination not in rules:
         raise ValueError(
             f"Expected a combination out of {rules} for task={task!r}. Received: "
@@ -100,8 +99,7 @@ def choose_temperature(ensemble: Any, predictions: np.ndarray, targets: Any) -> 
         return 1.0 if ensemble.temperature is None else float(ensemble.temperature)
     if ensemble.combination == "vote" or not targets.has_classes:
         return 1.0
-    rows, labels = targets.rows(predictions)
-    return selection.choose_temperature(rows, labels)
+    return selection.choose_temperature(*targets.rows(predictions))
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

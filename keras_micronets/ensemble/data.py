@@ -5,9 +5,17 @@ from typing import Any
 import numpy as np
 
 from keras_micronets.learners.inputs import chunks, count_samples, is_stream
+from keras_micronets.learners.labels import encode
 from keras_micronets.learners.predictions import progress_bar
+from keras_micronets.selection import Targets
 
-__all__ = ["predict_and_read", "read_pair"]
+__all__ = [
+    "as_targets",
+    "default_targets",
+    "predict_and_read",
+    "read_inputs",
+    "read_pair",
+]
 
 #: Above this many predicted samples of all learners, predictions are mapped from disk.
 MAX_IN_MEMORY = 10_000_000
@@ -68,14 +76,37 @@ def predict_and_read(
     return np.concatenate(parts, axis=1), np.concatenate(targets), joined
 
 
-def read_pair(data: Any) -> tuple[Any, Any]:
+def default_targets(x: Any, y: Any, task: str) -> Any:
+    """Return the targets, which for a reconstruction default to the inputs."""
+    is_default = y is None and task == "reconstruction" and not is_stream(x)
+    return x if is_default else y
+
+
+def as_targets(y: Any, task: str, classes: Any, sample_weight: Any = None) -> Targets:
+    """Return targets, with labels as indices of the classes.
+
+    Args:
+        y: Targets.
+        task: One of `edge.TASKS`.
+        classes: Labels of the classes, as for `learners.labels.encode`.
+        sample_weight: Weights of the samples, or `None`. Defaults to `None`.
+    """
+    return Targets(encode(y, classes, task), task, sample_weight=sample_weight)
+
+
+def read_pair(data: Any, task: str) -> tuple[np.ndarray, Any]:
     """Return inputs and targets: of a tuple `(x, y)`, or of a stream in memory."""
+    if is_stream(data):
+        inputs, targets, _ = zip(*chunks(data), strict=True)
+        x = np.concatenate(inputs)
+        y = None if targets[0] is None else np.concatenate(targets)
+    else:
+        x, y = np.asarray(data[0]), data[1]
+    return x, default_targets(x, y, task)
+
+
+def read_inputs(data: Any) -> np.ndarray:
+    """Return inputs: an array, or those of a stream in memory."""
     if not is_stream(data):
-        x, y = data
-        return x, y
-    inputs, targets = [], []
-    for x, y, _ in chunks(data):
-        inputs.append(x)
-        targets.append(y)
-    y = None if targets[0] is None else np.concatenate(targets)
-    return np.concatenate(inputs), y
+        return np.asarray(data)
+    return np.concatenate([x for x, *_ in chunks(data)])

@@ -12,13 +12,12 @@ from keras_micronets import selection
 from keras_micronets.edge import Alarm, EarlyExit, Member, choose_alarm
 from keras_micronets.edge.alarm import reconstruction_error
 from keras_micronets.edge.combine import combine
+from keras_micronets.edge.early_exit import check_exits
 from keras_micronets.edge.tasks import CLASS_TASKS
-from keras_micronets.ensemble.data import read_pair
+from keras_micronets.ensemble.data import as_targets, read_inputs, read_pair
 from keras_micronets.export import BundleMember
 from keras_micronets.export.representative_data import reusable
 from keras_micronets.export.tflite import convert_tflite
-from keras_micronets.learners.inputs import is_stream
-from keras_micronets.learners.labels import encode
 
 __all__ = [
     "choose_alarm_for",
@@ -133,24 +132,24 @@ def convert_members(
 
 
 def score_members(
-    members: Sequence[BundleMember], data: Any, combination: dict[str, Any]
+    members: Sequence[BundleMember],
+    data: Any,
+    combination: dict[str, Any],
+    class_names: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the scores of exported files on `(x, y)` for the manifest.
 
     `combination` holds the arguments `rule`, `weights`, `temperature` and `task` of
-    `edge.combine`.
+    `edge.combine`; labels may be names of the classes, where these are known.
     """
     if data is None:
         return {}
     task = combination["task"]
-    x, y = read_pair(data)
+    x, y = read_pair(data, task)
     predictions = _predict(members, x)
-    y = x if y is None and task == "reconstruction" else y
-    together, plain = (
-        combine(predictions, **combination),
-        _plain(predictions, combination),
-    )
-    targets = selection.Targets(encode(y, None, task), task)
+    together = combine(predictions, **combination)
+    plain = _plain(predictions, combination)
+    targets = as_targets(y, task, class_names)
     p, targets = targets.check(np.stack([*predictions, together, plain]))
     scores = [targets.score(one) for one in p]
     losses = [targets.mean_loss(one) for one in p]
@@ -176,7 +175,10 @@ def score_members(
 
 
 def fit_to_files(
-    members: Sequence[BundleMember], data: Any, combination: dict[str, Any]
+    members: Sequence[BundleMember],
+    data: Any,
+    combination: dict[str, Any],
+    class_names: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the combination, with its temperature fitted to the files on `(x, y)`.
 
@@ -185,13 +187,11 @@ def fit_to_files(
     task = combination["task"]
     if data is None or combination["rule"] == "vote" or task not in CLASS_TASKS:
         return combination
-    x, y = read_pair(data)
+    x, y = read_pair(data, task)
     plain = _plain(_predict(members, x), combination)
-    targets = selection.Targets(encode(y, None, task), task)
-    p, targets = targets.check(plain[None])
-    rows, labels = targets.rows(p[0])
+    p, targets = as_targets(y, task, class_names).check(plain[None])
     temperature = selection.choose_temperature(
-        rows, labels, default=combination["temperature"]
+        *targets.rows(p[0]), default=combination["temperature"]
     )
     return combination | {"temperature": temperature}
 
@@ -200,20 +200,18 @@ def choose_exit(
     members: Sequence[BundleMember],
     data: Any,
     combination: dict[str, Any],
+    class_names: Sequence[str] | None,
     tolerance: float,
 ) -> EarlyExit | None:
     """Return the early exit chosen on held-out data, or `None` without data."""
     if data is None:
         return None
-    if combination["task"] not in ("multiclass", "binary"):
-        raise ValueError(
-            "Expected one class per sample for an early exit. Received: "
-            f"task={combination['task']!r}. Leave `early_exit_data` out."
-        )
-    x, y = read_pair(data)
+    task = combination["task"]
+    check_exits(task)
+    x, y = read_pair(data, task)
     return selection.choose_early_exit(
         _predict(members, x),
-        encode(y, None, combination["task"]),
+        as_targets(y, task, class_names).y,
         combination=combination["rule"],
         weights=combination["weights"],
         temperature=combination["temperature"],
@@ -235,7 +233,7 @@ def choose_alarm_for(
             "Expected `alarm_data` with the task 'reconstruction' only. Received: "
             f"task={combination['task']!r}. Leave it out."
         )
-    x = read_pair(data)[0] if is_stream(data) else np.asarray(data)
+    x = read_inputs(data)
     together = combine(_predict(members, x), **combination)
     return choose_alarm(reconstruction_error(x, together), false_alarm_rate)
 
@@ -244,6 +242,5 @@ def _plain(predictions, combination):
     return combine(predictions, **combination | {"temperature": 1.0})
 
 
-def _predict(members: Sequence[BundleMember], x: Any) -> np.ndarray:
-    x = np.asarray(x)
+def _predict(members: Sequence[BundleMember], x: np.ndarray) -> np.ndarray:
     return np.stack([member.load(member.read()).predict(x) for member in members])

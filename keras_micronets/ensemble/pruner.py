@@ -20,7 +20,11 @@ from keras_micronets.ensemble.choose import (
     choose_temperature,
     learner_columns,
 )
-from keras_micronets.ensemble.data import predict_and_read
+from keras_micronets.ensemble.data import (
+    as_targets,
+    default_targets,
+    predict_and_read,
+)
 from keras_micronets.ensemble.export import (
     choose_alarm_for,
     choose_exit,
@@ -32,8 +36,6 @@ from keras_micronets.ensemble.export import (
 from keras_micronets.export import write_bundle, write_single
 from keras_micronets.learners import as_learners
 from keras_micronets.learners.external import common_task, predict_with
-from keras_micronets.learners.inputs import is_stream
-from keras_micronets.learners.labels import encode
 
 __all__ = ["EnsemblePruner", "negative_log_likelihood"]
 
@@ -259,13 +261,11 @@ class EnsemblePruner(keras.Model):
 
     def _predict_all(self, task, x, y, sample_weight, batch_size, verbose):
         """Return the checked predictions of the candidates, and the targets."""
-        if y is None and task == "reconstruction" and not is_stream(x):
-            y = x
+        y = default_targets(x, y, task)
         predictions, y, weights = predict_and_read(
             self.learners, x, y, sample_weight, batch_size, verbose
         )
-        labels = encode(y, self._classes(), task)
-        targets = selection.Targets(labels, task, sample_weight=weights)
+        targets = as_targets(y, task, self._classes(), weights)
         return targets.check(predictions, [x.name for x in self.learners])
 
     def _classes(self):
@@ -437,7 +437,8 @@ class EnsemblePruner(keras.Model):
             quantization=quantization,
             representative_data=representative_data,
         )
-        rule = fit_to_files(members, temperature_data, self._rule())
+        class_names = class_names or self.class_names
+        rule = fit_to_files(members, temperature_data, self._rule(), class_names)
         common = {
             "combination": rule["rule"],
             "weights": rule["weights"],
@@ -450,10 +451,10 @@ class EnsemblePruner(keras.Model):
             filepath,
             members,
             **common,
-            class_names=class_names or self.class_names,
-            accuracies=score_members(members, evaluation_data, rule),
+            class_names=class_names,
+            accuracies=score_members(members, evaluation_data, rule, class_names),
             early_exit=choose_exit(
-                members, early_exit_data, rule, early_exit_tolerance
+                members, early_exit_data, rule, class_names, early_exit_tolerance
             ),
             alarm=choose_alarm_for(members, alarm_data, rule, false_alarm_rate),
             signing_key=signing_key,

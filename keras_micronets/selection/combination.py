@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.edge.combine import NUMBER_RULES, RULES
+from keras_micronets.edge.combine import rules_of
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.targets import Targets, check_data
 from keras_micronets.selection.validation import check_choice
@@ -40,8 +40,8 @@ def as_combined(
     kmn.selection.combine(probabilities[selection.indices], **rule)
     ```
     """
-    numbers = isinstance(y, Targets) and not y.has_classes
-    check_choice("combination", combination, NUMBER_RULES if numbers else RULES)
+    task = y.task if isinstance(y, Targets) else "multiclass"
+    check_choice("combination", combination, rules_of(task))
     weights = None
     if combination == "weights":
         weights = fit_weights(probabilities[selection.indices], y)
