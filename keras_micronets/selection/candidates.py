@@ -58,7 +58,8 @@ class Candidates:
         if targets.has_classes:
             self._p, labels = targets.rows(p)
         self._labels = labels
-        predictions = np.empty((len(p), len(labels)), _smallest_type(self._p))
+        smallest = np.min_scalar_type(self._p.shape[2] - 1)
+        predictions = np.empty((len(p), len(labels)), smallest)
         terms = np.empty((*p.shape[:2], targets.terms(p[:1]).shape[-1]))
         for part, block in in_blocks(p):
             terms[part] = targets.terms(block)
@@ -206,10 +207,6 @@ class Candidates:
             method,
             representative,
         )
-
-
-def _smallest_type(p: np.ndarray) -> np.dtype:
-    return np.min_scalar_type(p.shape[2] - 1)
 
 
 def _renumbered(rows: np.ndarray) -> np.ndarray:

@@ -24,8 +24,8 @@ __all__ = ["Targets", "check_data"]
 class Targets:
     """Hold what learners should predict, for tasks other than classification.
 
-    All functions of `selection` that take labels `y` take `Targets` as well. Learners
-    are then compared by the loss of the task:
+    Selection methods, their cross-validation, `fit_weights`, `as_combined` and reports
+    take `Targets` in the place of labels, and compare learners by the loss of the task:
 
     * `"multiclass"`, `"binary"`, `"multilabel"`: the negative log-likelihood, that is
       the cross-entropy, averaged over the labels of a sample.
@@ -154,6 +154,11 @@ class Targets:
         """Return the loss of each cell, for the terms of one predictor or a mean."""
         return -np.log(terms) if self.has_classes else np.square(terms)
 
+    def cell_weight(self, n_cells: int) -> np.ndarray | None:
+        """Return the weight of each of the cells of all samples, or `None`."""
+        weights = self.sample_weight
+        return None if weights is None else np.repeat(weights, n_cells // len(self))
+
     def per_sample(self, cells: np.ndarray) -> np.ndarray:
         """Return the means over the cells of each sample, `(..., samples)`."""
         if cells.shape[-1] == len(self):
@@ -193,9 +198,8 @@ class Targets:
             n_iterations: Integer, steps of expectation-maximisation; not needed for
                 squared errors.
         """
-        weights = self.sample_weight
+        weights = self.cell_weight(terms.shape[1])
         if weights is not None:
-            weights = np.repeat(weights, terms.shape[1] // len(self))
             weights = weights / weights.mean()
         if self.has_classes:
             return mixture_weights(terms, start, n_iterations, weights)

@@ -233,11 +233,7 @@ def as_numbers(
         name: String, what the numbers are.
         learners: The names of the learners along the first axis, if they are known.
     """
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"Expected {name} as numbers. Received: dtype {array.dtype}.")
-    array = array if array.dtype.kind == "f" else array.astype(np.float64)
-    array = as_float(array)
+    array = as_float(_as_array(values, name))
     if not np.isfinite(array).all():
         first = np.argwhere(~np.isfinite(array))[0].tolist()
         origin = "" if learners is None else f" from {learner_name(first[0], learners)}"
@@ -255,7 +251,7 @@ def learner_name(learner: int, names: Sequence[str] | None) -> str:
     return f"learner {names[learner]!r}"
 
 
-def _as_array(values: Any) -> np.ndarray:
+def _as_array(values: Any, name: str = "probabilities") -> np.ndarray:
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -265,7 +261,7 @@ def _as_array(values: Any) -> np.ndarray:
         ) from None
     if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"Expected probabilities as real numbers. Received: dtype {array.dtype}."
+            f"Expected {name} as real numbers. Received: dtype {array.dtype}."
         )
     return array if array.dtype.kind == "f" else array.astype(np.float64)
 

@@ -12,11 +12,10 @@ from keras_micronets.selection.cross_validation import (
     member_counts,
     scores_by_members,
 )
-from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.metrics import expected_calibration_error
 from keras_micronets.selection.report import pair_plots, plots
 from keras_micronets.selection.report.report import SelectionReport
-from keras_micronets.selection.report.selection_report import distances_of
+from keras_micronets.selection.report.selection_report import difference
 from keras_micronets.selection.targets import Targets
 from keras_micronets.selection.temperature import apply_temperature, fit_temperature
 
@@ -85,14 +84,12 @@ def _of_pairs(
     shown: SelectionReport, p: np.ndarray, targets: Targets, sample: str
 ) -> list[PagePlot]:
     indices = [row.index for row in shown.rows]
+    distances = difference(p[indices], targets.task, scale=targets.scale)
+    share = "root mean square difference of their learners' predictions"
+    darker = "differ more"
     if targets.has_classes:
-        distances = disagreement(targets.rows(p[indices])[0])
         share = "share of samples on which their learners predict different classes"
         darker = "predict different classes more often"
-    else:
-        distances = distances_of(p[indices] / targets.scale)
-        share = "root mean square difference of their learners' predictions"
-        darker = "differ more"
     better = shown.score_name.replace("Accuracy", "accuracy")
     pairs = {"report": shown, "distances": distances}
     return [

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from keras_micronets.edge.combine import EPSILON
 from keras_micronets.edge.tasks import CLASS_TASKS, to_columns
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.diversity import disagreement
-from keras_micronets.selection.metrics import expected_calibration_error
+from keras_micronets.selection.metrics import (
+    accuracy,
+    expected_calibration_error,
+    negative_log_likelihood,
+)
 from keras_micronets.selection.report.report import SCORES, LearnerRow, SelectionReport
 from keras_micronets.selection.selection import Selection
 from keras_micronets.selection.targets import Targets, check_data
@@ -123,22 +126,24 @@ def one_predictor(predictions: Any, targets: Targets) -> np.ndarray:
 
 def compute_metrics(p: np.ndarray, targets: Targets) -> dict[str, float]:
     """Return the scores of one predictor, `p` as `one_predictor` returns it."""
-    if targets.has_classes:
-        labels = targets.y.reshape(-1).astype(int)
-        wrong = p.argmax(axis=1) != labels
-        right = np.clip(p[np.arange(len(p)), labels].astype(float), EPSILON, 1)
-        return {
-            "accuracy": float(targets.average(~wrong)),
-            "negative_log_likelihood": float(targets.average(-np.log(right))),
-            "expected_calibration_error": float(expected_calibration_error(p, labels)),
-        }
-    errors = p - targets.y
+    if not targets.has_classes:
+        return {"r2": targets.score(p), **_errors(p, targets)}
+    labels = targets.y.reshape(-1).astype(np.int64)
+    weights = targets.cell_weight(len(labels))
     return {
-        "r2": targets.score(p),
-        "root_mean_squared_error": float(
-            targets.average(np.square(errors).reshape(-1)) ** 0.5
+        "accuracy": float(accuracy(p, labels, sample_weight=weights)),
+        "negative_log_likelihood": float(
+            negative_log_likelihood(p, labels, sample_weight=weights)
         ),
-        "mean_absolute_error": float(targets.average(np.abs(errors).reshape(-1))),
+        "expected_calibration_error": float(expected_calibration_error(p, labels)),
+    }
+
+
+def _errors(p: np.ndarray, targets: Targets) -> dict[str, float]:
+    errors = (p - targets.y).reshape(-1)
+    return {
+        "root_mean_squared_error": float(targets.average(np.square(errors)) ** 0.5),
+        "mean_absolute_error": float(targets.average(np.abs(errors))),
     }
 
 
@@ -170,15 +175,17 @@ def distances_of(p: np.ndarray) -> np.ndarray:
     return distances / np.sqrt(p.shape[1])
 
 
-def difference(predictions: np.ndarray, task: str) -> np.ndarray:
+def difference(predictions: np.ndarray, task: str, *, scale: Any = None) -> np.ndarray:
     """Return how much learners differ in their predictions, `(learners, learners)`.
 
-    It is the share of predicted classes or labels that differ; for numbers the distance
-    of the predictions, in standard deviations of all predictions.
+    It is the share of predicted classes or labels that differ; for numbers the root
+    mean square difference of the predictions.
 
     Args:
         predictions: Array of shape `(learners, samples, *outputs)`.
         task: One of `edge.TASKS`.
+        scale: The unit of numbers, one for all or one for each output. Defaults to
+            `None`: the standard deviation of all predictions.
     """
     n_learners, n_samples = predictions.shape[:2]
     if task == "multilabel":
@@ -186,8 +193,9 @@ def difference(predictions: np.ndarray, task: str) -> np.ndarray:
     if task in CLASS_TASKS:
         return disagreement(predictions)
     numbers = predictions.reshape(n_learners, n_samples, -1)
-    scale = max(float(numbers.std()), np.finfo(np.float32).tiny)
-    return distances_of(numbers) / np.sqrt(numbers.shape[2]) / scale
+    if scale is None:
+        scale = max(float(numbers.std()), np.finfo(np.float32).tiny)
+    return distances_of(numbers / scale) / np.sqrt(numbers.shape[2])
 
 
 def prediction_map(distances: Any, *, n_iterations: int = 100) -> np.ndarray:
@@ -246,9 +254,7 @@ def _rows(
 ) -> tuple[LearnerRow, ...]:
     ranks = np.argsort(candidates.order)
     kept = set(selection.indices.tolist())
-    scale = candidates.targets.scale
-    positions = _positions(p / scale, selection.indices)
-    scores = [_scores(p[i], candidates.targets) for i in range(len(p))]
+    positions = _positions(p, selection.indices, candidates.targets.scale)
     return tuple(
         LearnerRow(
             index=i,
@@ -258,16 +264,26 @@ def _rows(
             why=_reason(selection, i, ranks, kept=i in kept),
             map_x=positions.get(i, (None, None))[0],
             map_y=positions.get(i, (None, None))[1],
-            **scores[i],
+            **_scores(p[i], candidates, ranks[i]),
             **{key: values[i] for key, values in columns.items()},
         )
         for i in range(len(p))
     )
 
 
-def _scores(p: np.ndarray, targets: Targets) -> dict[str, float | None]:
-    known = compute_metrics(one_predictor(p, targets), targets)
-    return {**dict.fromkeys(SCORES), **known}
+def _scores(p: np.ndarray, candidates: Candidates, rank: int) -> dict[str, Any]:
+    """Return the scores of a learner; `rank` is its index among the candidates."""
+    targets = candidates.targets
+    score, loss = float(candidates.accuracies[rank]), float(candidates.losses[rank])
+    if not targets.has_classes:
+        return {**dict.fromkeys(SCORES), "r2": score, **_errors(p, targets)}
+    return {
+        "accuracy": score,
+        "negative_log_likelihood": loss,
+        "expected_calibration_error": float(
+            expected_calibration_error(*targets.rows(p))
+        ),
+    }
 
 
 def _reason(
@@ -293,11 +309,13 @@ def _reason(
     return f"best of {size}" if kept and representative == "accuracy" else rank
 
 
-def _positions(p: np.ndarray, kept: np.ndarray) -> dict[int, tuple[float, float]]:
+def _positions(
+    p: np.ndarray, kept: np.ndarray, scale: Any
+) -> dict[int, tuple[float, float]]:
     others = np.setdiff1d(np.arange(len(p)), kept)
     others = np.random.default_rng(0).permutation(others)
     shown = np.sort(np.concatenate([kept, others])[:_MAX_ON_MAP])
-    positions = prediction_map(distances_of(p[shown])).tolist()
+    positions = prediction_map(distances_of(p[shown] / scale)).tolist()
     return {i: (x, y) for i, (x, y) in zip(shown.tolist(), positions, strict=True)}
 
 
