@@ -11,7 +11,14 @@ import keras
 import numpy as np
 import pytest
 from model_cases import outputs
-from tiny_keras import assert_zeros_where_masked, compiled, data, dense_model, fit
+from tiny_keras import (
+    Subclassed,
+    assert_zeros_where_masked,
+    compiled,
+    data,
+    dense_model,
+    fit,
+)
 from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets import LearnerPool, layers
@@ -230,16 +237,6 @@ def test_a_model_that_is_not_built_is_rejected(pool):
     with pytest.raises(ValueError, match="built"):
         pool.add(keras.Sequential([keras.layers.Dense(3)]))
     assert len(pool) == 0
-
-
-@keras.saving.register_keras_serializable(package="test_pool")
-class Subclassed(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(3, activation="softmax")
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 def test_a_subclassed_model_is_a_learner(pool):

@@ -7,7 +7,7 @@ import sys
 
 import keras
 import pytest
-from tiny_keras import Interrupt, compiled, data, dense_model, fit
+from tiny_keras import Interrupt, Subclassed, compiled, data, dense_model, fit
 from tiny_tflite import tiny_tflite
 
 from keras_micronets import LearnerPool, layers
@@ -216,16 +216,6 @@ def test_a_model_that_cannot_be_saved_is_rejected_before_training(
         (a == b).all() for a, b in zip(weights, model.get_weights(), strict=True)
     )
     assert not list(pool.path.glob(".partial-*"))
-
-
-@keras.saving.register_keras_serializable(package="test_runs")
-class Subclassed(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(3, activation="softmax")
-
-    def call(self, inputs):
-        return self.dense(inputs)
 
 
 def test_a_model_that_loses_its_quantizers_is_rejected_before_training(pool):

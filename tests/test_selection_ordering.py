@@ -151,43 +151,38 @@ SLOW = {
 }
 
 
+def assert_like_the_slow_version(choose, p, y, n_members):
+    order = Candidates(p, y).order
+    predictions = p[order].argmax(axis=2).tolist()
+    indices = SLOW[choose](predictions, y.tolist(), n_members)
+    selection = choose(p, y, n_members)
+    np.testing.assert_array_equal(selection.indices, np.sort(order[indices]))
+    np.testing.assert_allclose(selection.weights, 1 / n_members)
+    assert selection.method == choose.__name__
+
+
 @pytest.mark.parametrize("choose", list(SLOW))
 @settings(deadline=None, max_examples=60)
 @given(pools(), st.integers(1, 7))
 def test_against_a_slow_version(choose, case, n_members):
     p, y = case
-    n_members = min(n_members, len(p))
-    order = Candidates(p, y).order
-    predictions = p[order].argmax(axis=2).tolist()
-    places = SLOW[choose](predictions, y.tolist(), n_members)
-    selection = choose(p, y, n_members)
-    np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
-    np.testing.assert_allclose(selection.weights, 1 / n_members)
-    assert selection.method == choose.__name__
+    assert_like_the_slow_version(choose, p, y, min(n_members, len(p)))
 
 
 @pytest.mark.parametrize("choose", list(SLOW))
 def test_larger_pools_against_a_slow_version(choose):
     for seed in range(6):
         p, y = pool(seed, n_learners=25, n_samples=20, n_classes=4)
-        order = Candidates(p, y).order
-        predictions = p[order].argmax(axis=2).tolist()
         for n_members in (1, 4, 9):
-            places = SLOW[choose](predictions, y.tolist(), n_members)
-            selection = choose(p, y, n_members)
-            np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+            assert_like_the_slow_version(choose, p, y, n_members)
 
 
 @pytest.mark.parametrize("choose", list(SLOW))
 def test_more_classes_than_learners_against_a_slow_version(choose):
     for seed in range(6):
         p, y = pool(seed, 8, 20, N_CLASSES, coarse=seed % 2, copies=seed > 2)
-        order = Candidates(p, y).order
-        predictions = p[order].argmax(axis=2).tolist()
         for n_members in (1, 3, 7):
-            places = SLOW[choose](predictions, y.tolist(), n_members)
-            selection = choose(p, y, n_members)
-            np.testing.assert_array_equal(selection.indices, np.sort(order[places]))
+            assert_like_the_slow_version(choose, p, y, n_members)
 
 
 @pytest.mark.parametrize(
