@@ -13,7 +13,8 @@ from keras_micronets import layers
 from keras_micronets.callbacks import WeightPruning
 from keras_micronets.callbacks.cycles.cycle import warn_if_untrained
 from keras_micronets.learners import LearnerPool
-from keras_micronets.learners.members import check_members, own_name
+from keras_micronets.learners.inputs import hash_arrays
+from keras_micronets.learners.members import check_members, name_in_run
 from keras_micronets.learners.outputs import infer_from_logits
 from keras_micronets.learners.runs import Runs, begin_repeatable_run
 from keras_micronets.schedules import Constant
@@ -142,22 +143,17 @@ def train_prune2edge(
     warn_if_untrained(parent)
     check_members(pool, parent)
     targets = _one_hot(y, parent.output_shape[-1])
-    settings = (
-        epochs,
-        learning_rate,
-        sequential,
-        from_logits,
-        seed,
-        sorted(ranges.items()),
-    )
-    content = _hash(repr(settings).encode(), x, targets, *parent.get_weights())
+    options = (epochs, learning_rate, sequential, from_logits, seed)
+    arrays = hash_arrays([np.asarray(x), targets, *parent.get_weights()])
+    described = repr((options, sorted(ranges.items()), arrays))
+    content = hashlib.sha256(described.encode()).hexdigest()
     run = begin_repeatable_run(pool, run, default="prune2edge", content=content)
     bar = keras.utils.Progbar(
         n_learners, verbose=1 if verbose == "auto" else verbose, unit_name="learner"
     )
     before = parent
     for index in range(n_learners):
-        name = own_name(pool, f"{run}-{index:04d}", run)
+        name = name_in_run(pool, f"{run}-{index:04d}", run)
         if name in pool:
             before = pool[name].load() if sequential else parent
         else:
@@ -178,13 +174,6 @@ def train_prune2edge(
             before = model
         bar.add(1)
     Runs(pool.path).finish(run)
-
-
-def _hash(text, *arrays):
-    digest = hashlib.sha256(text)
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _tune(model, settings, x, targets, from_logits, epochs, learning_rate):

@@ -17,6 +17,7 @@ __all__ = [
     "is_running",
     "is_zip",
     "partial_path",
+    "process_status",
     "remove_abandoned",
     "write_atomically",
     "write_whole",
@@ -81,11 +82,17 @@ def is_running(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    status = process_status(pid)
+    return status is None or status[0] != "Z"
+
+
+def process_status(pid: int) -> list[str] | None:
+    """Return the fields of `/proc/PID/stat` from the state on; `None` without Linux."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):  # no Linux, or it has ended meanwhile
-        return True
-    return state != "Z"
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:  # no Linux, or the process has ended
+        return None
+    return text.rpartition(")")[2].split()
 
 
 def _remove(path):

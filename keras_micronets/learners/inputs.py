@@ -1,12 +1,20 @@
 """Read data as `fit` takes them: arrays, several inputs, frames and streams."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-__all__ = ["as_inputs", "chunks", "count_samples", "is_stream", "some_samples"]
+__all__ = [
+    "as_inputs",
+    "chunks",
+    "count_samples",
+    "hash_arrays",
+    "is_stream",
+    "some_samples",
+]
 
 #: Bytes of inputs of a stream that are predicted at once.
 CHUNK_BYTES = 2**25
@@ -49,6 +57,15 @@ def count_samples(x: Any) -> int:
 def some_samples(x: Any, samples: slice) -> Any:
     """Return some samples of an array, or of several."""
     return keras.tree.map_structure(lambda array: array[samples], x)
+
+
+def hash_arrays(x: Any) -> str:
+    """Return the SHA-256 of an array, or of several with their names."""
+    digest = hashlib.sha256()
+    for path, array in keras.tree.flatten_with_path(x):
+        digest.update(f"{path or ''}{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def is_stream(x: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_micronets.edge.tasks import CLASS_TASKS
 from keras_micronets.export.atomic import write_atomically
-from keras_micronets.learners.inputs import count_samples, some_samples
+from keras_micronets.learners.inputs import count_samples, hash_arrays, some_samples
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import predictions_of
 
@@ -34,7 +34,7 @@ class PredictionCache:
     """
 
     def __init__(self, directory: Path, x: Any) -> None:
-        self.directory = directory / _hash(x)[:32]
+        self.directory = directory / hash_arrays(x)[:32]
 
     def read(self, learner: Learner) -> np.ndarray | None:
         """Return the learner's probabilities, or `None` without a valid file."""
@@ -186,11 +186,3 @@ def _temporary_file(directory):
         return tempfile.TemporaryFile(dir=directory)
     except OSError:
         return tempfile.TemporaryFile()
-
-
-def _hash(x):
-    digest = hashlib.sha256()
-    for path, array in keras.tree.flatten_with_path(x):
-        digest.update(f"{path or ''}{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

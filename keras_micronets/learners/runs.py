@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_micronets.export.atomic import is_running
+from keras_micronets.export.atomic import is_running, process_status
 from keras_micronets.learners.contents import natural_order
 from keras_micronets.learners.storage import RUNS, check_name, write_json
 
@@ -180,8 +180,8 @@ def _resumed(pool, runs, role, epoch, backup):
         return next(unfinished, None)
     if backup is not None and same:
         return next(iter(same))
-    own = _process().items()
-    candidates = sorted(same, key=lambda name: not own <= same[name].items())
+    process = _process().items()
+    candidates = sorted(same, key=lambda name: not process <= same[name].items())
     last = pool.last_run()
     if last not in records:  # of an earlier version
         candidates.append(last)
@@ -226,11 +226,8 @@ def _process():
 
 def _start(pid):
     """Return when a process started, on Linux: ids of processes are reused."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[19]
+    status = process_status(pid)
+    return None if status is None else status[19]
 
 
 def _is_here(record):
