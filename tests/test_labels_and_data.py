@@ -36,7 +36,7 @@ def pruned(learners, x, y, **options):
     "labels", [NAMES, np.array([1, 2, 3]), np.array([-1, 7, 40]), NAMES[::-1]]
 )
 def test_labels_of_any_value(labels):
-    """The columns of scikit-learn are sorted by label, whatever the labels are."""
+    """Accuracies and probabilities do not depend on the values of the labels."""
     expected = pruned(classifiers(Y), X, Y)
     ensemble = pruned(classifiers(labels[Y]), X, labels[Y])
     order = np.argsort(np.argsort(labels))

@@ -4,7 +4,7 @@
 
 Twenty rounds of three runs that train into one pool at once; each is killed up to four
 times at random and resumes. Eight processes that add two hundred learners. The time and
-memory of pools of up to 10,000 learners, each in processes of its own. About ten
+memory of pools of up to 10,000 learners, each in new processes. About ten
 minutes on two cores.
 """
 

@@ -171,9 +171,12 @@ class ChannelPruning(SparsityCallback):
 
     def _warn_of_missed_budget(self):
         if not self._planner.meets(self.plan_, **self.budgets):
-            left = {kind: getattr(self.plan_, kind) for kind in self.budgets}
-            shares = [f"{kind}={now / full:.2f}" for kind, (full, now) in left.items()]
             budgets = {k: x for k, x in self.budgets.items() if x is not None}
+            counts = {name: getattr(self.plan_, name) for name in self.budgets}
+            shares = [
+                f"{name}={after / before:.2f}"
+                for name, (before, after) in counts.items()
+            ]
             warnings.warn(
                 f"Expected masks that leave {budgets} of {self.model.name!r}. "
                 f"Received: {', '.join(shares)}, with masks of an epoch before `end`, "

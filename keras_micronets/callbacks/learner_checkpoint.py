@@ -32,8 +32,8 @@ class LearnerCheckpoint(Configurable, keras.callbacks.Callback):
     pool, so several processes may train into one pool at once.
 
     A run that resumes with Keras's `BackupAndRestore`, also in a new process, is
-    found by the folder of the backup, and adds no learner twice. Give each process a
-    backup folder of its own. A `fit` with an `initial_epoch` and without
+    found by the folder of the backup, and adds no learner twice. Give each process its
+    own backup folder. A `fit` with an `initial_epoch` and without
     `BackupAndRestore` continues the last run that ends at that epoch; if several
     processes resume in this way, give each its `run`.
 

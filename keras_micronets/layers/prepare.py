@@ -169,7 +169,7 @@ def _has_any(layer, others):
 
 
 def _skipped(layers, usable):
-    """Return the names of the layers with matrices of their own, without masks."""
+    """Return the names of layers with trainable matrices that have no mask."""
     masked = {id(kernel) for layer in usable for kernel in _kernel_variables(layer)}
     cells = {id(getattr(layer, "cell", None)) for layer in usable}
     return tuple(
@@ -177,7 +177,7 @@ def _skipped(layers, usable):
         for layer in layers[1:]
         if layer not in usable
         and id(layer) not in cells
-        and any(id(variable) not in masked for variable in _own_matrices(layer))
+        and any(id(variable) not in masked for variable in _direct_matrices(layer))
     )
 
 
@@ -186,7 +186,7 @@ def _kernel_variables(layer):
     return [layer.kernel_variable(name) for name in names]
 
 
-def _own_matrices(layer):
+def _direct_matrices(layer):
     matrices = [v for v in layer.trainable_variables if len(v.shape) >= 2]
     inner = _keras_private.flatten_layers(layer)[1:]
     owned = {id(v) for child in inner for v in child.trainable_variables}

@@ -46,7 +46,7 @@ class Contents:
 
     def refresh(self) -> None:
         """Read what has changed in the folder."""
-        found, damaged, read, index = {}, {}, [], None
+        current, damaged, read, index = {}, {}, [], None
         for name in _visible(self.folder):
             try:
                 known = self._known.get(name)
@@ -56,23 +56,23 @@ class Contents:
                 if known is None:
                     known = _read(self.folder / name)
                     read.append(known)
-                found[name] = known
+                current[name] = known
             except READ_ERRORS as error:
                 if (self.folder / name).exists():  # another process may remove it
                     damaged[name] = f"{type(error).__name__}: {error}"
-        self._known, self.damaged = found, damaged
-        names = sorted(found, key=natural_order)
-        self.learners = [found[name].learner for name in names]
+        self._known, self.damaged = current, damaged
+        names = sorted(current, key=natural_order)
+        self.learners = [current[name].learner for name in names]
         if read:
             self.index.append(map(_entry, read))
-        if index and self.index.n_lines > 2 * len(found) + _SPARE_LINES:
-            self.index.replace(map(_entry, found.values()))
+        if index and self.index.n_lines > 2 * len(current) + _SPARE_LINES:
+            self.index.replace(map(_entry, current.values()))
 
     def find(self, name: str) -> Learner | None:
         """Return the learner of a name, or `None`."""
         i = self._position(name)
-        found = self.learners[i : i + 1]
-        return found[0] if found and found[0].name == name else None
+        matches = self.learners[i : i + 1]
+        return matches[0] if matches and matches[0].name == name else None
 
     def add(self, directory: Path) -> Learner:
         """Return the learner of a folder that this process has written just now."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_micronets.learners.learner import Learner
     from keras_micronets.learners.pool import LearnerPool
 
-__all__ = ["add_members", "check_members", "own_name"]
+__all__ = ["add_members", "check_members", "name_in_run"]
 
 
 def add_members(
@@ -55,7 +55,7 @@ def add_members(
         if member is not model:
             full = f"{name}-member-{index + 1}"
             own = member_logs(own, index)
-        full = own_name(pool, full, run)
+        full = name_in_run(pool, full, run)
         if full not in pool:
             learner = pool.add(
                 compact(member) if compact else member,
@@ -127,7 +127,7 @@ def _try(trial, member, compact, task, output):
         ) from error
 
 
-def own_name(pool: "LearnerPool", name: str, run: str) -> str:
+def name_in_run(pool: "LearnerPool", name: str, run: str) -> str:
     """Return a name that is free or has a learner of this run."""
     names = itertools.chain([name], (f"{name}-{n}" for n in itertools.count(2)))
     return next(x for x in names if x not in pool or pool[x].run == run)

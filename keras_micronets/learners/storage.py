@@ -58,8 +58,8 @@ def open_folder(path: Path) -> Path:
         write_json(marker, FORMAT)
     predictions = path / "predictions"
     caches = predictions.iterdir() if predictions.is_dir() else ()
-    for place in (path, folder, path / RUNS, path / "parents", predictions, *caches):
-        remove_abandoned(place)
+    for parent in (path, folder, path / RUNS, path / "parents", predictions, *caches):
+        remove_abandoned(parent)
     return folder
 
 

@@ -314,8 +314,8 @@ def _check_class_names(manifest):
         return
     count = 2 if manifest.task == "binary" else math.prod(shape)
     if len(names) != count:
-        kind = "class names" if manifest.task in CLASS_TASKS else "names of outputs"
-        raise ValueError(f"Expected {count} {kind}. Received: {names}.")
+        noun = "class names" if manifest.task in CLASS_TASKS else "names of outputs"
+        raise ValueError(f"Expected {count} {noun}. Received: {names}.")
 
 
 def _plain(value):

@@ -97,8 +97,8 @@ class LayerRow:
             to `False`.
         constant_second: For operations: whether LiteRT has integers only if the second
             argument is a constant. Defaults to `False`.
-        is_composite: Whether its kernels are those of layers inside, which have rows
-            of their own. Defaults to `False`.
+        is_composite: Whether its kernels are those of layers inside, which have their
+            own rows. Defaults to `False`.
     """
 
     reason: str | None = None
