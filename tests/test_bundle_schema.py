@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tiny_tflite import tiny_tflite
 
 from keras_micronets.edge import EarlyExit, Manifest, verify
-from keras_micronets.edge.bundle import manifest as manifest_module
 from keras_micronets.edge.bundle.files import MAX_FILES
 from keras_micronets.edge.combine import MIN_TEMPERATURE, NUMBER_RULES, RULES
 from keras_micronets.edge.tasks import TASKS
+from keras_micronets.edge.tensors import DTYPES, MAX_VALUES
 from keras_micronets.export import BundleMember, write_bundle
 
 FILE = Path(__file__).parents[1] / "docs" / "bundle.schema.json"
@@ -101,8 +101,8 @@ def _compare(schema, annotation):
 def test_the_schema_has_the_limits_of_the_loader():
     tensor, manifest = (SCHEMA["$defs"][n] for n in ("TensorSpec", "Manifest"))
     tensor, manifest = tensor["properties"], manifest["properties"]
-    assert tensor["dtype"]["enum"] == [*manifest_module.DTYPES]
-    assert tensor["shape"]["items"]["maximum"] == manifest_module.MAX_VALUES
+    assert tensor["dtype"]["enum"] == [*DTYPES]
+    assert tensor["shape"]["items"]["maximum"] == MAX_VALUES
     assert manifest["files"]["maxProperties"] == MAX_FILES
     combination = SCHEMA["$defs"]["Combination"]["properties"]
     assert combination["rule"]["enum"] == [*dict.fromkeys(RULES + NUMBER_RULES)]
@@ -164,7 +164,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**33), 2**33),
-    st.sampled_from([0, 1, 2, 6, *RULES, *manifest_module.DTYPES]),
+    st.sampled_from([0, 1, 2, 6, *RULES, *DTYPES]),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=5),
     st.lists(st.floats(0, 1) | st.integers(0, 9) | st.text(max_size=2), max_size=4),

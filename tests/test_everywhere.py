@@ -342,3 +342,15 @@ def test_learners_are_exported_by_a_tensorflow_process(tmp_path):
     x = data()[0]
     difference = quantized.predict(x, verbose=0) - pool.predict(x, verbose=0)
     assert np.abs(difference).max() <= 2 / 256
+
+
+@without_tensorflow
+def test_a_tensorflow_process_keeps_the_names_of_inputs(tmp_path):
+    pytest.importorskip("tensorflow")
+    a, b = (keras.Input((n,), name=name) for n, name in ((3, "b"), (2, "a")))
+    model = keras.Model([a, b], keras.layers.Concatenate()([a, b]))
+    path = kmn.export_tflite(model, tmp_path / "m.tflite", quantization=None).path
+    x = {"b": np.float32([[1, 2, 3]]), "a": np.float32([[4, 5]])}
+    member = kmn.edge.Member(path, task="regression")
+    assert [*member.input] == ["b", "a"]
+    np.testing.assert_array_equal(member.predict(x), [[1, 2, 3, 4, 5]])

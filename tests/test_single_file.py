@@ -164,13 +164,13 @@ def test_integers_are_those_of_the_members(tmp_path):
     scale, zero_point = detail["quantization"]
     tensors = {t["name"]: t["index"] for t in interpreter.get_tensor_details()}
     loaded = [Member(member.model) for member in members]
-    output = loaded[0]._output["name"]
+    (output,) = Interpreter(model_content=members[0].model).get_output_details()
     for x in samples(20):
         steps = np.clip(np.rint(x / np.float32(scale)) + zero_point, -128, 127)
         interpreter.set_tensor(detail["index"], steps[None].astype("int8"))
         interpreter.invoke()
         for member, alone in zip(members, loaded, strict=True):
-            raw = interpreter.get_tensor(tensors[f"{member.name}/{output}"])
+            raw = interpreter.get_tensor(tensors[f"{member.name}/{output['name']}"])
             np.testing.assert_array_equal(raw, alone.predict_raw(x[None]))
 
 

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from mosquitto import Mosquitto, require_mosquitto
 
 import keras_micronets as kmn
-from keras_micronets.edge import EnsembleRunner, choose_alarm, combine, spread
+from keras_micronets.edge import (
+    Broker,
+    EnsembleRunner,
+    Gateway,
+    Node,
+    choose_alarm,
+    combine,
+    spread,
+)
 from keras_micronets.learners.outputs import infer_task
 from keras_micronets.selection import METHODS, Targets
 from keras_micronets.selection.targets import check_data, least_squares_weights
@@ -269,24 +278,21 @@ def test_the_command_predict(trained, bundle, tmp_path):
     assert len(text.splitlines()) == 5
 
 
-def test_a_node_serves_it(trained, bundle):
-    from keras_micronets.edge.distributed.message import pack
-    from keras_micronets.edge.distributed.node import predict
-    from keras_micronets.edge.distributed.protocol import NodeResponse
-    from keras_micronets.edge.distributed.request import Request, read_result
-
-    task, x, *_ = trained
-    with EnsembleRunner(bundle) as runner:
-        names = tuple(member.name for member in runner.members)
-        arrays = predict(runner, names, x)
-        response = NodeResponse(b"0" * 16, names, "digest", pack(arrays))
-        shape = (len(x), *runner.members[0].output_shape)
-        received = response.predictions(names, "digest", shape, task)
-        request = Request(b"", len(x), 0.0, 1.0)
-        for name, one in zip(names, received, strict=True):
-            request.results[name] = ("node", one)
-        result = read_result(request, runner.manifest, 1, 0.1)
-        np.testing.assert_allclose(result.probabilities, runner.predict(x), atol=1e-6)
+def test_nodes_serve_it(trained, bundle, tmp_path):
+    _, x, *_ = trained
+    require_mosquitto()
+    with Mosquitto(tmp_path) as mosquitto:
+        broker = Broker(mosquitto.host, mosquitto.port)
+        with (
+            Node(bundle, broker, members=[0], name="one"),
+            Node(bundle, broker, members=[1], name="two"),
+            Gateway(bundle, broker) as gateway,
+            EnsembleRunner(bundle) as runner,
+        ):
+            assert gateway.wait(10)
+            answer = gateway.predict(x, deadline=20)
+            np.testing.assert_array_equal(answer.probabilities, runner.predict(x))
+            assert {*answer.nodes.values()} == {"one", "two"}
 
 
 @pytest.mark.tensorflow

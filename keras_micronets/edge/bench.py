@@ -8,6 +8,7 @@ import numpy as np
 
 from .machine import MachineState, peak_memory
 from .runner import EnsembleRunner
+from .tensors import zero_samples
 
 __all__ = ["BenchReport", "bench", "interleaved_medians", "interleaved_times"]
 
@@ -76,7 +77,9 @@ def bench(runner: EnsembleRunner, *, repeats: int = 200) -> BenchReport:
     if repeats < 1:
         raise ValueError(f"Expected at least one repeat. Received: repeats={repeats}.")
     before = MachineState.read()
-    x = np.zeros((1, *runner.members[0].input_shape), "float32")
+    x, batch = (
+        zero_samples(runner.members[0].input_shape, count) for count in (1, _BATCH)
+    )
     members = {m.name: lambda member=m: member.predict(x) for m in runner.members}
     ensemble = _ensemble_tasks(runner, x)
     times = interleaved_times([*members.values(), *ensemble.values()], repeats=repeats)
@@ -85,7 +88,7 @@ def bench(runner: EnsembleRunner, *, repeats: int = 200) -> BenchReport:
         members=dict(zip(members, rows, strict=False)),
         ensemble=dict(zip(ensemble, rows[len(members) :], strict=True)),
         repeats=repeats,
-        throughput=_throughput(runner, np.repeat(x, _BATCH, axis=0)),
+        throughput=_throughput(runner, batch),
         peak_memory=peak_memory(),
         before=before,
         after=MachineState.read(),
@@ -125,7 +128,7 @@ def _ensemble_tasks(runner, x):
 
 def _throughput(runner, batch):
     task = [lambda: runner.predict(batch, early_exit=False)]
-    return 1000 * len(batch) / interleaved_medians(task, repeats=_BATCH_REPEATS)[0]
+    return 1000 * _BATCH / interleaved_medians(task, repeats=_BATCH_REPEATS)[0]
 
 
 def _times(tasks):

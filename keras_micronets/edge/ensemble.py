@@ -3,20 +3,21 @@
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from .alarm import reconstruction_error
 from .bundle.integrity import read_verified
-from .bundle.manifest import MemberEntry, TensorSpec
+from .bundle.manifest import MemberEntry
 from .combine import combine
 from .early_exit import EarlyExit, run_early_exit
 from .member import Member
-from .preprocessing import check_finite, check_samples
+from .preprocessing import check_finite
 from .tasks import spread
+from .tensors import check_samples, count_samples, take_samples
 
-__all__ = ["Ensemble", "max_samples", "tensor_specs"]
+__all__ = ["Ensemble", "max_samples"]
 
 #: Bytes of arrays for each input value: the preprocessed samples and, with an early
 #: exit, a copy of those not done; and in each thread, the values while quantised.
@@ -52,17 +53,17 @@ class Ensemble:
             self._max_samples = max_samples(memory_limit, self.members, num_threads)
 
     @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of an input and of an output, without the batch."""
+    def shapes(self) -> tuple[Any, tuple[int, ...]]:
+        """Shapes of an input, or of several by name, and of an output."""
         return self.members[0].input_shape, self.members[0].output_shape
 
-    def predict_members(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
+    def predict_members(self, x: Any, run: Callable = map) -> np.ndarray:
         """Return the predictions of each member; `run` calls them as `map` does."""
         parts = [self._predict_members(part, run) for part in self._split(x)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def predict(
-        self, x: np.ndarray, run: Callable = map, *, early_exit: bool | None = None
+        self, x: Any, run: Callable = map, *, early_exit: bool | None = None
     ) -> np.ndarray:
         """Return the combined predictions, of all members or with early exit."""
         if self._exits_early(early_exit):
@@ -70,7 +71,7 @@ class Ensemble:
         parts = [self._predict(part, run) for part in self._split(x)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_early(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return early-exit probabilities, and the number of members run per sample."""
         self._exits_early(True)
         parts = [self._predict_early(part) for part in self._split(x)]
@@ -79,7 +80,7 @@ class Ensemble:
         probabilities, counts = zip(*parts, strict=True)
         return np.concatenate(probabilities), np.concatenate(counts)
 
-    def score(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
+    def score(self, x: Any, run: Callable = map) -> np.ndarray:
         """Return the error of each sample's reconstruction, `(samples,)`."""
         if self.manifest.task != "reconstruction":
             raise ValueError(
@@ -88,13 +89,13 @@ class Ensemble:
             )
         return reconstruction_error(self.preprocess(x), self.predict(x, run))
 
-    def spread(self, x: np.ndarray, run: Callable = map) -> np.ndarray:
+    def spread(self, x: Any, run: Callable = map) -> np.ndarray:
         """Return the standard deviation of the members' predictions."""
         combination = self.manifest.combination
         members = self.predict_members(x, run)
         return spread(members, combination.weights, task=combination.task)
 
-    def preprocess(self, x: np.ndarray) -> np.ndarray:
+    def preprocess(self, x: Any) -> Any:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""
         return self._preprocess(check_samples(x, self.members[0].input_shape))
 
@@ -113,17 +114,19 @@ class Ensemble:
     def _predict_early(self, x):
         x, early_exit = self._preprocess(x), cast("EarlyExit", self.manifest.early_exit)
         return run_early_exit(
-            lambda index, rows: self.members[index].predict(x[rows]),
-            len(x),
+            lambda index, rows: self.members[index].predict(take_samples(x, rows)),
+            count_samples(x),
             early_exit,
             **vars(self.manifest.combination),
         )
 
     def _split(self, x):
         x, size = check_samples(x, self.members[0].input_shape), self._max_samples
-        if size is None or len(x) <= size:
+        count = count_samples(x)
+        if size is None or count <= size:
             return [x]
-        return [x[start : start + size] for start in range(0, len(x), size)]
+        starts = range(0, count, size)
+        return [take_samples(x, slice(start, start + size)) for start in starts]
 
     def _exits_early(self, early_exit):
         manifest = self.manifest
@@ -151,7 +154,10 @@ def max_samples(memory_limit: int, members: Sequence[Member], num_threads: int) 
         num_threads: Number of members that run at a time.
     """
     models = sum(member.memory for member in members)
-    values = math.prod(members[0].input_shape)
+    shapes = members[0].input_shape
+    values = sum(
+        map(math.prod, shapes.values() if isinstance(shapes, dict) else [shapes])
+    )
     outputs = math.prod(members[0].output_shape)
     sample = values * (VALUE_BYTES + num_threads * THREAD_BYTES)
     sample += 4 * outputs * (4 + 3 * len(members))
@@ -162,16 +168,6 @@ def max_samples(memory_limit: int, members: Sequence[Member], num_threads: int) 
             f"smaller members on this device. Received: {memory_limit:,} bytes."
         )
     return (memory_limit - models) // sample
-
-
-def tensor_specs(member: Member) -> tuple[TensorSpec, TensorSpec]:
-    """Return the specifications of a model's input and output."""
-    return (
-        TensorSpec(member.input_shape, member.input_dtype, *member.input_quantization),
-        TensorSpec(
-            member.output_shape, member.output_dtype, *member.output_quantization
-        ),
-    )
 
 
 def _select(entries, indices):
@@ -189,7 +185,7 @@ def _select(entries, indices):
 
 def _load(entry: MemberEntry, data: bytes, task: str) -> Member:
     member = Member(data, name=entry.name, from_logits=entry.from_logits, task=task)
-    expected, received = (entry.input, entry.output), tensor_specs(member)
+    expected, received = (entry.input, entry.output), (member.input, member.output)
     if received != expected:
         raise ValueError(
             f"Expected the tensors of {entry.file!r} to match the manifest: {expected}."

@@ -2,12 +2,22 @@
 
 import functools
 import os
+import re
 import threading
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from .tasks import to_predictions
+from .tensors import (
+    TensorSpec,
+    by_name,
+    count_samples,
+    map_inputs,
+    shape_of,
+    take_samples,
+)
 
 __all__ = ["Member", "load_interpreter"]
 
@@ -16,8 +26,8 @@ class Member:
     """Run one `.tflite` model and return its predictions.
 
     Args:
-        model: Path of a `.tflite` file, or the bytes of one. It has one input and
-            one output, whose first dimension is the batch.
+        model: Path of a `.tflite` file, or the bytes of one. It has one or several
+            inputs and one output, whose first dimension is the batch.
         name: Name used in tables and messages. Defaults to the file's stem, or
             to `"member"` for bytes.
         from_logits: Whether the model returns logits, so that `predict` applies a
@@ -26,14 +36,19 @@ class Member:
         num_threads: Number of threads for one inference. Defaults to `1`.
 
     Attributes:
+        input: `TensorSpec` of the input; of several, a dictionary by their names: those
+            of the file's signature if it has one, else those of its tensors.
+        output: `TensorSpec` of the output.
         input_shape, output_shape: Shapes without the batch.
         input_dtype, output_dtype: NumPy dtype names, `"int8"` for example.
         input_quantization, output_quantization: `(scale, zero_point)`, and
             `(0.0, 0)` for a float tensor.
+        tensor_indices: LiteRT's index of the input.
+
+    Where there are several inputs, the attributes of inputs are dictionaries.
 
     Raises:
-        ValueError: If LiteRT cannot load the model, or it has several inputs or
-            outputs.
+        ValueError: If LiteRT cannot load the model, or it has several outputs.
 
     Example:
 
@@ -80,7 +95,7 @@ class Member:
             task: What the model predicts. Defaults to `"multiclass"`.
 
         Raises:
-            ValueError: If the model has several inputs or outputs.
+            ValueError: If the model has several outputs.
         """
         member = cls.__new__(cls)
         member.name, member.from_logits, member.task = name, from_logits, task
@@ -88,19 +103,40 @@ class Member:
         return member
 
     def _describe(self, interpreter: Interpreter, n_bytes: int) -> None:
-        inputs, outputs = interpreter.get_input_details, interpreter.get_output_details
-        self._input = _single(inputs(), "input", self.name)
-        self._output = _single(outputs(), "output", self.name)
-        _check_batch(self._input, self.name)
+        inputs = _input_details(interpreter, self.name)
+        output = _single_output(interpreter.get_output_details(), self.name)
         self._lock = threading.Lock()
         self._interpreter, self._file_bytes = interpreter, n_bytes
-        self._batch, *input_shape = (int(n) for n in self._input["shape"])
-        self.input_shape = tuple(input_shape)
-        self.output_shape = tuple(int(n) for n in self._output["shape"][1:])
-        self.input_dtype = np.dtype(self._input["dtype"]).name
-        self.output_dtype = np.dtype(self._output["dtype"]).name
-        self.input_quantization = _quantization(self._input)
-        self.output_quantization = _quantization(self._output)
+        self._batch = _batch_size(inputs, self.name)
+        self.input = _unnamed({name: _spec(detail) for name, detail in inputs.items()})
+        self.output = _spec(output)
+        indices = {name: int(detail["index"]) for name, detail in inputs.items()}
+        self.tensor_indices = _unnamed(indices)
+        self._output_index = int(output["index"])
+
+    @property
+    def input_shape(self) -> Any:
+        return shape_of(self.input)
+
+    @property
+    def input_dtype(self) -> Any:
+        return map_inputs(lambda spec: spec.dtype, self.input)
+
+    @property
+    def input_quantization(self) -> Any:
+        return map_inputs(lambda spec: spec.quantization, self.input)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return self.output.shape
+
+    @property
+    def output_dtype(self) -> str:
+        return self.output.dtype
+
+    @property
+    def output_quantization(self) -> tuple[float, int]:
+        return self.output.quantization
 
     @property
     def memory(self) -> int:
@@ -110,41 +146,46 @@ class Member:
             for tensor in self._interpreter.get_tensor_details()
         )
 
-    def predict_raw(self, x: np.ndarray) -> np.ndarray:
+    def predict_raw(self, x: Any) -> np.ndarray:
         """Return the raw outputs of the model, integers for an int8 model.
 
         Args:
             x: As for `predict`. They are quantised here if the model takes integers.
 
         Returns:
-            Array of shape `(samples, *output_shape)` and dtype `output_dtype`.
+            Array of shape `(samples, *output_shape)` and the output's dtype.
         """
-        x = np.asarray(x, "float32")
-        if x.shape[1:] != self.input_shape or x.ndim == 0:
-            raise ValueError(
-                f"Expected inputs of shape "
-                f"(samples, {', '.join(map(str, self.input_shape))}) for the member "
-                f"{self.name!r}. Received: shape {x.shape}."
-            )
-        x = quantize(x, self.input_dtype, *self.input_quantization)
-        if len(x) == self._batch:
+        x = map_inputs(self._quantize, by_name(x, self.input), self.input)
+        count = count_samples(x)
+        if count == self._batch:
             with self._lock:
                 return self._invoke(x)
-        raw = np.empty((len(x), *self.output_shape), self.output_dtype)
+        raw = np.empty((count, *self.output_shape), self.output.dtype)
         with self._lock:
-            for start in range(0, len(x), self._batch):
-                rows = slice(start, start + self._batch)
-                raw[rows] = self._invoke(x[rows])
+            for start in range(0, count, self._batch):
+                samples = slice(start, start + self._batch)
+                raw[samples] = self._invoke(take_samples(x, samples))
         return raw
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def _quantize(self, x, spec):
+        x = np.asarray(x, "float32")
+        if x.shape[1:] != spec.shape or x.ndim == 0:
+            raise ValueError(
+                f"Expected inputs of shape "
+                f"(samples, {', '.join(map(str, spec.shape))}) for the member "
+                f"{self.name!r}. Received: shape {x.shape}."
+            )
+        return quantize(x, spec.dtype, *spec.quantization)
+
+    def predict(self, x: Any) -> np.ndarray:
         """Return class probabilities, or the numbers that the model predicts.
 
         The probabilities of an int8 softmax are multiples of 1/256, so their sum
         differs from one by the rounding; such rows are scaled to sum to one.
 
         Args:
-            x: Inputs of shape `(samples, *input_shape)`, as real values.
+            x: Inputs of shape `(samples, *input_shape)`, as real values; for several
+                inputs a dictionary of arrays, or a list in the order of the inputs.
 
         Returns:
             `float32` array of shape `(samples, *output_shape)`.
@@ -158,11 +199,11 @@ class Member:
             outputs, task=self.task, from_logits=self.from_logits, scale=scale
         )
 
-    def _invoke(self, rows):
-        count = len(rows)
+    def _invoke(self, x):
+        count = count_samples(x)
         if count < self._batch:  # the batch size of the model is fixed: fill it up
-            rows = np.concatenate([rows, np.repeat(rows[-1:], self._batch - count, 0)])
-        self._interpreter.set_tensor(self._input["index"], rows)
+            x = take_samples(x, np.minimum(np.arange(self._batch), count - 1))
+        map_inputs(self._interpreter.set_tensor, self.tensor_indices, x)
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
@@ -170,7 +211,7 @@ class Member:
                 f"Expected a model that LiteRT can run. Received: {self.name!r}. "
                 f"LiteRT says: {error}"
             ) from error
-        return self._interpreter.get_tensor(self._output["index"])[:count]
+        return self._interpreter.get_tensor(self._output_index)[:count]
 
 
 def load_interpreter(
@@ -205,26 +246,58 @@ def _default_name(model):
     return os.path.splitext(os.path.basename(os.fspath(model)))[0]
 
 
-def _single(details, end, name):
+def _input_details(interpreter, name):
+    """Return LiteRT's details of the inputs by their names, in the file's order."""
+    details = interpreter.get_input_details()
+    signatures = interpreter.get_signature_list()
+    named = {_plain_name(detail["name"]): detail for detail in details}
+    if len(details) > 1 and len(signatures) == 1:
+        runner = interpreter.get_signature_runner(next(iter(signatures)))
+        named = runner.get_input_details()
+    ranks = [detail["index"] for detail in details]
+    if not ranks or {detail["index"] for detail in named.values()} != {*ranks}:
+        raise ValueError(
+            "Expected a model of at least one input, each with a name. Received: "
+            f"{name!r}, with {[detail['name'] for detail in details]}."
+        )
+    return dict(sorted(named.items(), key=lambda item: ranks.index(item[1]["index"])))
+
+
+def _unnamed(values):
+    """Return the values of several inputs by name, but the value of one as it is."""
+    return values if len(values) > 1 else next(iter(values.values()))
+
+
+def _plain_name(name):
+    """Return a tensor's name without what TensorFlow's converter adds to it."""
+    return re.sub(r":\d+$", "", name.removeprefix("serving_default_"))
+
+
+def _single_output(details, name):
     if len(details) != 1:
         raise ValueError(
-            f"Expected a model with one {end}. Received: {name!r}, with {len(details)}"
+            f"Expected a model with one output. Received: {name!r}, with {len(details)}"
             f": {[d['name'] for d in details]}."
         )
     return details[0]
 
 
-def _check_batch(detail, name):
-    if not (len(detail["shape"]) and detail["shape"][0] > 0):
+def _batch_size(inputs, name):
+    shapes = [tuple(map(int, detail["shape"])) for detail in inputs.values()]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or min(sizes) < 1:
         raise ValueError(
             "Expected a model whose first input dimension is the batch. "
-            f"Received: {name!r}, with inputs of shape {tuple(detail['shape'])}."
+            f"Received: {name!r}, with inputs of shape {', '.join(map(str, shapes))}."
         )
+    return sizes.pop()
 
 
-def _quantization(detail):
+def _spec(detail):
     scale, zero_point = detail["quantization"]
-    return float(scale), int(zero_point)
+    shape = tuple(int(n) for n in detail["shape"][1:])
+    dtype = np.dtype(detail["dtype"]).name
+    return TensorSpec(shape, dtype, float(scale), int(zero_point))
 
 
 def quantize(

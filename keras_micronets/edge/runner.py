@@ -13,6 +13,7 @@ import numpy as np
 from .bundle.manifest import Manifest
 from .ensemble import Ensemble
 from .member import Member
+from .tensors import zero_samples
 
 __all__ = ["EnsembleRunner"]
 
@@ -99,13 +100,14 @@ class EnsembleRunner:
         return self._ensemble.manifest.class_names
 
     def predict(
-        self, x: np.ndarray, *, parallel: bool = True, early_exit: bool | None = None
+        self, x: Any, *, parallel: bool = True, early_exit: bool | None = None
     ) -> np.ndarray:
         """Return the ensemble's predictions: class probabilities, or numbers.
 
         Args:
-            x: Raw inputs of shape `(samples, *input_shape)`, integers or floats. The
-                preprocessing of the manifest is applied to them.
+            x: Raw inputs of shape `(samples, *input_shape)`, integers or floats; for
+                several inputs a dictionary of arrays by their names, or a list in
+                their order. The preprocessing of the manifest is applied to them.
             parallel: Whether the members run on threads or one after the other; the
                 result is the same. Defaults to `True`.
             early_exit: Whether members run one after the other, in the order of the
@@ -123,7 +125,7 @@ class EnsembleRunner:
         run = self._map if parallel else map
         return self._ensemble.predict(x, run, early_exit=early_exit)
 
-    def predict_early(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict_early(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities with early exit, and the number of members run.
 
         Returns:
@@ -133,7 +135,7 @@ class EnsembleRunner:
         """
         return self._ensemble.predict_early(x)
 
-    def predict_members(self, x: np.ndarray, *, parallel: bool = True) -> np.ndarray:
+    def predict_members(self, x: Any, *, parallel: bool = True) -> np.ndarray:
         """Return the predictions of every member, arguments as for `predict`.
 
         The temperature of the bundle scales their combination, not the members.
@@ -143,7 +145,7 @@ class EnsembleRunner:
         """
         return self._ensemble.predict_members(x, self._map if parallel else map)
 
-    def spread(self, x: np.ndarray) -> np.ndarray:
+    def spread(self, x: Any) -> np.ndarray:
         """Return the standard deviation of the members' predictions, see `edge.spread`.
 
         Returns:
@@ -152,7 +154,7 @@ class EnsembleRunner:
         """
         return self._ensemble.spread(x, self._map)
 
-    def score(self, x: np.ndarray) -> np.ndarray:
+    def score(self, x: Any) -> np.ndarray:
         """Return the mean squared error of each sample's reconstruction.
 
         Returns:
@@ -164,7 +166,7 @@ class EnsembleRunner:
         """
         return self._ensemble.score(x, self._map)
 
-    def preprocess(self, x: np.ndarray) -> np.ndarray:
+    def preprocess(self, x: Any) -> Any:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""
         return self._ensemble.preprocess(x)
 
@@ -230,4 +232,4 @@ class EnsembleRunner:
 
 
 def _warm_up(ensemble):
-    ensemble.predict_members(np.zeros((1, *ensemble.shapes[0]), "float32"))
+    ensemble.predict_members(zero_samples(ensemble.shapes[0], 1))

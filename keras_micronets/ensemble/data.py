@@ -4,7 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_micronets.learners.inputs import chunks, count_samples, is_stream
+from keras_micronets.learners.inputs import (
+    as_inputs,
+    chunks,
+    count_samples,
+    is_stream,
+    join_inputs,
+)
 from keras_micronets.learners.labels import encode
 from keras_micronets.learners.predictions import progress_bar
 from keras_micronets.selection import Targets
@@ -94,14 +100,14 @@ def as_targets(y: Any, task: str, classes: Any, sample_weight: Any = None) -> Ta
     return Targets(encode(y, classes, task), task, sample_weight=sample_weight)
 
 
-def read_pair(data: Any, task: str) -> tuple[np.ndarray, Any]:
+def read_pair(data: Any, task: str) -> tuple[Any, Any]:
     """Return inputs and targets: of a tuple `(x, y)`, or of a stream in memory."""
     if is_stream(data):
         inputs, targets, _ = zip(*chunks(data), strict=True)
-        x = np.concatenate(inputs)
+        x = join_inputs(inputs)
         y = None if targets[0] is None else np.concatenate(targets)
     else:
-        x, y = np.asarray(data[0]), data[1]
+        x, y = as_inputs(data[0]), data[1]
     return x, default_targets(x, y, task)
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_micronets.export.flatbuffer import shorten_names
-from keras_micronets.export.model_graph import call_flat
+from keras_micronets.export.model_graph import call_flat, input_names
 from keras_micronets.layers import constant_quantizers
 
 __all__ = ["INTEGERS", "QUANTIZATIONS", "convert"]
@@ -57,7 +57,9 @@ def convert(
             converter.optimizations = [*converter.optimizations, sparsity]
         if samples is not None:
             _set_calibration(tf, converter, quantization, samples, batch_size or 1)
-        return shorten_names(_run(converter, model.name))
+        # The one input of most models needs no name.
+        names = input_names(model) if len(model.inputs) > 1 else ()
+        return shorten_names(_run(converter, model.name), names)
 
 
 def _run(converter, name):

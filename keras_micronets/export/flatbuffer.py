@@ -2,6 +2,7 @@
 
 import gzip
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import flatbuffers
@@ -126,13 +127,16 @@ def _unpacked(tensor, data):
     return pairs.ravel()[: int(np.prod(tensor.shape))]
 
 
-def shorten_names(content: bytes) -> bytes:
+def shorten_names(content: bytes, inputs: Sequence[str] = ()) -> bytes:
     """Return the file with its tensors named after their layers, to make it smaller.
 
     The converter names a tensor after every operation that was fused into it, which is
-    a twentieth of a small file. Inputs and outputs keep their names.
+    a twentieth of a small file. Outputs keep their names, and so do inputs unless
+    `inputs` are given, their names in the order of the file.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
+    for index, name in zip(model.subgraphs[0].inputs, inputs, strict=False):
+        model.subgraphs[0].tensors[index].name = name
     for graph in model.subgraphs:
         seen = Counter()
         for index, tensor in enumerate(graph.tensors):

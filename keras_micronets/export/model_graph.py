@@ -43,7 +43,7 @@ def input_structure(model: keras.Model) -> Any:
 def input_names(model: keras.Model) -> list[str]:
     """Return the keys of a dictionary of the inputs, in the order of the inputs."""
     structure = input_structure(model)
-    if isinstance(structure, dict):
+    if isinstance(structure, dict) and len(structure) == len(model.inputs):
         return sorted(structure)
     return [tensor.name for tensor in model.inputs]
 

@@ -1,7 +1,7 @@
 """Read data as `fit` takes them: arrays, several inputs, frames and streams."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ __all__ = [
     "count_samples",
     "hash_arrays",
     "is_stream",
+    "join_inputs",
     "some_samples",
 ]
 
@@ -57,6 +58,11 @@ def count_samples(x: Any) -> int:
 def some_samples(x: Any, samples: slice) -> Any:
     """Return some samples of an array, or of several."""
     return keras.tree.map_structure(lambda array: array[samples], x)
+
+
+def join_inputs(parts: Sequence[Any]) -> Any:
+    """Return the samples of several parts together, of one input or of several."""
+    return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def hash_arrays(x: Any) -> str:
@@ -124,15 +130,9 @@ def _to_numpy(value):
 
 
 def _joined(batches):
-    def join(*arrays):
-        return None if arrays[0] is None else np.concatenate(arrays)
-
-    if batches[0][1] is None:
-        x = keras.tree.map_structure(join, *(batch[0] for batch in batches))
-        return x, None, None
     xs, ys, weights = zip(*batches, strict=True)
-    return (
-        keras.tree.map_structure(join, *xs),
-        join(*ys),
-        None if weights[0] is None else join(*weights),
-    )
+    return join_inputs(xs), _join(ys), _join(weights)
+
+
+def _join(parts):
+    return None if parts[0] is None else np.concatenate(parts)

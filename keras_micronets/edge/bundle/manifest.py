@@ -16,6 +16,7 @@ from ..combine import check_rule
 from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
 from ..tasks import CLASS_TASKS
+from ..tensors import TensorSpec, shape_of
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
 from .signature import MANIFEST, read_manifest
@@ -23,43 +24,6 @@ from .signature import MANIFEST, read_manifest
 __all__ = ["Combination", "Manifest", "MemberEntry", "TensorSpec"]
 
 FORMAT_VERSION = 1
-MAX_VALUES = 2**28
-DTYPES = ("float16", "float32", "int8", "uint8", "int16", "int32", "int64")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Describe the input or the output of a model.
-
-    Args:
-        shape: Shape without the batch.
-        dtype: NumPy dtype name.
-        scale: Real value of one integer step. Defaults to `0.0`, for a float tensor.
-        zero_point: Integer that represents zero. Defaults to `0`.
-
-    Raises:
-        ValueError: If a value is outside the limits for small classifiers.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float = 0.0
-    zero_point: int = 0
-
-    def __post_init__(self) -> None:
-        is_small = len(self.shape) <= 8 and all(0 < n <= MAX_VALUES for n in self.shape)
-        if not (
-            is_small
-            and math.prod(self.shape) <= MAX_VALUES
-            and self.dtype in DTYPES
-            and 0 <= self.scale < math.inf
-            and abs(self.zero_point) < 2**31
-        ):
-            raise ValueError(
-                f"Expected at most 8 dimensions, at most {MAX_VALUES:,} values of a "
-                f"dtype out of {DTYPES}, a finite scale and a zero point of 32 bits. "
-                f"Received: {reprlib.repr(dataclasses.astuple(self))}."
-            )
 
 
 @dataclass(frozen=True)
@@ -91,7 +55,7 @@ class MemberEntry:
         name: Unique name of the member.
         file: Name of its `.tflite` file, relative to the bundle.
         from_logits: Whether the model returns logits.
-        input: Description of its input.
+        input: Description of its input; of several, a dictionary by their names.
         output: Description of its output.
         bytes: Size of the file in bytes.
         gzip_bytes: Size of the file in bytes, compressed by gzip.
@@ -102,11 +66,23 @@ class MemberEntry:
     name: str
     file: str
     from_logits: bool
-    input: TensorSpec
+    input: dict[str, TensorSpec] | TensorSpec
     output: TensorSpec
     bytes: int
     gzip_bytes: int
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_shape(self) -> Any:
+        """Shape of an input without the batch; of several inputs a dictionary."""
+        return shape_of(self.input)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.input, dict) and len(self.input) < 2:
+            raise ValueError(
+                "Expected names only for several inputs. Received: "
+                f"input={[*self.input]} of {self.name!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ class Manifest:
     """Describe a bundle: its files, its members and how to run them.
 
     Args:
-        members: One or more members, all with the same input and output shape.
+        members: One or more members, all with the same inputs and output shape.
         files: SHA-256 of every file of the bundle except the manifest, its checksum
             and its signature, keyed by the file's name relative to the bundle, with
             forward slashes.
@@ -163,7 +139,7 @@ class Manifest:
         check_rule(n_members=len(self.members), **vars(self.combination))
         _check_outputs(self)
         _check_class_names(self)
-        self.preprocessing.check(self.members[0].input.shape)
+        self.preprocessing.check(self.members[0].input_shape)
         if self.early_exit:
             self.early_exit.check(
                 len(self.members),
@@ -264,8 +240,8 @@ def _check_members(manifest):
     if not names or len(set(names)) != len(names):
         raise ValueError(f"Expected members with unique names. Received: {names}.")
     for end in ("input", "output"):
-        shapes = {m.name: getattr(m, end).shape for m in members}
-        if len(set(shapes.values())) != 1:
+        shapes = {m.name: shape_of(getattr(m, end)) for m in members}
+        if any(shape != shapes[names[0]] for shape in shapes.values()):
             raise ValueError(
                 f"Expected members with the same {end} shape. Received: {shapes}."
             )
@@ -288,14 +264,14 @@ def _check_outputs(manifest):
     suits = {
         "binary": shape == (1,),
         "regression": True,
-        "reconstruction": shape == member.input.shape,
+        "reconstruction": shape == member.input_shape,
     }
     if not suits.get(task, len(shape) == 1):
         expected = {
             "binary": "(samples, 1)",
             "multiclass": "(samples, classes)",
             "multilabel": "(samples, labels)",
-            "reconstruction": f"(samples, *{member.input.shape}), that of the inputs",
+            "reconstruction": f"(samples, *{member.input_shape}), that of one input,",
         }
         raise ValueError(
             f"Expected outputs of shape {expected[task]} for task={task!r}. Received: "

@@ -18,13 +18,13 @@ class Description:
 
     Args:
         manifest: The `Manifest` of the bundle.
-        x: The raw inputs, `(samples, *input_shape)`.
+        x: The raw inputs, as for `EnsembleRunner.predict`.
     """
 
-    def __init__(self, manifest: Manifest, x: np.ndarray) -> None:
+    def __init__(self, manifest: Manifest, x: Any) -> None:
         self.names, self.alarm = manifest.class_names, manifest.alarm
         self._fields = getattr(self, f"_{manifest.task}")
-        self._x = manifest.preprocessing(np.asarray(x))
+        self._x = manifest.preprocessing(x)
 
     def fields(self, row: int, prediction: np.ndarray) -> dict[str, Any]:
         """Return the JSON values for one sample."""

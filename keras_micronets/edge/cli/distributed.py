@@ -10,6 +10,7 @@ from ..bundle.manifest import Manifest
 from ..distributed.broker import Broker
 from ..distributed.gateway import Gateway
 from ..distributed.node import Node
+from ..tensors import count_samples, take_samples
 from .reading import InputLoop, Predictions, add_input_arguments, check_inputs
 
 __all__ = ["add_gateway_arguments", "add_node_arguments", "run_gateway", "run_node"]
@@ -53,8 +54,9 @@ def run_gateway(arguments: argparse.Namespace) -> int:
 
         def predict(x):
             size = max(1, arguments.batch_size)
-            for start in range(0, len(x), size):
-                result = gateway.predict(x[start : start + size])
+            for start in range(0, count_samples(x), size):
+                part = take_samples(x, slice(start, start + size))
+                result = gateway.predict(part)
                 yield Predictions(
                     result.probabilities,
                     answered=result.members,

@@ -5,8 +5,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-
-import numpy as np
+from typing import Any
 
 from ..combine import combine
 from ..inputs import SkippedSample
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
             return loop.run()
 
 
-def _predict(runner: EnsembleRunner, x: np.ndarray, with_members: bool) -> Predictions:
+def _predict(runner: EnsembleRunner, x: Any, with_members: bool) -> Predictions:
     if not with_members:
         return Predictions(runner.predict(x))
     members = runner.predict_members(x)

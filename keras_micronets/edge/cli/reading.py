@@ -18,8 +18,10 @@ from ..inputs import (
     is_image,
     list_files,
     read_file,
+    read_files,
     read_stream,
 )
+from ..tensors import take_samples
 from .description import Description
 
 __all__ = ["InputLoop", "Predictions", "add_input_arguments", "check_inputs"]
@@ -54,7 +56,8 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         nargs="+",
         help="images, or a folder of them; a .csv of sensor readings, a row per time "
-        "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows",
+        "step; a .npy file of raw samples; - for a stream of .npy arrays or CSV rows; "
+        "NAME=PATH for each of several inputs",
     )
     parser.add_argument(
         "--output", metavar="OUT.npy", help="save the predictions, one row per sample"
@@ -78,15 +81,15 @@ class InputLoop:
 
     Args:
         arguments: Parsed arguments of the command, see `add_input_arguments`.
-        predict: Function that takes samples `(samples, *input_shape)` and yields
-            `Predictions`, each for a part of them.
+        predict: Function that takes samples `(samples, *input_shape)`, or a dictionary
+            of those of several inputs, and yields `Predictions`, each for a part.
         manifest: Function that returns the `Manifest` of the current bundle.
     """
 
     def __init__(
         self,
         arguments: argparse.Namespace,
-        predict: Callable[[np.ndarray], Iterator[Predictions]],
+        predict: Callable[[Any], Iterator[Predictions]],
         manifest: Callable[[], Manifest],
     ) -> None:
         self.arguments, self.predict, self.manifest = arguments, predict, manifest
@@ -101,9 +104,11 @@ class InputLoop:
         Raises:
             ValueError: If an input or the path of the output is invalid.
         """
-        sources = check_inputs(self.arguments)
-        if any(_is_image_file(source) for source in sources):
-            check_images(self.manifest().members[0].input.shape)  # once for all files
+        sources, shape = check_inputs(self.arguments), self._shape()
+        if isinstance(shape, dict):
+            sources = [_by_name(self.arguments.inputs, shape)]
+        elif any(_is_image_file(source) for source in sources):
+            check_images(shape)  # once for all files
         try:
             for source in sources:
                 self._read(source)
@@ -128,14 +133,15 @@ class InputLoop:
                     continue
                 done = 0
                 for predictions in self.predict(item):
-                    count = len(predictions.ensemble)
-                    self._print(predictions, source, item[done : done + count])
-                    done += count
+                    end = done + len(predictions.ensemble)
+                    part = take_samples(item, slice(done, end))
+                    self._print(predictions, source, part)
+                    done = end
         except (KeyboardInterrupt, BrokenPipeError):
             self.is_whole &= source == "-"
             raise
         except (ValueError, OSError) as error:
-            name = "standard input" if source == "-" else str(source)
+            name = _label(source)
             text = f"{error}" if name in str(error) else f"{name}: {error}"
             self.report(SkippedSample(text))
             # Half a file could be mistaken for the whole; a stream has no fixed length.
@@ -144,11 +150,16 @@ class InputLoop:
     def _samples(self, source):
         arguments = self.arguments
         options = {"hop": arguments.hop, "delimiter": arguments.delimiter}
-        shape = self.manifest().members[0].input.shape
+        shape = self._shape()
+        if isinstance(source, dict):
+            return read_files(source, shape, **options)
         if source == "-":
             stdin: Any = sys.stdin.buffer
             return read_stream(stdin, shape, **options)
         return read_file(source, shape, **options)
+
+    def _shape(self):
+        return self.manifest().members[0].input_shape
 
     def _print(self, predictions, source, x):
         if self.arguments.output:
@@ -189,7 +200,8 @@ def _format_text(index, source, row, predictions, describe):
 
 
 def _format_json(index, source, row, predictions, describe):
-    file = None if source == "-" else str(source)
+    file = source if isinstance(source, dict) else str(source)
+    file = None if source == "-" else file
     values: dict[str, Any] = {"index": index, "file": file}
     values |= describe.fields(row, predictions.ensemble[row])
     if predictions.members:
@@ -223,6 +235,24 @@ def _save(path, arrays, axis):
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _by_name(inputs, shapes):
+    """Return the paths of several inputs by their names, from `NAME=PATH`."""
+    pairs = [text.partition("=") for text in inputs]
+    paths = {name: path for name, _, path in pairs if path}
+    if paths.keys() != shapes.keys() or len(pairs) != len(shapes):
+        raise ValueError(
+            f"Expected NAME=PATH once for each of the inputs {[*shapes]}; streams are "
+            f"for models of one input. Received: {' '.join(inputs)}."
+        )
+    return {name: paths[name] for name in shapes}
+
+
+def _label(source):
+    if isinstance(source, dict):
+        return " ".join(f"{name}={path}" for name, path in source.items())
+    return "standard input" if source == "-" else str(source)
 
 
 def _is_image_file(source):

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from ..bundle.manifest import Manifest
-from ..preprocessing import check_finite, check_samples
+from ..preprocessing import check_finite
+from ..tensors import check_samples, count_samples
 from .broker import Broker
 from .connection import Connection
 from .dispatcher import Dispatcher
-from .message import Message, Topics, check_name, pack
+from .message import Message, Topics, check_name, pack_inputs
 from .protocol import MAX_SECONDS, NodeDescription, NodeRequest, NodeResponse
 from .request import EnsembleResult, Request, read_result
 
@@ -123,13 +122,11 @@ class Gateway:
             )
             return is_ready and not self._closed
 
-    def predict(
-        self, x: np.ndarray, *, deadline: float | None = None
-    ) -> EnsembleResult:
+    def predict(self, x: Any, *, deadline: float | None = None) -> EnsembleResult:
         """Return the combined prediction of the members that answer in time.
 
         Args:
-            x: Raw inputs of shape `(samples, *input_shape)`, integers or floats.
+            x: Raw inputs, as for `EnsembleRunner.predict`.
             deadline: Seconds for the prediction. Defaults to `None`, the gateway's.
 
         Returns:
@@ -145,16 +142,16 @@ class Gateway:
         return self.submit(x, deadline=deadline).result()
 
     def submit(
-        self, x: np.ndarray, *, deadline: float | None = None
+        self, x: Any, *, deadline: float | None = None
     ) -> "Future[EnsembleResult]":
         """Send samples, and return the future of their result, see `predict`."""
-        x = check_samples(x, self.manifest.members[0].input.shape)
+        x = check_samples(x, self.manifest.members[0].input_shape)
         check_finite(x)
         seconds = self.deadline if deadline is None else _check_deadline(deadline)
         future: Future[EnsembleResult] = Future()
         future.set_running_or_notify_cancel()
         now = time.monotonic()
-        request = Request(pack(x), len(x), now, now + seconds, future)
+        request = Request(pack_inputs(x), count_samples(x), now, now + seconds, future)
         self._do(self._submit, request)
         return future
 

@@ -11,7 +11,16 @@ import numpy as np
 
 from ..inputs.npy import read_header
 
-__all__ = ["LRUCache", "Message", "Topics", "check_name", "pack", "unpack"]
+__all__ = [
+    "LRUCache",
+    "Message",
+    "Topics",
+    "check_name",
+    "pack",
+    "pack_inputs",
+    "unpack",
+    "unpack_inputs",
+]
 
 #: Largest payload in bytes.
 MAX_PAYLOAD = 64 * 2**20
@@ -111,29 +120,65 @@ def pack(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def pack_inputs(x: Any) -> bytes:
+    """Return samples as one `.npy` array, or as one after the other of each input."""
+    if not isinstance(x, dict):
+        return pack(x)
+    data = b"".join(map(pack, x.values()))
+    if len(data) > MAX_PAYLOAD:
+        raise ValueError(
+            f"Expected at most {MAX_PAYLOAD:,} bytes; send fewer samples at a time. "
+            f"Received: {len(data):,} bytes."
+        )
+    return data
+
+
 def unpack(data: bytes) -> np.ndarray:
     """Return the array in the bytes of a `.npy` file from the network, read-only.
 
     Nothing is unpickled, and no memory is allocated for values that are not there.
     Bytes that are not exactly one array of numbers raise a `ValueError`.
     """
+    return unpack_inputs(data, None)
+
+
+def unpack_inputs(data: bytes, inputs: Any) -> Any:
+    """Return the samples that `pack_inputs` has packed, checked as by `unpack`.
+
+    Args:
+        data: The bytes.
+        inputs: Dictionary whose keys are the names of several inputs, in their order;
+            anything else for one input.
+    """
     if len(data) > MAX_PAYLOAD:
         raise ValueError(f"Expected at most {MAX_PAYLOAD:,} bytes. Received: more.")
     file = io.BytesIO(data)
+    if not isinstance(inputs, dict):
+        return _next_array(data, file, is_last=True)
+    *others, last = inputs
+    arrays = {name: _next_array(data, file, is_last=False) for name in others}
+    return arrays | {last: _next_array(data, file, is_last=True)}
+
+
+def _next_array(data, file, *, is_last):
     try:
         header = read_header(file, max_bytes=MAX_HEADER)
     except ValueError as error:
         raise ValueError(f"Expected a .npy array. Received: {error}") from None
-    size = len(data) - file.tell()
-    if data[6:8] != b"\1\0" or len(header.shape) > 8:
+    start, size = file.tell(), header.n_bytes
+    left = len(data) - start
+    if len(header.shape) > 8 or header.version != (1, 0):
         raise ValueError(
             "Expected a .npy array of version 1.0, of at most 8 dimensions. Received: "
-            f"version {data[6]}.{data[7]}, {len(header.shape)} dimensions."
+            f"version {'.'.join(map(str, header.version))}, {len(header.shape)} "
+            "dimensions."
         )
-    if header.n_bytes != size:
+    if size > left or (is_last and size < left):
         raise ValueError(
             f"Expected the bytes of {header.dtype} of shape {header.shape}. "
-            f"Received: {size} bytes."
+            f"Received: {left} bytes."
         )
-    flat = np.frombuffer(data, header.dtype, offset=file.tell())
+    file.seek(start + size)
+    count = size // header.dtype.itemsize
+    flat = np.frombuffer(data, header.dtype, count, start)
     return flat.reshape(header.shape, order="F" if header.is_fortran else "C")

@@ -19,7 +19,15 @@ import numpy as np
 from ..runner import EnsembleRunner
 from .broker import Broker
 from .connection import Connection
-from .message import MAX_PAYLOAD, LRUCache, Message, Topics, check_name, pack, unpack
+from .message import (
+    MAX_PAYLOAD,
+    LRUCache,
+    Message,
+    Topics,
+    check_name,
+    pack,
+    unpack_inputs,
+)
 from .protocol import BUSY, NodeDescription, NodeRequest, NodeResponse
 
 __all__ = ["Inbox", "Node", "Verdict", "predict"]
@@ -281,8 +289,9 @@ class Node:
             self._connection.publish(response)
 
     def _predict(self, request):
-        x = unpack(request.payload)
         with self._running:
+            inputs = self._runner.members[0].input_shape
+            x = unpack_inputs(request.payload, inputs)
             predictions = predict(self._runner, request.members, x)
             digest = self._runner.manifest.digest
         self.statistics["answered"] += 1
@@ -302,7 +311,7 @@ class Node:
         return response.to_message(topic, math.ceil(request.timeout))
 
 
-def predict(runner: EnsembleRunner, names: Sequence[str], x: np.ndarray) -> np.ndarray:
+def predict(runner: EnsembleRunner, names: Sequence[str], x: Any) -> np.ndarray:
     """Return the predictions of the named members, `(members, samples, *outputs)`."""
     members = {member.name: member for member in runner.members}
     if not {*names} <= {*members}:

@@ -32,7 +32,8 @@ class NodeRequest:
         members: Names of the members.
         timeout: Seconds left for the response. It is a duration, since the clocks of
             devices differ.
-        payload: The raw inputs, a `.npy` array of shape `(samples, *input_shape)`.
+        payload: The raw inputs, a `.npy` array of shape `(samples, *input_shape)`; of
+            several inputs one array after the other, in the order of the manifest.
     """
 
     id: bytes

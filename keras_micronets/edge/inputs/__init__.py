@@ -1,6 +1,6 @@
 """Read the samples of arrays, images, tables of sensor readings, and streams."""
 
-from .files import is_image, list_files, read_file, read_stream
+from .files import is_image, list_files, read_file, read_files, read_stream
 from .images import check_images, read_image
 from .npy import SkippedSample, read_arrays, read_npy
 from .tables import read_lines, read_table
@@ -12,6 +12,7 @@ __all__ = [
     "list_files",
     "read_arrays",
     "read_file",
+    "read_files",
     "read_image",
     "read_lines",
     "read_npy",

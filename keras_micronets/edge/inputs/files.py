@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from .images import SUFFIXES, read_image
 from .npy import MAGIC, SkippedSample, read_arrays, read_npy
 from .tables import read_lines, read_table
 
-__all__ = ["is_image", "list_files", "read_file", "read_stream"]
+__all__ = ["is_image", "list_files", "read_file", "read_files", "read_stream"]
 
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -63,6 +63,53 @@ def read_file(
         yield from read_npy(path, input_shape)
 
 
+def read_files(
+    paths: Mapping[str, str | os.PathLike],
+    shapes: Mapping[str, tuple[int, ...]],
+    **options: Any,
+) -> Iterator[dict[str, np.ndarray] | SkippedSample]:
+    """Yield the samples of several inputs in parts, each input out of its own file.
+
+    Args:
+        paths: For each input, by its name, the path of a file as for `read_file`, or of
+            a folder of images, one for each sample.
+        shapes: Shape of a sample of each input.
+        **options: Options of `read_table`.
+
+    Yields:
+        Dictionaries of arrays `(samples, *shape)`, and a `SkippedSample` as
+        `read_file` does.
+
+    Raises:
+        ValueError: If the inputs differ in their number of samples, or as for
+            `read_file`.
+    """
+    readers = {
+        name: _read_all(path, shapes[name], options) for name, path in paths.items()
+    }
+    parts: dict[str, np.ndarray] = {}
+    count = 0
+    while True:
+        for name in readers.keys() - parts.keys():
+            for item in readers[name]:
+                if not isinstance(item, SkippedSample):
+                    parts[name] = item
+                    break
+                yield item
+        if not parts:
+            return
+        if ended := sorted(readers.keys() - parts.keys()):
+            more = ", ".join(sorted(parts))
+            raise ValueError(
+                "Expected as many samples of each input. Received: "
+                f"{count} of {', '.join(ended)}, and more of {more}."
+            )
+        size = min(map(len, parts.values()))
+        yield {name: parts[name][:size] for name in paths}
+        count += size
+        parts = {n: part[size:] for n, part in parts.items() if len(part) > size}
+
+
 def read_stream(
     file: io.BufferedReader, input_shape: tuple[int, ...], **options: Any
 ) -> Iterator[np.ndarray | SkippedSample]:
@@ -80,6 +127,11 @@ def read_stream(
     if file.peek(1)[:1] == MAGIC[:1]:
         return read_arrays(file, input_shape)
     return read_table(read_lines(file), input_shape, **options)
+
+
+def _read_all(path, input_shape, options):
+    for file in list_files(path):
+        yield from read_file(file, input_shape, **options)
 
 
 def _read_table_file(path, input_shape, options):

@@ -55,6 +55,7 @@ class Header:
     shape: tuple[int, ...]
     is_fortran: bool
     dtype: np.dtype
+    version: tuple[int, int] = (1, 0)
 
     @property
     def n_bytes(self) -> int:
@@ -142,7 +143,8 @@ def read_header(file: io.BufferedIOBase, *, max_bytes: int = MAX_HEADER) -> Head
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            header = Header(*parse(io.BytesIO(length + _exactly(file, size))))
+            values = parse(io.BytesIO(length + _exactly(file, size)))
+            header = Header(*values, version=(start[6], start[7]))
     except DAMAGE as error:
         raise ValueError(f"a damaged header: {str(error)[:200]}") from None
     is_valid = all(type(n) is int and n >= 0 for n in header.shape)  # `True` is an int

@@ -12,6 +12,7 @@ from keras_micronets.edge.combine import check_rule, combine
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.tasks import CLASS_TASKS
+from keras_micronets.edge.tensors import map_inputs
 from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.bundle.tflite_graph import (
     TFLiteGraph,
@@ -48,17 +49,17 @@ def write_single(
     is run, and compared with `edge.combine` of its members, before it replaces an older
     one.
 
-    The file has one input, `inputs`, one output, `probabilities` (`predictions` for
-    numbers), of the shape of a member's predictions, and the signature
-    `serving_default`. If all members quantise their inputs alike and there is no
-    preprocessing, it takes the same integers. Otherwise it takes `float32` values, raw
-    ones if there is preprocessing, and quantises them for each member. LiteRT's
-    rounding of a value exactly between two steps may then differ from that of
+    The file has one input, `inputs`, or the named inputs of its members; one output,
+    `probabilities` (`predictions` for numbers), of the shape of a member's predictions;
+    and the signature `serving_default`. If all members quantise an input alike and it
+    has no preprocessing, it takes the same integers. Otherwise it takes `float32`
+    values, raw ones if there is preprocessing, and quantises them for each member.
+    LiteRT's rounding of a value exactly between two steps may then differ from that of
     `edge.Member`.
 
     Args:
         path: Path of the file; must end in `.tflite`. An older file is replaced.
-        members: At least one `BundleMember`, all of one input shape, batch included,
+        members: At least one `BundleMember`, all of the same inputs, batch included,
             and one output shape, without control flow, variables or states.
         combination, weights: As for `write_bundle`.
         temperature, preprocessing: As for `write_bundle`; they become parts of the
@@ -106,54 +107,74 @@ def write_single(
 
 def _merge(members, models, preprocess, rule):
     graph = TFLiteGraph()
-    given, inputs = _add_inputs(graph, members, models, preprocess)
+    given, readings = _add_inputs(graph, members, models, preprocess)
     predictions = [
         add_predictions(
             graph,
-            graph.merge(model, member.name, x),
-            scale=member.output_quantization[0],
-            dtype=member.output_dtype,
+            graph.merge(model, member.name, reading),
+            scale=member.output.scale,
+            dtype=member.output.dtype,
             from_logits=member.from_logits,
             task=member.task,
         )
-        for member, model, x in zip(members, models, inputs, strict=True)
+        for member, model, reading in zip(members, models, readings, strict=True)
     ]
     name = "probabilities" if rule["task"] in CLASS_TASKS else "predictions"
     return graph.content(
-        description=f"{rule['rule']} of {len(members)} members",
-        inputs=given,
-        **{name: add_combination(graph, predictions, **rule)},
+        given,
+        {name: add_combination(graph, predictions, **rule)},
+        f"{rule['rule']} of {len(members)} members",
     )
 
 
 def _add_inputs(graph, members, models, preprocess):
-    """Return the input of the file, and the tensor that each member reads instead."""
-    tensors = [_input_tensor(model) for model in models]
+    """Return the inputs of the file by name, and what each member reads instead.
+
+    The latter are tensors of the file by the index of the member's own.
+    """
+    given, readings = {}, [{} for _ in members]
+    for name, one in _by_name(preprocess.for_inputs(members[0].input)).items():
+        indices = [_by_name(member.tensor_indices)[name] for member in members]
+        readers = [
+            (f"{m.name}/{name}", _by_name(m.input)[name], model.subgraphs[0].tensors[i])
+            for m, model, i in zip(members, models, indices, strict=True)
+        ]
+        given[name], read = _add_input(graph, name, readers, one)
+        for reading, index, tensor in zip(readings, indices, read, strict=True):
+            reading[index] = tensor
+    return given, readings
+
+
+def _add_input(graph, name, readers, preprocess):
+    """Return an input of the file, and the tensor that each reader reads instead."""
+    first = readers[0][2]
     is_plain = preprocess == Preprocessing()
-    if is_plain and len({(m.input_dtype, m.input_quantization) for m in members}) == 1:
-        x = graph.copy(tensors[0], "inputs")
-        return x, [x] * len(members)
-    given = x = graph.tensor(
-        "inputs", tensors[0].shape, signature=tensors[0].shapeSignature
-    )
+    if is_plain and len({spec for _, spec, _ in readers}) == 1:
+        x = graph.copy(first, name)
+        return x, [x] * len(readers)
+    given = x = graph.tensor(name, first.shape, signature=first.shapeSignature)
     if not is_plain:
         x = graph.add("SUB", x, graph.constant(np.float32(preprocess.mean)))
         x = graph.add("DIV", x, graph.constant(np.float32(preprocess.scale)))
-    inputs = []
-    for member, tensor in zip(members, tensors, strict=True):
-        if member.input_quantization[0]:
-            steps = graph.copy(tensor, f"{member.name}/{tensor.name.decode()}")
-            version = 2 if member.input_dtype == "int16" else 1
-            inputs.append(graph.add("QUANTIZE", x, output=steps, version=version))
+    read = []
+    for copied, spec, tensor in readers:
+        if spec.scale:
+            steps = graph.copy(tensor, copied)
+            version = 2 if spec.dtype == "int16" else 1
+            read.append(graph.add("QUANTIZE", x, output=steps, version=version))
         else:
-            inputs.append(x)
-    return given, inputs
+            read.append(x)
+    return given, read
+
+
+def _by_name(value):
+    """Return values of inputs by name; the one of most models is named `inputs`."""
+    return value if isinstance(value, dict) else {"inputs": value}
 
 
 def _compare(content, members, preprocess, rule):
     """Raise a `ValueError` unless the file predicts as its members do."""
-    x = _samples(members)
-    raw = x * np.float32(preprocess.scale) + np.float32(preprocess.mean)
+    raw = preprocess.inverse(_samples(members))
     expected = combine(np.stack([m.predict(preprocess(raw)) for m in members]), **rule)
     predicted = Member(content, name="the single file").predict_raw(raw)
     difference = np.abs(predicted - expected).max()
@@ -171,13 +192,17 @@ def _compare(content, members, preprocess, rule):
 
 def _samples(members):
     """Return random inputs in the members' range, none midway between two steps."""
-    scales = [m.input_quantization[0] for m in members if m.input_quantization[0]]
-    shape = (SAMPLES, *members[0].input_shape)
-    spread = 64 * min(scales, default=1 / 64)
-    x = np.random.default_rng(0).normal(0, spread, shape).astype("float32")
-    for scale in scales:
-        x[np.abs(x / scale % 1 - 0.5) < 0.01] = 0
-    return x
+    rng = np.random.default_rng(0)
+
+    def draw(*specs):
+        scales = [spec.scale for spec in specs if spec.scale]
+        spread = 64 * min(scales, default=1 / 64)
+        x = rng.normal(0, spread, (SAMPLES, *specs[0].shape)).astype("float32")
+        for scale in scales:
+            x[np.abs(x / scale % 1 - 0.5) < 0.01] = 0
+        return x
+
+    return map_inputs(draw, *(member.input for member in members))
 
 
 def _check_mergeable(members: Sequence[Member], models: Sequence[Any]) -> None:
@@ -190,10 +215,10 @@ def _check_mergeable(members: Sequence[Member], models: Sequence[Any]) -> None:
     for member, model in zip(members, models, strict=True):
         _check_operations(member, model)
     shapes = {
-        m.name: (_shape(_input_tensor(model)), m.output_shape)
+        m.name: (_input_shape(m, model), m.output_shape)
         for m, model in zip(members, models, strict=True)
     }
-    if len({*shapes.values()}) != 1 or (
+    if any(shape != shapes[names[0]] for shape in shapes.values()) or (
         members[0].task in CLASS_TASKS and len(members[0].output_shape) != 1
     ):
         raise ValueError(
@@ -222,11 +247,12 @@ def _check_operations(member, model):
         "constants outside the graph": any(x.size for x in buffers)
         or any(tensor.externalBuffer for tensor in tensors)
         or any(x.largeCustomOptionsSize for x in model.subgraphs[0].operators),
-        f"inputs of {member.input_dtype}": not member.input_quantization[0]
-        and member.input_dtype != "float32",
-        f"outputs of {member.output_dtype}": not member.output_quantization[0]
-        and member.output_dtype != "float32",
     }
+    ends = {"inputs": [*_by_name(member.input).values()], "outputs": [member.output]}
+    for end, specs in ends.items():
+        for spec in specs:
+            is_unscaled = not spec.scale and spec.dtype != "float32"
+            checks[f"{end} of {spec.dtype}"] = is_unscaled
     if obstacles := [name for name, present in checks.items() if present]:
         raise ValueError(
             "Expected members of operations and constants only, whose inputs and "
@@ -235,9 +261,9 @@ def _check_operations(member, model):
         )
 
 
-def _input_tensor(model):
-    graph = model.subgraphs[0]
-    return graph.tensors[graph.inputs[0]]
+def _input_shape(member, model):
+    tensors = model.subgraphs[0].tensors
+    return map_inputs(lambda index: _shape(tensors[index]), member.tensor_indices)
 
 
 def _shape(tensor):

@@ -34,7 +34,7 @@ class TFLiteGraph:
     graph = TFLiteGraph()
     inputs = graph.tensor("inputs", (1, 3))
     doubled = graph.add("MUL", inputs, graph.constant(np.float32(2)))
-    content = graph.content(description="doubles", inputs=inputs, doubled=doubled)
+    content = graph.content({"x": inputs}, {"doubled": doubled}, "doubles")
     ```
     """
 
@@ -111,13 +111,14 @@ class TFLiteGraph:
         self.tensors.append(new)
         return len(self.tensors) - 1
 
-    def merge(self, model: schema.ModelT, name: str, x: int) -> int:
+    def merge(self, model: schema.ModelT, name: str, inputs: dict[int, int]) -> int:
         """Add all operations of a model of one graph, and return its output's index.
 
-        The tensor `x` replaces the model's input; the others get a prefix, `name`.
+        `inputs` are the tensors that replace the model's inputs, by the index of these
+        in the model; the other tensors get a prefix, `name`.
         """
         graph = model.subgraphs[0]
-        indices = {-1: -1, int(graph.inputs[0]): x}  # -1: an optional input, absent
+        indices = {-1: -1, **inputs}  # -1: an optional input, absent
         for i, tensor in enumerate(graph.tensors):
             if i not in indices:
                 data = _bytes(model.buffers[tensor.buffer])
@@ -134,21 +135,24 @@ class TFLiteGraph:
             self._operators.append(operator)
         return indices[int(graph.outputs[0])]
 
-    def content(self, *, description: str, **signature: int) -> bytes:
-        """Return the bytes of the file, given its input and its output by name."""
+    def content(
+        self, inputs: dict[str, int], outputs: dict[str, int], description: str
+    ) -> bytes:
+        """Return the bytes of the file, given its inputs and outputs by name."""
         model = schema.ModelT()
         model.version, model.description = 3, description
         model.buffers, model.operatorCodes = self._buffers, self._codes
-        model.subgraphs = [self._subgraph(*signature.values())]
-        model.signatureDefs = [_signature(*signature.items())]
-        for name, index in signature.items():
+        model.subgraphs = [self._subgraph(inputs, outputs)]
+        model.signatureDefs = [_signature(inputs, outputs)]
+        for name, index in [*inputs.items(), *outputs.items()]:
             self.tensors[index].name = name
         return pack(model, sum(map(len, map(_bytes, self._buffers))))
 
-    def _subgraph(self, x, y):
+    def _subgraph(self, inputs, outputs):
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self.tensors, self._operators
-        graph.inputs, graph.outputs, graph.name = [x], [y], "main"
+        graph.inputs, graph.outputs = [*inputs.values()], [*outputs.values()]
+        graph.name = "main"
         return graph
 
     def _like(self, first, operation, shape, dtype):
@@ -187,10 +191,11 @@ def _bytes(buffer):
     return b"" if buffer.data is None else np.asarray(buffer.data, "uint8").tobytes()
 
 
-def _signature(x, y):
+def _signature(inputs, outputs):
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-    signature.inputs, signature.outputs = [_named(*x)], [_named(*y)]
+    signature.inputs = [_named(*item) for item in inputs.items()]
+    signature.outputs = [_named(*item) for item in outputs.items()]
     return signature
 
 

@@ -12,8 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from keras_micronets._version import __version__
 from keras_micronets.edge.alarm import Alarm
 from keras_micronets.edge.bundle.files import BundleFiles
@@ -27,10 +25,10 @@ from keras_micronets.edge.bundle.signature import (
     sign,
 )
 from keras_micronets.edge.early_exit import EarlyExit
-from keras_micronets.edge.ensemble import tensor_specs
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.edge.tensors import zero_samples
 from keras_micronets.export.atomic import is_zip, write_whole
 from keras_micronets.export.flatbuffer import gzip_size
 
@@ -113,7 +111,7 @@ def write_bundle(
         path: Path of the bundle; one that ends in `.zip` becomes a zip. An empty
             directory, or an earlier bundle of the same form with no other files in
             it, is replaced.
-        members: At least one `BundleMember`, all of one input shape, output shape and
+        members: At least one `BundleMember`, all of the same inputs, output shape and
             task.
         combination: `"mean"`, `"logit"`, `"vote"`, `"weights"` or `"median"`, see
             `edge.combine`. Defaults to `"mean"`.
@@ -204,13 +202,13 @@ def _slug(name):
 
 
 def _entry(file, data, member):
-    input_spec, output_spec = tensor_specs(member.load(data))
+    loaded = member.load(data)
     return MemberEntry(
         name=member.name,
         file=file,
         from_logits=member.from_logits,
-        input=input_spec,
-        output=output_spec,
+        input=loaded.input,
+        output=loaded.output,
         bytes=len(data),
         gzip_bytes=gzip_size(data),
         metadata=member.metadata,
@@ -243,7 +241,7 @@ def _run_once(bundle):
     # Loads the members again, on purpose: from the written files, by the same code as
     # the device.
     with EnsembleRunner(bundle) as runner:
-        runner.predict(np.zeros((1, *runner.members[0].input_shape), "float32"))
+        runner.predict(zero_samples(runner.members[0].input_shape, 1))
 
 
 def _check_replaceable(target):
