@@ -82,7 +82,7 @@ def write_c_array(
 
     The source holds the bytes of the file in an array `g_NAME` that is aligned as the
     interpreter needs it, and `g_NAME_size`. The header declares both, lists the
-    operations, and defines `g_NAME_arena_size`, the bytes of the tensor arena, as measured
+    operations, and defines `g_NAME_arena_size`, the bytes of the tensor arena, measured
     here with the package `tflite-micro`. Its pointers have 64 bits: a microcontroller
     of 32 bits needs less.
 
