@@ -154,9 +154,17 @@ def arguments(operation: keras.Operation) -> list[tuple]:
     return [node.arguments.args for node in operation._inbound_nodes]
 
 
-def operation_classes(*names: str) -> dict[str, type[keras.Operation]]:
-    """Return the classes of the operations that arithmetic puts in a graph, by name."""
-    module = inspect.getmodule(keras.ops.add)
+def operation_classes(
+    *names: str, like: Callable = keras.ops.add
+) -> dict[str, type[keras.Operation]]:
+    """Return the classes of the operations that functions put in a graph, by name.
+
+    Args:
+        *names: Names of classes.
+        like: A function of `keras.ops` whose module defines the classes. Defaults to
+            `keras.ops.add`, that of arithmetic.
+    """
+    module = inspect.getmodule(like)
     return {name: getattr(module, name) for name in names}
 
 

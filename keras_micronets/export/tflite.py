@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_micronets.export.atomic import write_atomically
+from keras_micronets.export.channels_last import to_channels_last
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS
 from keras_micronets.export.make_file import make_file
 from keras_micronets.export.model_graph import full_precision, with_graph
@@ -42,7 +43,9 @@ def export_tflite(
     post-training quantisation, with ranges measured on representative data. LiteRT
     loads and runs the file, and each output is compared with the Keras model's.
 
-    A model that trains in mixed precision is exported, and compared, in float32.
+    A model that trains in mixed precision is exported, and compared, in float32. A model
+    of `channels_first` layers is exported with its channels last, and compared so; its
+    inputs and outputs keep their shapes.
 
     The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a separate
     process, which takes some seconds more, and the comparison is with the model as
@@ -128,7 +131,7 @@ def convert_tflite(
     """
     _check_options(quantization, batch_size)
     check_converter()
-    model = with_graph(model)
+    model = to_channels_last(with_graph(model))
     _check_weights(model, quantization)
     samples = read_samples(representative_data, model)
     _check_ranges(model, quantization, samples)

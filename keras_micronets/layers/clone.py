@@ -19,6 +19,7 @@ from keras_micronets.layers.state import State, plain_variables
 __all__ = [
     "as_not_compiled",
     "clone",
+    "copy_state",
     "keeps_state",
     "plain_copy",
     "strip",
@@ -84,10 +85,19 @@ def clone(model: keras.Model) -> keras.Model:
             target.__class__ = type(source)
             target.scheme = source.scheme
             target.extend(source.quantizers)
+    _assign(copy, model, targets, sources)
+    return copy
+
+
+def copy_state(source: keras.Layer, target: keras.Layer) -> None:
+    """Give a layer the weights, masks and quantisers of another one like it."""
+    _assign(target, source, [target], [source])
+
+
+def _assign(copy, model, targets, sources):
     pairs = zip(plain_variables(copy), plain_variables(model), strict=True)
     for target, source in (*pairs, *_state_pairs(targets, sources)):
         target.assign(_copied(source))
-    return copy
 
 
 def _copy_structure(model, copy_layer):

@@ -29,7 +29,8 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
     Args:
         path: Path of an image of 8 bits per channel, in one of `FORMATS`. Only the
             first of several frames is read.
-        input_shape: `(height, width, channels)`, or `(height, width)` for grey.
+        input_shape: `(height, width, channels)`, `(channels, height, width)`, or
+            `(height, width)` for grey.
 
     Returns:
         `uint8` array `(1, *input_shape)`, before the preprocessing of the manifest.
@@ -39,16 +40,18 @@ def read_image(path: str | os.PathLike, input_shape: tuple[int, ...]) -> np.ndar
             is not a complete image, or too large.
     """
     image_module, ops = check_images(input_shape)
-    height, width = input_shape[:2]
+    height, width, channels, is_first = _layout(input_shape)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", image_module.DecompressionBombWarning)
             with image_module.open(path, formats=FORMATS) as image:
                 _check_depth(image)
-                upright = ops.exif_transpose(image).convert(MODES[input_shape[2:]])
+                upright = ops.exif_transpose(image).convert(MODES[channels])
         resized = upright.resize((width, height), image_module.Resampling.BILINEAR)
-        return np.asarray(resized, "uint8").reshape(1, *input_shape)
+        pixels = np.asarray(resized, "uint8").reshape(height, width, *channels)
+        pixels = pixels.transpose(2, 0, 1) if is_first else pixels
+        return pixels.reshape(1, *input_shape)
     except Exception as error:  # Pillow's decoders raise many types for damage
         raise ValueError(
             f"Expected an image. Received: {path} ({_reason(error)})."
@@ -61,9 +64,10 @@ def check_images(input_shape: tuple[int, ...]) -> tuple[Any, Any]:
     Raises:
         ValueError: If Pillow is not installed, or the model takes no images.
     """
-    if len(input_shape) not in (2, 3) or input_shape[2:] not in MODES:
+    if len(input_shape) not in (2, 3) or _layout(input_shape)[2] not in MODES:
         raise ValueError(
-            "Expected a model for images, with input shape (height, width, 1 or 3). "
+            "Expected a model for images, with input shape (height, width, 1 or 3), "
+            "or (1 or 3, height, width). "
             f"Received: input shape {tuple(input_shape)}."
         )
     try:
@@ -74,6 +78,14 @@ def check_images(input_shape: tuple[int, ...]) -> tuple[Any, Any]:
             "Run: pip install pillow"
         ) from None
     return Image, ImageOps
+
+
+def _layout(shape):
+    """Return height, width, the channels as a tuple, and whether these come first."""
+    is_first = len(shape) == 3 and shape[2:] not in MODES and shape[:1] in MODES
+    if is_first:
+        return *shape[1:], shape[:1], True
+    return *shape[:2], shape[2:], False
 
 
 def _check_depth(image):

@@ -61,8 +61,9 @@ class MicroKernelLayer(MaskedLayer):
         return self._accumulator(self.kernel_names[-1], quantizer_of(inputs))
 
     def _accumulator(self, name, input_quantizer):
-        if input_quantizer is None or not self.quantizers.kernel:
-            return None
+        is_first = getattr(self, "data_format", None) == "channels_first"
+        if input_quantizer is None or not self.quantizers.kernel or is_first:
+            return None  # LiteRT has no channels_first: exports are another model
         quantizer = getattr(self, f"{name}_quantizer")
 
         def limit():
