@@ -9,10 +9,10 @@ SHAPE = (8, 8, 3)
 
 def random_graph(seed):
     """Return a model of random structure, the same for a seed."""
-    return _Maker(np.random.default_rng(seed)).make()
+    return GraphMaker(np.random.default_rng(seed)).make()
 
 
-class _Maker:
+class GraphMaker:
     """Adds one layer after the other to tensors `(8, 8, channels)`."""
 
     def __init__(self, rng):

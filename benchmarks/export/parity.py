@@ -150,7 +150,9 @@ def compare(model, file):
 def first_difference(model, path):
     """Return the first layer whose rounded output the file has otherwise."""
     rounding = [
-        layer for layer in model.layers if "output" in getattr(layer, "quantizers", ())
+        layer
+        for layer in model.layers
+        if getattr(getattr(layer, "quantizers", None), "output", False)
     ]
     everything = keras.Model(model.inputs, [layer.output for layer in rounding])
     report = export(everything, path, n=N_LOOKED_INTO)
