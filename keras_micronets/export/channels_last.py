@@ -56,7 +56,7 @@ def to_channels_last(model: keras.Model) -> keras.Model:
     nested = _keras_private.flatten_layers(model)
     if not _keras_private.is_functional(model) or not any(map(_is_first, nested)):
         return model
-    permute = layers.Permute
+    permute: Any = layers.Permute
     if quantized_share(model):
         permute = MICRO_LAYERS.get(permute, permute)
     if isinstance(model, keras.Sequential):
