@@ -80,7 +80,6 @@ def test_models_of_scikit_learn(functions, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.tensorflow
 def test_functions_are_evaluated(functions):
     ensemble = kmn.EnsemblePruner(functions, 2, method="top_k").prune(X, Y, verbose=0)
     ensemble.compile(metrics=["accuracy"])

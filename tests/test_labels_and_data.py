@@ -255,26 +255,150 @@ def test_infinite_and_incomplete_streams(pool):
     assert not is_stream(X)
 
 
-def test_frames_reach_pipelines_as_frames():
+TEXTS = [f"flower {NAMES[y]} {i % 7} {'red' * (i % 4)}" for i, y in enumerate(Y)]
+FORMS = {
+    "frame": lambda: frame(),
+    "series": lambda: frame(TEXTS)[0],
+    "texts": lambda: TEXTS,
+    "array of texts": lambda: np.array(TEXTS),
+    "array of objects": lambda: np.array(TEXTS, object),
+    "csr": lambda: sparse_texts(),
+    "csc": lambda: sparse_texts().tocsc(),
+    "coo": lambda: sparse_texts().tocoo(),
+    "texts and frame": lambda: {"text": TEXTS, "size": frame()},
+    "two frames": lambda: (frame(), frame()),
+}
+
+
+def frame(values=X):
     pandas = pytest.importorskip("pandas")
+    columns = [*"abcd"] if values is X else None
+    return pandas.DataFrame(values, columns=columns)
+
+
+def sparse_texts():
+    return TfidfVectorizer().fit_transform(TEXTS)
+
+
+class Recorder:
+    """Scores of each row by itself; remembers what it was given."""
+
+    classes_ = np.array(["setosa", "versicolor", "virginica"])
+
+    def __init__(self, seed):
+        self.seed, self.given = seed, []
+
+    def predict_proba(self, x):
+        self.given.append(x)
+        one = x["size"] if isinstance(x, dict) else x[0] if isinstance(x, tuple) else x
+        rows = one.toarray() if hasattr(one, "toarray") else np.asarray(one)
+        if rows.dtype.kind in "OUT":
+            rows = np.array([[*text.ljust(40).encode()] for text in rows.tolist()]) / 99
+        rng = np.random.default_rng(self.seed)
+        logits = rows @ rng.normal(size=(rows.shape[1], 3)) / np.sqrt(rows.shape[1])
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_keras_does_not_take_reaches_learners_as_it_is(form, tmp_path):
+    x, labels = FORMS[form](), NAMES[Y]
+    learners = [Recorder(seed) for seed in range(3)]
+    ensemble = pruned(learners, x, labels, combination="mean", temperature=None)
+    members = [learners[i] for i in ensemble.selection_.indices]
+    expected = np.mean([one.predict_proba(x) for one in members], axis=0)
+    for one in members:
+        one.given.clear()
+
+    predicted = ensemble.predict(x, 64, verbose=0)
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5)
+    for one in members:
+        assert [n_rows(part) for part in one.given] == [64, 64, 22]
+        assert {type(part) for part in one.given} == {type(members[0].given[0])}
+        assert_same_form(one.given[0], x)
+
+    for y in (np.eye(3)[Y], labels):
+        ensemble.compile(metrics=["accuracy"])
+        scores = ensemble.evaluate(x, y, verbose=0, return_dict=True)
+        loss = -np.log(expected[np.arange(150), Y]).mean()
+        assert scores["loss"] == pytest.approx(loss, rel=1e-5)
+        right = (expected.argmax(axis=1) == Y).mean()
+        assert scores["accuracy"] == pytest.approx(right)
+        both = ensemble.evaluate(x, y, verbose=0)
+        assert both == [scores["loss"], scores["accuracy"]]
+    weights = np.arange(150.0)
+    weighted = ensemble.evaluate(x, labels, 50, 0, weights)[0]
+    losses = -np.log(expected[np.arange(150), Y])
+    assert weighted == pytest.approx(losses @ weights / 150, rel=1e-5)
+    assert ensemble.spread(x).shape == (150, 3)
+    if form == "frame":
+        path = ensemble.write_report(tmp_path / "report.html", x, labels)
+        assert path.stat().st_size > 10_000
+
+
+def n_rows(x):
+    one = x["size"] if isinstance(x, dict) else x[0] if isinstance(x, tuple) else x
+    return one.shape[0] if hasattr(one, "shape") else len(one)
+
+
+def assert_same_form(part, x):
+    if hasattr(x, "tocsr"):
+        assert (part != x.tocsr()[:64]).nnz == 0
+        return
+    assert type(part) is type(x)
+    if isinstance(x, dict | tuple):
+        assert len(part) == len(x)
+        names = x if isinstance(x, dict) else range(len(x))
+        for name in names:
+            assert_same_form(part[name], x[name])
+        return
+    np.testing.assert_array_equal(np.asarray(part), np.asarray(x)[:64])
+    if hasattr(x, "columns"):
+        assert [*part.columns] == [*x.columns]
+
+
+def test_frames_of_keras_models_and_others_together():
+    keras_model = keras.Sequential(
+        [keras.Input((4,)), L.Dense(3, activation="softmax")]
+    )
+    other = LogisticRegression(max_iter=500).fit(frame(), Y)
+    ensemble = pruned([keras_model, other], frame(), Y, temperature=None)
+    expected = (keras_model.predict(X, verbose=0) + other.predict_proba(frame())) / 2
+    np.testing.assert_allclose(
+        ensemble.predict(frame(), verbose=0), expected, atol=1e-6
+    )
+
+
+def test_evaluation_of_numbers_on_every_backend():
+    y = X[:, 3:]
+    learners = [LinearRegression().fit(X[:, :3], y[:, 0] + i) for i in range(2)]
+    ensemble = pruned(learners, X[:, :3], y[:, 0])
+    ensemble.compile(metrics=["mae"])
+    error = ensemble.predict(X[:, :3], verbose=0) - y
+    loss, mae = ensemble.evaluate(X[:, :3], y, verbose=0)
+    assert loss == pytest.approx(np.mean(error**2), rel=1e-5)
+    assert mae == pytest.approx(np.abs(error).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="at least one sample"):
+        ensemble.predict(frame()[:0])
+    unfinished = kmn.EnsemblePruner(learners, 2)
+    with pytest.raises(ValueError, match="prune"):
+        unfinished.predict(X)
+
+
+def test_frames_and_texts_in_pipelines():
     from sklearn.compose import ColumnTransformer
     from sklearn.preprocessing import StandardScaler
 
-    frame = pandas.DataFrame(X, columns=[*"abcd"])
     columns = ColumnTransformer([("scaled", StandardScaler(), ["a", "b"])])
-    learners = [
-        make_pipeline(columns, LogisticRegression(C=c)).fit(frame, Y) for c in (0.1, 1)
+    scaled = [
+        make_pipeline(columns, LogisticRegression(C=c)).fit(frame(), Y)
+        for c in (0.1, 1)
     ]
-    assert len(pruned(learners, frame, Y).members_) == 2
-
-
-def test_texts_and_sparse_matrices():
-    texts = [f"flower {NAMES[y]} {i % 3}" for i, y in enumerate(Y)]
-    learner = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, Y)
-    assert pruned([learner], texts, Y).report_.rows[0].accuracy == 1
-    matrix = TfidfVectorizer().fit_transform(texts)
-    learner = LogisticRegression().fit(matrix, Y)
-    assert pruned([learner], matrix, Y).report_.rows[0].accuracy == 1
+    read = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(TEXTS, Y)
+    for learners, x in ((scaled, frame()), ([read], TEXTS)):
+        ensemble = pruned(learners, x, Y, temperature=None)
+        members = [learners[i] for i in ensemble.selection_.indices]
+        expected = np.mean([one.predict_proba(x) for one in members], axis=0)
+        np.testing.assert_allclose(ensemble.predict(x, verbose=0), expected, atol=1e-6)
 
 
 def two_inputs():

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ from keras_micronets.ensemble.export import (
 from keras_micronets.export import write_bundle, write_single
 from keras_micronets.learners import as_learners
 from keras_micronets.learners.external import common_task, predict_with
+from keras_micronets.learners.inputs import (
+    count_samples,
+    is_for_keras,
+    is_stream,
+    row_reader,
+)
+from keras_micronets.learners.labels import encode
 
 __all__ = ["EnsemblePruner", "negative_log_likelihood"]
 
@@ -182,6 +190,7 @@ class EnsemblePruner(keras.Model):
         self.from_logits_ = []
         self.weights_ = None
         self._temperature = 1.0
+        self._forward = None
 
     @property
     def temperature_(self) -> float:
@@ -273,8 +282,100 @@ class EnsemblePruner(keras.Model):
         classes = getattr(self.learners, "classes", None)
         return self.class_names if classes is None else classes.tolist()
 
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
+        """Return the combined predictions.
+
+        Args:
+            x: As for `keras.Model`. If some members are not Keras models, these receive
+                frames, sparse matrices and texts as `prune` hands them on, some rows at
+                a time; Keras models receive arrays of them.
+            batch_size: Integer, samples per batch. `None` for 32, or 256 for what only
+                other members than Keras models take. Defaults to `None`.
+            verbose, steps, callbacks: As for `keras.Model`.
+
+        Returns:
+            Array of shape `(samples, *outputs)`.
+
+        Raises:
+            ValueError: If `prune` was not called yet, or `x` is empty.
+        """
+        options = {"verbose": verbose, "steps": steps, "callbacks": callbacks}
+        if not self.members_ or self._is_keras() or is_for_keras(x):
+            return super().predict(x, batch_size, **options)
+        n_samples, batch_size, read = count_samples(x), batch_size or 256, row_reader(x)
+        if not n_samples:
+            raise ValueError("Expected at least one sample. Received: none.")
+
+        def combined(indices):
+            rows = ops.convert_to_numpy(indices)
+            part = read(slice(int(rows[0]), int(rows[-1]) + 1))
+            predictions = self._predict_members(part, batch_size)
+            return ops.convert_to_tensor(combine(predictions, **self._rule()))
+
+        with self._forward_is(combined):
+            return super().predict(np.arange(n_samples), batch_size, **options)
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Return the compiled loss and metrics.
+
+        Args:
+            x: As for `predict`.
+            y: As for `keras.Model`. If some members are not Keras models, also labels
+                by name or value, as for `prune`.
+            batch_size: As for `predict`.
+            verbose, sample_weight, steps, callbacks, return_dict, **kwargs: As for
+                `keras.Model`.
+
+        Returns:
+            A number, a list of them, or a dictionary, as `keras.Model` does.
+
+        Raises:
+            ValueError: If `prune` or `compile` was not called yet, or a label is none
+                of the classes.
+        """
+        options = {"sample_weight": sample_weight, "return_dict": return_dict}
+        options |= {"steps": steps, "callbacks": callbacks, **kwargs}
+        is_known = self.compiled and self.members_ and x is not None
+        if not is_known or self._is_keras() or is_stream(x):
+            return super().evaluate(x, y, batch_size, verbose, **options)
+        task = self._rule()["task"]
+        y = encode(default_targets(x, y, task), self._classes(), task)
+        predictions = self.predict(x, batch_size, verbose=0)
+        # Keras traces a model to build its metrics: members have to be run before.
+        with self._forward_is(lambda inputs: inputs):
+            return super().evaluate(predictions, y, batch_size, verbose, **options)
+
+    @contextmanager
+    def _forward_is(self, function):
+        """Have `call` return the results of a function of its inputs."""
+        self._forward = function
+        try:
+            yield
+        finally:
+            self._forward = None
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         self._check_pruned()
+        if self._forward is not None:
+            return self._forward(inputs)
         pairs = zip(self.members_, self.from_logits_, strict=True)
         task = self._rule()["task"]
         predictions = [
@@ -296,7 +397,7 @@ class EnsemblePruner(keras.Model):
         """Return how much the members differ, a measure of uncertainty.
 
         Args:
-            x: Inputs as arrays.
+            x: Inputs as for `prune`, without streams.
             batch_size: Integer, samples per batch. Defaults to `256`.
 
         Returns:
@@ -308,12 +409,18 @@ class EnsemblePruner(keras.Model):
         """
         self._check_pruned()
         rule = self._rule()
+        predictions = self._predict_members(x, batch_size)
+        return spread(predictions, rule["weights"], task=rule["task"])
+
+    def _predict_members(self, x, batch_size):
         pairs = zip(self.members_, self.from_logits_, strict=True)
-        predictions = [
-            predict_with(member, x, batch_size, task=rule["task"], from_logits=logits)
-            for member, logits in pairs
-        ]
-        return spread(np.stack(predictions), rule["weights"], task=rule["task"])
+        task = self._rule()["task"]
+        return np.stack(
+            [
+                predict_with(member, x, batch_size, task=task, from_logits=logits)
+                for member, logits in pairs
+            ]
+        )
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
@@ -326,8 +433,8 @@ class EnsemblePruner(keras.Model):
                 sparse or one-hot labels, the binary crossentropy, or the mean squared
                 error, by the task. Defaults to `None`.
             **kwargs: As for `keras.Model`. If some members are not Keras models,
-                `run_eagerly` is always `True`, `predict` works on every backend and
-                `evaluate` on TensorFlow only: the other backends trace the members.
+                `run_eagerly` is always `True`, and `evaluate` takes datasets on
+                TensorFlow only: the other backends trace the members.
         """
         if not self._is_keras():
             kwargs["run_eagerly"] = True

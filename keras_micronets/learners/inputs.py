@@ -1,7 +1,7 @@
 """Read data as `fit` takes them: arrays, several inputs, frames and streams."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,9 +12,10 @@ __all__ = [
     "chunks",
     "count_samples",
     "hash_arrays",
+    "is_for_keras",
     "is_stream",
     "join_inputs",
-    "some_samples",
+    "row_reader",
 ]
 
 #: Bytes of inputs of a stream that are predicted at once.
@@ -28,25 +29,21 @@ def as_inputs(x: Any) -> Any:
         x: An array or what NumPy turns into one; for models of several inputs a
             dictionary, tuple or list of arrays.
     """
-    is_several = isinstance(x, dict) or (
-        isinstance(x, list | tuple) and any(hasattr(one, "shape") for one in x)
-    )
-    arrays = keras.tree.map_structure(np.asarray, x) if is_several else np.asarray(x)
+    if _is_several(x):
+        arrays = keras.tree.map_structure(np.asarray, x)
+    else:
+        arrays = np.asarray(x)
     count_samples(arrays)
     return arrays
 
 
 def count_samples(x: Any) -> int:
-    """Return the number of samples of an array, or of several.
+    """Return the number of samples of an array, frame or list, or of several.
 
     Raises:
         ValueError: If there are none, or the arrays differ in their length.
     """
-    is_one = hasattr(x, "shape") or not isinstance(x, dict | list | tuple)
-    if not is_one and not any(hasattr(one, "shape") for one in keras.tree.flatten(x)):
-        return len(x)  # a list of texts
-    arrays = [x] if is_one else keras.tree.flatten(x)
-    shapes = [tuple(np.shape(array)) for array in arrays]  # type: ignore[arg-type]
+    shapes = _shapes(x)
     if not shapes or () in shapes or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
             "Expected an array of samples, or one per input, all of one length. "
@@ -55,9 +52,54 @@ def count_samples(x: Any) -> int:
     return shapes[0][0]
 
 
-def some_samples(x: Any, samples: slice) -> Any:
-    """Return some samples of an array, or of several."""
-    return keras.tree.map_structure(lambda array: array[samples], x)
+def _shapes(x: Any) -> list[tuple[int, ...]]:
+    if _is_several(x):
+        return [shape for one in _parts(x) for shape in _shapes(one)]
+    if hasattr(x, "shape"):
+        return [tuple(x.shape)]
+    return [(len(x),) if isinstance(x, list | tuple) else ()]  # of texts, perhaps
+
+
+def _is_several(x):
+    is_list = isinstance(x, list | tuple)
+    return isinstance(x, dict) or (is_list and any(hasattr(one, "shape") for one in x))
+
+
+def _parts(x):
+    return x.values() if isinstance(x, dict) else x
+
+
+def is_for_keras(x: Any) -> bool:
+    """Whether Keras takes data in their form: streams, or arrays of numbers.
+
+    Frames, series, sparse matrices, lists and arrays of texts or objects are others.
+    """
+    if is_stream(x):
+        return True
+    if _is_several(x):
+        return all(is_for_keras(one) for one in _parts(x))
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind in "biufc"
+    others = ("columns", "iloc", "tocsr")
+    return hasattr(x, "dtype") and not any(hasattr(x, name) for name in others)
+
+
+def row_reader(x: Any) -> Callable[[slice], Any]:
+    """Return a function from a slice to these samples of data, in their form.
+
+    Args:
+        x: A frame, a sparse matrix, an array, a list, or a dictionary, list or tuple of
+            them. Sparse matrices are read in the CSR format.
+    """
+    if _is_several(x):
+        readers = [row_reader(one) for one in _parts(x)]
+        if isinstance(x, dict):
+            pairs = [*zip(x, readers, strict=True)]
+            return lambda rows: {name: read(rows) for name, read in pairs}
+        return lambda rows: type(x)(read(rows) for read in readers)
+    if hasattr(x, "tocsr"):
+        x = x.tocsr()
+    return getattr(x, "iloc", x).__getitem__
 
 
 def join_inputs(parts: Sequence[Any]) -> Any:

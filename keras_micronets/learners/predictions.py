@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_micronets.edge.tasks import CLASS_TASKS
 from keras_micronets.export.atomic import write_atomically
-from keras_micronets.learners.inputs import count_samples, hash_arrays, some_samples
+from keras_micronets.learners.inputs import count_samples, hash_arrays, row_reader
 from keras_micronets.learners.learner import Learner
 from keras_micronets.learners.outputs import predictions_of
 
@@ -98,7 +98,8 @@ class Predictor:
         # `predict` would build a data pipeline for each learner, over the same data.
         _check_shape(x, getattr(self._model, "input_shape", None), self._model.name)
         starts = range(0, count_samples(x), batch_size)
-        batches = (some_samples(x, slice(i, i + batch_size)) for i in starts)
+        read = row_reader(x)
+        batches = (read(slice(i, i + batch_size)) for i in starts)
         return np.concatenate(
             [self._model.predict_on_batch(batch) for batch in batches]
         )
