@@ -258,7 +258,7 @@ def bundle(tmp_path_factory):
 def test_runner(bundle):
     x = samples(60)
     with EnsembleRunner(bundle) as runner:
-        options = dataclasses.asdict(runner.manifest.combination)
+        options = runner.manifest.combination.arguments
         members = runner.predict_members(x)
         answers, n_run = runner.predict_early(x)
         assert {*n_run} == {1, 2, 3}

@@ -150,6 +150,8 @@ def test_it_evaluates_and_is_saved(trained, tmp_path):
     assert loss == pytest.approx(expected, rel=1e-4)
     loaded = keras.saving.load_model(tmp_path / "e.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), p, atol=1e-6)
+    np.testing.assert_allclose(loaded.spread(x), ensemble.spread(x), atol=1e-6)
+    assert loaded.spread_scale_ == ensemble.spread_scale_
 
 
 @pytest.mark.parametrize("method", [*METHODS])
@@ -206,9 +208,13 @@ def test_the_bundle_predicts_as_the_ensemble(trained, bundle):
         weights = runner.manifest.combination.weights
         expected = np.average(members, axis=0, weights=weights).var() ** 0.5
         assert expected > 0
-        np.testing.assert_allclose(
-            runner.spread(x), spread(members, weights, task=task), atol=1e-6
-        )
+        expected = spread(members, weights, task=task)
+        scale = runner.manifest.combination.spread_scale
+        assert scale == ensemble.spread_scale_
+        if task in ("regression", "reconstruction"):
+            expected = np.hypot(scale.factors * expected, scale.floors)
+            assert scale.samples == len(x)
+        np.testing.assert_allclose(runner.spread(x), expected, atol=1e-6)
     difference = np.abs(p - ensemble.predict(x, verbose=0))
     assert p.shape == ensemble.predict(x, verbose=0).shape
     # Outputs are integers on the device and in its simulation alike.

@@ -16,7 +16,7 @@ from .early_exit import EarlyExit
 from .member import Member
 from .preprocessing import Preprocessing
 from .runner import EnsembleRunner
-from .tasks import TASKS, spread
+from .tasks import TASKS, SpreadScale, spread
 
 if TYPE_CHECKING:
     from .distributed.broker import Broker
@@ -49,6 +49,7 @@ __all__ = [
     "Node",
     "OverloadedError",
     "Preprocessing",
+    "SpreadScale",
     "bench",
     "choose_alarm",
     "combine",

@@ -90,10 +90,11 @@ class Ensemble:
         return reconstruction_error(self.preprocess(x), self.predict(x, run))
 
     def spread(self, x: Any, run: Callable = map) -> np.ndarray:
-        """Return the standard deviation of the members' predictions."""
+        """Return the standard deviation of the members' predictions, scaled."""
         combination = self.manifest.combination
-        members = self.predict_members(x, run)
-        return spread(members, combination.weights, task=combination.task)
+        members, scale = self.predict_members(x, run), combination.spread_scale
+        values = spread(members, combination.weights, task=combination.task)
+        return values if scale is None else scale(values)
 
     def preprocess(self, x: Any) -> Any:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""
@@ -109,7 +110,7 @@ class Ensemble:
 
     def _predict(self, x, run):
         members = self._predict_members(x, run)
-        return combine(members, **vars(self.manifest.combination))
+        return combine(members, **self.manifest.combination.arguments)
 
     def _predict_early(self, x):
         x, early_exit = self._preprocess(x), cast("EarlyExit", self.manifest.early_exit)
@@ -117,7 +118,7 @@ class Ensemble:
             lambda index, rows: self.members[index].predict(take_samples(x, rows)),
             count_samples(x),
             early_exit,
-            **vars(self.manifest.combination),
+            **self.manifest.combination.arguments,
         )
 
     def _split(self, x):

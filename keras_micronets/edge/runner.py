@@ -148,6 +148,9 @@ class EnsembleRunner:
     def spread(self, x: Any) -> np.ndarray:
         """Return the standard deviation of the members' predictions, see `edge.spread`.
 
+        With a scale in the bundle it is an estimate of the standard deviation of the
+        error of `predict`, see `edge.SpreadScale`.
+
         Returns:
             Array of shape `(samples, *output_shape)`; for the task
             `"reconstruction"` `(samples,)`.

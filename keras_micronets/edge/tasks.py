@@ -1,5 +1,7 @@
 """Define the tasks: what a model's outputs are, and how they become predictions."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ __all__ = [
     "CLASS_TASKS",
     "PER_LABEL",
     "TASKS",
+    "SpreadScale",
     "normalize",
     "sigmoid",
     "softmax",
@@ -91,6 +94,55 @@ def spread(
     if task == "reconstruction":
         variance = variance.reshape(len(variance), -1).mean(axis=1)
     return np.sqrt(variance)
+
+
+@dataclass(frozen=True)
+class SpreadScale:
+    """Define how the members' spread becomes the standard deviation of the error.
+
+    Calling it with an array that `spread` returned returns
+    `sqrt((factor * spread) ** 2 + floor ** 2)`.
+
+    Args:
+        factors: One non-negative number per output; one for a reconstruction.
+        floors: As many non-negative numbers, in the units of the outputs: the error
+            where members agree.
+        gain: Nats by which it lowered the Gaussian negative log-likelihood of the
+            samples on which it was chosen. Defaults to `0.0`.
+        samples: Number of these samples. Defaults to `0`.
+
+    Raises:
+        ValueError: If a value is negative or infinite, or there are not as many floors
+            as factors.
+    """
+
+    factors: tuple[float, ...]
+    floors: tuple[float, ...]
+    gain: float = 0.0
+    samples: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = (*self.factors, *self.floors)
+        is_valid = all(0 <= number < math.inf for number in numbers)
+        if not (
+            is_valid
+            and 0 < len(self.factors) == len(self.floors)
+            and self.samples >= 0
+            and math.isfinite(self.gain)
+        ):
+            raise ValueError(
+                "Expected as many floors as factors, all finite and not negative. "
+                f"Received: factors={self.factors}, floors={self.floors}, "
+                f"gain={self.gain}, samples={self.samples}."
+            )
+
+    def __call__(self, spread: np.ndarray) -> np.ndarray:
+        shape = spread.shape[1:]
+        factors, floors = (
+            np.reshape(self.factors, shape),
+            np.reshape(self.floors, shape),
+        )
+        return np.hypot(factors * spread, floors).astype(spread.dtype)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_micronets import selection
 from keras_micronets.edge.combine import check_rule, rules_of
+from keras_micronets.edge.tasks import CLASS_TASKS, SpreadScale
 
 __all__ = [
     "CLUSTERING",
@@ -14,6 +15,7 @@ __all__ = [
     "check_combination",
     "check_temperature",
     "choose_members",
+    "choose_spread_scale",
     "choose_temperature",
     "learner_columns",
 ]
@@ -80,13 +82,18 @@ def check_temperature(temperature: Any, combination: str) -> None:
     check_rule("vote" if combination == "vote" else "mean", None, 1, number)
 
 
-def check_combination(combination: str, task: str) -> None:
+def check_combination(combination: str, temperature: Any, task: str) -> None:
     """Raise a `ValueError` unless the task can be combined so."""
     rules = rules_of(task)
     if combination not in rules:
         raise ValueError(
             f"Expected a combination out of {rules} for task={task!r}. Received: "
             f"combination={combination!r}."
+        )
+    if task not in CLASS_TASKS and temperature not in ("fit", None, 1):
+        raise ValueError(
+            f"Expected temperature='fit' or None for task={task!r}, which predicts no "
+            f"probabilities. Received: temperature={temperature}."
         )
 
 
@@ -100,6 +107,18 @@ def choose_temperature(ensemble: Any, predictions: np.ndarray, targets: Any) -> 
     if ensemble.combination == "vote" or not targets.has_classes:
         return 1.0
     return selection.choose_temperature(*targets.rows(predictions))
+
+
+def choose_spread_scale(
+    ensemble: Any, predictions: np.ndarray, targets: Any, rule: dict[str, Any]
+) -> SpreadScale | None:
+    """Return the scale of the spread of members, `(members, samples, outputs)`.
+
+    `ensemble` and `targets` are as for `choose_members`, `rule` as in `as_combined`.
+    """
+    if ensemble.temperature != "fit" or targets.has_classes:
+        return None
+    return selection.choose_spread_scale(predictions, targets, **rule)
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

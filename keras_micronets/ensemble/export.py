@@ -13,7 +13,7 @@ from keras_micronets.edge import Alarm, EarlyExit, Member, choose_alarm
 from keras_micronets.edge.alarm import reconstruction_error
 from keras_micronets.edge.combine import combine
 from keras_micronets.edge.early_exit import check_exits
-from keras_micronets.edge.tasks import CLASS_TASKS
+from keras_micronets.edge.tasks import CLASS_TASKS, SpreadScale
 from keras_micronets.ensemble.data import as_targets, read_inputs, read_pair
 from keras_micronets.export import BundleMember
 from keras_micronets.export.representative_data import reusable
@@ -24,6 +24,7 @@ __all__ = [
     "choose_exit",
     "choose_format",
     "convert_members",
+    "fit_spread_to_files",
     "fit_to_files",
     "score_members",
 ]
@@ -194,6 +195,24 @@ def fit_to_files(
         *targets.rows(p[0]), default=combination["temperature"]
     )
     return combination | {"temperature": temperature}
+
+
+def fit_spread_to_files(
+    members: Sequence[BundleMember],
+    data: Any,
+    combination: dict[str, Any],
+    scale: SpreadScale | None,
+) -> SpreadScale | None:
+    """Return the scale of the spread, fitted to the files on `(x, y)`.
+
+    Without data, for classes, and where it does not pay, it is returned as it is.
+    """
+    task = combination["task"]
+    if data is None or task in CLASS_TASKS:
+        return scale
+    x, y = read_pair(data, task)
+    rule = {key: combination[key] for key in ("rule", "weights", "task")}
+    return selection.choose_spread_scale(_predict(members, x), y, **rule) or scale
 
 
 def choose_exit(

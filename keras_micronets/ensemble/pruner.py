@@ -1,6 +1,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ from keras import ops
 
 from keras_micronets import _keras_private, selection
 from keras_micronets.edge import Member, Preprocessing
+from keras_micronets.edge.bundle.from_json import from_json
 from keras_micronets.edge.combine import combine
-from keras_micronets.edge.tasks import CLASS_TASKS, PER_LABEL, spread
+from keras_micronets.edge.tasks import CLASS_TASKS, PER_LABEL, SpreadScale, spread
 from keras_micronets.ensemble.choose import (
     CLUSTERING,
     DEFAULT,
     check_combination,
     check_temperature,
     choose_members,
+    choose_spread_scale,
     choose_temperature,
     learner_columns,
 )
@@ -31,6 +34,7 @@ from keras_micronets.ensemble.export import (
     choose_exit,
     choose_format,
     convert_members,
+    fit_spread_to_files,
     fit_to_files,
     score_members,
 )
@@ -109,7 +113,9 @@ class EnsemblePruner(keras.Model):
         temperature: Temperature scaling of the combined probabilities, on the device
             too: `"fit"`, fitted on the data given to `prune` if that lowers their loss
             by more than its standard error (see `selection.choose_temperature`); a
-            positive number; or `None`. Votes have none. Defaults to `"fit"`.
+            positive number; or `None`. Votes have none. For tasks that predict numbers,
+            `"fit"` or `None` decide on `spread_scale_`, chosen by
+            `selection.choose_spread_scale`. Defaults to `"fit"`.
         random_state: Integer seed of the method. Defaults to `None`.
         task: What the learners predict, one of `edge.TASKS`: `"multiclass"`,
             `"binary"` (one sigmoid or logit unit), `"multilabel"`, `"regression"` or
@@ -133,6 +139,8 @@ class EnsemblePruner(keras.Model):
             files, or objects with a `predict` for functions.
         temperature_: Float, the temperature in use; 1 changes nothing. It can be set,
             for example to the result of `selection.fit_temperature` on other data.
+        spread_scale_: The `edge.SpreadScale` by which `spread` estimates the standard
+            deviation of the error, or `None`. It can be set.
         report_: A `selection.SelectionReport`; it prints as a table.
 
     Example:
@@ -190,6 +198,7 @@ class EnsemblePruner(keras.Model):
         self.from_logits_ = []
         self.weights_ = None
         self._temperature = 1.0
+        self.spread_scale_ = None
         self._forward = None
 
     @property
@@ -242,15 +251,17 @@ class EnsemblePruner(keras.Model):
         """
         self._check_prunable()
         task = common_task(self.learners, self.task)
-        check_combination(self.combination, task)
+        check_combination(self.combination, self.temperature, task)
         predictions, targets = self._predict_all(
             task, x, y, sample_weight, batch_size, verbose
         )
         chosen = choose_members(self, predictions, targets, verbose)
         rule = selection.as_combined(chosen, predictions, targets, self.combination)
         learners = [self.learners[int(i)] for i in chosen.indices]
-        together = combine(predictions[chosen.indices], **rule, task=targets.task)
+        kept = predictions[chosen.indices]
+        together = combine(kept, **rule, task=targets.task)
         temperature = choose_temperature(self, together, targets)
+        spread_scale = choose_spread_scale(self, kept, targets, rule)
         report = selection.selection_report(
             predictions,
             targets,
@@ -258,12 +269,13 @@ class EnsemblePruner(keras.Model):
             **learner_columns(self.learners),
             ensemble_probabilities=together,
             temperature=temperature,
+            spread_scale=spread_scale,
         )
         self.task_ = task
         if self.class_names is None and (classes := self._classes()) is not None:
             self.class_names = [str(label) for label in classes]
         self._set_members(learners, rule["weights"])
-        self.temperature_ = temperature
+        self.temperature_, self.spread_scale_ = temperature, spread_scale
         self.selection_ = chosen
         self.report_ = report
         return self
@@ -396,6 +408,9 @@ class EnsemblePruner(keras.Model):
     def spread(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return how much the members differ, a measure of uncertainty.
 
+        With a `spread_scale_` it is an estimate of the standard deviation of the error
+        of `predict`.
+
         Args:
             x: Inputs as for `prune`, without streams.
             batch_size: Integer, samples per batch. Defaults to `256`.
@@ -410,7 +425,8 @@ class EnsemblePruner(keras.Model):
         self._check_pruned()
         rule = self._rule()
         predictions = self._predict_members(x, batch_size)
-        return spread(predictions, rule["weights"], task=rule["task"])
+        values = spread(predictions, rule["weights"], task=rule["task"])
+        return values if self.spread_scale_ is None else self.spread_scale_(values)
 
     def _predict_members(self, x, batch_size):
         pairs = zip(self.members_, self.from_logits_, strict=True)
@@ -498,7 +514,8 @@ class EnsemblePruner(keras.Model):
             temperature_data: Tuple `(x, y)`, held-out inputs and labels such as those
                 given to `prune`: the temperature is fitted again, to the outputs of
                 the exported files, if that lowers their loss by more than its standard
-                error. Defaults to `None`: `temperature_` is kept.
+                error; for numbers, the scale of the spread. Defaults to `None`:
+                `temperature_` or `spread_scale_` is kept.
             alarm_data: Held-out normal inputs, for the task `"reconstruction"`:
                 `edge.choose_alarm` chooses on them the error above which a sample is
                 an anomaly. Not for `"tflite"`. Defaults to `None`, no alarm.
@@ -558,6 +575,9 @@ class EnsemblePruner(keras.Model):
             filepath,
             members,
             **common,
+            spread_scale=fit_spread_to_files(
+                members, temperature_data, rule, self.spread_scale_
+            ),
             class_names=class_names,
             accuracies=score_members(members, evaluation_data, rule, class_names),
             early_exit=choose_exit(
@@ -605,6 +625,7 @@ class EnsemblePruner(keras.Model):
                 kept, rule=rule["rule"], weights=rule["weights"], task=targets.task
             ),
             "temperature": None if self.temperature_ == 1 else self.temperature_,
+            "spread_scale": self.spread_scale_,
             **options,
         }
         return selection.write_report(
@@ -660,6 +681,7 @@ class EnsemblePruner(keras.Model):
             "from_logits": self.from_logits_,
             "weights": self.weights_,
             "fitted_temperature": self.temperature_,
+            "spread_scale": self.spread_scale_ and asdict(self.spread_scale_),
         }
 
     @classmethod
@@ -668,6 +690,7 @@ class EnsemblePruner(keras.Model):
         members = config.pop("members")
         from_logits, weights = config.pop("from_logits"), config.pop("weights")
         fitted = config.pop("fitted_temperature", 1.0)  # version 0.1.0 had none
+        scale = config.pop("spread_scale", None)
         if isinstance(config.get("method"), dict):
             config["method"] = keras.saving.deserialize_keras_object(config["method"])
         ensemble = cls(**config)
@@ -675,6 +698,8 @@ class EnsemblePruner(keras.Model):
             models = [keras.saving.deserialize_keras_object(m) for m in members]
             ensemble._track_members(models, from_logits, weights)
         ensemble.temperature_ = fitted
+        if scale is not None:
+            ensemble.spread_scale_ = from_json(scale, SpreadScale, "spread_scale")
         return ensemble
 
     def build(self, input_shape: Any) -> None:

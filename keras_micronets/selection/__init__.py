@@ -57,6 +57,7 @@ from keras_micronets.selection.report.selection_report import (
     selection_report,
 )
 from keras_micronets.selection.selection import Choice, Selection, SizeChoice
+from keras_micronets.selection.spread_scale import choose_spread_scale
 from keras_micronets.selection.targets import Targets
 from keras_micronets.selection.temperature import (
     apply_temperature,
@@ -90,6 +91,7 @@ __all__ = [
     "calibrated_negative_log_likelihood",
     "check_probabilities",
     "choose_early_exit",
+    "choose_spread_scale",
     "choose_temperature",
     "cluster",
     "cluster_labels",

@@ -15,7 +15,7 @@ from ..alarm import Alarm
 from ..combine import check_rule
 from ..early_exit import EarlyExit
 from ..preprocessing import Preprocessing
-from ..tasks import CLASS_TASKS
+from ..tasks import CLASS_TASKS, SpreadScale
 from ..tensors import TensorSpec, shape_of
 from .files import MAX_FILES, BundleFiles
 from .from_json import from_json
@@ -39,12 +39,21 @@ class Combination:
             temperatures are rejected by the runners of version 0.1.0.
         task: What the members predict, one of `edge.TASKS`. Defaults to
             `"multiclass"`, which is left out as well.
+        spread_scale: How the members' spread becomes the standard deviation of the
+            error, for tasks that predict numbers. Defaults to `None`, which is left out
+            as well: the spread is not scaled.
     """
 
     rule: str = "mean"
     weights: tuple[float, ...] | None = None
     temperature: float = field(default=1.0, metadata={"optional": True})
     task: str = field(default="multiclass", metadata={"optional": True})
+    spread_scale: SpreadScale | None = field(default=None, metadata={"optional": True})
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `combine`."""
+        return {k: v for k, v in vars(self).items() if k != "spread_scale"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         _check_members(self)
-        check_rule(n_members=len(self.members), **vars(self.combination))
+        check_rule(n_members=len(self.members), **self.combination.arguments)
         _check_outputs(self)
         _check_class_names(self)
         self.preprocessing.check(self.members[0].input_shape)
@@ -187,6 +196,8 @@ class Manifest:
             del values["combination"]["temperature"]
         if self.task == "multiclass":
             del values["combination"]["task"]
+        if self.combination.spread_scale is None:
+            del values["combination"]["spread_scale"]
         if self.alarm is None:
             del values["alarm"]
         return json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n"
@@ -276,6 +287,14 @@ def _check_outputs(manifest):
         raise ValueError(
             f"Expected outputs of shape {expected[task]} for task={task!r}. Received: "
             f"shape (samples, *{shape})."
+        )
+    scale = manifest.combination.spread_scale
+    n_spreads = math.prod(shape) if task == "regression" else 1
+    if scale and (task in CLASS_TASKS or len(scale.factors) != n_spreads):
+        raise ValueError(
+            "Expected a scale of the spread with a factor for each of the outputs of a "
+            "regression, or one for a reconstruction. Received: "
+            f"{len(scale.factors)} for task={task!r}."
         )
     if manifest.alarm is not None and task != "reconstruction":
         raise ValueError(

@@ -47,7 +47,7 @@ def _predict(runner: EnsembleRunner, x: Any, with_members: bool) -> Predictions:
         return Predictions(runner.predict(x))
     members = runner.predict_members(x)
     names = (member.name for member in runner.members)
-    together = combine(members, **vars(runner.manifest.combination))
+    together = combine(members, **runner.manifest.combination.arguments)
     return Predictions(together, dict(zip(names, members, strict=True)))
 
 

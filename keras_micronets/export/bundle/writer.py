@@ -28,6 +28,7 @@ from keras_micronets.edge.early_exit import EarlyExit
 from keras_micronets.edge.member import Member
 from keras_micronets.edge.preprocessing import Preprocessing
 from keras_micronets.edge.runner import EnsembleRunner
+from keras_micronets.edge.tasks import SpreadScale
 from keras_micronets.edge.tensors import zero_samples
 from keras_micronets.export.atomic import is_zip, write_whole
 from keras_micronets.export.flatbuffer import gzip_size
@@ -93,6 +94,7 @@ def write_bundle(
     combination: str = "mean",
     weights: Sequence[float] | None = None,
     temperature: float = 1.0,
+    spread_scale: SpreadScale | None = None,
     class_names: Sequence[str] | None = None,
     preprocessing: Preprocessing | dict | None = None,
     accuracies: dict[str, Any] | None = None,
@@ -118,6 +120,8 @@ def write_bundle(
         weights: One per member, for `"weights"`. Defaults to `None`.
         temperature: Temperature that the runner applies to the combined probabilities,
             see `edge.combine`. Defaults to `1.0`, none.
+        spread_scale: How the runner scales the members' spread, for tasks that predict
+            numbers, see `selection.choose_spread_scale`. Defaults to `None`, not.
         class_names: One per class, label or predicted number, see `edge.Manifest`.
             Defaults to `None`.
         preprocessing: `Preprocessing`, or a dictionary of its arguments: the device
@@ -165,6 +169,7 @@ def write_bundle(
             None if weights is None else tuple(weights),
             float(temperature),
             common_task(members),
+            spread_scale,
         ),
         accuracies=accuracies or {},
         early_exit=early_exit,

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import tostring
 import numpy as np
 
 from keras_micronets import _figures
+from keras_micronets.edge.tasks import SpreadScale
 from keras_micronets.selection.cross_validation import mean_of
 from keras_micronets.selection.report import drawing
 from keras_micronets.selection.report import page_content as content
@@ -60,6 +61,7 @@ def write_report(
     n_members: Sequence[int] | None = None,
     n_resamples: int = 20,
     temperature: float | None = None,
+    spread_scale: SpreadScale | None = None,
     title: str | None = None,
     random_state: int | None = 0,
     verbose: int = 0,
@@ -89,6 +91,7 @@ def write_report(
         temperature: Float, the temperature of the ensemble, whose effect is shown on
             all samples. Defaults to `None`: it has none, and the effect of one that is
             fitted on one half is shown on the other.
+        spread_scale: See `selection_report`.
         title: String. Defaults to `None`: how many learners are kept.
         random_state: Integer, the seed of the splits, or `None`, which differs from
             call to call. Defaults to `0`.
@@ -127,6 +130,7 @@ def write_report(
         milliseconds=milliseconds,
         ensemble_probabilities=ensemble,
         temperature=1.0 if temperature is None else temperature,
+        spread_scale=spread_scale,
     )
     drawn = page_plots(
         report,

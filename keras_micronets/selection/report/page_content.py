@@ -13,6 +13,7 @@ from keras_micronets.selection.report.report import (
     LearnerRow,
     SelectionReport,
     describe_disagreement,
+    describe_spread_scale,
     describe_temperature,
     format_metrics,
     metric_columns,
@@ -95,6 +96,8 @@ def summary(report: SelectionReport, mean_of_all: dict[str, float]) -> str:
         text += describe_disagreement(report) + " "
     if report.uncalibrated is not None:
         text += describe_temperature(report) + " "
+    if report.spread_scale is not None:
+        text += describe_spread_scale(report.spread_scale) + " "
     return text + (
         "Scores on the samples used for selection are optimistic: evaluate the "
         "ensemble on other samples."

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from keras_micronets.edge.tasks import SpreadScale
+
 __all__ = ["LearnerRow", "SelectionReport"]
 
 _WIDTH = 100
@@ -84,6 +86,8 @@ class SelectionReport:
             `1.0`, none.
         uncalibrated: Dictionary of the ensemble's metrics without the temperature, or
             `None` if there is none. Defaults to `None`.
+        spread_scale: The `edge.SpreadScale` of the ensemble, or `None`. Defaults to
+            `None`.
     """
 
     rows: tuple[LearnerRow, ...]
@@ -96,6 +100,7 @@ class SelectionReport:
     choice: str | None = None
     temperature: float = 1.0
     uncalibrated: dict[str, float] | None = None
+    spread_scale: SpreadScale | None = None
 
     @property
     def kept(self) -> tuple[LearnerRow, ...]:
@@ -208,6 +213,8 @@ def _notes(report: SelectionReport) -> list[str]:
         notes.append(describe_disagreement(report))
     if report.uncalibrated is not None:
         notes.append(describe_temperature(report))
+    if report.spread_scale is not None:
+        notes.append(describe_spread_scale(report.spread_scale))
     return [
         *notes,
         f"Measured on the {report.n_samples} samples used for selection: optimistic, "
@@ -235,3 +242,17 @@ def describe_temperature(report: SelectionReport) -> str:
         f"{before[nll]:.3f} to {report.ensemble[nll]:.3f} and its ECE from "
         f"{before[ece]:.3f} to {report.ensemble[ece]:.3f}."
     )
+
+
+def describe_spread_scale(scale: SpreadScale) -> str:
+    """Return a sentence on the scale of the members' spread, and its effect."""
+    factors, floors = _range(scale.factors), _range(scale.floors)
+    return (
+        f"Standard deviation of the error: sqrt(({factors} * spread)² + {floors}²), "
+        f"whose Gaussian NLL is {scale.gain:.3g} lower than that of the spread itself."
+    )
+
+
+def _range(values: tuple[float, ...]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"[{low} to {high}]"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from keras_micronets.edge.tasks import CLASS_TASKS, to_columns
+from keras_micronets.edge.tasks import CLASS_TASKS, SpreadScale, to_columns
 from keras_micronets.selection.candidates import Candidates
 from keras_micronets.selection.diversity import disagreement
 from keras_micronets.selection.metrics import (
@@ -39,6 +39,7 @@ def selection_report(
     milliseconds: Sequence[float | None] | None = None,
     ensemble_probabilities: Any = None,
     temperature: float = 1.0,
+    spread_scale: SpreadScale | None = None,
 ) -> SelectionReport:
     """Report which learners were kept, why, and the scores of the ensemble.
 
@@ -59,6 +60,8 @@ def selection_report(
             ensemble. Defaults to `None`: the mean weighted as in `selection`.
         temperature: Float, the temperature to apply to the ensemble's probabilities.
             Its scores are reported with and without it. Defaults to `1.0`, none.
+        spread_scale: The scale of the members' spread, see `choose_spread_scale`, which
+            is described. Defaults to `None`.
 
     Returns:
         A `SelectionReport`. Of more than 300 learners, the map shows the kept ones and
@@ -110,6 +113,7 @@ def selection_report(
         or None,
         temperature=float(temperature),
         uncalibrated=before,
+        spread_scale=spread_scale,
     )
 
 
