@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_micronets.export.flatbuffer import shorten_names
+from keras_micronets.export.integer_ends import with_integer_ends
 from keras_micronets.export.model_graph import call_flat, input_names
 from keras_micronets.layers import constant_quantizers
 
@@ -57,9 +58,10 @@ def convert(
             converter.optimizations = [*converter.optimizations, sparsity]
         if samples is not None:
             _set_calibration(tf, converter, quantization, samples, batch_size or 1)
-        # The one input of most models needs no name.
-        names = input_names(model) if len(model.inputs) > 1 else ()
-        return shorten_names(_run(converter, model.name), names)
+        content = _run(converter, model.name)
+    # The one input of most models needs no name.
+    names = input_names(model) if len(model.inputs) > 1 else ()
+    return shorten_names(with_integer_ends(content) if learned else content, names)
 
 
 def _run(converter, name):
@@ -88,12 +90,11 @@ def _set_quantization(tf, converter, quantization):
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization in INTEGERS:
-        converter.inference_input_type = tf.as_dtype(quantization)
-        converter.inference_output_type = tf.as_dtype(quantization)
 
 
 def _set_calibration(tf, converter, quantization, samples, batch_size):
+    converter.inference_input_type = tf.as_dtype(quantization)
+    converter.inference_output_type = tf.as_dtype(quantization)
     # Set only with calibration: it makes the converter demand calibration.
     operations = getattr(tf.lite.OpsSet, INTEGERS[quantization])
     converter.target_spec.supported_ops = [operations]
