@@ -1,9 +1,11 @@
 import sys
+import weakref
 
 import numpy as np
 import pytest
 from model_cases import images, residual, sequential
 
+from keras_micronets.export import converter
 from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import prepare, set_quantizers
@@ -51,3 +53,20 @@ def test_stderr_comes_back_after_an_error(capfd):
         convert("no model", quantization=None)
     print("still there", file=sys.stderr, flush=True)
     assert "still there" in capfd.readouterr().err
+
+
+def test_graphs_are_freed_at_once(monkeypatch):
+    model, graphs = residual(), []
+    prepare(model, quantize=True)
+    set_quantizers(model, True)
+    model(images(), training=True)
+
+    def trace(*arguments):
+        function = real(*arguments)
+        graphs.append(weakref.ref(function.graph))
+        return function
+
+    real = converter._trace
+    monkeypatch.setattr(converter, "_trace", trace)
+    convert(model, quantization="int8")
+    assert [graph() for graph in graphs] == [None]

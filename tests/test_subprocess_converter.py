@@ -11,6 +11,7 @@ from model_cases import images, residual, subclassed
 from keras_micronets.edge import Member
 from keras_micronets.export import export_tflite, subprocess_converter
 from keras_micronets.export.subprocess_converter import make_file_in_subprocess
+from keras_micronets.export.workers import worker
 from keras_micronets.layers import kernels, prepare, set_quantizers
 
 pytest.importorskip("tensorflow")
@@ -87,9 +88,31 @@ def test_without_tensorflow(monkeypatch, tmp_path):
 
 
 def test_a_process_that_fails(monkeypatch):
-    monkeypatch.setattr(subprocess_converter.sys, "executable", "false")
+    monkeypatch.setattr(worker, "_workers", {})
+    monkeypatch.setattr(worker.sys, "executable", "false")
     with pytest.raises(RuntimeError, match="return code 1"):
         make_file_in_subprocess(residual(), "", samples=None, **OPTIONS)
+
+
+def test_a_process_that_dies(monkeypatch):
+    def die(self, job):
+        raise worker.WorkerDiedError(-9, "")
+
+    monkeypatch.setattr(worker.Worker, "run", die)
+    with pytest.raises(ValueError, match=r"ended the process .*\(SIGKILL\).*unharmed"):
+        make_file_in_subprocess(residual(), "", samples=None, **OPTIONS)
+
+
+def test_the_process_is_kept_unless_it_imports_the_users_modules(monkeypatch):
+    def process():
+        return [x for key, x in worker._workers.items() if "-m" in key and x.is_alive]
+
+    make_file_in_subprocess(residual(), "", samples=[images(20)], **OPTIONS)
+    (kept,) = process()
+    make_file_in_subprocess(residual(), "", samples=[images(20)], **OPTIONS)
+    assert process() == [kept]
+    make_file_in_subprocess(subclassed(), "", samples=[images(20)], **OPTIONS)
+    assert not process()
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="needs no other process")

@@ -1,6 +1,7 @@
 """Convert a Keras model with TensorFlow's converter."""
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -45,23 +46,27 @@ def convert(
         sparse: Boolean, whether kernels with many zeros are stored without them.
             Defaults to `False`.
     """
-    import tensorflow as tf
-
     learned = quantization == "int8" and samples is None
-    with constant_quantizers(model, keep=learned), _quiet():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [_trace(tf, model, batch_size)]
-        )
-        _set_quantization(tf, converter, quantization)
-        if sparse:
-            sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
-            converter.optimizations = [*converter.optimizations, sparsity]
-        if samples is not None:
-            _set_calibration(tf, converter, quantization, samples, batch_size or 1)
-        content = _run(converter, model.name)
+    with _free_graphs(), constant_quantizers(model, keep=learned), _quiet():
+        content = _convert(model, quantization, samples, batch_size, sparse)
     # The one input of most models needs no name.
     names = input_names(model) if len(model.inputs) > 1 else ()
     return shorten_names(with_integer_ends(content) if learned else content, names)
+
+
+def _convert(model, quantization, samples, batch_size, sparse):
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [_trace(tf, model, batch_size)]
+    )
+    _set_quantization(tf, converter, quantization)
+    if sparse:
+        sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
+        converter.optimizations = [*converter.optimizations, sparsity]
+    if samples is not None:
+        _set_calibration(tf, converter, quantization, samples, batch_size or 1)
+    return _run(converter, model.name)
 
 
 def _run(converter, name):
@@ -102,6 +107,17 @@ def _set_calibration(tf, converter, quantization, samples, batch_size):
     converter.representative_dataset = lambda: (
         [x.take(r, axis=0, mode="clip") for x in samples] for r in rows
     )
+
+
+@contextlib.contextmanager
+def _free_graphs():
+    """Free what is made inside: Python would collect it after many exports only."""
+    gc.freeze()  # so that only new objects are searched
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

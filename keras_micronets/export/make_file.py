@@ -15,6 +15,7 @@ from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
 from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.export.tflite_model import ConvertedFile, TensorInfo, TFLiteModel
+from keras_micronets.export.workers import check_file
 from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 
 __all__ = ["compare", "make_file", "prefer_sparse"]
@@ -84,6 +85,7 @@ def _calibration(model, quantization):
 
 
 def _load(content, name):
+    check_file(content, name)
     try:
         file = TFLiteModel(content, name)
         file.run([np.zeros(info.shape, "float32") for info in file.inputs])
@@ -143,6 +145,7 @@ def prefer_sparse(
     """
     try:
         sparse = convert(sparse=True)
+        check_file(sparse, "the sparse file")
         outputs = TFLiteModel(sparse, "the sparse file").run(inputs)
     except (ValueError, RuntimeError):
         return dense, "not kept: LiteRT does not run the sparse file"

@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import fields
@@ -17,6 +15,7 @@ import numpy as np
 from keras_micronets import _keras_private
 from keras_micronets.export.report import ExportReport, Parity
 from keras_micronets.export.tflite_model import ConvertedFile
+from keras_micronets.export.workers import WorkerDiedError, running_worker
 from keras_micronets.layers import quantized_share
 
 __all__ = ["check_converter", "make_file_in_subprocess"]
@@ -58,8 +57,9 @@ def make_file_in_subprocess(
         model.save(folder / "model.keras")
         if samples is not None:
             np.savez(folder / "samples.npz", *samples)
-        (folder / "job.json").write_text(json.dumps(_job(model, options)))
-        result = _run(folder)
+        job = _job(model, options)
+        (folder / "job.json").write_text(json.dumps(job))
+        result = _run(folder, job)
         if "error" in result:
             raise ValueError(result["error"])
         content = (folder / "model.tflite").read_bytes()
@@ -87,26 +87,28 @@ def _is_importable(cls):
     return cls.__module__ != "__main__" and spec is not None
 
 
-def _run(folder):
-    environment = os.environ | {
-        "KERAS_BACKEND": "tensorflow",
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        "CUDA_VISIBLE_DEVICES": "-1",  # this process uses the GPU's memory
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    worker = "keras_micronets.export.subprocess_worker"
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", worker, str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+def _run(folder, job):
+    worker = running_worker(
+        "-m",
+        "keras_micronets.export.subprocess_worker",
+        KERAS_BACKEND="tensorflow",
+        CUDA_VISIBLE_DEVICES="-1",  # this process uses the GPU's memory
+        TF_CPP_MIN_LOG_LEVEL="3",
     )
-    if done.returncode:
-        raise RuntimeError(
-            "Expected the process that converts with TensorFlow to return 0. "
-            f"Received: return code {done.returncode}, and: {done.stderr[-1000:]}"
-        )
+    try:
+        worker.run(str(folder))
+    except WorkerDiedError as error:
+        if error.code >= 0:  # an exception: a fault of this package
+            raise
+        raise ValueError(
+            "Expected a model that TensorFlow's converter can convert. Received: "
+            f"{job['name']!r}, which ended the process that converts "
+            f"({error.ending}). The file is not written; this process and the model "
+            "are unharmed. Look for a model too large for this machine's memory."
+        ) from error
+    finally:
+        if job["modules"]:  # they may change before the next export
+            worker.close()
     return json.loads((folder / "result.json").read_text())
 
 

@@ -1,13 +1,11 @@
-"""Make a file in a separate process, where Keras runs on TensorFlow.
+"""Make files in a separate process, where Keras runs on TensorFlow.
 
-Run as `python -m keras_micronets.export.subprocess_worker FOLDER`. The folder holds the
-model, the samples and the job; the file and its report, or the error, are written
-beside them.
+Each line that the process reads names a folder with a model, the samples and the job.
+The file and its report, or the error, are written beside them.
 """
 
 import importlib
 import json
-import sys
 from pathlib import Path
 
 import keras
@@ -15,13 +13,15 @@ import numpy as np
 
 from keras_micronets.export.make_file import make_file
 from keras_micronets.export.model_graph import with_graph
+from keras_micronets.export.workers import serve
 from keras_micronets.layers import quantized_share
 
 __all__ = ["main"]
 
 
-def main(folder: Path) -> None:
+def main(path: str) -> None:
     """Do the job that a folder describes."""
+    folder = Path(path)
     job = json.loads((folder / "job.json").read_text())
     try:
         model = with_graph(_load(folder / "model.keras", job))
@@ -34,6 +34,7 @@ def main(folder: Path) -> None:
         outputs = [vars(parity) for parity in file.report.outputs]
         result = {"report": {**vars(file.report), "path": "", "outputs": outputs}}
     (folder / "result.json").write_text(json.dumps(result))
+    keras.utils.clear_session()  # the next job's models take their memory
 
 
 def _load(path, job):
@@ -65,4 +66,4 @@ def _read_samples(path):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    serve(main)

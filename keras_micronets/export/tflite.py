@@ -47,9 +47,13 @@ def export_tflite(
     of `channels_first` layers is exported with its channels last, and compared so; its
     inputs and outputs keep their shapes.
 
+    LiteRT loads each file first in a separate process, because a file can crash it.
+    That raises an error, and the model in memory survives.
+
     The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a separate
-    process, which takes some seconds more, and the comparison is with the model as
-    TensorFlow computes it.
+    process, too, and the comparison is with the model as TensorFlow computes it. This
+    process needs some seconds to start and is kept for further exports, except of
+    models with custom layers, until Python ends.
 
     Args:
         model: A built Keras model, plain or prepared, with any number of inputs and
@@ -88,8 +92,8 @@ def export_tflite(
         ValueError: If an argument is invalid, the weights are not finite or do not fit
             the file's types, an integer export has neither learned ranges nor
             representative data, TensorFlow is not installed, its converter rejects the
-            model, or the file does not run or gives outputs that are not finite.
-            Nothing is written then.
+            model, or the file crashes LiteRT, does not run or gives outputs that are
+            not finite. Nothing is written then.
 
     Example:
 

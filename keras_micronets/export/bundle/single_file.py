@@ -21,6 +21,7 @@ from keras_micronets.export.bundle.tflite_graph import (
 )
 from keras_micronets.export.bundle.writer import BundleMember, common_task
 from keras_micronets.export.tflite import check_path
+from keras_micronets.export.workers import check_file
 
 __all__ = ["write_single"]
 
@@ -100,6 +101,7 @@ def write_single(
     _check_computable(rule, len(loaded))
     preprocess.check(loaded[0].input_shape)
     content = _merge(loaded, models, preprocess, rule)
+    check_file(content, "the single file")
     _compare(content, loaded, preprocess, rule)
     write_atomically(path, content)
     return path

@@ -13,7 +13,14 @@ from keras import ops
 __all__ = ["quantize_activation", "quantize_kernel"]
 
 
-def quantize_kernel(kernel: Any, limit: Any, *, axis: int | None, bits: int) -> Any:
+def quantize_kernel(
+    kernel: Any,
+    limit: Any,
+    *,
+    axis: int | None,
+    bits: int,
+    has_gradient: bool = True,
+) -> Any:
     """Round a kernel within [-limit, limit]; gradients pass straight through.
 
     Args:
@@ -21,6 +28,8 @@ def quantize_kernel(kernel: Any, limit: Any, *, axis: int | None, bits: int) -> 
         limit: Tensor, the largest magnitude: one element, or one for each channel.
         axis: Integer, the axis of the channels, or `None`.
         bits: Integer from 2 to 8.
+        has_gradient: Boolean, `False` where no gradients are needed: TensorFlow never
+            frees a graph with gradients of this package. Defaults to `True`.
 
     Returns:
         Tensor of the kernel's shape and type.
@@ -33,7 +42,7 @@ def quantize_kernel(kernel: Any, limit: Any, *, axis: int | None, bits: int) -> 
         narrow_range=True,
         axis=axis,
     )
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != "tensorflow" or not has_gradient:
         return quantize(kernel)
     return _with_gradient(kernel, quantize, lambda upstream, x: upstream)
 

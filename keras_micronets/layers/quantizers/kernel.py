@@ -65,7 +65,13 @@ class KernelQuantizer(Quantizer):
 
     def _quantize(self, kernel):
         limit = ops.stop_gradient(self.limit(kernel))
-        kernel = quantize_kernel(kernel, limit, axis=self.axis, bits=self.bits)
+        kernel = quantize_kernel(
+            kernel,
+            limit,
+            axis=self.axis,
+            bits=self.bits,
+            has_gradient=self.constant is None,
+        )
         return self._as_in_file(kernel, limit)
 
     def _as_in_file(self, kernel, limit):
