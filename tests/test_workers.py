@@ -24,7 +24,7 @@ def tflite(operation="ELU", *, operand=0):
     graph = TFLiteGraph()
     x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
     graph.add(operation, operand, output=y)
-    return graph.content(description="one operation", inputs=x, outputs=y)
+    return graph.content({"x": x}, {"y": y}, "one operation")
 
 
 def process():
@@ -74,11 +74,11 @@ def test_a_sparse_file_that_kills_litert_is_not_kept():
 
 
 def test_a_worker_that_was_killed_is_replaced():
-    pid = process()
-    os.kill(pid, signal.SIGKILL)
-    running_worker(LOADER)._process.wait()
+    one = running_worker(LOADER)
+    os.kill(one._process.pid, signal.SIGKILL)
+    one._process.wait()
     check_file(tflite(), "sound")
-    assert process() != pid
+    assert running_worker(LOADER) is not one
 
 
 def test_a_worker_in_another_environment_is_replaced(monkeypatch):

@@ -43,8 +43,8 @@ def export_tflite(
     post-training quantisation, with ranges measured on representative data. LiteRT
     loads and runs the file, and each output is compared with the Keras model's.
 
-    A model that trains in mixed precision is exported, and compared, in float32. A model
-    of `channels_first` layers is exported with its channels last, and compared so; its
+    A model that trains in mixed precision is exported, and compared, in float32. One of
+    `channels_first` layers is exported with its channels last, and compared so; its
     inputs and outputs keep their shapes.
 
     LiteRT loads each file first in a separate process, because a file can crash it.
