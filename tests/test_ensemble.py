@@ -149,6 +149,54 @@ def test_save_and_load(ensemble, data, tmp_path, compiled):
         loaded.prune(x, y)
 
 
+def optimizer_state(model):
+    variables = model.optimizer.variables
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def after_evaluate(ensemble, x, y):
+    ensemble.evaluate(x, y, verbose=0)
+
+
+def after_fit(ensemble, x, y):
+    ensemble.fit(x, y, verbose=0)
+
+
+def after_other_members(ensemble, x, y):
+    ensemble.evaluate(x, y, verbose=0)
+    ensemble.fit(x, y, verbose=0)
+    ensemble.n_members = 2
+    ensemble.prune(x, y, verbose=0)
+
+
+def after_all(ensemble, x, y):
+    after_other_members(ensemble, x, y)
+    ensemble.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "use", [after_evaluate, after_fit, after_other_members, after_all]
+)
+def test_the_optimizer_is_saved_and_loaded(ensemble, data, tmp_path, use):
+    """Keras warns, which fails a test, if the numbers of variables differ."""
+    x, y = data
+    ensemble.compile("adam")
+    use(ensemble, x, y)
+    ensemble.save(tmp_path / "ensemble.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "ensemble.keras")
+
+    pairs = zip(optimizer_state(loaded), optimizer_state(ensemble), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, atol=1e-7)
+    if use in (after_fit, after_all):
+        assert any(np.any(value != 0) for value in optimizer_state(loaded)[2:])
+    assert loaded.evaluate(x, y, verbose=0) == pytest.approx(
+        ensemble.evaluate(x, y, verbose=0), rel=1e-5
+    )
+    loaded.fit(x, y, verbose=0)
+
+
 def test_prune_after_predict_replaces_the_members(ensemble, data):
     x, y = data
     before = ensemble.predict(x, verbose=0)

@@ -463,8 +463,18 @@ class EnsemblePruner(keras.Model):
             return negative_log_likelihood
         return "mean_squared_error"
 
-    def compile_from_config(self, config: dict) -> None:
+    def get_compile_config(self) -> dict[str, Any]:
+        config = super().get_compile_config()
+        # `fit` builds the optimizer, and on JAX and PyTorch `evaluate` does.
+        is_built = bool(config) and self.optimizer is not None and self.optimizer.built
+        return {**config, "has_optimizer_state": True} if is_built else config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        has_state = config.pop("has_optimizer_state", False)
         self.compile(**keras.saving.deserialize_keras_object(config))
+        if has_state:
+            self.optimizer.build(self.trainable_variables)
 
     def export(
         self,
@@ -720,6 +730,9 @@ class EnsemblePruner(keras.Model):
         self.weights_ = weights
         self.build(_input_shape(members[0]))
         self.run_eagerly = self.run_eagerly or not self._is_keras()
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and optimizer.built:  # for the former members
+            self.optimizer = optimizer.from_config(optimizer.get_config())
         self._forget_functions()
 
     def _forget_functions(self):
