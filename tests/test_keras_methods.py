@@ -66,6 +66,23 @@ def test_weights_of_a_prepared_model_are_set_again():
         other.set_weights(strip(model).get_weights())
 
 
+@pytest.mark.parametrize("quantize", [False, True])
+@pytest.mark.parametrize("make", [keras.layers.Dense, keras.layers.LSTM])
+def test_weights_of_a_plain_layer_are_told_where_to_go(make, quantize):
+    shape = (6,) if make is keras.layers.Dense else (4, 6)
+    model = keras.Sequential([keras.Input(shape), make(5), keras.layers.Dense(3)])
+    layer, plain = model.layers[0], model.layers[0].get_weights()
+    prepare(model, quantize=quantize)
+    with pytest.raises(ValueError, match=r"is prepared.*plain_weights\(layer\)"):
+        layer.set_weights(plain)
+    for weight, value in zip(plain_weights(layer), plain, strict=True):
+        weight.assign(value + 1)
+    prepared = layer.get_weights()
+    layer.set_weights(prepared)
+    for found, value in zip(strip(model).layers[0].get_weights(), plain, strict=True):
+        np.testing.assert_array_equal(found, value + 1)
+
+
 def test_a_layer_with_lora_weights_is_left_alone(tmp_path):
     model = net()
     model.get_layer("hidden").enable_lora(2)

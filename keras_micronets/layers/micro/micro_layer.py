@@ -177,6 +177,21 @@ class MicroLayer(keras.layers.Layer):
         """Raise an error: Keras would replace the kernel that the mask belongs to."""
         raise ValueError(refusal("quantize", f"{self.name!r}"))
 
+    def set_weights(self, weights: Any) -> None:
+        """Set the weights, those of masks and quantisers too, from a list of arrays.
+
+        Raises:
+            ValueError: If there are fewer or more arrays, or one has another shape.
+        """
+        if len(weights) != len(self.weights):
+            raise ValueError(
+                f"Expected {len(self.weights)} arrays for {self.name!r}, which is "
+                "prepared and has masks or quantisers. Received: "
+                f"{len(weights)}. Assign the weights of a plain layer to those that "
+                "`keras_micronets.layers.plain_weights(layer)` returns."
+            )
+        super().set_weights(weights)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.state_config()}
 
