@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "application_classes",
     "arguments",
+    "backend_functions",
     "callbacks_of_fit",
     "calls",
     "compiled_loss",
@@ -152,6 +153,28 @@ def readers(tensor: keras.KerasTensor) -> list[tuple[keras.Operation, int]]:
 def arguments(operation: keras.Operation) -> list[tuple]:
     """Return the positional arguments of an operation's symbolic calls."""
     return [node.arguments.args for node in operation._inbound_nodes]
+
+
+@contextmanager
+def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
+    """Let `keras.ops` call other functions of the backend inside the block.
+
+    Args:
+        replacements: Functions by their names in `keras.ops`.
+    """
+    backend = inspect.getmodule(keras.ops.argmax).backend
+    modules = {
+        name: backend.numpy if hasattr(backend.numpy, name) else backend.math
+        for name in replacements
+    }
+    originals = {name: getattr(module, name) for name, module in modules.items()}
+    try:
+        for name, module in modules.items():
+            setattr(module, name, replacements[name])
+        yield
+    finally:
+        for name, module in modules.items():
+            setattr(module, name, originals[name])
 
 
 def operation_classes(

@@ -8,7 +8,7 @@ from keras import ops
 import keras_micronets as kmn
 from keras_micronets.edge.inputs import read_image
 from keras_micronets.edge.member import Member, quantize
-from keras_micronets.export.channels_last import to_channels_last
+from keras_micronets.export.conversion.channels_last import to_channels_last
 
 L = keras.layers
 SHAPE = (3, 12, 10)

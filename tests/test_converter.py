@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from model_cases import images, residual, sequential
 
-from keras_micronets.export import converter
-from keras_micronets.export.converter import INTEGERS, QUANTIZATIONS, convert
+from keras_micronets.export.conversion import converter
+from keras_micronets.export.conversion.converter import INTEGERS, QUANTIZATIONS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import prepare, set_quantizers
 from keras_micronets.layers.quantization import quantizers

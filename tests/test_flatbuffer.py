@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from tiny_tflite import tiny_tflite
 
-from keras_micronets.export.converter import convert
+from keras_micronets.export.conversion.converter import convert
 from keras_micronets.export.flatbuffer import gzip_size, read_flatbuffer
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_micronets.export.converter import convert
+from keras_micronets.export.conversion.converter import convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import prepare, set_quantizers

@@ -261,3 +261,12 @@ def test_callbacks_of_fit_are_found_among_the_callers():
     use = "the warning of callbacks that keep a half-pruned epoch"
     assert found[:2] == [first, look], broke("the callers of hooks", use)
     assert _keras_private.callbacks_of_fit() == []
+
+
+def test_backend_functions_are_those_that_keras_ops_call():
+    x = keras.ops.ones((2, 3))
+    functions = [keras.ops.argmax, keras.ops.tan, keras.ops.logsumexp]
+    others = dict.fromkeys(("argmax", "tan", "logsumexp"), lambda *x, **y: "other")
+    with _keras_private.backend_functions(others):
+        assert [function(x) for function in functions] == 3 * ["other"]
+    assert keras.ops.convert_to_numpy(keras.ops.argmax(x)) == 0

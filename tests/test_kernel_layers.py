@@ -17,7 +17,7 @@ from micro_layer_cases import (
 )
 
 from keras_micronets.edge.member import Member, quantize
-from keras_micronets.export.converter import convert
+from keras_micronets.export.conversion.converter import convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.layers import constant_quantizers, kernels, quantized_share
 from keras_micronets.layers.quantizers.kernel import SMALLEST_KERNEL_RANGE

@@ -4,7 +4,7 @@ from ai_edge_litert import schema_py_generated as schema
 from model_cases import images, residual
 
 from keras_micronets.edge.member import Member
-from keras_micronets.export import converter
+from keras_micronets.export.conversion import converter
 from keras_micronets.export.flatbuffer import read_flatbuffer, shorten_names
 from keras_micronets.layers import prepare, set_quantizers
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.tensorflow
 @pytest.fixture
 def long(monkeypatch):
     """Return the bytes of a file as TensorFlow's converter writes it."""
-    monkeypatch.setattr(converter, "shorten_names", lambda content: content)
+    monkeypatch.setattr(converter, "shorten_names", lambda content, names: content)
     model = residual()
     prepare(model, quantize=True)
     set_quantizers(model, True)

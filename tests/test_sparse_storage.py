@@ -57,7 +57,7 @@ def test_float_files_are_unpacked_by_litert(tmp_path):
 
 def files():
     """Return files of one architecture with different outputs."""
-    from keras_micronets.export.converter import convert
+    from keras_micronets.export.conversion.converter import convert
 
     for seed in (0, 1):
         keras.utils.set_random_seed(seed)

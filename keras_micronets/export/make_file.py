@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_micronets.export.converter import INTEGERS, convert
+from keras_micronets.export.conversion.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
 from keras_micronets.export.report import ExportReport, Parity
@@ -173,10 +173,11 @@ def compare(name: str, output: TensorInfo, raw: Any, expected: np.ndarray) -> Pa
         )
     rounded = output.quantize(expected)
     difference = np.abs(raw.astype("float64") - rounded)
-    is_integer = np.issubdtype(raw.dtype, np.integer)
+    is_index = not output.scale and not np.issubdtype(raw.dtype, np.floating)
+    same = raw == rounded if is_index else raw.argmax(-1) == rounded.argmax(-1)
     return Parity(
         name=name,
         largest_difference=float(difference.max()),
-        share_within_one_step=float(np.mean(difference <= 1)) if is_integer else None,
-        top1_agreement=float(np.mean(raw.argmax(-1) == rounded.argmax(-1))),
+        share_within_one_step=float(np.mean(difference <= 1)) if output.scale else None,
+        top1_agreement=float(np.mean(same)),
     )

@@ -13,12 +13,12 @@ class Parity:
 
     Attributes:
         name: Name of the output in Keras.
-        largest_difference: Largest difference, in quantisation steps for an integer
-            output and in real units for a float one.
+        largest_difference: Largest difference, in quantisation steps for a quantised
+            output and in real units for any other, such as the indices of `argmax`.
         share_within_one_step: Share of the values that differ by at most one step;
-            `None` for a float output.
+            `None` for an output that is not quantised.
         top1_agreement: Share of the samples whose largest value has the same index
-            on the last axis.
+            on the last axis; share of equal values for an output of indices.
     """
 
     name: str

@@ -10,8 +10,10 @@ import warnings
 import keras
 import numpy as np
 
+from keras_micronets import _keras_private
+from keras_micronets.export.conversion.integer_ends import with_integer_ends
+from keras_micronets.export.conversion.substitutes import substitutes
 from keras_micronets.export.flatbuffer import shorten_names
-from keras_micronets.export.integer_ends import with_integer_ends
 from keras_micronets.export.model_graph import call_flat, input_names
 from keras_micronets.layers import constant_quantizers
 
@@ -86,7 +88,8 @@ def _trace(tf, model, batch_size):
     forward = tf.function(
         lambda *inputs: call_flat(model, inputs), signature, autograph=False
     )
-    return forward.get_concrete_function()
+    with _keras_private.backend_functions(substitutes()):
+        return forward.get_concrete_function()
 
 
 def _set_quantization(tf, converter, quantization):
