@@ -7,7 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["cond", "distributed", "is_traced_by_torch", "read", "to_float64"]
+__all__ = [
+    "cond",
+    "distributed",
+    "is_readable",
+    "is_traced_by_torch",
+    "read",
+    "to_float64",
+]
 
 
 def read(variable: Any) -> Any:
@@ -62,6 +69,19 @@ def to_float64(values: Any) -> Any:
     """
     jax = keras.backend.backend() == "jax"
     return ops.cast(values, "float32" if jax else "float64")
+
+
+def is_readable(tensor: Any) -> bool:
+    """Return whether the code that runs or is traced now can read a tensor.
+
+    In TensorFlow's graphs, code outside a loop cannot read a tensor made within it.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    made_in = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return getattr(tensor, "graph", None) is made_in
 
 
 def is_traced_by_torch() -> bool:

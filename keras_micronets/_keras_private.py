@@ -15,22 +15,22 @@ import keras
 __all__ = [
     "Call",
     "application_classes",
-    "arguments",
     "backend_functions",
     "callbacks_of_fit",
-    "calls",
     "compiled_loss",
     "edges",
+    "entry_of",
     "flatten_layers",
     "graph_calls",
+    "graph_of",
     "graph_tensors",
     "is_functional",
     "name_scope",
+    "nodes_in_order",
     "operation_classes",
     "operations",
-    "output_operations",
+    "outermost_call",
     "producer",
-    "readers",
     "replace_layers",
     "unlocked",
 ]
@@ -110,15 +110,45 @@ def operations(model: keras.Model) -> list[keras.Operation]:
     return _functional(model).operations
 
 
-def output_operations(model: keras.Model) -> set[keras.Operation]:
-    """Return the operations that make the model's outputs."""
-    outputs = keras.tree.flatten(_functional(model).outputs)
-    return {tensor._keras_history.operation for tensor in outputs}
+def nodes_in_order(model: keras.Model) -> list:
+    """Return the nodes of a model's graph in the order in which it runs them.
+
+    Args:
+        model: A model for which `is_functional` holds.
+    """
+    by_depth = _functional(model)._nodes_by_depth
+    depths = sorted(by_depth, reverse=True)
+    return [node for depth in depths for node in by_depth[depth] if not node.is_input]
 
 
-def calls(layer: keras.Layer) -> list[list[keras.KerasTensor]]:
-    """Return the symbolic tensors that a layer reads, a list for each of its calls."""
-    return [node.arguments.keras_tensors for node in layer._inbound_nodes]
+def graph_of(model: keras.Layer) -> keras.Model | None:
+    """Return the functional model that holds a model's graph, `None` without one."""
+    return _functional(model) if is_functional(model) else None
+
+
+def outermost_call() -> Any:
+    """Return an object that lives while the outermost layer is called, or `None`.
+
+    JAX's training step does not call the model, but its `stateless_call`, within a
+    scope in which each layer of the model seems to be called alone.
+    """
+    scopes: Any = inspect.getmodule(keras.StatelessScope)
+    if scopes.in_stateless_scope():
+        return scopes.get_stateless_scope()
+    module: Any = inspect.getmodule(keras.Layer)
+    return module.global_state.get_global_attribute("current_call_ctx")
+
+
+def entry_of(call: Any) -> keras.Layer | None:
+    """Return the layer that an object of `outermost_call` belongs to, if known."""
+    if not isinstance(call, keras.StatelessScope):
+        return call.entry_layer
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "stateless_call":
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
 
 
 def producer(
@@ -137,22 +167,6 @@ def producer(
     if is_functional(operation):
         return producer(_functional(operation).outputs[history.tensor_index])
     return operation, _maker(tensor).arguments.keras_tensors
-
-
-def readers(tensor: keras.KerasTensor) -> list[tuple[keras.Operation, int]]:
-    """Return `(reader, position)` for each time that operations read a tensor."""
-    history = getattr(tensor, "_keras_history", None)
-    return [
-        (node.operation, position)
-        for node in (history.operation._outbound_nodes if history else ())
-        for position, read in enumerate(node.arguments.keras_tensors)
-        if read is tensor
-    ]
-
-
-def arguments(operation: keras.Operation) -> list[tuple]:
-    """Return the positional arguments of an operation's symbolic calls."""
-    return [node.arguments.args for node in operation._inbound_nodes]
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """Say which private name of Keras changed, and what of ours stands on it."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from model_cases import nested, residual, sequential, shared, subclassed
 
 from keras_micronets import _keras_private
@@ -114,49 +117,82 @@ def test_edges_keep_to_their_own_model():
     )
 
 
-def test_output_operations():
-    inputs = keras.Input((3,))
-    first = keras.layers.Dense(2, name="first")(inputs)
-    second = keras.layers.Dense(2, name="second")(first)
-    third = keras.layers.ReLU(name="third")(second)
-    model = keras.Model(inputs, [first, third])
-    found = {operation.name for operation in _keras_private.output_operations(model)}
-    assert found == {"first", "third"}, broke(
-        "KerasTensor._keras_history", "_keras_private.output_operations"
-    )
-
-
-def test_producers_and_readers():
-    use = "_keras_private.producer and readers, for the ranges of concatenations,"
-    message = broke("KerasTensor._keras_history or Operation._outbound_nodes", use)
+def test_the_producer_of_a_tensor():
+    message = broke("KerasTensor._keras_history", "_keras_private.producer")
     model = residual()
     tensor = model.get_layer("add").output
     operation, inputs = _keras_private.producer(tensor)
     assert operation.name == "add", message
     found = [_keras_private.producer(one)[0].name for one in inputs]
     assert found == ["bn2", "relu1"], message
-    found = [(one.name, i) for one, i in _keras_private.readers(inputs[1])]
-    assert found == [("conv2", 0), ("add", 1)], message
     outside = keras.KerasTensor((None, 3))
     assert _keras_private.producer(outside) == (None, []), message
-    assert _keras_private.readers(outside) == [], message
 
 
 def test_the_producer_of_what_an_inner_model_puts_out():
     model = nested()
-    (tensor,) = _keras_private.calls(model.get_layer("flatten"))[0]
+    tensor = model.get_layer("inner")(keras.Input((6, 6, 4)))
     assert _keras_private.producer(tensor)[0].name == "relu"
 
 
-def test_calls_of_a_layer_called_twice():
-    calls = _keras_private.calls(shared().get_layer("shared"))
-    found = [_keras_private.producer(tensor)[0] for (tensor,) in calls]
-    assert [type(one).__name__ for one in found] == ["InputLayer", "Conv2D"], broke(
-        "Operation._inbound_nodes or Node.arguments", "_keras_private.calls"
+@pytest.mark.parametrize("build", [sequential, residual, nested, shared])
+def test_nodes_are_in_the_order_in_which_a_model_runs_them(build):
+    model, found = build(), []
+    for layer in model.layers:
+        layer.call = noting(layer.call, layer.name, found)
+    model(np.zeros((1, *model.input_shape[1:])))
+    nodes = _keras_private.nodes_in_order(model)
+    assert [node.operation.name for node in nodes] == found, broke(
+        "Functional._nodes_by_depth", "_keras_private.nodes_in_order"
     )
 
 
-def test_operations_and_their_arguments():
+def noting(function, name, found):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        found.append(name)
+        return function(*args, **kwargs)
+
+    return call
+
+
+class Entry(keras.layers.Layer):
+    """Note in which outermost call it is called."""
+
+    def __init__(self, found, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.note, self.inner = found.append, inner
+
+    def call(self, inputs):
+        call = _keras_private.outermost_call()
+        self.note((id(call), _keras_private.entry_of(call)))
+        return inputs if self.inner is None else self.inner(inputs)
+
+
+def test_the_outermost_call():
+    message = broke("Layer._get_call_context", "_keras_private.outermost_call")
+    outer = Entry(found := [], Entry(found))
+    outer(ops.zeros((1, 2)))
+    found.clear()  # of the shapes' computation
+    outer(ops.zeros((1, 2)))
+    assert len(found) == 2, message
+    assert len(set(found)) == 1, message
+    assert found[0][1] is outer, message
+    assert _keras_private.outermost_call() is None, message
+
+
+def test_the_outermost_call_of_a_stateless_call():
+    message = broke("Layer.stateless_call", "_keras_private.entry_of")
+    outer = Entry(found := [], Entry(found))
+    outer(ops.zeros((1, 2)))
+    found.clear()
+    outer.stateless_call([], [], ops.zeros((1, 2)))
+    assert len(found) == 2, message
+    assert len(set(found)) == 1, message
+    assert found[0][1] is outer, message
+
+
+def test_operations():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, 1.0 / (inputs + 2.0))
     *_, add, divide = _keras_private.operations(model)
@@ -164,9 +200,6 @@ def test_operations_and_their_arguments():
     assert found == {"Add": type(add), "TrueDivide": type(divide)}, broke(
         "the classes beside keras.ops.add", "_keras_private.operation_classes"
     )
-    message = broke("Node.arguments", "_keras_private.arguments")
-    assert [x[1] for x in _keras_private.arguments(add)] == [2.0], message
-    assert [x[0] for x in _keras_private.arguments(divide)] == [1.0], message
 
 
 def test_replace_layers():

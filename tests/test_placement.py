@@ -65,9 +65,9 @@ def test_inner_model_at_the_input():
     assert found["outer_conv"] == {"kernel", "output"}
 
 
-def test_layer_called_twice():
+def test_each_call_of_a_layer_has_quantisers():
     assert placed(shared()) == {
-        "shared": {"kernel", "input_0", "output"},
+        "shared": {"kernel", "input_0", "output", "call_2_output"},
         "head": {"kernel", "output"},
     }
 

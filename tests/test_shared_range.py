@@ -110,6 +110,9 @@ JOINED = {
     "beside an inner model": beside_an_inner_model,
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,
+    "input of an inner model": lambda x: keras.Model(
+        inputs := keras.Input((8, 8, 6)), conv(joined(inputs, conv(inputs)))
+    )(conv(x)),
 }
 # Tensors with a fixed range are rescaled before they are joined.
 RESCALED = {
@@ -117,9 +120,6 @@ RESCALED = {
     "sigmoid and tanh": lambda x: conv(
         joined(conv(x, activation="sigmoid"), conv(x, activation="tanh"))
     ),
-    "input of an inner model": lambda x: keras.Model(
-        inputs := keras.Input((8, 8, 6)), conv(joined(inputs, conv(inputs)))
-    )(conv(x)),
 }
 COPIES = (
     *("two blocks", "input read later", "in turn", "rectified twice"),

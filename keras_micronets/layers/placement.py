@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.graph import unroll
 from keras_micronets.layers.litert.capabilities import (
     activation_of,
     activation_row,
@@ -43,8 +44,9 @@ class Placement:
 def place_quantizers(model: keras.Model, *, share_ranges: bool = True) -> Placement:
     """Decide which tensors of a model get a fake quantiser.
 
-    Each tensor gets one quantiser: at the output of the layer that makes it, or, for
-    input layers and operations without a micro layer, at the inputs of its readers.
+    Each tensor gets one quantiser, one for each call of its layer: at the output of the
+    layer that makes it, or, for input layers and operations without a micro layer, at
+    the inputs of its readers.
     There is none inside a sequence that LiteRT computes as one operation (kernel, batch
     normalisation, rectifier; addition, rectifier), and none after a layer that only
     moves values. A concatenation is such a layer: its inputs share one range. An input
@@ -53,7 +55,7 @@ def place_quantizers(model: keras.Model, *, share_ranges: bool = True) -> Placem
     output quantised.
 
     Args:
-        model: A built model. Nested functional models are included.
+        model: A built model. Nested functional models are read as part of it.
         share_ranges: Boolean, whether tensors can share a range; if not,
             concatenations have a range of their own. Defaults to `True`.
 
@@ -61,7 +63,7 @@ def place_quantizers(model: keras.Model, *, share_ranges: bool = True) -> Placem
         A `Placement`.
     """
     placer = _Placer(share_ranges)
-    placer.place(model, is_raw=True)
+    placer.place(model)
     return Placement(placer.quantizers, tuple(placer.floating), tuple(placer.unfused))
 
 
@@ -70,172 +72,153 @@ class _Placer:
 
     def __init__(self, share_ranges):
         self.share_ranges = share_ranges
-        self.quantizers, self.floating, self.unfused = {}, [], []
+        self.calls, self.everywhere = defaultdict(list), {}
+        self.floating, self.unfused = {}, {}
 
-    def place(self, model, is_raw):
-        """Place the quantisers of a model; `is_raw` if nothing rounds its inputs."""
+    def place(self, model):
+        """Place the quantisers of a model."""
         if isinstance(model, SideBySide):
             for member in model.members:
-                self.place(member, is_raw)
-            return
-        if not _keras_private.is_functional(model):
+                self.place(member)
+        elif not _keras_private.is_functional(model):
             self._place_everywhere(model)
+        else:
+            for call in unroll(model):
+                self._place_at(call)
+
+    @property
+    def quantizers(self):
+        """The specifications by layer.
+
+        Where some calls of a layer stand in no graph, all have the same quantisers.
+        """
+        found = {layer: QuantizerSpec.of_calls(x) for layer, x in self.calls.items()}
+        for layer, spec in self.everywhere.items():
+            found[layer] = spec | found.get(layer, QuantizerSpec())
+        return found
+
+    def _place_at(self, call):
+        operation = call.operation
+        if call.is_input:
             return
-        readers, producers = defaultdict(list), defaultdict(list)
-        for producer, reader, position in _keras_private.edges(model):
-            readers[producer].append(reader)
-            producers[reader].append((position, producer))
-        outputs = _keras_private.output_operations(model)
-        for operation in {**readers, **producers}:
-            if isinstance(operation, keras.layers.InputLayer):
-                continue
-            if isinstance(operation, keras.Model):
-                raw = bool(_unrounded(producers[operation], is_raw))
-                self.place(operation, raw)
-                continue
-            self._report(operation, readers, producers, outputs, is_raw)
-            if is_quantizable(operation):
-                self._place_at(operation, readers, producers, outputs, is_raw)
-            elif isinstance(operation, keras.Layer):  # it may contain kernel layers
-                self._place_everywhere(operation)
+        self._report(call)
+        if is_quantizable(operation):
+            self.calls[operation].append(self._spec(call))
+        elif isinstance(operation, keras.Layer):  # it may contain kernel layers
+            self._place_everywhere(operation)
 
     def _place_everywhere(self, model):
         for layer in _keras_private.flatten_layers(model):
             if is_kernel_layer(layer) and is_quantizable(layer):
-                self._place_at_kernels(layer, inputs=(0,), **_at_output(layer))
+                spec = _spec(layer, inputs=(0,), **_at_output(layer))
+                self.everywhere[layer] = spec
 
-    def _place_at(self, operation, readers, producers, outputs, is_raw):
-        row, read_by = row_of(operation), readers[operation]
-        separate = [
-            (position, producer)
-            for position, producer in producers[operation]
-            if not _is_fused(producer, readers[producer], producer in outputs)
-        ]
-        inputs = _unrounded(separate, is_raw)
-        fused = _is_fused(operation, read_by, operation in outputs)
-        at_output = {} if row.keeps_scale or fused else _at_output(operation)
-        if self.share_ranges and row.values == "joined":
-            inputs, at_output = inputs + _not_shared(operation, is_raw), {}
-        self._place_at_kernels(
-            operation,
-            per_unit=_needs_scale_per_unit(operation, read_by),
-            inputs=inputs,
-            **at_output,
+    def _spec(self, call):
+        """Return the specification of one call of a layer."""
+        row = row_of(call.operation)
+        inputs = tuple(
+            position
+            for position, (producer, _) in enumerate(call.inputs)
+            if not (_is_rounded(producer) or _is_fused(producer))
         )
+        at_output = (
+            {} if row.keeps_scale or _is_fused(call) else _at_output(call.operation)
+        )
+        if self.share_ranges and row.values == "joined":
+            inputs, at_output = inputs + _not_shared(call), {}
+        per_unit = _needs_scale_per_unit(call)
+        return _spec(call.operation, inputs, per_unit=per_unit, **at_output)
 
-    def _place_at_kernels(self, layer, inputs, **arguments):
-        row = row_of(layer)
-        inputs = () if row.reads_indices else inputs
-        spec = QuantizerSpec(row.has_kernel_scales, inputs=inputs, **arguments)
-        self.quantizers[layer] = self.quantizers.get(layer, QuantizerSpec()) | spec
-
-    def _report(self, operation, readers, producers, outputs, is_raw):
+    def _report(self, call):
         """Note whether an operation stays in float or separate from a kernel."""
-        made_by = [producer for _, producer in producers[operation]]
-        read_by = [] if operation in outputs else readers[operation]
+        operation = call.operation
         reason = reason_for_float(operation)
-        if reason and not _is_in_integers(operation, made_by, read_by, is_raw=is_raw):
+        if reason and not _is_in_integers(call):
             kind = type(operation).__name__
-            self.floating.append(f"{operation.name} ({kind}): {reason}")
-        if _is_unfused(operation, producers):
-            self.unfused.append(operation.name)
+            self.floating[f"{operation.name} ({kind}): {reason}"] = None
+        if _is_unfused(call):
+            self.unfused[operation.name] = None
 
 
-def _is_fused(operation, readers, is_output):
-    """Whether an operation is computed together with its readers.
+def _spec(layer, inputs, **arguments):
+    row = row_of(layer)
+    inputs = () if row.reads_indices else inputs
+    return QuantizerSpec(row.has_kernel_scales, inputs=inputs, **arguments)
+
+
+def _is_fused(call):
+    """Whether a call is computed together with its readers.
 
     It has one reader, or several equal rectifiers, which the converter merges.
     """
-    if is_output or not readers:
+    readers = [reader.operation for reader, _, _ in call.readers]
+    if call.is_output or not readers:
         return False
     limits = {limit_of(reader) for reader in readers}
     alike = len(readers) == 1 or (len(limits) == 1 and None not in limits)
-    return alike and all(fuses(operation, reader) for reader in readers)
+    return alike and all(fuses(call.operation, reader) for reader in readers)
 
 
-def _is_unfused(operation, producers):
+def _is_rounded(call):
+    """Whether what a call makes is rounded there, or as part of its reader."""
+    return is_quantizable(call.operation)
+
+
+def _is_unfused(call):
     """Whether a normalisation would be part of a kernel without an activation."""
-    if not row_of(operation).normalizes:
+    if not row_of(call.operation).normalizes:
         return False
-    _, before = producers[operation][0]
-    if row_of(before).activation is not None:
-        return is_kernel_layer(producers[before][0][1])
-    return is_kernel_layer(before) and not is_linear(before)
+    before, _ = call.inputs[0]
+    if row_of(before.operation).activation is not None:
+        return is_kernel_layer(before.inputs[0][0].operation)
+    return is_kernel_layer(before.operation) and not is_linear(before.operation)
 
 
-def _is_in_integers(operation, producers, readers, *, is_raw):
+def _is_in_integers(call):
     """Whether a file has integers for an operation that is not a layer.
 
     It has if all inputs are rounded, and all readers round its result.
     """
-    inner = [
-        x for x in producers if is_raw or not isinstance(x, keras.layers.InputLayer)
-    ]
-    rounded = all(map(_rounds, inner)) and all(map(is_quantizable, readers))
-    return bool(readers) and rounded and _has_integers(operation)
+    rounded = all(_is_rounded(producer) for producer, _ in call.inputs)
+    read = all(is_quantizable(reader.operation) for reader, _, _ in call.readers)
+    is_read = call.readers and not call.is_output
+    return bool(is_read) and rounded and read and _has_integers(call)
 
 
-def _rounds(producer):
-    if _keras_private.is_functional(producer):
-        return all(map(_rounds, _keras_private.output_operations(producer)))
-    return is_quantizable(producer)
-
-
-def _has_integers(operation):
-    row = row_of(operation)
-    if isinstance(operation, keras.Layer) or row.reason is not None:
+def _has_integers(call):
+    row = row_of(call.operation)
+    if isinstance(call.operation, keras.Layer) or row.reason is not None:
         return False
-    return not row.constant_second or not any(
-        isinstance(second, keras.KerasTensor)
-        for _, second in _keras_private.arguments(operation)
-    )
+    constant = not any(isinstance(x, keras.KerasTensor) for x in call.args[1:])
+    return constant or not row.constant_second
 
 
-def _unrounded(producers, is_raw):
-    """Return the positions of the tensors that nothing rounds where they are made."""
-    return tuple(
-        position
-        for position, producer in producers
-        if (isinstance(producer, keras.layers.InputLayer) and is_raw)
-        or not (is_quantizable(producer) or isinstance(producer, _ROUND_THEIR_OWN))
-    )
-
-
-# An inner model's inputs are quantised where the outer model makes them, if at all.
-_ROUND_THEIR_OWN = (keras.Model, keras.layers.InputLayer)
-
-
-def _needs_scale_per_unit(operation, readers):
+def _needs_scale_per_unit(call):
     """Whether a batch normalisation is folded into the kernel of a Dense layer."""
-    rows = row_of(operation).kernels.values()
+    rows = row_of(call.operation).kernels.values()
     by_unit = any(row.normalized_axis is not None for row in rows)
-    normalized = len(readers) == 1 and fuses(operation, readers[0])
+    readers = [reader.operation for reader, _, _ in call.readers]
+    normalized = len(readers) == 1 and fuses(call.operation, readers[0])
     return by_unit and normalized and row_of(readers[0]).normalizes
 
 
-def _not_shared(layer, is_raw):
+def _not_shared(call):
     """Return the positions of inputs whose fixed ranges differ from the others'."""
-    positions = ()
-    for tensors in _keras_private.calls(layer):
-        ranges = [_fixed_range(tensor, is_raw) for tensor in tensors]
-        if len(set(ranges)) > 1:
-            positions += tuple(i for i, one in enumerate(ranges) if one is not None)
-    return positions
+    ranges = [_fixed_range(producer) for producer, _ in call.inputs]
+    if len(set(ranges)) == 1:
+        return ()
+    return tuple(i for i, one in enumerate(ranges) if one is not None)
 
 
-def _fixed_range(tensor, is_raw):
+def _fixed_range(call):
     """Return the range that a tensor cannot share, or `None` if it can."""
-    operation, inputs = _keras_private.producer(tensor)
-    row = row_of(operation)
+    row = row_of(call.operation)
     if row.keeps_scale or row.values == "joined":
-        ranges = {_fixed_range(one, is_raw) for one in inputs}
+        ranges = {_fixed_range(producer) for producer, _ in call.inputs}
         return ranges.pop() if len(ranges) == 1 else None
-    is_input = isinstance(operation, keras.layers.InputLayer)
-    if isinstance(operation, keras.Model) or (is_input and not is_raw):
-        return object()  # the range of another graph, unlike any other
-    if not is_quantizable(operation):
+    if not is_quantizable(call.operation):
         return None  # its readers quantise it
-    return activation_row(activation_of(operation)).fixed_range
+    return activation_row(activation_of(call.operation)).fixed_range
 
 
 def _at_output(operation):

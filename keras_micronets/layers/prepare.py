@@ -18,7 +18,7 @@ from keras_micronets.layers.micro.operations import prepare_operations
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
-from keras_micronets.layers.quantizers.shared_range import share_all_ranges
+from keras_micronets.layers.quantizers.shared_range import share_ranges
 from keras_micronets.layers.side_by_side import members_of
 
 __all__ = ["PreparationReport", "prepare"]
@@ -120,7 +120,7 @@ def prepare(
         ]
     changed = quantize and prepare_operations(model)
     if prepared or changed:
-        share_all_ranges(layers)
+        share_ranges(model, again=True)
         _forget_compiled_steps(model)
     if not prepared:  # an earlier call has reported it
         return PreparationReport((), ())

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.quantizers.kernel import LearnedKernelQuantizer
+from keras_micronets.layers.quantizers.shared_range import share_ranges
 from keras_micronets.layers.state import Quantizer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
 
 def quantizers(model: keras.Model) -> list[Quantizer]:
     """Return the fake quantisers of a prepared model, each once."""
+    share_ranges(model)  # the model may just have been loaded
     layers = _keras_private.flatten_layers(model)
     return list(dict.fromkeys(x for x in layers if isinstance(x, Quantizer)))
 

@@ -92,7 +92,7 @@ def _make(base, row):
 
 def _rectify(layer, inputs):
     quantizer = quantizer_of(inputs)
-    rounds = layer.quantizers.output
+    rounds = layer.quantizer("output") is not None
     if quantizer is not None and rounds and quantizer.constant is None:
         inputs = tag(ops.relu(inputs), Rectifier(quantizer))
     return layer.activate(inputs, keras.activations.relu)

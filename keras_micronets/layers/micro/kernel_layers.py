@@ -176,7 +176,8 @@ class _Separable(MicroKernelLayer):
     def build_state(self) -> None:
         super().build_state()
         if self.quantizers.kernel:
-            self.add_quantizer("depthwise")
+            for number in range(len(self.quantizers.calls)):
+                self.add_quantizer("depthwise", number)
 
     def to_litert(self, name: str, kernel: Any) -> Any:
         if name == "depthwise_kernel":
@@ -184,8 +185,7 @@ class _Separable(MicroKernelLayer):
         return ops.reshape(kernel, (1, 1, *kernel.shape[-2:]))
 
     def accumulator(self, inputs: Any) -> Accumulator | None:
-        between = getattr(self, "depthwise_quantizer", None)
-        return self._accumulator("pointwise_kernel", between)
+        return self._accumulator("pointwise_kernel", self.quantizer("depthwise"))
 
     def linear(self, inputs: Any) -> Any:
         between = _depthwise(self, inputs, self.effective_kernel("depthwise_kernel"))

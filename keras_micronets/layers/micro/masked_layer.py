@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_micronets.layers.graph import earlier_calls
 from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
 from keras_micronets.layers.micro.micro_layer import MicroLayer
 from keras_micronets.layers.state import Mask, refusal
@@ -65,7 +66,16 @@ class MaskedLayer(MicroLayer):
         kernel = self.masked_kernel(name)
         if self.probe is not None:
             kernel = self.probe(name, kernel)
-        return self.fake_quantize(name, self.to_litert(name, kernel))
+        kernel = self.to_litert(name, kernel)
+        quantizer = getattr(self, f"{name}_quantizer", None)
+        if quantizer is None:
+            return kernel
+        if not quantizer.constant or quantizer.axis is not None:
+            return quantizer(kernel)
+        # The converter gives a kernel that several operations read a scale for each
+        # unit, and rounds it again. Those of unlike shapes are separate kernels.
+        flat = ops.reshape(kernel, (1,) * earlier_calls(self) + tuple(kernel.shape))
+        return ops.reshape(quantizer(flat), kernel.shape)
 
     def to_litert(self, name: str, kernel: Any) -> Any:
         """Reshape a kernel to LiteRT's layout, in which it is quantised."""

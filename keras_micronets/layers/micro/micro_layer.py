@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets._serialization import serializable
+from keras_micronets.layers.graph import begin_call, call_number
 from keras_micronets.layers.litert.capabilities import (
     LAYERS,
     activation_of,
@@ -23,8 +24,9 @@ from keras_micronets.layers.quantizers.scheme import (
     QuantizationScheme,
     QuantizerSpec,
     as_quantizer_spec,
+    call_prefix,
 )
-from keras_micronets.layers.quantizers.shared_range import share_range_read
+from keras_micronets.layers.quantizers.shared_range import share_ranges, unite
 from keras_micronets.layers.state import State, refusal
 
 __all__ = [
@@ -91,11 +93,9 @@ class MicroLayer(keras.layers.Layer):
         super().build(input_shape)
         self.build_state()
 
-    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
-        """Share ranges when a model is loaded or copied, layer by layer."""
-        flat = keras.tree.flatten((args, kwargs))
-        share_range_read(self, [x for x in flat if isinstance(x, keras.KerasTensor)])
-        return super().symbolic_call(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        share_ranges(begin_call(self))
+        return super().__call__(*args, **kwargs)
 
     def extend(self, quantizers: QuantizerSpec) -> None:
         """Add quantisers, and all state that is missing, to a built layer."""
@@ -105,15 +105,20 @@ class MicroLayer(keras.layers.Layer):
 
     def build_state(self) -> None:
         """Add the nested layers for `quantizers` that are missing."""
-        for name in self.quantizers.names:
-            if name != "kernel":
-                self.add_quantizer(name)
+        for number, call in enumerate(self.quantizers.calls):
+            for tensor in call.tensors:
+                self.add_quantizer(tensor, number)
 
-    def add_quantizer(self, name: str) -> None:
-        """Add the quantiser of an input, output or intermediate tensor, if missing."""
+    def add_quantizer(self, tensor: str, number: int = 0) -> None:
+        """Add the quantiser of an input, output or intermediate tensor, if missing.
+
+        Args:
+            tensor: Name of the tensor, as `"output"`.
+            number: Number of the call that it belongs to. Defaults to 0.
+        """
         made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
-        fixed_range = activation_row(made.get(name)).fixed_range
-        make = self.scheme.activation_quantizer
+        fixed_range = activation_row(made.get(tensor)).fixed_range
+        make, name = self.scheme.activation_quantizer, call_prefix(number) + tensor
         self.add_nested(f"{name}_quantizer", make, fixed_range=fixed_range)
 
     def add_nested(self, name: str, make: Any, shape: Any = (), **kwargs: Any) -> None:
@@ -135,16 +140,33 @@ class MicroLayer(keras.layers.Layer):
         nested = _keras_private.flatten_layers(self)
         return {layer.name: layer for layer in nested if isinstance(layer, State)}
 
-    def fake_quantize(self, name: str, tensor: Any) -> Any:
-        """Round a tensor by the quantiser of that name, if there is one."""
-        quantizer = getattr(self, f"{name}_quantizer", None)
-        return tensor if quantizer is None else quantizer(tensor)
+    def quantizer(self, tensor: str, number: int | None = None) -> Any:
+        """Return the quantiser of a tensor, `None` if there is none.
+
+        Args:
+            tensor: Name of the tensor, as `"output"`.
+            number: Number of the call; `None` for the present call. Defaults to `None`.
+                If it is unknown which call that is, the quantiser of one of them is
+                returned, which then rounds within the ranges of all.
+        """
+        n_calls = len(self.quantizers.later) + 1
+        number = call_number(self, n_calls) if number is None else number
+        if number is not None:
+            return getattr(self, f"{call_prefix(number)}{tensor}_quantizer", None)
+        every = (self.quantizer(tensor, number) for number in range(n_calls))
+        return unite([one for one in every if one is not None])
+
+    def fake_quantize(self, tensor: str, value: Any) -> Any:
+        """Round a tensor by its quantiser for the present call, if there is one."""
+        quantizer = self.quantizer(tensor)
+        return value if quantizer is None else quantizer(value)
 
     def activate(self, inputs: Any, activation: Callable | None) -> Any:
         """Apply an activation, then the quantiser of the output if there is one."""
-        if self.quantizers.output and activation is keras.activations.relu:
-            return self.output_quantizer(inputs, rectify=True)
-        if self.quantizers.gate:
+        output = self.quantizer("output")
+        if output is not None and activation is keras.activations.relu:
+            return output(inputs, rectify=True)
+        if self.quantizer("gate") is not None:
             return self.fake_quantize("output", self._gated(inputs))
         outputs = inputs if activation is None else activation(inputs)
         row, quantizer = activation_row(activation), quantizer_of(inputs)

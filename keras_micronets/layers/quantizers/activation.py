@@ -5,8 +5,9 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_micronets._backend import cond, read, to_float64
+from keras_micronets._backend import cond, is_readable, read, to_float64
 from keras_micronets._serialization import serializable
+from keras_micronets.layers.graph import current_pass
 from keras_micronets.layers.litert.fake_quant import quantize_activation
 from keras_micronets.layers.litert.integer_operations import to_integers
 from keras_micronets.layers.litert.provenance import tag
@@ -84,7 +85,8 @@ class ActivationQuantizer(Quantizer):
         return tag(self._rounded(inputs, training, rectify), self)
 
     def _rounded(self, inputs, training, rectify):
-        if rectify and training and self.shared_range:  # its lower bound is not 0
+        shared = self._united() or self.shared_range
+        if rectify and training and shared:  # its lower bound is not 0
             return self._rounded(ops.relu(inputs), training, rectify=False)
         rectified = ops.relu if rectify else _same
         if self.constant is not None:
@@ -102,7 +104,7 @@ class ActivationQuantizer(Quantizer):
         return cond(self.is_on(), on, lambda: rectified(inputs))
 
     def _quantize_constant(self, inputs):
-        lower, upper = self.constant_bounds
+        lower, upper = self.bounds()
         if not lower < upper:
             raise ValueError(
                 "Expected quantisers that have seen data. Received: "
@@ -126,12 +128,20 @@ class ActivationQuantizer(Quantizer):
 
     def bounds(self) -> Any:
         """Return the range `(lower, upper)`: tensors, or numbers if it is constant."""
-        return self.live_bounds() if self.constant is None else self.constant_bounds
+        if self.constant is None:
+            return self.live_bounds()
+        united = self._united()
+        return self.constant_bounds if united is None else united.constant_bounds()
 
     def live_bounds(self) -> tuple[Any, Any]:
         """Return the (shared) range from the variables, even while it is constant."""
-        shared = self.shared_range
+        shared = self._united() or self.shared_range
         return self.own_bounds() if shared is None else shared.bounds()
+
+    def _united(self):
+        """Return the range of several calls if the present one is unknown."""
+        present = current_pass()
+        return None if present is None else present.united.get(self)
 
     def own_bounds(self) -> tuple[Any, Any]:
         """Return the range of its own tensor, without those it shares a range with."""
@@ -190,25 +200,43 @@ class ActivationQuantizer(Quantizer):
         return ops.add(rounded, ops.stop_gradient(ops.subtract(exact, rounded)))
 
     def _learn(self, inputs, active, rectify):
-        """Move the range if the quantiser is active, and round within the new range."""
-        past = self.own_bounds()
-        others = self.shared_range and self.shared_range.bounds(without=self)
+        """Move the range if the quantiser is active, and round within the new range.
+
+        The calls of one pass of the model move it once, by the union of their extremes.
+        """
+        earlier = self._measured_earlier()
+        past = self.own_bounds() if earlier is None else earlier[0]
+        shared = self._united() or self.shared_range
+        others = shared and shared.bounds(without=self)
 
         def on():
             batch = self.observer.measure(inputs, rectify=rectify)
-            own = self._moved(batch, past)
+            every = batch if earlier is None else _union(batch, earlier[1])
+            own = self._moved(every, past)
             bounds = own if others is None else _union(own, others)
             extremes = batch if isinstance(self.observer, MovingAverage) else None
             options = {"rectify": rectify, "extremes": extremes}
-            return (self._quantize(inputs, *bounds, **options), *own)
+            return (self._quantize(inputs, *bounds, **options), *own, *every)
 
         def off():
-            return (ops.relu(inputs) if rectify else inputs, *past)
+            return (ops.relu(inputs) if rectify else inputs, *past, *past)
 
-        outputs, lower, upper = cond(active, on, off)
+        outputs, lower, upper, *every = cond(active, on, off)
+        self._note_measured(past, every)
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs
+
+    def _measured_earlier(self):
+        """Return the range before the pass and the extremes of its earlier calls."""
+        present = current_pass()
+        earlier = None if present is None else present.measured.get(self)
+        return earlier if earlier and is_readable(earlier[1][0]) else None
+
+    def _note_measured(self, past, extremes):
+        present = current_pass()
+        if present is not None:
+            present.measured[self] = past, extremes
 
     def _moved(self, batch, past):
         lower, upper = batch
@@ -313,16 +341,21 @@ class LearnedActivationQuantizer(LearnedStep, ActivationQuantizer):
 
     def _learn(self, inputs, active, rectify):
         inputs = ops.relu(inputs) if rectify else inputs
-        past = self.own_bounds()
+        earlier = self._measured_earlier()
+        past = self.own_bounds() if earlier is None else earlier[0]
 
         def on():
-            initial = self._moved(self.observer.measure(inputs), past)
-            return (self._round(inputs, initial), *initial)
+            batch = self.observer.measure(inputs)
+            every = batch if earlier is None else _union(batch, earlier[1])
+            initial = self._moved(every, past)
+            return (self._round(inputs, initial), *initial, *every)
 
         def off():
-            return (add_dependence(inputs, self.step, self.offset), *past)
+            unchanged = add_dependence(inputs, self.step, self.offset)
+            return (unchanged, *past, *past)
 
-        outputs, lower, upper = cond(active, on, off)
+        outputs, lower, upper, *every = cond(active, on, off)
+        self._note_measured(past, every)
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs

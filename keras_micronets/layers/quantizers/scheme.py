@@ -1,7 +1,8 @@
 """Which tensors of a layer are quantised, and how."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import keras
@@ -21,7 +22,7 @@ from keras_micronets.layers.quantizers.observers import (
     Observer,
 )
 
-__all__ = ["QuantizationScheme", "QuantizerSpec", "as_quantizer_spec"]
+__all__ = ["QuantizationScheme", "QuantizerSpec", "as_quantizer_spec", "call_prefix"]
 
 
 @serializable()
@@ -41,6 +42,9 @@ class QuantizerSpec(Configurable):
         gate: Boolean, whether the sigmoid within a swish is rounded. Defaults to
             `False`.
         output: Boolean, whether the output is rounded. Defaults to `False`.
+        later: Tuple of a `QuantizerSpec` for each call after the first, if the calls of
+            the layer have quantisers of their own tensors. Defaults to `()`: all calls
+            have the same quantisers.
     """
 
     kernel: bool = False
@@ -49,40 +53,80 @@ class QuantizerSpec(Configurable):
     preactivation: bool = False
     gate: bool = False
     output: bool = False
+    later: tuple["QuantizerSpec", ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "inputs", tuple(sorted(set(self.inputs))))
+        object.__setattr__(self, "later", tuple(self.later))
+
+    @classmethod
+    def of_calls(cls, calls: Sequence["QuantizerSpec"]) -> "QuantizerSpec":
+        """Return the specification of a layer from those of its calls."""
+        kernel = any(call.kernel for call in calls)
+        per_unit = any(call.per_unit for call in calls)
+        first, *later = (replace(x, kernel=False, per_unit=False) for x in calls)
+        return replace(first, kernel=kernel, per_unit=per_unit, later=tuple(later))
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Self:
         """Read a specification from a list of names, as earlier versions saved it."""
         names = set(names)
         inputs = [int(name[6:]) for name in names if name.startswith("input_")]
-        flags = names & {"kernel", "preactivation", "gate", "output"}
-        return cls(
-            inputs=tuple(inputs),
-            per_unit="channels" in names,
-            **dict.fromkeys(flags, True),
-        )
+        tensors = names & {"kernel", "preactivation", "gate", "output"}
+        flags: dict[str, Any] = dict.fromkeys(tensors, True)
+        return cls(inputs=tuple(inputs), per_unit="channels" in names, **flags)
+
+    @property
+    def calls(self) -> tuple["QuantizerSpec", ...]:
+        """The specifications of the calls, each of which has quantisers."""
+        return (replace(self, later=()), *self.later)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensors of the first call, as `"input_0"` or `"output"`."""
+        inputs = (f"input_{position}" for position in self.inputs)
+        last = (x for x in ("preactivation", "gate", "output") if getattr(self, x))
+        return (*inputs, *last)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the tensors, as `"kernel"`, `"input_0"` or `"output"`."""
-        inputs = (f"input_{position}" for position in self.inputs)
-        last = (x for x in ("preactivation", "gate", "output") if getattr(self, x))
-        return (*("kernel",) * self.kernel, *inputs, *last)
+        """Names of all tensors: also `"kernel"`, and `"call_2_output"` of a call."""
+        later = (
+            call_prefix(number) + name
+            for number, call in enumerate(self.later, 1)
+            for name in call.tensors
+        )
+        return (*("kernel",) * self.kernel, *self.tensors, *later)
 
     def __bool__(self):
         return bool(self.names)
 
     def __or__(self, other: "QuantizerSpec") -> "QuantizerSpec":
-        """Return the specification of the tensors in either."""
-        flags = {
-            name: value or getattr(other, name)
-            for name, value in vars(self).items()
-            if name != "inputs"
-        }
-        return QuantizerSpec(inputs=self.inputs + other.inputs, **flags)
+        """Return the specification of the tensors in either.
+
+        A layer that has quantisers keeps their number: what the calls in `other` have
+        is added to each call.
+        """
+        if not self:
+            return replace(other, per_unit=self.per_unit or other.per_unit)
+        calls, others = self.calls, other.calls
+        if len(others) != len(calls):
+            others = (functools.reduce(_either, others),) * len(calls)
+        return self.of_calls(list(map(_either, calls, others)))
+
+
+def call_prefix(number: int) -> str:
+    """Return how the names of the tensors of a layer's call begin."""
+    return f"call_{number + 1}_" if number else ""
+
+
+def _either(first, second):
+    flags: Any = {
+        name: value or getattr(second, name)
+        for name, value in vars(first).items()
+        if isinstance(value, bool)
+    }
+    return QuantizerSpec(inputs=first.inputs + second.inputs, **flags)
 
 
 def as_quantizer_spec(value: Any) -> QuantizerSpec:

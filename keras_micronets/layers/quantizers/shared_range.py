@@ -6,9 +6,10 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.graph import current_pass, unroll
 from keras_micronets.layers.litert.capabilities import limit_of
 
-__all__ = ["SharedRange", "share_all_ranges", "share_range", "share_range_read"]
+__all__ = ["SharedRange", "share_range", "share_ranges", "unite"]
 
 
 class SharedRange:
@@ -35,6 +36,11 @@ class SharedRange:
         upper = ops.max(ops.stack([member.upper.value for member in members]))
         return ops.stop_gradient(lower), ops.stop_gradient(upper)
 
+    def constant_bounds(self) -> tuple[float, float]:
+        """Return the same as numbers, while the members are constant."""
+        lower, upper = zip(*(one.constant_bounds for one in self.members), strict=True)
+        return min(lower), max(upper)
+
 
 def share_range(quantizers: list) -> None:
     """Make quantisers share one range, with all that already share one with them."""
@@ -46,89 +52,97 @@ def share_range(quantizers: list) -> None:
             member.shared_range = shared
 
 
+def unite(quantizers: list) -> Any:
+    """Return the first of several quantisers, with the range of all for this pass."""
+    present = current_pass()
+    if present is not None and len(quantizers) > 1:
+        everyone = [member for one in quantizers for member in _members(one)]
+        present.united[quantizers[0]] = SharedRange(tuple(dict.fromkeys(everyone)))
+    return quantizers[0] if quantizers else None
+
+
 def _members(quantizer):
     shared = quantizer.shared_range
     return (quantizer,) if shared is None else shared.members
 
 
-def share_range_read(layer: keras.layers.Layer, tensors: list) -> None:
-    """Share one range among the inputs of a micro layer where LiteRT requires it.
+def share_ranges(model: keras.Layer, *, again: bool = False) -> None:
+    """Share one range among the inputs of each concatenation in a model's graph.
 
-    It does in a concatenation whose output has no quantiser. A layer that reads a
-    tensor that others quantise within a shared range, such as the model's input,
-    shares it too, and so does a rectifier if equal ones read the same tensor.
+    LiteRT requires it where the output of a concatenation has no quantiser. A layer
+    that reads a tensor that others quantise within a shared range, such as the model's
+    input, shares it too, and so does a rectifier if equal ones read the same tensor.
 
     Args:
-        layer: The micro layer.
-        tensors: List of the symbolic tensors that it reads.
+        model: A model or layer. One without a graph may have models inside that have
+            one.
+        again: Boolean, whether to read a graph that was read before. Defaults to
+            `False`.
     """
-    pairs = list(enumerate(tensors))
-    if isinstance(layer, keras.layers.Concatenate):
-        if not layer.quantizers.output:
-            found = (_rounding(layer, i, tensor) for i, tensor in pairs)
-            share_range([one for several in found for one in several])
-        return
-    for i, tensor in pairs:
-        _extend_shared(_rounding(layer, i, tensor) if _at_input(layer, i) else [])
-    _extend_shared(_of_rectifiers(layer, tensors))
+    if again or "keras_micronets_shares" not in vars(model):
+        vars(model)["keras_micronets_shares"] = True  # unknown to Keras's tracking
+        for graph in _graphs(model):
+            for call in unroll(graph):
+                if isinstance(call.operation, keras.layers.Concatenate):
+                    _share_inputs(call)
 
 
-def _extend_shared(quantizers):
-    if any(one.shared_range for one in quantizers):
-        share_range(quantizers)
+def _graphs(model):
+    if _keras_private.is_functional(model):
+        return [model]
+    inner = _keras_private.flatten_layers(model)
+    return [layer for layer in inner if _keras_private.is_functional(layer)]
 
 
-def share_all_ranges(layers: list) -> None:
-    """Share one range among the inputs of each concatenation in layers' graphs."""
-    for layer in layers:
-        if isinstance(layer, keras.layers.Concatenate) and _has_quantizers(layer):
-            for tensors in _keras_private.calls(layer):
-                share_range_read(layer, tensors)
+def _share_inputs(call):
+    if call.is_micro and call.quantizer("output") is None:
+        positions = range(len(call.inputs))
+        share_range([one for i in positions for one in _rounding(call, i)])
 
 
-def _rounding(layer, position, tensor):
+def _rounding(call, position):
     """Return the quantisers that round a tensor for one of its readers.
 
     If one reader has a quantiser for it, other readers may: they see the same values.
     """
-    own = _at_input(layer, position)
+    own, tensor = _at_input(call, position), call.inputs[position]
     return [*own, *_of_readers(tensor)] if own else _of_tensor(tensor)
 
 
 def _of_tensor(tensor):
     """Follow a tensor back to where it is rounded."""
-    operation: Any
-    operation, inputs = _keras_private.producer(tensor)
-    if not _has_quantizers(operation):
+    call, _ = tensor
+    if not call.is_micro:
         return _of_readers(tensor)
-    if operation.quantizers.output:
-        return [operation.output_quantizer, *_of_rectifiers(operation, inputs)]
-    pairs = enumerate(inputs)
-    return [one for i, read in pairs for one in _rounding(operation, i, read)]
+    output = call.quantizer("output")
+    if output is not None:
+        return [output, *_of_rectifiers(call)]
+    return [one for i in range(len(call.inputs)) for one in _rounding(call, i)]
 
 
-def _of_rectifiers(layer, tensors):
-    """Return the quantisers of a rectifier and of equal ones that read the same tensor.
+def _of_rectifiers(call):
+    """Return the quantisers of equal rectifiers that read the same tensor.
 
     The converter merges them.
     """
-    limit = limit_of(layer)
+    limit = limit_of(call.operation)
     if limit is None:
         return []
-    readers = (reader for reader, _ in _keras_private.readers(tensors[0]))
-    alike = [layer, *(reader for reader in readers if limit_of(reader) == limit)]
-    return [one.output_quantizer for one in alike if hasattr(one, "output_quantizer")]
+    readers = (reader for reader, _ in _readers(call.inputs[0]))
+    alike = [reader for reader in readers if limit_of(reader.operation) == limit]
+    found = (one.quantizer("output") for one in alike)
+    return [one for one in found if one is not None]
 
 
 def _of_readers(tensor):
-    readers = _keras_private.readers(tensor)
-    return [one for reader, i in readers for one in _at_input(reader, i)]
+    return [one for call, i in _readers(tensor) for one in _at_input(call, i)]
 
 
-def _at_input(layer, position):
-    quantizer = getattr(layer, f"input_{position}_quantizer", None)
+def _readers(tensor):
+    call, index = tensor
+    return [(reader, i) for reader, i, read in call.readers if read == index]
+
+
+def _at_input(call, position):
+    quantizer = call.quantizer(f"input_{position}")
     return [] if quantizer is None else [quantizer]
-
-
-def _has_quantizers(operation):
-    return hasattr(operation, "quantizers")
