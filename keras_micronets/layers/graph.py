@@ -32,6 +32,7 @@ class GraphCall:
         readers: List of `(call, position, index)` for each time that one of its
             outputs is read, `index` being that of the output.
         is_output: Whether one of its outputs is an output of the model.
+        is_nested: Whether it is a call within a nested model.
     """
 
     operation: Any
@@ -41,6 +42,7 @@ class GraphCall:
     inputs: list[tuple["GraphCall", int]] = field(default_factory=list)
     readers: list[tuple["GraphCall", int, int]] = field(default_factory=list)
     is_output: bool = False
+    is_nested: bool = False
 
     @property
     def is_input(self) -> bool:
@@ -53,6 +55,11 @@ class GraphCall:
         if not n_calls or self.n_calls % n_calls:  # of a part of the prepared model
             return None
         return self.operation.quantizer(tensor, self.earlier % n_calls)
+
+    @property
+    def shares_quantizers(self) -> bool:
+        """Whether several calls have the same quantisers, as in earlier versions."""
+        return self.is_micro and len(self.operation.quantizers.calls) < self.n_calls
 
     @property
     def is_micro(self) -> bool:
@@ -80,10 +87,10 @@ def unroll(model: keras.Model) -> list[GraphCall]:
         calls.append(call)
         return call
 
-    def run(model, tensors):
-        sources, results = _keras_private.graph_tensors(model)
+    def run(nested, tensors):
+        sources, results = _keras_private.graph_tensors(nested)
         known = dict(zip(map(id, sources), tensors, strict=False))
-        for node in _keras_private.nodes_in_order(model):
+        for node in _keras_private.nodes_in_order(nested):
             read = [known.get(id(tensor)) for tensor in node.arguments.keras_tensors]
             if None in read:  # an optional input that is not given
                 continue
@@ -91,6 +98,7 @@ def unroll(model: keras.Model) -> list[GraphCall]:
                 made = run(node.operation, read)
             else:
                 call = add(node.operation, node.arguments.args, read)
+                call.is_nested = nested is not model
                 made = [(call, index) for index in range(len(node.outputs))]
             known.update(zip(map(id, node.outputs), made, strict=False))
         return [known[id(tensor)] for tensor in results]

@@ -135,7 +135,12 @@ def _of_rectifiers(call):
 
 
 def _of_readers(tensor):
-    return [one for call, i in _readers(tensor) for one in _at_input(call, i)]
+    return [
+        one
+        for call, i in _readers(tensor)
+        if not (call.is_nested and call.shares_quantizers)
+        for one in _at_input(call, i)
+    ]
 
 
 def _readers(tensor):
