@@ -32,10 +32,8 @@ _ERRORS = ("mean_squared_error", "mean_absolute_error")
 #: Losses to choose from, for each task: crossentropies where there are classes.
 LOSSES = {
     "multiclass": ("categorical_crossentropy", *_ERRORS),
-    "binary": ("binary_crossentropy", *_ERRORS),
-    "multilabel": ("binary_crossentropy", *_ERRORS),
-    "regression": _ERRORS,
-    "reconstruction": _ERRORS,
+    **dict.fromkeys(PER_LABEL, ("binary_crossentropy", *_ERRORS)),
+    **dict.fromkeys(("regression", "reconstruction"), _ERRORS),
 }
 
 
@@ -109,9 +107,8 @@ def train_prune2edge(
     process: learners that are already in the pool are not trained again, damaged ones
     are. `n_learners` may increase.
 
-    The paper has classifiers, trained with the categorical crossentropy and the squared
-    and absolute errors of their probabilities. Binary and multi-label ones have the
-    binary crossentropy in its place, and models that predict numbers the two errors.
+    The paper has classifiers; for other tasks the losses are the binary crossentropy
+    and the two errors, or, for numbers, the errors.
 
     Args:
         parent: A built model of one output.

@@ -148,8 +148,7 @@ class EnsembleRunner:
     def spread(self, x: Any) -> np.ndarray:
         """Return the standard deviation of the members' predictions, see `edge.spread`.
 
-        With a scale in the bundle it is an estimate of the standard deviation of the
-        error of `predict`, see `edge.SpreadScale`.
+        With an `edge.SpreadScale` it estimates that of the error of `predict`.
 
         Returns:
             Array of shape `(samples, *output_shape)`; for the task

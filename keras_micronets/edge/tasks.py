@@ -110,10 +110,6 @@ class SpreadScale:
         gain: Nats by which it lowered the Gaussian negative log-likelihood of the
             samples on which it was chosen. Defaults to `0.0`.
         samples: Number of these samples. Defaults to `0`.
-
-    Raises:
-        ValueError: If a value is negative or infinite, or there are not as many floors
-            as factors.
     """
 
     factors: tuple[float, ...]
@@ -122,18 +118,12 @@ class SpreadScale:
     samples: int = 0
 
     def __post_init__(self) -> None:
-        numbers = (*self.factors, *self.floors)
+        numbers = (*self.factors, *self.floors, self.samples, abs(self.gain))
         is_valid = all(0 <= number < math.inf for number in numbers)
-        if not (
-            is_valid
-            and 0 < len(self.factors) == len(self.floors)
-            and self.samples >= 0
-            and math.isfinite(self.gain)
-        ):
+        if not (is_valid and 0 < len(self.factors) == len(self.floors)):
             raise ValueError(
                 "Expected as many floors as factors, all finite and not negative. "
-                f"Received: factors={self.factors}, floors={self.floors}, "
-                f"gain={self.gain}, samples={self.samples}."
+                f"Received: {self}."
             )
 
     def __call__(self, spread: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_micronets import selection
 from keras_micronets.edge.combine import check_rule, rules_of
-from keras_micronets.edge.tasks import CLASS_TASKS, SpreadScale
+from keras_micronets.edge.tasks import CLASS_TASKS
 
 __all__ = [
     "CLUSTERING",
@@ -15,7 +15,6 @@ __all__ = [
     "check_combination",
     "check_temperature",
     "choose_members",
-    "choose_spread_scale",
     "choose_temperature",
     "learner_columns",
 ]
@@ -107,18 +106,6 @@ def choose_temperature(ensemble: Any, predictions: np.ndarray, targets: Any) -> 
     if ensemble.combination == "vote" or not targets.has_classes:
         return 1.0
     return selection.choose_temperature(*targets.rows(predictions))
-
-
-def choose_spread_scale(
-    ensemble: Any, predictions: np.ndarray, targets: Any, rule: dict[str, Any]
-) -> SpreadScale | None:
-    """Return the scale of the spread of members, `(members, samples, outputs)`.
-
-    `ensemble` and `targets` are as for `choose_members`, `rule` as in `as_combined`.
-    """
-    if ensemble.temperature != "fit" or targets.has_classes:
-        return None
-    return selection.choose_spread_scale(predictions, targets, **rule)
 
 
 def learner_columns(learners: Any) -> dict[str, list]:

@@ -24,7 +24,6 @@ __all__ = [
     "choose_exit",
     "choose_format",
     "convert_members",
-    "fit_spread_to_files",
     "fit_to_files",
     "score_members",
 ]
@@ -179,40 +178,29 @@ def fit_to_files(
     members: Sequence[BundleMember],
     data: Any,
     combination: dict[str, Any],
+    spread_scale: SpreadScale | None,
     class_names: Sequence[str] | None,
-) -> dict[str, Any]:
-    """Return the combination, with its temperature fitted to the files on `(x, y)`.
+) -> tuple[dict[str, Any], SpreadScale | None]:
+    """Return the combination and the scale of the spread, fitted to the files on data.
 
-    Without data, for votes and for numbers, it is returned as it is.
+    Classes have a temperature in their combination, numbers a scale. Without data, for
+    votes, and where it does not pay, both are returned as they are.
     """
     task = combination["task"]
-    if data is None or combination["rule"] == "vote" or task not in CLASS_TASKS:
-        return combination
+    if data is None or combination["rule"] == "vote":
+        return combination, spread_scale
     x, y = read_pair(data, task)
-    plain = _plain(_predict(members, x), combination)
+    predictions = _predict(members, x)
+    if task not in CLASS_TASKS:
+        rule = {key: combination[key] for key in ("rule", "weights", "task")}
+        scale = selection.choose_spread_scale(predictions, y, **rule)
+        return combination, scale or spread_scale
+    plain = _plain(predictions, combination)
     p, targets = as_targets(y, task, class_names).check(plain[None])
     temperature = selection.choose_temperature(
         *targets.rows(p[0]), default=combination["temperature"]
     )
-    return combination | {"temperature": temperature}
-
-
-def fit_spread_to_files(
-    members: Sequence[BundleMember],
-    data: Any,
-    combination: dict[str, Any],
-    scale: SpreadScale | None,
-) -> SpreadScale | None:
-    """Return the scale of the spread, fitted to the files on `(x, y)`.
-
-    Without data, for classes, and where it does not pay, it is returned as it is.
-    """
-    task = combination["task"]
-    if data is None or task in CLASS_TASKS:
-        return scale
-    x, y = read_pair(data, task)
-    rule = {key: combination[key] for key in ("rule", "weights", "task")}
-    return selection.choose_spread_scale(_predict(members, x), y, **rule) or scale
+    return combination | {"temperature": temperature}, spread_scale
 
 
 def choose_exit(

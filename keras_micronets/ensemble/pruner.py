@@ -20,7 +20,6 @@ from keras_micronets.ensemble.choose import (
     check_combination,
     check_temperature,
     choose_members,
-    choose_spread_scale,
     choose_temperature,
     learner_columns,
 )
@@ -34,7 +33,6 @@ from keras_micronets.ensemble.export import (
     choose_exit,
     choose_format,
     convert_members,
-    fit_spread_to_files,
     fit_to_files,
     score_members,
 )
@@ -261,7 +259,9 @@ class EnsemblePruner(keras.Model):
         kept = predictions[chosen.indices]
         together = combine(kept, **rule, task=targets.task)
         temperature = choose_temperature(self, together, targets)
-        spread_scale = choose_spread_scale(self, kept, targets, rule)
+        spread_scale = None
+        if self.temperature == "fit" and not targets.has_classes:
+            spread_scale = selection.choose_spread_scale(kept, targets, **rule)
         report = selection.selection_report(
             predictions,
             targets,
@@ -295,32 +295,22 @@ class EnsemblePruner(keras.Model):
         return self.class_names if classes is None else classes.tolist()
 
     def predict(
-        self,
-        x: Any,
-        batch_size: int | None = None,
-        verbose: int | str = "auto",
-        steps: int | None = None,
-        callbacks: Any = None,
+        self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Return the combined predictions.
+        """Return the combined predictions, `(samples, *outputs)`.
 
         Args:
-            x: As for `keras.Model`. If some members are not Keras models, these receive
-                frames, sparse matrices and texts as `prune` hands them on, some rows at
-                a time; Keras models receive arrays of them.
+            x: As for `keras.Model`. Members that are no Keras models receive frames,
+                sparse matrices and texts as they are, as in `prune`, a batch at a time.
             batch_size: Integer, samples per batch. `None` for 32, or 256 for what only
                 other members than Keras models take. Defaults to `None`.
-            verbose, steps, callbacks: As for `keras.Model`.
-
-        Returns:
-            Array of shape `(samples, *outputs)`.
+            *args, **kwargs: As for `keras.Model.predict`.
 
         Raises:
             ValueError: If `prune` was not called yet, or `x` is empty.
         """
-        options = {"verbose": verbose, "steps": steps, "callbacks": callbacks}
         if not self.members_ or self._is_keras() or is_for_keras(x):
-            return super().predict(x, batch_size, **options)
+            return super().predict(x, batch_size, *args, **kwargs)
         n_samples, batch_size, read = count_samples(x), batch_size or 256, row_reader(x)
         if not n_samples:
             raise ValueError("Expected at least one sample. Received: none.")
@@ -332,48 +322,37 @@ class EnsemblePruner(keras.Model):
             return ops.convert_to_tensor(combine(predictions, **self._rule()))
 
         with self._forward_is(combined):
-            return super().predict(np.arange(n_samples), batch_size, **options)
+            return super().predict(np.arange(n_samples), batch_size, *args, **kwargs)
 
     def evaluate(
         self,
         x: Any = None,
         y: Any = None,
         batch_size: int | None = None,
-        verbose: int | str = "auto",
-        sample_weight: Any = None,
-        steps: int | None = None,
-        callbacks: Any = None,
-        return_dict: bool = False,
+        *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Return the compiled loss and metrics.
+        """Return the compiled loss and metrics, as `keras.Model` does.
 
         Args:
-            x: As for `predict`.
+            x, batch_size: As for `predict`.
             y: As for `keras.Model`. If some members are not Keras models, also labels
                 by name or value, as for `prune`.
-            batch_size: As for `predict`.
-            verbose, sample_weight, steps, callbacks, return_dict, **kwargs: As for
-                `keras.Model`.
-
-        Returns:
-            A number, a list of them, or a dictionary, as `keras.Model` does.
+            *args, **kwargs: As for `keras.Model.evaluate`.
 
         Raises:
             ValueError: If `prune` or `compile` was not called yet, or a label is none
                 of the classes.
         """
-        options = {"sample_weight": sample_weight, "return_dict": return_dict}
-        options |= {"steps": steps, "callbacks": callbacks, **kwargs}
         is_known = self.compiled and self.members_ and x is not None
         if not is_known or self._is_keras() or is_stream(x):
-            return super().evaluate(x, y, batch_size, verbose, **options)
+            return super().evaluate(x, y, batch_size, *args, **kwargs)
         task = self._rule()["task"]
         y = encode(default_targets(x, y, task), self._classes(), task)
         predictions = self.predict(x, batch_size, verbose=0)
         # Keras traces a model to build its metrics: members have to be run before.
         with self._forward_is(lambda inputs: inputs):
-            return super().evaluate(predictions, y, batch_size, verbose, **options)
+            return super().evaluate(predictions, y, batch_size, *args, **kwargs)
 
     @contextmanager
     def _forward_is(self, function):
@@ -408,8 +387,7 @@ class EnsemblePruner(keras.Model):
     def spread(self, x: Any, *, batch_size: int = 256) -> np.ndarray:
         """Return how much the members differ, a measure of uncertainty.
 
-        With a `spread_scale_` it is an estimate of the standard deviation of the error
-        of `predict`.
+        With a `spread_scale_` it estimates the standard deviation of the error.
 
         Args:
             x: Inputs as for `prune`, without streams.
@@ -431,12 +409,11 @@ class EnsemblePruner(keras.Model):
     def _predict_members(self, x, batch_size):
         pairs = zip(self.members_, self.from_logits_, strict=True)
         task = self._rule()["task"]
-        return np.stack(
-            [
-                predict_with(member, x, batch_size, task=task, from_logits=logits)
-                for member, logits in pairs
-            ]
+        predictions = (
+            predict_with(member, x, batch_size, task=task, from_logits=logits)
+            for member, logits in pairs
         )
+        return np.stack([*predictions])
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any
@@ -572,7 +549,9 @@ class EnsemblePruner(keras.Model):
             representative_data=representative_data,
         )
         class_names = class_names or self.class_names
-        rule = fit_to_files(members, temperature_data, self._rule(), class_names)
+        rule, spread_scale = fit_to_files(
+            members, temperature_data, self._rule(), self.spread_scale_, class_names
+        )
         common = {
             "combination": rule["rule"],
             "weights": rule["weights"],
@@ -585,9 +564,7 @@ class EnsemblePruner(keras.Model):
             filepath,
             members,
             **common,
-            spread_scale=fit_spread_to_files(
-                members, temperature_data, rule, self.spread_scale_
-            ),
+            spread_scale=spread_scale,
             class_names=class_names,
             accuracies=score_members(members, evaluation_data, rule, class_names),
             early_exit=choose_exit(

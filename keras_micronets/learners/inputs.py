@@ -29,10 +29,8 @@ def as_inputs(x: Any) -> Any:
         x: An array or what NumPy turns into one; for models of several inputs a
             dictionary, tuple or list of arrays.
     """
-    if _is_several(x):
-        arrays = keras.tree.map_structure(np.asarray, x)
-    else:
-        arrays = np.asarray(x)
+    is_one = _several(x) is None
+    arrays = np.asarray(x) if is_one else keras.tree.map_structure(np.asarray, x)
     count_samples(arrays)
     return arrays
 
@@ -53,20 +51,19 @@ def count_samples(x: Any) -> int:
 
 
 def _shapes(x: Any) -> list[tuple[int, ...]]:
-    if _is_several(x):
-        return [shape for one in _parts(x) for shape in _shapes(one)]
+    if (parts := _several(x)) is not None:
+        return [shape for one in parts for shape in _shapes(one)]
     if hasattr(x, "shape"):
         return [tuple(x.shape)]
     return [(len(x),) if isinstance(x, list | tuple) else ()]  # of texts, perhaps
 
 
-def _is_several(x):
-    is_list = isinstance(x, list | tuple)
-    return isinstance(x, dict) or (is_list and any(hasattr(one, "shape") for one in x))
-
-
-def _parts(x):
-    return x.values() if isinstance(x, dict) else x
+def _several(x):
+    """Return the inputs as a list if there are several, in any form, or `None`."""
+    if isinstance(x, dict):
+        return [*x.values()]
+    is_list = isinstance(x, list | tuple) and any(hasattr(one, "shape") for one in x)
+    return [*x] if is_list else None
 
 
 def is_for_keras(x: Any) -> bool:
@@ -76,8 +73,8 @@ def is_for_keras(x: Any) -> bool:
     """
     if is_stream(x):
         return True
-    if _is_several(x):
-        return all(is_for_keras(one) for one in _parts(x))
+    if (parts := _several(x)) is not None:
+        return all(map(is_for_keras, parts))
     if isinstance(x, np.ndarray):
         return x.dtype.kind in "biufc"
     others = ("columns", "iloc", "tocsr")
@@ -91,12 +88,11 @@ def row_reader(x: Any) -> Callable[[slice], Any]:
         x: A frame, a sparse matrix, an array, a list, or a dictionary, list or tuple of
             them. Sparse matrices are read in the CSR format.
     """
-    if _is_several(x):
-        readers = [row_reader(one) for one in _parts(x)]
+    if (parts := _several(x)) is not None:
+        readers, form = [*map(row_reader, parts)], type(x)
         if isinstance(x, dict):
-            pairs = [*zip(x, readers, strict=True)]
-            return lambda rows: {name: read(rows) for name, read in pairs}
-        return lambda rows: type(x)(read(rows) for read in readers)
+            return lambda rows: {k: f(rows) for k, f in zip(x, readers, strict=True)}
+        return lambda rows: form(read(rows) for read in readers)
     if hasattr(x, "tocsr"):
         x = x.tocsr()
     return getattr(x, "iloc", x).__getitem__

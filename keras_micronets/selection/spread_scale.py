@@ -30,17 +30,13 @@ def choose_spread_scale(
 ) -> SpreadScale | None:
     """Fit a scale of the members' spread, and return it only where it pays.
 
-    The members' standard deviation says on which samples they differ, not how wrong
-    they are together: they share a bias, and the targets have noise. The error is taken
-    for normal with the variance `(factor * spread) ** 2 + floor ** 2`, in which the
-    floor is the part that members share. Both maximise the likelihood of the errors,
-    for each output by itself. For each ratio of floor and factor the best factor is
-    known exactly, which leaves a search for one number.
+    Members differ less than they err together: they share a bias, and targets have
+    noise. The error is taken for normal, with the variance `(factor * spread) ** 2 +
+    floor ** 2`. For each output, both maximise the likelihood of the errors.
 
     The scale is returned if the mean Gaussian negative log-likelihood falls by more
-    than the standard error of its fall, from that of the spread itself. In both,
-    standard deviations below 0.001 of that of the targets are raised to it, since a
-    spread may be zero.
+    than the standard error of its fall, from that of the spread itself. As spreads may
+    be zero, deviations of less than 0.001 of that of the targets are raised to it.
 
     Args:
         predictions: Array of shape `(members, samples, *outputs)`.
@@ -67,10 +63,8 @@ def choose_spread_scale(
     scale = choose_spread_scale(members, y)  # the floor is about 0.4
     ```
 
-    References: Levi et al., "Evaluating and Calibrating Uncertainty Prediction in
-    Regression Tasks", 2019 (one factor of the deviations). Lakshminarayanan et al.,
-    "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
-    NeurIPS 2017 (noise and spread of the members add up).
+    Reference: Levi et al., "Evaluating and Calibrating Uncertainty Prediction in
+    Regression Tasks", 2019, which has a factor only.
     """
     targets = y if isinstance(y, Targets) else Targets(y, task)
     if targets.has_classes:
@@ -86,8 +80,8 @@ def choose_spread_scale(
         squares, variances = squares.mean(axis=1, keepdims=True), variances[:, None]
     if len(squares) < _MIN_SAMPLES:
         return None
-    columns = zip(variances.T, squares.T, strict=True)
-    factors, floors = np.array([fit_variance(*column) for column in columns]).T
+    fitted = [*map(fit_variance, variances.T, squares.T)]
+    factors, floors = np.array(fitted).T
     before = gaussian_loss(np.maximum(variances, MIN_FLOOR**2), squares)
     after = gaussian_loss(factors**2 * variances + floors**2, squares)
     falls = (before - after).mean(axis=1)
@@ -122,19 +116,17 @@ def fit_variance(variances: np.ndarray, squares: np.ndarray) -> tuple[float, flo
     def of_ratio(log_ratio):
         ratio = np.exp(log_ratio)
         shifted = variances + ratio**2
-        # Where the derivative of log(u * shifted) + squares / (u * shifted) is zero.
+        # Of this ratio, where the derivative of the loss by the factor is zero.
         factor = max(np.sqrt((squares / shifted).mean()), MIN_FLOOR / ratio)
         return float(factor), float(factor * ratio)
 
     def loss(pair):
         return gaussian_loss(pair[0] ** 2 * variances + pair[1] ** 2, squares).mean()
 
-    steps = np.log(typical) + np.arange(-12, 12.5, 0.5)
-    losses = [loss(of_ratio(step)) for step in steps]
-    middle = steps[np.argmin(losses)]
-    search = minimize_scalar(
-        lambda step: loss(of_ratio(step)),
-        bounds=(middle - 0.5, middle + 0.5),
-        method="bounded",
-    )
+    def objective(log_ratio):
+        return loss(of_ratio(log_ratio))
+
+    middle = min(np.log(typical) + np.arange(-12, 12.5, 0.5), key=objective)
+    bounds = (middle - 0.5, middle + 0.5)
+    search = minimize_scalar(objective, bounds=bounds, method="bounded")
     return min(best, of_ratio(middle), of_ratio(search.x), key=loss)

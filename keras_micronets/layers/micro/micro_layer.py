@@ -200,11 +200,7 @@ class MicroLayer(keras.layers.Layer):
         raise ValueError(refusal("quantize", f"{self.name!r}"))
 
     def set_weights(self, weights: Any) -> None:
-        """Set the weights, those of masks and quantisers too, from a list of arrays.
-
-        Raises:
-            ValueError: If there are fewer or more arrays, or one has another shape.
-        """
+        """Set the weights, those of masks and quantisers too, from a list of arrays."""
         if len(weights) != len(self.weights):
             raise ValueError(
                 f"Expected {len(self.weights)} arrays for {self.name!r}, which is "
