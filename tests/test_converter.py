@@ -49,7 +49,7 @@ def test_converter_prints_nothing(capfd):
 
 
 def test_stderr_comes_back_after_an_error(capfd):
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         convert("no model", quantization=None)
     print("still there", file=sys.stderr, flush=True)
     assert "still there" in capfd.readouterr().err

@@ -138,7 +138,7 @@ def test_warm_up(bundle, monkeypatch):
 
 
 def test_bench(runner):
-    report = bench(runner, repeats=3)
+    report = bench(runner, repeats=30)
     assert [*report.members] == [*NAMES]
     assert [*report.ensemble] == ["one by one", "threads"]
     for times in [*report.members.values(), *report.ensemble.values()]:

@@ -84,6 +84,7 @@ NOT_VALUES = {
     "channels.Plan",
     "edge.BenchReport",
     "edge.EnsembleResult",
+    "export.CArray",
     "export.ExportReport",
     "layers.PreparationReport",
     "layers.QuantizationReport",
