@@ -34,6 +34,12 @@ CASES = {
         lambda x: layers.GroupNormalization(2)(x),
         "(GroupNormalization): no quantised micro layer",
     ),
+    "augmentation": (
+        lambda x: layers.RandomContrast(0.2)(
+            layers.RandomFlip()(layers.Reshape((3, 3, 4))(x))
+        ),
+        None,
+    ),
     "noise": (lambda x: layers.GaussianNoise(0.1)(x), None),
     "bilinear": (
         lambda x: layers.UpSampling2D(interpolation="bilinear")(
@@ -41,6 +47,7 @@ CASES = {
         ),
         None,
     ),
+    "sum of three": (lambda x: layers.Add()([x, layers.ReLU()(x), x]), None),
     "attention": (
         lambda x: layers.MultiHeadAttention(2, 3)(x, x),
         "(MultiHeadAttention): attention stays in float",

@@ -68,7 +68,52 @@ def nested(x):
     return layers.ReLU()(inner(conv(x)) + 0.2)
 
 
+def sliced(x):
+    """Compute with half of the channels, as in CSP and ShuffleNet."""
+    y = conv(x, activation="relu")
+    y = layers.Concatenate()([conv(y[..., :3], 3), y[..., 3:]])
+    a, b, c = ops.split(y, [2, 4], axis=-1)
+    return layers.Add()([conv(a), conv(b), conv(layers.Concatenate()([c, a]))])
+
+
+def moved(x):
+    """Move integers in every way that has a row."""
+    y = conv(x)
+    return [
+        y[:, ::2, 1:-1],
+        conv(ops.reshape(y, (-1, 4, 16, 6))),
+        conv(ops.transpose(y, (0, 2, 1, 3))),
+        conv(ops.swapaxes(ops.moveaxis(y, 1, 2), 1, 2)),
+        layers.ReLU()(ops.squeeze(ops.expand_dims(y, 1), 1)),
+        layers.Dense(3)(ops.reshape(y[:, 0], (-1, 48))),
+        layers.ReLU()(y[..., :3] + y[..., 3:]),
+        conv(x[..., :2]),
+        conv((y * 2.0)[..., 1:]),
+    ]
+
+
+def excited_slice(x):
+    means = layers.GlobalAveragePooling2D()(y := conv(x))
+    return layers.Multiply()([y, means[:, None, None]])
+
+
+def merged(x):
+    three = [conv(x) for _ in range(3)]
+    four = [conv(x, activation="relu") for _ in range(4)]
+    return [
+        layers.Add()(three),
+        layers.Multiply()(three),
+        layers.ReLU()(layers.Add()(four)),
+        layers.Dense(3)(layers.Flatten()(layers.Multiply()(four))),
+        layers.Add()([x, x, conv(x, 3)]),
+    ]
+
+
 MODELS = {
+    "sliced": sliced,
+    "moved": moved,
+    "excited slice": excited_slice,
+    "merged": merged,
     "hard sigmoid": lambda x: conv(layers.Multiply()([hard_sigmoid(y := conv(x)), y])),
     "excited": lambda x: conv(excited(conv(x))),
     "sums": sums,
@@ -138,6 +183,7 @@ FLOATS = {
     "one after the other": lambda x: conv(conv(x) * 2.0 + 1.0),
     "read by another": lambda x: [conv(y := conv(x) + 3.0), conv(y * 2.0)],
     "without a kernel in LiteRT": between(ops.negative),
+    "a slice of it": lambda x: conv(ops.negative(conv(x))[..., :2]),
 }
 
 
@@ -172,7 +218,9 @@ def copied(model, tmp_path):
 
 
 @pytest.mark.parametrize("copy", [copied, lambda model, _: clone(model)])
-@pytest.mark.parametrize("kind", ["hard sigmoid", "arrays", "nested"])
+@pytest.mark.parametrize(
+    "kind", ["hard sigmoid", "arrays", "nested", "sliced", "merged"]
+)
 @pytest.mark.slow
 def test_copies_predict_the_same(kind, copy, tmp_path):
     model, x = learned(MODELS[kind]), images(16, seed=3)

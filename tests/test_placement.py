@@ -231,3 +231,17 @@ def test_same_placement_once_prepared():
     before = placed(model)
     prepare(model, quantize=True)
     assert placed(model) == before
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize(
+    "move", [keras.layers.Reshape((7,)), lambda x: ops.reshape(x, (-1, 7)), lambda x: x]
+)
+def test_indices_are_never_rounded(move, dtype):
+    inputs = keras.Input((7, 1) if callable(move) else (7,), dtype=dtype)
+    words = keras.layers.Embedding(12, 4, name="words")(move(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(words))
+    found = placed(model)
+    assert found["words"] == {"output"}
+    assert set(found) == {"words", "head"}
+    assert place_quantizers(model).floating == ()

@@ -120,14 +120,21 @@ class _Placer:
             position
             for position, (producer, _) in enumerate(call.inputs)
             if not (_is_rounded(producer) or _is_fused(producer))
+            and not _holds_indices(producer)
         )
         at_output = (
             {} if row.keeps_scale or _is_fused(call) else _at_output(call.operation)
         )
         if self.share_ranges and row.values == "joined":
             inputs, at_output = inputs + _not_shared(call), {}
-        per_unit = _needs_scale_per_unit(call)
-        return _spec(call.operation, inputs, per_unit=per_unit, **at_output)
+        merges = row.rounding in ("sum", "product")
+        return _spec(
+            call.operation,
+            inputs,
+            per_unit=_needs_scale_per_unit(call),
+            partials=max(len(call.inputs) - 2, 0) if merges else 0,
+            **at_output,
+        )
 
     def _report(self, call):
         """Note whether an operation stays in float or separate from a kernel."""
@@ -160,8 +167,25 @@ def _is_fused(call):
 
 
 def _is_rounded(call):
-    """Whether what a call makes is rounded there, or as part of its reader."""
+    """Whether no reader need round what a call makes."""
+    if _only_moves(call):
+        return _is_rounded(call.inputs[0][0])
     return is_quantizable(call.operation)
+
+
+def _only_moves(call):
+    """Whether a call is of an operation without a layer that only moves integers."""
+    is_layer = isinstance(call.operation, keras.Layer)
+    return not is_layer and row_of(call.operation).values == "moved"
+
+
+def _holds_indices(call):
+    """Whether what a call makes is read as indices only, which are never rounded."""
+    rows = [(row_of(reader.operation), reader) for reader, _, _ in call.readers]
+    return bool(rows) and all(
+        row.reads_indices or (row.values == "moved" and _holds_indices(reader))
+        for row, reader in rows
+    )
 
 
 def _is_unfused(call):
@@ -177,12 +201,25 @@ def _is_unfused(call):
 def _is_in_integers(call):
     """Whether a file has integers for an operation that is not a layer.
 
-    It has if all inputs are rounded, and all readers round its result.
+    It has if all inputs are rounded, and all readers round its result if it is another.
     """
+    if _only_moves(call) and (_is_rounded(call) or _holds_indices(call)):
+        return True
+    if _only_moves(call):
+        before, _ = call.inputs[0]
+        before_is = before.is_input or _is_in_integers(before)
+        return before_is and _is_rounded_later(call)
     rounded = all(_is_rounded(producer) for producer, _ in call.inputs)
-    read = all(is_quantizable(reader.operation) for reader, _, _ in call.readers)
-    is_read = call.readers and not call.is_output
-    return bool(is_read) and rounded and read and _has_integers(call)
+    return rounded and _is_rounded_later(call) and _has_integers(call)
+
+
+def _is_rounded_later(call):
+    """Whether all readers of what a call makes round it, once it is moved."""
+    readers = [reader for reader, _, _ in call.readers]
+    return bool(readers and not call.is_output) and all(
+        is_quantizable(one.operation) or (_only_moves(one) and _is_rounded_later(one))
+        for one in readers
+    )
 
 
 def _has_integers(call):

@@ -15,6 +15,7 @@ from keras import activations, layers
 
 __all__ = [
     "ACTIVATIONS",
+    "AUGMENTATIONS",
     "LAYERS",
     "OPERATIONS",
     "UNKNOWN",
@@ -282,6 +283,19 @@ LAYERS: dict[type, LayerRow] = {
     layers.ZeroPadding2D: _MOVED,
 }
 
+# Layers that leave their inputs unchanged in inference, so files do not have them.
+_AUGMENTATIONS = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness"),
+    *("RandomColorDegeneration", "RandomColorJitter", "RandomContrast"),
+    *("RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur"),
+    *("RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective"),
+    *("RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
+    *("RandomShear", "RandomTranslation", "RandomZoom"),
+)
+AUGMENTATIONS = frozenset(  # earlier versions of Keras have fewer
+    getattr(layers, name) for name in _AUGMENTATIONS if hasattr(layers, name)
+)
+
 # LiteRT's division of two tensors is far off near zero.
 _QUOTIENT = LayerRow(rounding="quotient", fuses_rectifier=True, constant_second=True)
 
@@ -294,7 +308,6 @@ OPERATIONS: dict[str, LayerRow] = {
     "TrueDivide": _QUOTIENT,
     "Absolute": LayerRow(),
     "Exp": LayerRow(),
-    "ExpandDims": LayerRow(),
     "Gelu": LayerRow(),
     "HardSilu": LayerRow(),
     "LeakyRelu": LayerRow(),
@@ -302,16 +315,23 @@ OPERATIONS: dict[str, LayerRow] = {
     "Mean": LayerRow(),
     "Relu": LayerRow(),
     "Relu6": LayerRow(),
-    "Reshape": LayerRow(),
     "Rsqrt": LayerRow(),
     "Sigmoid": LayerRow(),
     "Silu": LayerRow(),
     "Softmax": LayerRow(),
     "Sqrt": LayerRow(),
-    "Squeeze": LayerRow(),
     "Sum": LayerRow(),
     "Tanh": LayerRow(),
-    "Transpose": LayerRow(),
+    # Integers that stay as they are
+    "ExpandDims": _MOVED,
+    "GetItem": _MOVED,
+    "Moveaxis": _MOVED,
+    "Ravel": _MOVED,
+    "Reshape": _MOVED,
+    "Split": _MOVED,
+    "Squeeze": _MOVED,
+    "Swapaxes": _MOVED,
+    "Transpose": _MOVED,
 }
 
 
@@ -394,6 +414,8 @@ def reason_for_float(operation: Any) -> str | None:
     Args:
         operation: An operation of a functional model, prepared or not.
     """
+    if type(operation) in AUGMENTATIONS:
+        return None
     if not has_micro_layer(operation):
         return UNKNOWN.reason
     activation = activation_of(operation)

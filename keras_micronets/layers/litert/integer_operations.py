@@ -179,6 +179,8 @@ class Product(IntegerOperation):
     first: Any
     second: Any
 
+    by_value = True
+
     def scale(self) -> Any:
         """Return the real value of one integer."""
         return ops.multiply(self.first.scale(), self.second.scale())
@@ -195,6 +197,11 @@ class ConstantProduct(IntegerOperation):
 
     inputs: Any
     constant: Constant
+
+    @property
+    def by_value(self) -> bool:
+        """Whether all values are multiplied by one number."""
+        return np.ndim(self.constant.value) == 0
 
     def integers(self, values: Any, target: Any) -> Any:
         own, constant = self.inputs.scale(), self.constant

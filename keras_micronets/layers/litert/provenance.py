@@ -36,7 +36,13 @@ class IntegerOperation:
 
     Subclasses have a `scale()`, the real value of one integer of the result, or their
     own `integers()`.
+
+    Attributes:
+        by_value: Boolean, whether a value of the result can be rounded without its
+            place in the tensor, so also once it was moved.
     """
+
+    by_value: Any = False
 
     def scale(self) -> Any:
         """Return the real value of one integer."""

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_micronets.layers.litert.capabilities import LAYERS, limit_of
+from keras_micronets.layers.litert.capabilities import LAYERS, limit_of, row_of
 from keras_micronets.layers.litert.integer_operations import (
     LeakyRectifier,
     Rectifier,
@@ -65,6 +65,8 @@ def _make(base, row):
             return _rectify(self, inputs)
         if isinstance(self, keras.layers.Activation):
             return self.activate(inputs, self.activation)
+        if self.quantizers.partials:
+            inputs = _merged(self, inputs)
         outputs = base.call(self, inputs, *args, **kwargs)
         if row.rounding is not None:
             tag(outputs, _OPERATIONS[row.rounding](self, inputs))
@@ -88,6 +90,16 @@ def _make(base, row):
     }[row.values]
     doc = f"A `{base.__name__}` layer with fake quantisers on inputs{outputs}"
     return make_micro_class(base, function, doc)
+
+
+def _merged(layer, inputs):
+    """Return two tensors to merge: the rounded result of all but the last, and it."""
+    result, *between, last = inputs
+    for number, tensor in enumerate(between, 1):
+        operation = _OPERATIONS[row_of(layer).rounding](layer, [result, tensor])
+        result = tag(layer.keras_class.call(layer, [result, tensor]), operation)
+        result = layer.fake_quantize(f"partial_{number}", result)
+    return [result, last]
 
 
 def _rectify(layer, inputs):

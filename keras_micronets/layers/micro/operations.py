@@ -1,7 +1,9 @@
-"""Tag the results of arithmetic that stands in a graph without a layer.
+"""Tag the results of operations that stand in a graph without a layer.
 
 Such operations hold no state, and so no quantisers: the layers that read them do.
 """
+
+import functools
 
 import keras
 
@@ -13,7 +15,11 @@ from keras_micronets.layers.litert.integer_operations import (
     quotient_of,
     sum_of,
 )
-from keras_micronets.layers.litert.provenance import tag
+from keras_micronets.layers.litert.provenance import (
+    integer_operation_of,
+    quantizer_of,
+    tag,
+)
 
 __all__ = ["MICRO_OPERATIONS", "prepare_operations"]
 
@@ -25,12 +31,34 @@ _FUNCTIONS = {
 }
 
 
-def _make(base, function):
+def _arithmetic(base, row):
+    function = _FUNCTIONS[row.rounding]
+
     def call(self, x1, x2):
         return tag(base.call(self, x1, x2), function(x1, x2))
 
+    return call
+
+
+def _moving(base, row):
+    def call(self, x, *args, **kwargs):
+        outputs, quantizer = base.call(self, x, *args, **kwargs), quantizer_of(x)
+        if quantizer is not None and quantizer.constant:
+            # The converter loses the scale of one result that two operations read.
+            return keras.tree.map_structure(quantizer, outputs)
+        operation = integer_operation_of(x)
+        origin = operation if operation and operation.by_value else quantizer
+        for output in keras.tree.flatten(outputs):
+            tag(output, origin)
+        return outputs
+
+    return call
+
+
+def _make(base, call):
     name = f"Micro{base.__name__}Operation"
     doc = f"A `{base.__name__}` operation whose result remembers what made it."
+    call = functools.wraps(base.call)(call)
     body = {"call": call, "__doc__": doc, "__module__": __name__, "keras_class": base}
     cls = type(name, (base,), body)
     keras.saving.register_keras_serializable("keras_micronets", name)(cls)
@@ -38,10 +66,16 @@ def _make(base, function):
     return cls
 
 
-_ROUNDING = {name: row.rounding for name, row in OPERATIONS.items() if row.rounding}
+_ROWS = {
+    name: row
+    for name, row in OPERATIONS.items()
+    if row.rounding or row.values == "moved"
+}
 MICRO_OPERATIONS = {
-    base: _make(base, _FUNCTIONS[_ROUNDING[name]])
-    for name, base in _keras_private.operation_classes(*_ROUNDING).items()
+    base: _make(base, (_arithmetic if row.rounding else _moving)(base, row))
+    for base, row in zip(
+        _keras_private.operation_classes(*_ROWS).values(), _ROWS.values(), strict=True
+    )
 }
 
 

@@ -42,6 +42,8 @@ class QuantizerSpec(Configurable):
         gate: Boolean, whether the sigmoid within a swish is rounded. Defaults to
             `False`.
         output: Boolean, whether the output is rounded. Defaults to `False`.
+        partials: Integer, number of sums or products of the first inputs that are
+            rounded, where a layer merges more than two. Defaults to 0.
         later: Tuple of a `QuantizerSpec` for each call after the first, if the calls of
             the layer have quantisers of their own tensors. Defaults to `()`: all calls
             have the same quantisers.
@@ -53,6 +55,7 @@ class QuantizerSpec(Configurable):
     preactivation: bool = False
     gate: bool = False
     output: bool = False
+    partials: int = 0
     later: tuple["QuantizerSpec", ...] = ()
 
     def __post_init__(self):
@@ -86,7 +89,8 @@ class QuantizerSpec(Configurable):
         """Names of the tensors of the first call, as `"input_0"` or `"output"`."""
         inputs = (f"input_{position}" for position in self.inputs)
         last = (x for x in ("preactivation", "gate", "output") if getattr(self, x))
-        return (*inputs, *last)
+        partials = (f"partial_{number}" for number in range(1, self.partials + 1))
+        return (*inputs, *partials, *last)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -126,7 +130,9 @@ def _either(first, second):
         for name, value in vars(first).items()
         if isinstance(value, bool)
     }
-    return QuantizerSpec(inputs=first.inputs + second.inputs, **flags)
+    partials = max(first.partials, second.partials)
+    inputs = first.inputs + second.inputs
+    return QuantizerSpec(inputs=inputs, partials=partials, **flags)
 
 
 def as_quantizer_spec(value: Any) -> QuantizerSpec:

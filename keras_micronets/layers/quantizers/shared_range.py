@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.graph import current_pass, unroll
-from keras_micronets.layers.litert.capabilities import limit_of
+from keras_micronets.layers.litert.capabilities import limit_of, row_of
 
 __all__ = ["SharedRange", "share_range", "share_ranges", "unite"]
 
@@ -113,7 +113,8 @@ def _of_tensor(tensor):
     """Follow a tensor back to where it is rounded."""
     call, _ = tensor
     if not call.is_micro:
-        return _of_readers(tensor)
+        is_moved = call.inputs and row_of(call.operation).keeps_scale
+        return (is_moved and _of_tensor(call.inputs[0])) or _of_readers(tensor)
     output = call.quantizer("output")
     if output is not None:
         return [output, *_of_rectifiers(call)]
