@@ -23,7 +23,7 @@ ARGUMENTS = {
     "SpatialDropout1D": {"rate": 0.5},
     "SpatialDropout2D": {"rate": 0.5},
 }
-SEVERAL = ("Add", "Concatenate", "Multiply", "Subtract")
+SEVERAL = ("Add", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
 every_class = pytest.mark.parametrize(
     "base", ACTIVATION_LAYERS, ids=lambda base: base.__name__
 )

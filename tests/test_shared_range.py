@@ -30,6 +30,10 @@ def joined(*tensors):
     return layers.Concatenate()(list(tensors))
 
 
+def largest(*tensors):
+    return layers.Maximum()(list(tensors))
+
+
 def dense_block(x, n=2):
     for _ in range(n):
         y = layers.ReLU()(layers.BatchNormalization()(x))
@@ -110,6 +114,15 @@ JOINED = {
     "beside an inner model": beside_an_inner_model,
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,
+    "largest": lambda x: conv(largest(conv(x), rectified(x), conv(x))),
+    "largest at the output": lambda x: largest(conv(x), conv(x)),
+    "smallest": lambda x: conv(layers.Minimum()([conv(x), conv(x)])),
+    "largest of smallest": lambda x: joined(
+        largest(layers.Minimum()([conv(x), conv(x)]), conv(x)), conv(x)
+    ),
+    "largest of the input": lambda x: conv(
+        largest(conv(x, 3), layers.ZeroPadding2D(0)(x))
+    ),
     "input of an inner model": lambda x: keras.Model(
         inputs := keras.Input((8, 8, 6)), conv(joined(inputs, conv(inputs)))
     )(conv(x)),

@@ -249,6 +249,8 @@ LAYERS: dict[type, LayerRow] = {
     layers.GlobalAveragePooling1D: LayerRow(rounding="mean"),
     layers.GlobalAveragePooling2D: LayerRow(rounding="mean"),
     layers.Concatenate: LayerRow(values="joined"),
+    layers.Maximum: LayerRow(values="joined"),
+    layers.Minimum: LayerRow(values="joined"),
     # Activations
     layers.Activation: LayerRow(activation=lambda layer: layer.activation),
     layers.LeakyReLU: LayerRow(

@@ -25,14 +25,7 @@ from keras_micronets.layers.micro.micro_layer import (
 __all__ = ["ACTIVATION_LAYERS"]
 
 
-@micro_class(keras.layers.Concatenate)
-class MicroConcatenate(MicroLayer, keras.layers.Concatenate):
-    """A `Concatenate` layer that joins integers of one range, as LiteRT does.
-
-    Its inputs share a range (`SharedRange`), and its outputs keep the integers. With
-    `"output"` among the quantisers it has a range of its own instead.
-    """
-
+class _Joining(MicroLayer):
     def call(self, inputs):
         rounded = [self.fake_quantize(f"input_{i}", x) for i, x in enumerate(inputs)]
         quantizer = _common_quantizer(rounded)
@@ -41,6 +34,25 @@ class MicroConcatenate(MicroLayer, keras.layers.Concatenate):
             return quantizer(super().call(rounded))
         outputs = tag(super().call(rounded), quantizer)
         return self.fake_quantize("output", outputs)
+
+
+@micro_class(keras.layers.Concatenate)
+class MicroConcatenate(_Joining, keras.layers.Concatenate):
+    """A `Concatenate` layer that joins integers of one range, as LiteRT does.
+
+    Its inputs share a range (`SharedRange`), and its outputs keep the integers. With
+    `"output"` among the quantisers it has a range of its own instead.
+    """
+
+
+@micro_class(keras.layers.Maximum)
+class MicroMaximum(_Joining, keras.layers.Maximum):
+    """A `Maximum` layer among integers of one range, see `MicroConcatenate`."""
+
+
+@micro_class(keras.layers.Minimum)
+class MicroMinimum(_Joining, keras.layers.Minimum):
+    """A `Minimum` layer among integers of one range, see `MicroConcatenate`."""
 
 
 def _common_quantizer(tensors):
@@ -144,4 +156,5 @@ ACTIVATION_LAYERS = {
     and row.values != "joined"
     and row.rounding != "affine"
 }
-ACTIVATION_LAYERS[keras.layers.Concatenate] = MicroConcatenate
+for cls in (MicroConcatenate, MicroMaximum, MicroMinimum):
+    ACTIVATION_LAYERS[cls.keras_class] = cls

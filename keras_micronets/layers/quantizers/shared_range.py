@@ -83,7 +83,7 @@ def share_ranges(model: keras.Layer, *, again: bool = False) -> None:
         vars(model)["keras_micronets_shares"] = True  # unknown to Keras's tracking
         for graph in _graphs(model):
             for call in unroll(graph):
-                if isinstance(call.operation, keras.layers.Concatenate):
+                if row_of(call.operation).values == "joined":
                     _share_inputs(call)
 
 
