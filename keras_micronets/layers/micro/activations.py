@@ -108,7 +108,7 @@ def _merged(layer, inputs):
     """Return two tensors to merge: the rounded result of all but the last, and it."""
     result, *between, last = inputs
     for number, tensor in enumerate(between, 1):
-        operation = _OPERATIONS[row_of(layer).rounding](layer, [result, tensor])
+        operation = _OPERATIONS[row_of(layer).rounding or ""](layer, [result, tensor])
         result = tag(layer.keras_class.call(layer, [result, tensor]), operation)
         result = layer.fake_quantize(f"partial_{number}", result)
     return [result, last]
