@@ -5,11 +5,13 @@ import importlib
 import pytest
 
 TINY = ("ResNet-8", "DS-CNN", "MobileNetV1 0.25", "autoencoder", "Conv1D, sensors")
+INTEGER = ("shared head", "U-Net", "CSP and shuffle")
+PARTLY_FLOAT = ("variational autoencoder", "YOLO-like head", "siamese", "GRU")
 
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [*TINY, *INTEGER])
 def test_a_tiny_net_equals_its_file(name):
     parity = importlib.import_module("benchmarks.export.parity")
     row = parity.run(parity.NETS[name])
@@ -17,3 +19,14 @@ def test_a_tiny_net_equals_its_file(name):
     assert (row["equal"], row["top1"]) == (1.0, 1.0)
     assert row["float"] == row["announced"] == 0
     assert row["input"] == row["output"] == "int8"
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", PARTLY_FLOAT)
+def test_operations_in_float_are_announced(name):
+    parity = importlib.import_module("benchmarks.export.parity")
+    row = parity.run(parity.NETS[name])
+    assert row["equal"] == 1.0
+    assert row["float"] > 0
+    assert row["announced"] > 0
