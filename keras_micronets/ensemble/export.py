@@ -87,6 +87,7 @@ def convert_members(
     task: str,
     quantization: str | None,
     representative_data: Any,
+    input_shape: Any = None,
 ) -> list[BundleMember]:
     """Convert Keras models to `.tflite` files; take files that exist already.
 
@@ -97,10 +98,11 @@ def convert_members(
         learners: The learners that they come from; empty for a loaded ensemble.
         from_logits: For each member, whether its output is logits.
         task: What they predict, one of `edge.TASKS`.
-        quantization, representative_data: As for `export_tflite`.
+        quantization, representative_data, input_shape: As for `export_tflite`.
 
     Raises:
-        ValueError: If a member is a function, or as `export_tflite` does.
+        ValueError: If a member is a function or leaves sizes open, or as
+            `export_tflite` does.
     """
     data = reusable(representative_data)
     members = []
@@ -111,11 +113,13 @@ def convert_members(
             content = learner.path.read_bytes()
             loaded = Member(content, name=name, from_logits=from_logits[i], task=task)
         elif isinstance(model, keras.Model):
+            _check_sizes(model, input_shape)
             file = convert_tflite(
                 model,
                 f"{name}.tflite",
                 quantization=quantization,
                 representative_data=data,
+                input_shape=input_shape,
             )
             content = file.content
             loaded = file.as_member(name, from_logits=from_logits[i], task=task)
@@ -129,6 +133,15 @@ def convert_members(
             BundleMember(name, content, from_logits[i], metadata, loaded, task=task)
         )
     return members
+
+
+def _check_sizes(model, input_shape):
+    shapes = [tuple(x.shape[1:]) for x in getattr(model, "inputs", None) or ()]
+    if input_shape is None and any(None in shape for shape in shapes):
+        raise ValueError(
+            "Expected members of a known input size for a device. Received: "
+            f"{model.name!r}, which takes {shapes}. Pass `input_shape`."
+        )
 
 
 def score_members(

@@ -460,6 +460,7 @@ class EnsemblePruner(keras.Model):
         *,
         quantization: str | None = "int8",
         representative_data: Any = None,
+        input_shape: Any = None,
         evaluation_data: Any = None,
         early_exit_data: Any = None,
         early_exit_tolerance: float = 0.0,
@@ -489,6 +490,8 @@ class EnsemblePruner(keras.Model):
             representative_data: Some hundred training inputs, as for
                 `export_tflite`, for members without learned ranges. Defaults to
                 `None`.
+            input_shape: Tuple of the sizes of a sample, for members that leave sizes
+                open, as for `export_tflite`. Defaults to `None`.
             evaluation_data: Tuple `(x, y)`, preprocessed inputs and targets, or a
                 dataset of batches of them: the exported files are scored on it, and
                 the scores go into the manifest. Not for `"tflite"`. Defaults to `None`.
@@ -547,6 +550,7 @@ class EnsemblePruner(keras.Model):
             task=self._rule()["task"],
             quantization=quantization,
             representative_data=representative_data,
+            input_shape=input_shape,
         )
         class_names = class_names or self.class_names
         rule, spread_scale = fit_to_files(

@@ -16,6 +16,7 @@ _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if k.isupper(
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _INTEGERS = ("int4", "int8")  # of kernels; wider ones are biases, shapes, paddings
 _IDENTIFIER = b"TFL3"
+OPEN_SIZE = 32
 _ALIGNMENT = 16  # LiteRT maps constants from the file; Python's builder ignores that
 
 
@@ -132,9 +133,15 @@ def shorten_names(content: bytes, inputs: Sequence[str] = ()) -> bytes:
 
     The converter names a tensor after every operation that was fused into it, which is
     a twentieth of a small file. Outputs keep their names, and so do inputs unless
-    `inputs` are given, their names in the order of the file.
+    `inputs` are given, their names in the order of the file. Input sizes that are open,
+    except for the batch, become 32 by default; few convolutions run on one of 1.
     """
     model = schema.ModelT.InitFromPackedBuf(content)
+    for tensor in (model.subgraphs[0].tensors[i] for i in model.subgraphs[0].inputs):
+        if tensor.shapeSignature is not None:
+            sizes = zip(tensor.shape, tensor.shapeSignature, strict=True)
+            shape = [OPEN_SIZE if signed == -1 else size for size, signed in sizes]
+            tensor.shape = [*tensor.shape[:1], *shape[1:]]
     for index, name in zip(model.subgraphs[0].inputs, inputs, strict=False):
         model.subgraphs[0].tensors[index].name = name
     for graph in model.subgraphs:

@@ -31,6 +31,7 @@ def make_file(
     quantization: str | None,
     samples: list[np.ndarray] | None,
     batch_size: int | None,
+    shapes: list[tuple[int | None, ...]] | None = None,
     sparse_storage: bool,
 ) -> ConvertedFile:
     """Convert a model, run the file, and compare it with the model.
@@ -39,6 +40,8 @@ def make_file(
         model: A built model on the TensorFlow backend, with inputs to read.
         path: Path of the file, for the report; nothing is written.
         samples: Array `(samples, ...)` for each input, or `None`.
+        shapes: Shape of each input without the batch, `None` for open sizes. Defaults
+            to `None`, the shapes of the model's inputs.
         quantization, batch_size, sparse_storage: As for `export_tflite`.
     """
     calibration = _calibration(model, quantization)
@@ -48,6 +51,7 @@ def make_file(
         quantization=quantization,
         samples=samples if calibration == MEASURED else None,
         batch_size=batch_size,
+        shapes=shapes,
     )
     content, storage = to_bytes(), None
     file = _load(content, model.name)
@@ -96,7 +100,8 @@ def _load(content, name):
             "Expected weights and ranges from which LiteRT can run a file. "
             f"Received: {name!r}, whose file LiteRT rejects: {reason} Look for "
             "extreme weights, data that activates nothing, and input sizes that the "
-            "model leaves open; `quantization=None` writes a file without ranges."
+            "model leaves open, which `input_shape` sets; `quantization=None` writes a "
+            "file without ranges."
         ) from error
 
 

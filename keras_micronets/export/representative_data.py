@@ -1,7 +1,7 @@
 """Read representative data from arrays, dictionaries and batches."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -14,13 +14,17 @@ __all__ = ["read_samples", "reusable"]
 MAX_SAMPLES = 1000
 
 
-def read_samples(data: Any, model: keras.Model) -> list[np.ndarray] | None:
+def read_samples(
+    data: Any, model: keras.Model, shapes: Sequence[tuple] | None = None
+) -> list[np.ndarray] | None:
     """Read representative data as one array for each input of a model.
 
     Args:
         data: As for `export_tflite`. Arrays are read completely; of batches, only the
             first 1,000 samples.
         model: A model whose `inputs` are known.
+        shapes: Shape of a sample for each input, `None` for open sizes. Defaults to
+            `None`, the shapes of the inputs.
 
     Returns:
         Array `(samples, ...)` for each input, of the input's dtype; `None` for
@@ -35,7 +39,7 @@ def read_samples(data: Any, model: keras.Model) -> list[np.ndarray] | None:
         samples = [_array(x) for x in _of_inputs(data, model)]
     else:
         samples = _first_samples(data, model)
-    return _checked(samples, model)
+    return _checked(samples, model, shapes or list(map(_shape, model.inputs)))
 
 
 def reusable(data: Any) -> Any:
@@ -82,7 +86,14 @@ def _first_samples(data, model):
             break
     if not rows:
         return [np.empty((0, *_shape(tensor))) for tensor in model.inputs]
-    return [np.concatenate(parts)[:MAX_SAMPLES] for parts in zip(*rows, strict=True)]
+    columns = list(zip(*rows, strict=True))
+    sizes = [{x.shape[1:] for x in parts} for parts in columns]
+    if any(len(shapes) > 1 for shapes in sizes):
+        raise ValueError(
+            "Expected representative samples of one size. Received: shapes "
+            f"{sizes}. Resize or crop them to the size on the device."
+        )
+    return [np.concatenate(parts)[:MAX_SAMPLES] for parts in columns]
 
 
 def _indices(dataset):
@@ -136,9 +147,9 @@ def _shape(tensor):
     return tuple(tensor.shape[1:])
 
 
-def _checked(samples, model):
-    for x, tensor in zip(samples, model.inputs, strict=True):
-        _check_shape(x, tensor)
+def _checked(samples, model, shapes):
+    for x, shape in zip(samples, shapes, strict=True):
+        _check_shape(x, shape)
     if len({len(x) for x in samples}) != 1:
         raise ValueError(
             "Expected the same number of samples for each input. Received: "
@@ -153,8 +164,7 @@ def _checked(samples, model):
     return samples
 
 
-def _check_shape(x, tensor):
-    expected = _shape(tensor)
+def _check_shape(x, expected):
     fits = x.ndim == len(expected) + 1 and len(x) > 0
     if not fits or any(
         size not in (None, got) for size, got in zip(expected, x.shape[1:], strict=True)

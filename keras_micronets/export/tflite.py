@@ -34,6 +34,7 @@ def export_tflite(
     quantization: str | None = "int8",
     representative_data: Any = None,
     batch_size: int | None = 1,
+    input_shape: Any = None,
     sparse_storage: bool = False,
 ) -> ExportReport:
     """Write a Keras model as a `.tflite` file, verified before it is put in place.
@@ -78,6 +79,11 @@ def export_tflite(
             for LiteRT's `resize_tensor_input` to set; that costs three small
             operations (SHAPE, STRIDED_SLICE, PACK) at each `Flatten` or `Reshape`.
             Defaults to `1`.
+        input_shape: Tuple of the sizes of a sample, such as `(96, 96, 3)`, for a model
+            that leaves sizes open (height, width, time); for several inputs a list of
+            tuples in the order of `model.inputs`. Defaults to `None`: the file leaves
+            them open, too, for `resize_tensor_input`. It is compared at the size of the
+            representative data, or at 32. Not all layers allow open sizes.
         sparse_storage: Boolean, whether to try a file that leaves the zeros out. It is
             kept if LiteRT runs it, it agrees with the dense file, and it is smaller;
             the report says so. LiteRT runs int8 files whose `Dense` kernels have
@@ -111,6 +117,7 @@ def export_tflite(
         quantization=quantization,
         representative_data=representative_data,
         batch_size=batch_size,
+        input_shape=input_shape,
         sparse_storage=sparse_storage,
     )
     write_atomically(path, file.content)
@@ -124,20 +131,22 @@ def convert_tflite(
     quantization: str | None = "int8",
     representative_data: Any = None,
     batch_size: int | None = 1,
+    input_shape: Any = None,
     sparse_storage: bool = False,
 ) -> ConvertedFile:
     """Do all that `export_tflite` does, except to write the file.
 
     Args:
         path: Path for the report.
-        model, quantization, representative_data, batch_size, sparse_storage: As for
-            `export_tflite`.
+        model, quantization, representative_data, batch_size, input_shape,
+            sparse_storage: As for `export_tflite`.
     """
     _check_options(quantization, batch_size)
     check_converter()
     model = to_channels_last(with_graph(model))
     _check_weights(model, quantization)
-    samples = read_samples(representative_data, model)
+    shapes = _shapes(model, input_shape)
+    samples = read_samples(representative_data, model, shapes)
     _check_ranges(model, quantization, samples)
     is_here = keras.backend.backend() == "tensorflow"
     make = make_file if is_here else make_file_in_subprocess
@@ -148,6 +157,7 @@ def convert_tflite(
             quantization=quantization,
             samples=samples,
             batch_size=batch_size,
+            shapes=shapes,
             sparse_storage=bool(sparse_storage),
         )
     quantized = [x for x in file.report.outputs if x.share_within_one_step is not None]
@@ -186,6 +196,29 @@ def _check_options(quantization, batch_size):
             "Expected `batch_size` to be a positive integer, or None for an open "
             f"batch. Received: batch_size={batch_size!r}."
         )
+
+
+def _shapes(model, input_shape):
+    """Return the shape of each input, with the sizes that are given."""
+    open_shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+    if input_shape is None:
+        return open_shapes
+    several = len(open_shapes) > 1
+    shapes = [tuple(shape) for shape in (input_shape if several else [input_shape])]
+    if len(shapes) != len(open_shapes) or not all(map(_fits, shapes, open_shapes)):
+        raise ValueError(
+            "Expected `input_shape` with a positive size in the place of each None of "
+            f"{open_shapes if several else open_shapes[0]}. Received: "
+            f"input_shape={input_shape!r}."
+        )
+    return shapes
+
+
+def _fits(shape, open_shape):
+    return len(shape) == len(open_shape) and all(
+        isinstance(n, int) and n > 0 and expected in (None, n)
+        for n, expected in zip(shape, open_shape, strict=True)
+    )
 
 
 def _check_ranges(model, quantization, samples):

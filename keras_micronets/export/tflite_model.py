@@ -21,11 +21,12 @@ class TensorInfo:
 
     Attributes:
         index: LiteRT's index of the tensor.
-        shape: Its shape, batch included; 1 where the file leaves a size open.
+        shape: Its shape, batch included, with the file's defaults for open sizes.
         dtype: Name of a NumPy dtype.
         scale: Real value of one quantisation step; 0.0 for a float tensor.
         zero_point: Step that represents zero.
         is_open: Whether the file leaves one of its sizes open.
+        has_open_batch: Whether it leaves the batch open.
     """
 
     index: int
@@ -34,6 +35,7 @@ class TensorInfo:
     scale: float
     zero_point: int
     is_open: bool
+    has_open_batch: bool = False
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Round real values to this tensor's steps; a cast for a float tensor."""
@@ -78,7 +80,7 @@ class TFLiteModel:
                 with an open batch takes them all at once.
         """
         n_samples = len(inputs[0])
-        is_open = any(info.is_open for info in self.inputs)
+        is_open = any(info.has_open_batch for info in self.inputs)
         size = n_samples if is_open else self.inputs[0].shape[0]
         steps = [
             _fill_batches(info.quantize(x), size)
@@ -124,6 +126,7 @@ def _info(detail):
         scale=float(scale),
         zero_point=int(zero_point),
         is_open=-1 in detail["shape_signature"],
+        has_open_batch=-1 in detail["shape_signature"][:1],
     )
 
 

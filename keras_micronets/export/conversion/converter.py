@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -33,6 +34,7 @@ def convert(
     quantization: str | None,
     samples: list[np.ndarray] | None = None,
     batch_size: int | None = 1,
+    shapes: Sequence[Sequence[int | None]] | None = None,
     sparse: bool = False,
 ) -> bytes:
     """Convert a Keras model to the bytes of a `.tflite` file.
@@ -45,29 +47,36 @@ def convert(
         samples: Array `(samples, ...)` for each input to measure ranges on, for
             integer files without learned ranges. Defaults to `None`.
         batch_size: Integer, or `None` for an open batch. Defaults to `1`.
+        shapes: Shape of each input without the batch; sizes that are `None` stay open.
+            Defaults to `None`, the shapes of the model's inputs.
         sparse: Boolean, whether kernels with many zeros are stored without them.
             Defaults to `False`.
+
+    Raises:
+        ValueError: If TensorFlow cannot trace or convert the model.
     """
+    shapes = shapes or [tensor.shape[1:] for tensor in model.inputs]
+    signature = [(batch_size, *shape) for shape in shapes]
     learned = quantization == "int8" and samples is None
     with _free_graphs(), constant_quantizers(model, keep=learned), _quiet():
-        content = _convert(model, quantization, samples, batch_size, sparse)
+        content = _convert(model, quantization, samples, signature, sparse)
     # The one input of most models needs no name.
     names = input_names(model) if len(model.inputs) > 1 else ()
     return shorten_names(with_integer_ends(content) if learned else content, names)
 
 
-def _convert(model, quantization, samples, batch_size, sparse):
+def _convert(model, quantization, samples, signature, sparse):
     import tensorflow as tf
 
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [_trace(tf, model, batch_size)]
-    )
+    function = _trace(tf, model, signature)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     _set_quantization(tf, converter, quantization)
     if sparse:
         sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
         converter.optimizations = [*converter.optimizations, sparsity]
     if samples is not None:
-        _set_calibration(tf, converter, quantization, samples, batch_size or 1)
+        _check_loops(function, model.name)
+        _set_calibration(tf, converter, quantization, samples, signature[0][0] or 1)
     return _run(converter, model.name)
 
 
@@ -81,15 +90,42 @@ def _run(converter, name):
         ) from error
 
 
-def _trace(tf, model, batch_size):
-    signature = [
-        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype) for x in model.inputs
-    ]
+def _trace(tf, model, signature):
+    inputs = zip(signature, model.inputs, strict=True)
     forward = tf.function(
-        lambda *inputs: call_flat(model, inputs), signature, autograph=False
+        lambda *inputs: call_flat(model, inputs),
+        [tf.TensorSpec(shape, tensor.dtype) for shape, tensor in inputs],
+        autograph=False,
     )
-    with _keras_private.backend_functions(substitutes()):
-        return forward.get_concrete_function()
+    try:
+        with _keras_private.backend_functions(substitutes()):
+            return forward.get_concrete_function()
+    except Exception as error:
+        if all(None not in shape[1:] for shape in signature):
+            raise
+        raise ValueError(
+            "Expected a model that TensorFlow can trace with open sizes, or "
+            f"`input_shape`. Received: {model.name!r} with inputs of shape "
+            f"{', '.join(map(str, signature))}, where a layer needs the sizes: "
+            f"{_first_line(error)} Pass `input_shape`, such as (96, 96, 3)."
+        ) from error
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0]
+
+
+def _check_loops(function, name):
+    """Raise an error for loops, on which TensorFlow's calibration crashes."""
+    graph = function.graph.as_graph_def()
+    nodes = [*graph.node, *(x for f in graph.library.function for x in f.node_def)]
+    loops = [node.name for node in nodes if node.op in ("While", "StatelessWhile")]
+    if loops:
+        raise ValueError(
+            "Expected a model without loops to measure ranges on data. Received: "
+            f"{name!r} with {', '.join(loops)}. Give recurrent layers `unroll=True`, "
+            "or export with `quantization='dynamic'` or `None`."
+        )
 
 
 def _set_quantization(tf, converter, quantization):
