@@ -1,8 +1,10 @@
 import sys
 import weakref
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from model_cases import images, residual, sequential
 
 from keras_micronets.export.conversion import converter
@@ -70,3 +72,31 @@ def test_graphs_are_freed_at_once(monkeypatch):
     monkeypatch.setattr(converter, "_trace", trace)
     convert(model, quantization="int8")
     assert [graph() for graph in graphs] == [None]
+
+
+REJECTED = {
+    "layer": (
+        lambda x: layers.Conv2DTranspose(2, 3, dilation_rate=2, name="up")(x),
+        r"LiteRT has no Conv2DBackpropInput of 'up'\. Replace",
+    ),
+    "operation": (keras.ops.erfinv, r"LiteRT has no Erfinv of "),
+}
+
+
+@pytest.mark.parametrize("case", REJECTED)
+def test_errors_name_the_layer_and_no_path(case):
+    build, message = REJECTED[case]
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, build(inputs), name="net")
+    with pytest.raises(ValueError, match=f"'net', which it rejects: {message}") as info:
+        convert(model, quantization=None)
+    assert ".py" not in str(info.value)
+
+
+def test_other_errors_are_one_line():
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.ops.argmax(layers.Dense(3)(inputs), axis=-1))
+    x = np.ones((4, 6), "float32")
+    with pytest.raises(ValueError, match="not yet supported for op: 'ARG_MAX'") as info:
+        convert(model, quantization="int16", samples=[x])
+    assert "\n" not in str(info.value)

@@ -24,6 +24,7 @@ def report(**changes):
         "n_weights": 2000,
         "latency": 0.01234,
         "n_compared": 64,
+        "compared_on": "noise",
         "outputs": (INTEGER,),
     }
     return ExportReport(**{**values, **changes})
@@ -39,7 +40,8 @@ def test_prints_a_table():
         "operations     9 CONV_2D, 3 ADD",
         "in float       none",
         "latency        0.0123 ms on this machine, one thread",
-        "against Keras  largest difference 1 steps, same class in 98.4% of 64 samples",
+        "against Keras  largest difference 1 steps, same class in 98.4% of "
+        "64 samples of noise",
     ]
 
 

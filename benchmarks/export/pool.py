@@ -45,6 +45,7 @@ def run(workers):
     """Export the networks; return the seconds and the growth of memory."""
     if workers == "none":
         make_file.check_file = lambda content, name: None
+    worker._close_all()
     seconds, here, there = [], [], []
     for seed in range(N_NETWORKS):
         model = network(seed)

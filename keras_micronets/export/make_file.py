@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_micronets import _keras_private
 from keras_micronets.export.conversion.converter import INTEGERS, convert
 from keras_micronets.export.flatbuffer import read_flatbuffer
 from keras_micronets.export.model_graph import call_flat, output_names
@@ -55,7 +56,7 @@ def make_file(
     )
     content, storage = to_bytes(), None
     file = _load(content, model.name)
-    inputs = _inputs(file, samples)
+    inputs = _inputs(model, file, samples)
     if sparse_storage:
         content, storage = prefer_sparse(content, to_bytes, inputs)
         file = _load(content, model.name)
@@ -75,6 +76,7 @@ def make_file(
         n_weights=flatbuffer.n_weights,
         latency=file.latency(),
         n_compared=len(inputs[0]),
+        compared_on="noise" if samples is None else MEASURED,
         outputs=_compare_outputs(model, file, inputs, learned=calibration == LEARNED),
     )
     _check_biases(flatbuffer, report, model.name)
@@ -125,19 +127,46 @@ def _compare_outputs(model, file, inputs, *, learned) -> tuple[Parity, ...]:
     return tuple(map(compare, output_names(model), file.outputs, raw, expected))
 
 
-def _inputs(file, samples):
-    """Return inputs to compare on: given samples, or noise in the file's range."""
+def _inputs(model, file, samples):
+    """Return inputs to compare on: given samples, or noise in the range of each."""
     if samples is not None:
         return [x[:N_COMPARED] for x in samples]
     rng = np.random.default_rng(0)
-    return [_noise(info, rng) for info in file.inputs]
+    return [
+        _noise(info, _limits(model, tensor), rng)
+        for info, tensor in zip(file.inputs, model.inputs, strict=True)
+    ]
 
 
-def _noise(info, rng):
+def _noise(info, limits, rng):
     shape = (N_COMPARED, *info.shape[1:])
     if np.issubdtype(info.dtype, np.integer) and not info.scale:
-        return np.zeros(shape, info.dtype)  # an index: others may be out of range
-    return rng.uniform(*info.limits() or (0.0, 1.0), shape).astype("float32")
+        lower, upper = limits or (0, 0)  # others may be out of the range of an index
+        return rng.integers(lower, upper, shape, endpoint=True).astype(info.dtype)
+    lower, upper = info.limits() or limits or (0.0, 1.0)
+    return rng.uniform(lower, upper, shape).astype("float32")
+
+
+def _limits(model, tensor):
+    """Return the smallest and largest value that the readers of an input expect."""
+    if not _keras_private.is_functional(model):
+        return None
+    limits = [
+        limits
+        for reader, _ in _keras_private.readers(tensor)
+        if (limits := _limits_of(reader)) is not None
+    ]
+    return (max(x for x, _ in limits), min(x for _, x in limits)) if limits else None
+
+
+def _limits_of(reader):
+    if isinstance(reader, keras.layers.Embedding):
+        # Zero may be a mask, and the mean of values that are all masked is no number.
+        return int(reader.mask_zero), reader.input_dim - 1
+    if isinstance(reader, keras.layers.Rescaling) and np.all(reader.scale):
+        largest = (1 - np.ravel(reader.offset)[0]) / np.ravel(reader.scale)[0]
+        return (0, round(largest)) if largest > 0 else (round(largest), 0)
+    return None
 
 
 def prefer_sparse(

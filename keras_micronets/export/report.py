@@ -58,6 +58,7 @@ class ExportReport:
         latency: Median time of one inference on this machine in milliseconds, on one
             thread, for a batch of `batch_size`, 1 where that is open.
         n_compared: Number of samples on which file and Keras model were compared.
+        compared_on: What these samples were, `"representative data"` or `"noise"`.
         outputs: A `Parity` for each output.
     """
 
@@ -75,6 +76,7 @@ class ExportReport:
     n_weights: int
     latency: float
     n_compared: int
+    compared_on: str
     outputs: tuple[Parity, ...]
 
     @property
@@ -118,7 +120,8 @@ class ExportReport:
         )
 
     def _parities(self):
-        rows = [f"{parity} of {self.n_compared} samples" for parity in self.outputs]
+        samples = f"{self.n_compared} samples of {self.compared_on}"
+        rows = [f"{parity} of {samples}" for parity in self.outputs]
         if len(rows) == 1:
             return rows
         return [f"{p.name}: {row}" for p, row in zip(self.outputs, rows, strict=True)]

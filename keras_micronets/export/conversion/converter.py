@@ -5,6 +5,7 @@ import gc
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Sequence
 
@@ -77,17 +78,38 @@ def _convert(model, quantization, samples, signature, sparse):
     if samples is not None:
         _check_loops(function, model.name)
         _set_calibration(tf, converter, quantization, samples, signature[0][0] or 1)
-    return _run(converter, model.name)
+    return _run(converter, function, model)
 
 
-def _run(converter, name):
+def _run(converter, function, model):
     try:
         return converter.convert()
     except Exception as error:  # the converter's own class is private to TensorFlow
         raise ValueError(
-            "Expected a model that TensorFlow's converter can convert. "
-            f"Received: {name!r}, which it rejects: {str(error).strip()[:500]}"
+            "Expected a model that TensorFlow's converter can convert. Received: "
+            f"{model.name!r}, which it rejects: {_reason(str(error), function, model)}"
         ) from error
+
+
+def _reason(text, function, model):
+    """Return the operations that the converter rejects, with the names of layers."""
+    rejected = set(re.findall(r"'tf\.(\w+)' op", text))
+    names = {layer.name for layer in _keras_private.flatten_layers(model)}
+    found = {
+        f"{node.type} of {_owner(node.name, names)}"
+        for node in function.graph.get_operations()
+        if node.type in rejected
+    }
+    if found:
+        return f"LiteRT has no {', '.join(sorted(found))}. Replace these layers."
+    return re.sub(r"\S+\.py:\d+:\d+: ", "", text).strip().split("\n")[0][:500]
+
+
+def _owner(name, layers):
+    """Return the innermost layer of a name such as `net_1/dense_1/MatMul`."""
+    scopes = name.split("/")[:-1]
+    known = [x for y in scopes for x in (y, re.sub(r"_\d+$", "", y)) if x in layers]
+    return repr(known[-1]) if known else "an operation outside of layers"
 
 
 def _trace(tf, model, signature):
