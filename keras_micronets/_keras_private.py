@@ -176,7 +176,8 @@ def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
     Args:
         replacements: Functions by their names in `keras.ops`.
     """
-    backend = inspect.getmodule(keras.ops.argmax).backend
+    module: Any = inspect.getmodule(keras.ops.argmax)
+    backend = module.backend
     modules = {
         name: backend.numpy if hasattr(backend.numpy, name) else backend.math
         for name in replacements

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import warnings
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Worker", "WorkerDiedError", "check_file", "running_worker"]
 
@@ -59,6 +60,8 @@ class Worker:
                 start_new_session=True,  # Ctrl+C is for the caller only
             )
             files.enter_context(self._process)
+            self._jobs: Any = self._process.stdin
+            self._replies: Any = self._process.stdout
             self._files = files.pop_all()
 
     def run(self, job: str) -> None:
@@ -97,9 +100,9 @@ class Worker:
     def _answers(self, job=None):
         if job is not None:
             with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(f"{job}\n")
-                self._process.stdin.flush()
-        return bool(self._process.stdout.readline())
+                self._jobs.write(f"{job}\n")
+                self._jobs.flush()
+        return bool(self._replies.readline())
 
     def _read_log(self):
         self._log.seek(0)
