@@ -51,7 +51,7 @@ def test_converter_prints_nothing(capfd):
 
 
 def test_stderr_comes_back_after_an_error(capfd):
-    with pytest.raises(TypeError):
+    with pytest.raises(AttributeError):
         convert("no model", quantization=None)
     print("still there", file=sys.stderr, flush=True)
     assert "still there" in capfd.readouterr().err
