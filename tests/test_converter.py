@@ -50,9 +50,13 @@ def test_converter_prints_nothing(capfd):
     assert captured.out == captured.err == ""
 
 
-def test_stderr_comes_back_after_an_error(capfd):
-    with pytest.raises(AttributeError):
-        convert("no model", quantization=None)
+def test_stderr_comes_back_after_an_error(capfd, monkeypatch):
+    def fail(*arguments):
+        raise TypeError
+
+    monkeypatch.setattr(converter, "_convert", fail)
+    with pytest.raises(TypeError):
+        convert(sequential(), quantization=None)
     print("still there", file=sys.stderr, flush=True)
     assert "still there" in capfd.readouterr().err
 

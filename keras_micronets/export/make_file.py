@@ -151,11 +151,11 @@ def _limits(model, tensor):
     """Return the smallest and largest value that the readers of an input expect."""
     if not _keras_private.is_functional(model):
         return None
-    made_by, _ = _keras_private.producer(tensor)
+    source, _ = _keras_private.producer(tensor)
     limits = [
         limits
         for producer, reader, _ in _keras_private.edges(model)
-        if producer is made_by and (limits := _limits_of(reader)) is not None
+        if producer is source and (limits := _limits_of(reader)) is not None
     ]
     return (max(x for x, _ in limits), min(x for _, x in limits)) if limits else None
 
