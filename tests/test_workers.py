@@ -20,7 +20,7 @@ LOADER = load_file.__file__
 
 
 def tflite(operation="ELU", *, operand=0):
-    """Return a file of one operation; LiteRT crashes on the operand -1."""
+    """Return a file of one operation; LiteRT crashes on a SQUEEZE of the operand -1."""
     graph = TFLiteGraph()
     x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
     graph.add(operation, operand, output=y)
@@ -37,7 +37,7 @@ def test_a_file_that_kills_litert_kills_the_worker_only():
     check_file(tflite(), "sound")
     assert process() == pid  # kept warm
     with pytest.raises(ValueError, match=r"'broken', .* process \(SIGSEGV\).*unharmed"):
-        check_file(tflite(operand=-1), "broken")
+        check_file(tflite("SQUEEZE", operand=-1), "broken")
     check_file(tflite(), "sound")
     assert process() != pid
 
@@ -54,7 +54,7 @@ def test_export_and_model_survive(tmp_path, monkeypatch):
     model, path = residual(), tmp_path / "model.tflite"
     path.write_bytes(b"older")
     before = outputs(model, images(8))
-    broken = tflite(operand=-1)
+    broken = tflite("SQUEEZE", operand=-1)
     monkeypatch.setattr(make_file, "convert", lambda *args, **kwargs: broken)
     with pytest.raises(ValueError, match=f"'{model.name}', whose .*not written"):
         export_tflite(model, path, quantization=None)
@@ -67,7 +67,7 @@ def test_export_and_model_survive(tmp_path, monkeypatch):
 
 @pytest.mark.tensorflow
 def test_a_sparse_file_that_kills_litert_is_not_kept():
-    dense, broken = tflite(), tflite(operand=-1)
+    dense, broken = tflite(), tflite("SQUEEZE", operand=-1)
     x = [np.zeros((2, 4), "float32")]
     content, words = make_file.prefer_sparse(dense, lambda sparse: broken, x)
     assert (content, words[:8]) == (dense, "not kept")
