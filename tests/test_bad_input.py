@@ -7,6 +7,7 @@ from keras import layers
 from model_cases import SHAPE, images
 
 from keras_micronets import export_tflite
+from keras_micronets.edge import Member
 from keras_micronets.layers import prepare, set_quantizers
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -170,13 +171,14 @@ def test_an_operation_that_litert_lacks_is_rejected(path):
     assert not path.exists()
 
 
-def test_a_file_that_does_not_run_is_rejected(path):
-    """The converter stores one scale for an input, not two."""
+def test_an_input_with_two_ranges_has_the_wider_one(path):
+    """A file stores one scale for an input, so it differs from the model."""
     inputs = keras.Input(SHAPE)
     kernel = layers.Conv2D(3, 3, padding="same", name="kernel")
     model = keras.Model(inputs, layers.Add()([kernel(inputs), inputs]))
     quantised(model, images(64))
     kernel.input_0_quantizer.upper.assign(100.0)
-    with pytest.raises(ValueError, match="LiteRT can run a file"):
+    with pytest.warns(UserWarning, match="differs from its simulation"):
         export_tflite(model, path)
-    assert not path.exists()
+    scale, _ = Member(path, task="regression").input_quantization
+    assert scale == pytest.approx((100 - kernel.input_0_quantizer.bounds()[0]) / 255)

@@ -114,7 +114,7 @@ JOINED = {
     "beside an inner model": beside_an_inner_model,
     "within an inner model": within_an_inner_model,
     "sigmoids": sigmoids,
-    "largest": lambda x: conv(largest(conv(x), rectified(x), conv(x))),
+    "largest": lambda x: conv(largest(conv(x), rectified(x, 6), conv(x))),
     "largest at the output": lambda x: largest(conv(x), conv(x)),
     "smallest": lambda x: conv(layers.Minimum()([conv(x), conv(x)])),
     "largest of smallest": lambda x: joined(
