@@ -30,3 +30,17 @@ def test_operations_in_float_are_announced(name):
     assert row["equal"] == 1.0
     assert row["float"] > 0
     assert row["announced"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_random_networks_are_exported():
+    """None crashes, floats are announced, and no fewer agree than when last measured."""
+    exports = importlib.import_module("benchmarks.export.random_exports")
+    rows = {}
+    exports.run(range(50), rows.__setitem__)
+    result = exports.summary(rows)
+    assert result["graphs"] == 50
+    assert result["crashes"] == result["float_not_announced"] == 0
+    assert result["agree"] >= 34
+    assert result["rejected"] == 0

@@ -15,7 +15,6 @@ they complete, trained members are kept in `--folder`, and an interrupted run re
 """
 
 import argparse
-import subprocess
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -28,7 +27,7 @@ from benchmarks.ensembles.rows import ROWS
 from benchmarks.ensembles.scoring import mean_probabilities, score
 from benchmarks.ensembles.tasks import TASKS
 from benchmarks.ensembles.training import Run
-from benchmarks.lib.results import RESULTS_FOLDER, ResultsFile
+from benchmarks.lib.results import RESULTS_FOLDER, ResultsFile, commit
 from keras_micronets import selection
 
 __all__ = ["RESULTS", "main", "table"]
@@ -108,12 +107,6 @@ def chosen_decay(runs, task, tuned):
     if not losses:
         raise ValueError(f"Expected tuning runs of {task!r}. Run with --tune first.")
     return min(losses, key=lambda decay: np.mean(losses[decay]))
-
-
-def commit():
-    """Return the short hash of the checkout's commit."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def parse():

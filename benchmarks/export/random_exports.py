@@ -5,8 +5,8 @@
 500 small random networks with every merge, arithmetic, splits, slices, shared layers,
 nested models and outputs that other layers read. Each learns ranges, is exported and
 run; values of the file and of Keras are compared. The exports run in another process,
-which is started again if a file ends it. The rows of networks that differ name the
-first step of the network that does.
+which is started again if a file ends it. Rows name the steps of which a network was
+made; those in the results file are kept.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from keras import layers, ops
 
 import keras_micronets as kmn
 from benchmarks.channels.random_graphs import GraphMaker
-from benchmarks.lib.results import RESULTS_FOLDER
+from benchmarks.lib.results import RESULTS_FOLDER, commit
 from keras_micronets.export.tflite_model import TFLiteModel
 
 RESULTS = RESULTS_FOLDER / "random_exports.json"
@@ -213,15 +213,17 @@ def main():
         work(arguments.work)
         return
     rows = {}
+    if arguments.out.exists():
+        rows = json.loads(arguments.out.read_text())["rows"]
 
     def save(seed, one):
         rows[str(seed)] = one
         if len(rows) % 10 == 0 or "crash" in one:
             print(summary(rows), flush=True)
-        results = {"summary": summary(rows), "rows": rows}
+        results = {"commit": commit(), "summary": summary(rows), "rows": rows}
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
 
-    run(range(arguments.graphs), save)
+    run([seed for seed in range(arguments.graphs) if str(seed) not in rows], save)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import fcntl
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,12 @@ LABELS = {
 def row_label(name: str) -> str:
     """Return the label under which tables show a row of a results file."""
     return LABELS.get(name, name)
+
+
+def commit() -> str:
+    """Return the short hash of the checkout's commit."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def half_interval(values) -> float:
