@@ -1,6 +1,7 @@
 """Run the command `keras-micronets`."""
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -28,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     ```
     """
     arguments = _parser().parse_args(argv)
-    # Set before TensorFlow is loaded, whose start-up messages would hide the table.
+    # Set before TensorFlow is loaded, whose messages would hide the table.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return edge_cli.run(arguments)
 
 

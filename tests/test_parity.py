@@ -35,7 +35,7 @@ def test_operations_in_float_are_announced(name):
 @pytest.mark.slow
 @pytest.mark.tensorflow
 def test_random_networks_are_exported():
-    """None crashes, floats are announced, and no fewer agree than when last measured."""
+    """None crashes, floats are announced, and as many agree as when last measured."""
     exports = importlib.import_module("benchmarks.export.random_exports")
     rows = {}
     exports.run(range(50), rows.__setitem__)

@@ -165,22 +165,22 @@ def run(seeds, save):
     left = list(seeds)
     while left:
         command = [sys.executable, "-m", "benchmarks.export.random_exports", "--work"]
-        process = subprocess.Popen(
+        started = left[0]
+        with subprocess.Popen(
             [*command, *map(str, left)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-        )
-        started = left[0]
-        for line in process.stdout:
-            if not line.startswith("{"):
-                continue
-            value = json.loads(line)
-            started = value["seed"]
-            if "row" in value:
-                save(started, value["row"])
-                left.remove(started)
-        if process.wait() and started in left:
+        ) as process:
+            for line in process.stdout:
+                if not line.startswith("{"):
+                    continue
+                value = json.loads(line)
+                started = value["seed"]
+                if "row" in value:
+                    save(started, value["row"])
+                    left.remove(started)
+        if process.returncode and started in left:
             save(started, {"crash": process.returncode})
             left.remove(started)
 
