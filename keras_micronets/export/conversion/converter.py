@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from operator import attrgetter
 
 import keras
 import numpy as np
@@ -102,7 +103,7 @@ def _reason(text, function, model):
     }
     if found:
         return f"LiteRT has no {', '.join(sorted(found))}. Replace these layers."
-    return re.sub(r"\S+\.py:\d+:\d+: ", "", text).strip().split("\n")[0][:500]
+    return _first_line(re.sub(r"\S+\.py:\d+:\d+: ", "", text))[:500]
 
 
 def _owner(name, layers):
@@ -129,18 +130,19 @@ def _trace(tf, model, signature):
             "Expected a model that TensorFlow can trace with open sizes, or "
             f"`input_shape`. Received: {model.name!r} with inputs of shape "
             f"{', '.join(map(str, signature))}, where a layer needs the sizes: "
-            f"{_first_line(error)} Pass `input_shape`, such as (96, 96, 3)."
+            f"{_first_line(str(error))} Pass `input_shape`, such as (96, 96, 3)."
         ) from error
 
 
-def _first_line(error):
-    return str(error).strip().split("\n")[0]
+def _first_line(text):
+    return text.strip().split("\n")[0]
 
 
 def _check_loops(function, name):
     """Raise an error for loops, on which TensorFlow's calibration crashes."""
     graph = function.graph.as_graph_def()
-    nodes = [*graph.node, *(x for f in graph.library.function for x in f.node_def)]
+    called = attrgetter("library.function")(graph)
+    nodes = [*graph.node, *(x for one in called for x in one.node_def)]
     loops = [node.name for node in nodes if node.op in ("While", "StatelessWhile")]
     if loops:
         raise ValueError(
