@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "TensorSpec",
+    "by_name",
     "check_samples",
     "count_samples",
     "map_inputs",

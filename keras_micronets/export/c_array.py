@@ -11,7 +11,7 @@ from pathlib import Path
 
 from keras_micronets._version import __version__
 from keras_micronets.export.atomic import write_atomically
-from keras_micronets.export.flatbuffer import read_flatbuffer
+from keras_micronets.export.flatbuffer import read_bytes, read_flatbuffer
 
 __all__ = ["CArray", "measure_arena", "write_c_array"]
 
@@ -175,12 +175,7 @@ def _is_installed():
 
 
 def _read(model):
-    try:
-        content = Path(model).read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"Expected a .tflite file. Received: {model} ({error.strerror})."
-        ) from None
+    content = read_bytes(model)
     if content[4:8] != b"TFL3":
         raise ValueError(f"Expected a .tflite file. Received: {model}, another one.")
     return content

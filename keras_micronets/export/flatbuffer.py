@@ -1,15 +1,24 @@
 """Read, rename and write the content of `.tflite` files."""
 
 import gzip
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-__all__ = ["Flatbuffer", "gzip_size", "pack", "read_flatbuffer", "shorten_names"]
+__all__ = [
+    "Flatbuffer",
+    "gzip_size",
+    "pack",
+    "read_bytes",
+    "read_flatbuffer",
+    "shorten_names",
+]
 
 _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
 _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if k.isupper()}
@@ -49,6 +58,16 @@ class Flatbuffer:
     n_zeros: int
     n_saturated: int
     int8_weights: dict[str, np.ndarray]
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """Return the bytes of a `.tflite` file; raise a `ValueError` without a file."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"Expected a .tflite file. Received: {path} ({error.strerror})."
+        ) from None
 
 
 def read_flatbuffer(content: bytes) -> Flatbuffer:

@@ -106,7 +106,7 @@ class InputLoop:
         """
         sources, shape = check_inputs(self.arguments), self._shape()
         if isinstance(shape, dict):
-            sources = [_by_name(self.arguments.inputs, shape)]
+            sources = [_named_paths(self.arguments.inputs, shape)]
         elif any(_is_image_file(source) for source in sources):
             check_images(shape)  # once for all files
         try:
@@ -237,7 +237,7 @@ def _save(path, arrays, axis):
         partial.unlink(missing_ok=True)
 
 
-def _by_name(inputs, shapes):
+def _named_paths(inputs, shapes):
     """Return the paths of several inputs by their names, from `NAME=PATH`."""
     pairs = [text.partition("=") for text in inputs]
     paths = {name: path for name, _, path in pairs if path}

@@ -135,10 +135,10 @@ def _add_inputs(graph, members, models, preprocess):
     The latter are tensors of the file by the index of the member's own.
     """
     given, readings = {}, [{} for _ in members]
-    for name, one in _by_name(preprocess.for_inputs(members[0].input)).items():
-        indices = [_by_name(member.tensor_indices)[name] for member in members]
+    for name, one in _named(preprocess.for_inputs(members[0].input)).items():
+        indices = [_named(member.tensor_indices)[name] for member in members]
         readers = [
-            (f"{m.name}/{name}", _by_name(m.input)[name], model.subgraphs[0].tensors[i])
+            (f"{m.name}/{name}", _named(m.input)[name], model.subgraphs[0].tensors[i])
             for m, model, i in zip(members, models, indices, strict=True)
         ]
         given[name], read = _add_input(graph, name, readers, one)
@@ -169,7 +169,7 @@ def _add_input(graph, name, readers, preprocess):
     return given, read
 
 
-def _by_name(value):
+def _named(value):
     """Return values of inputs by name; the one of most models is named `inputs`."""
     return value if isinstance(value, dict) else {"inputs": value}
 
@@ -250,7 +250,7 @@ def _check_operations(member, model):
         or any(tensor.externalBuffer for tensor in tensors)
         or any(x.largeCustomOptionsSize for x in model.subgraphs[0].operators),
     }
-    ends = {"inputs": [*_by_name(member.input).values()], "outputs": [member.output]}
+    ends = {"inputs": [*_named(member.input).values()], "outputs": [member.output]}
     for end, specs in ends.items():
         for spec in specs:
             is_unscaled = not spec.scale and spec.dtype != "float32"

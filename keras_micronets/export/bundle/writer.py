@@ -31,7 +31,7 @@ from keras_micronets.edge.runner import EnsembleRunner
 from keras_micronets.edge.tasks import SpreadScale
 from keras_micronets.edge.tensors import zero_samples
 from keras_micronets.export.atomic import is_zip, write_whole
-from keras_micronets.export.flatbuffer import gzip_size
+from keras_micronets.export.flatbuffer import gzip_size, read_bytes
 
 __all__ = ["REQUIREMENTS", "BundleMember", "write_bundle", "zip_size"]
 
@@ -68,12 +68,7 @@ class BundleMember:
         """Return the bytes of the model; raise a `ValueError` without such a file."""
         if isinstance(self.model, bytes):
             return self.model
-        try:
-            return Path(self.model).read_bytes()
-        except OSError as error:
-            raise ValueError(
-                f"Expected a .tflite file. Received: {self.model} ({error.strerror})."
-            ) from None
+        return read_bytes(self.model)
 
     def load(self, content: bytes) -> Member:
         """Return the `Member` that runs the bytes that `read` returned."""
