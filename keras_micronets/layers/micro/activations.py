@@ -156,5 +156,6 @@ ACTIVATION_LAYERS = {
     and row.values != "joined"
     and row.rounding != "affine"
 }
-for cls in (MicroConcatenate, MicroMaximum, MicroMinimum):
-    ACTIVATION_LAYERS[cls.keras_class] = cls
+ACTIVATION_LAYERS |= {
+    cls.keras_class: cls for cls in (MicroConcatenate, MicroMaximum, MicroMinimum)
+}

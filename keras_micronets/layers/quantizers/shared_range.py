@@ -44,8 +44,7 @@ class SharedRange:
 
 def share_range(quantizers: list) -> None:
     """Make quantisers share one range, with all that already share one with them."""
-    everyone = [member for one in quantizers for member in _members(one)]
-    members = tuple(dict.fromkeys(everyone))
+    members = _all_members(quantizers)
     if len(members) > 1:
         shared = SharedRange(members)
         for member in members:
@@ -56,9 +55,14 @@ def unite(quantizers: list) -> Any:
     """Return the first of several quantisers, with the range of all for this pass."""
     present = current_pass()
     if present is not None and len(quantizers) > 1:
-        everyone = [member for one in quantizers for member in _members(one)]
-        present.united[quantizers[0]] = SharedRange(tuple(dict.fromkeys(everyone)))
+        present.united[quantizers[0]] = SharedRange(_all_members(quantizers))
     return quantizers[0] if quantizers else None
+
+
+def _all_members(quantizers):
+    """Return quantisers and those that share a range with them, each once."""
+    everyone = (member for one in quantizers for member in _members(one))
+    return tuple(dict.fromkeys(everyone))
 
 
 def _members(quantizer):
