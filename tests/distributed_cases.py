@@ -1,5 +1,6 @@
 """Helpers for the tests of nodes and gateways."""
 
+import contextlib
 import os
 import secrets
 import subprocess
@@ -8,6 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+from mosquitto import Mosquitto, require_mosquitto
+
+from keras_micronets.edge import Broker, Gateway, Node
 from keras_micronets.edge.distributed.connection import Connection
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +61,21 @@ class Client:
 
     def __exit__(self, *_):
         self.connection.close()
+
+
+@contextlib.contextmanager
+def served(bundle, folder):
+    """Serve a bundle of two members on two nodes; yield the broker and a gateway."""
+    require_mosquitto()
+    with Mosquitto(folder) as mosquitto:
+        broker = Broker(mosquitto.host, mosquitto.port)
+        with (
+            Node(bundle, broker, members=[0], name="one"),
+            Node(bundle, broker, members=[1], name="two"),
+            Gateway(bundle, broker) as gateway,
+        ):
+            assert gateway.wait(10)
+            yield broker, gateway
 
 
 class NodeProcess:

@@ -8,18 +8,15 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from mosquitto import Mosquitto, require_mosquitto
+from distributed_cases import served
 from PIL import Image
 from tiny_tflite import tiny_tflite
 
 import keras_micronets as kmn
 from keras_micronets.edge import (
-    Broker,
     EnsembleRunner,
-    Gateway,
     Manifest,
     Member,
-    Node,
     Preprocessing,
     bench,
 )
@@ -266,20 +263,12 @@ def test_preprocessing_of_inputs_that_are_not_named():
 
 def test_nodes_serve_it(bundle, files, runner, capsys):
     folder, raw = files
-    require_mosquitto()
-    with Mosquitto(folder) as mosquitto:
-        broker = Broker(mosquitto.host, mosquitto.port)
-        with (
-            Node(bundle, broker, members=[0], name="one"),
-            Node(bundle, broker, members=[1], name="two"),
-            Gateway(bundle, broker) as gateway,
-        ):
-            assert gateway.wait(10)
-            p = gateway.predict(raw, deadline=20).probabilities
-            expected = runner.predict(raw, early_exit=False)
-            np.testing.assert_array_equal(p, expected)
-            inputs = [f"weather={folder / 'weather.csv'}", f"image={folder / 'photos'}"]
-            assert main(["ask", *inputs, "--broker", str(broker)], path=bundle) == 0
+    with served(bundle, folder) as (broker, gateway):
+        p = gateway.predict(raw, deadline=20).probabilities
+        expected = runner.predict(raw, early_exit=False)
+        np.testing.assert_array_equal(p, expected)
+        inputs = [f"weather={folder / 'weather.csv'}", f"image={folder / 'photos'}"]
+        assert main(["ask", *inputs, "--broker", str(broker)], path=bundle) == 0
     lines = capsys.readouterr().out.splitlines()
     for line, row in zip(lines, expected, strict=True):
         assert f"{NAMES[row.argmax()]} {row.max():.4f}" in line

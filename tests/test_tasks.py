@@ -7,17 +7,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+from distributed_cases import served
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from mosquitto import Mosquitto, require_mosquitto
 
 import keras_micronets as kmn
 from keras_micronets.edge import (
-    Broker,
     EnsembleRunner,
-    Gateway,
-    Node,
     choose_alarm,
     combine,
     spread,
@@ -286,19 +283,10 @@ def test_the_command_predict(trained, bundle, tmp_path):
 
 def test_nodes_serve_it(trained, bundle, tmp_path):
     _, x, *_ = trained
-    require_mosquitto()
-    with Mosquitto(tmp_path) as mosquitto:
-        broker = Broker(mosquitto.host, mosquitto.port)
-        with (
-            Node(bundle, broker, members=[0], name="one"),
-            Node(bundle, broker, members=[1], name="two"),
-            Gateway(bundle, broker) as gateway,
-            EnsembleRunner(bundle) as runner,
-        ):
-            assert gateway.wait(10)
-            answer = gateway.predict(x, deadline=20)
-            np.testing.assert_array_equal(answer.probabilities, runner.predict(x))
-            assert {*answer.nodes.values()} == {"one", "two"}
+    with served(bundle, tmp_path) as (_, gateway), EnsembleRunner(bundle) as runner:
+        answer = gateway.predict(x, deadline=20)
+        np.testing.assert_array_equal(answer.probabilities, runner.predict(x))
+        assert {*answer.nodes.values()} == {"one", "two"}
 
 
 @pytest.mark.tensorflow
