@@ -4,14 +4,16 @@
     python -m benchmarks.ensembles.compare --task "noisy images" --cifar10 cifar10.npz
     python -m benchmarks.ensembles.compare --task "spoken digits" --fsdd fsdd.npz
     python -m benchmarks.ensembles.compare --task vibration
+    python -m benchmarks.ensembles.compare --task "all images" --cifar10 cifar10.npz
 
 `cifar10.npz` has x_train, y_train, x_test and y_test of CIFAR-10. `fsdd.npz` has, under
 the same names, log-mel spectrograms of the Free Spoken Digit Dataset (Z. Jackson and
 contributors, CC BY-SA 4.0) of shape (clips, 61, 32, 1), and the digits.
 
 Every row has its training cost, see `training.Run`. Settings are chosen on held-out
-data of other seeds, with `--tune --seeds 100 101` before the rows. Rows are written as
-they complete, trained members are kept in `--folder`, and an interrupted run resumes.
+data of other seeds, with `--tune --seeds 100 101` before the rows; those of all images
+are fixed beforehand. Rows are written as they complete, trained members are kept in
+`--folder`, and an interrupted run resumes at its last epoch.
 """
 
 import argparse
@@ -72,7 +74,7 @@ def compare(run, file, about, rows):
         key = {"task": about["task"], "seed": about["seed"], "row": name}
         if file.has(key):
             continue
-        start = time.perf_counter()
+        start, run.row = time.perf_counter(), name
         models, cost = ROWS[name](run)
         seconds = round(time.perf_counter() - start, 1)
         found = score(models, run)
@@ -99,7 +101,9 @@ def tune(run, file, about, row):
 
 
 def chosen_decay(runs, task, tuned):
-    """Return the weight decay of the lowest mean held-out loss in the tuning runs."""
+    """Return the task's weight decay, or that of the lowest mean held-out loss."""
+    if TASKS[task].weight_decay is not None:
+        return TASKS[task].weight_decay
     losses = defaultdict(list)
     for run in runs:
         if run["task"] == task and run.get("tuned") == tuned:

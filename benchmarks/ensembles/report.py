@@ -115,7 +115,8 @@ def _block(task, rows):
 def _line(name, named, control):
     rows = named[name]
     int8 = {seed: row["int8"] for seed, row in rows.items()}
-    reference = _mean({s: r["int8"] for s, r in named["baseline"].items()}, "bytes")
+    baseline = named.get("baseline", named[control])
+    reference = _mean({s: r["int8"] for s, r in baseline.items()}, "bytes")
     accuracies = [row["accuracy"] for row in rows.values()]
     several = len(accuracies) > 1
     spread = f" ± {np.std(accuracies, ddof=1):.1%}" if several else " " * 7

@@ -133,6 +133,21 @@ def quantized(run):
     return [model], 1.0
 
 
+def pruned(run, sparsity):
+    """The regularised network, pruned and quantised as it trains."""
+    model, schedule = run.build(), PolynomialDecay(0.0, sparsity, end=0.5)
+    qat = QuantizationAwareTraining(start=0.5)
+    run.fit(model, callbacks=[WeightPruning(schedule, allocation="global"), qat])
+    return [model], 1.0
+
+
+def fewer_channels(run, macs):
+    """The regularised network, channels of which are pruned as it trains."""
+    pruning = ChannelPruning(macs=macs, end=0.5, round_to=4, min_channels=4)
+    run.fit(run.build(), callbacks=[pruning])
+    return [pruning.compact_], 1.0
+
+
 def cycles(run, recipe, *, warmup_epochs=0.0, **options):
     """A published recipe with its defaults."""
     pool = run.pool(recipe)
@@ -247,6 +262,9 @@ ROWS: dict[str, Callable] = {
     "regularised, 2 times as long": partial(longer, epochs=2),
     "width 0.7": partial(narrower, width=0.7),
     "width 0.5": partial(narrower, width=0.5),
+    "80 % sparse, QAT": partial(pruned, sparsity=0.8),
+    "90 % sparse, QAT": partial(pruned, sparsity=0.9),
+    "half of the multiply-accumulates": partial(fewer_channels, macs=0.5),
     "restarts": restarts,
     "snapshot": partial(cycles, recipe="snapshot"),
     "Prune2Edge": partial(cycles, recipe="prune2edge", warmup_epochs=0.5),

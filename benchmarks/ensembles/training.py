@@ -25,7 +25,12 @@ class Run:
         folder: Where trained members are kept.
         weight_decays: Dictionary, the weight decay by the name of a row; `None` if all
             are given to `fit`.
+
+    Attributes:
+        row: Name of the row that is trained, under which `fit` keeps its backup.
     """
+
+    row = ""
 
     def __init__(self, task, path, seed, folder, weight_decays=None):
         self.task, self.seed, self.folder = task, seed, folder
@@ -55,8 +60,18 @@ class Run:
     def pool(self, name):
         return kmn.LearnerPool(self.folder / f"pool {name}")
 
-    def fit(self, model, *, epochs=1.0, decay=None, batches=None, loss=None, **options):
-        """Train a model with AdamW along one cosine.
+    def fit(
+        self,
+        model,
+        *,
+        epochs=1.0,
+        decay=None,
+        batches=None,
+        loss=None,
+        callbacks=(),
+        name=None,
+    ):
+        """Train a model with AdamW along one cosine, resumable at each epoch.
 
         Args:
             model: The network.
@@ -64,14 +79,19 @@ class Run:
             decay: Weight decay; `None` for that of "regularised". Defaults to `None`.
             batches: Data; `None` for the augmented training data. Defaults to `None`.
             loss: Loss; `None` for cross-entropy. Defaults to `None`.
-            **options: Of `keras.Model.fit`.
+            callbacks: Of `keras.Model.fit`.
+            name: Name of its backup; `None` for that of the row. Defaults to `None`.
         """
         batches = self.batches() if batches is None else batches
         n_epochs = round(epochs * self.task.epochs)
         n_steps = n_epochs * len(batches)
         rate = keras.optimizers.schedules.CosineDecay(self.task.peak, n_steps)
         self.compile(model, rate, decay=decay, loss=loss)
-        model.fit(batches, epochs=n_epochs, verbose=0, **options)
+        backup = keras.callbacks.BackupAndRestore(
+            self.folder / "backup" / (name or self.row), double_checkpoint=True
+        )
+        callbacks = [*callbacks, backup]
+        model.fit(batches, epochs=n_epochs, verbose=0, callbacks=callbacks)
         return model
 
     def compile(self, model, rate, *, decay=None, loss=None):
@@ -89,10 +109,14 @@ class Run:
 
     def member(self, index, decay):
         """Return a network that was trained alone with a weight decay, kept on disk."""
-        path = self.folder / f"member {index}, decay {decay:g}.keras"
+        name = f"member {index}, decay {decay:g}"
+        path = self.folder / f"{name}.keras"
         if not path.exists():
-            batches = self.batches(1000 * self.seed + index)
-            self.fit(self.build(member=index), decay=decay, batches=batches).save(path)
+            model, batches = (
+                self.build(member=index),
+                self.batches(1000 * self.seed + index),
+            )
+            self.fit(model, decay=decay, batches=batches, name=name).save(path)
         return keras.saving.load_model(path, compile=False)
 
 
