@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "application_classes",
     "backend_functions",
+    "become_layer",
     "callbacks_of_fit",
     "compiled_loss",
     "edges",
@@ -25,6 +26,7 @@ __all__ = [
     "graph_of",
     "graph_tensors",
     "is_functional",
+    "list_layers",
     "name_scope",
     "nodes_in_order",
     "operation_classes",
@@ -231,6 +233,30 @@ def _functional(model):
 def compiled_loss(model: keras.Model) -> Any:
     """Return the loss that `compile` made, another one after each call, or `None`."""
     return model._compile_loss
+
+
+def become_layer(operation: keras.Operation, layer: keras.Layer) -> None:
+    """Turn an operation of graphs into a layer, which it takes the state of, in place.
+
+    Args:
+        operation: The operation; its nodes are kept.
+        layer: A new layer without nodes, which is not used any more afterwards.
+    """
+    nodes = operation._inbound_nodes, operation._outbound_nodes
+    operation.__class__ = type(layer)
+    state = dict(vars(layer))
+    for bound in ("build", "quantize"):  # methods of the other object
+        state.pop(bound, None)
+    vars(operation).clear()
+    vars(operation).update(state)
+    operation._inbound_nodes, operation._outbound_nodes = nodes
+
+
+def list_layers(model: keras.Model) -> None:
+    """Let a functional model track the operations in its graph that became layers."""
+    graph = _functional(model)
+    with unlocked(graph):
+        graph._layers = graph.layers
 
 
 def replace_layers(owner: keras.Layer, name: str, layers: list) -> None:

@@ -154,17 +154,30 @@ def test_each_reader_of_an_input_quantises_it():
     }
 
 
-def test_operation_without_a_layer_is_quantised_by_its_reader():
+def test_operations_are_quantised_as_layers_are():
     inputs = keras.Input((8, 8, 4))
     x = ops.add(ops.multiply(conv("before")(inputs), 2.0), 1.0)
-    model = keras.Model(inputs, conv("after")(x))
+    model = keras.Model(inputs, conv("after")(ops.relu(ops.reshape(x, (-1, 8, 8, 4)))))
     assert placed(model) == {
         "before": {"kernel", "input_0", "output"},
-        "after": {"kernel", "input_0", "output"},
+        "multiply": {"output"},
+        "add": {"output"},
+        "relu": {"output"},
+        "after": {"kernel", "output"},
     }
-    floating = place_quantizers(model).floating
-    assert [name.split()[1] for name in floating] == ["(Multiply):", "(Add):"]
-    assert prepare(model, quantize=True).floating == floating
+    report = prepare(model, quantize=True)
+    assert report.floating == ()
+    assert {*report.prepared} == {layer.name for layer in model.layers[1:]}
+
+
+def test_operations_of_integers_and_booleans_are_not_quantised():
+    tokens = keras.Input((8,), dtype="int32")
+    x = keras.layers.Embedding(5, 4, name="embedding")(tokens[:, 1:] * 2)
+    x = ops.where(x > 0, x, keras.layers.Dense(4, name="dense")(x))
+    assert placed(keras.Model(tokens, x)) == {
+        "embedding": {"output"},
+        "dense": {"kernel", "output"},
+    }
 
 
 def test_layer_without_micro_layer_is_reported():

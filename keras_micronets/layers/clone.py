@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
-from keras_micronets.layers.litert.capabilities import plain_class
+from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
 from keras_micronets.layers.quantization import quantized_share, quantizers
 from keras_micronets.layers.side_by_side import SideBySide, members_of
@@ -130,6 +130,7 @@ def as_not_compiled(model: keras.Model) -> Iterator[None]:
 
 def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     """Return a new plain layer of the same configuration, except for some arguments."""
+    layer = plain_operation(layer)
     config = layer.get_config()
     if isinstance(layer, MicroLayer):
         config = {k: v for k, v in config.items() if k not in layer.state_config()}

@@ -29,9 +29,11 @@ class GraphCall:
         n_calls: Number of all calls of the operation.
         args: Positional arguments; tensors are symbolic.
         inputs: List of the tensors that it reads, in the order of its arguments.
+        dtypes: Their types, as `"float32"`.
         readers: List of `(call, position, index)` for each time that one of its
             outputs is read, `index` being that of the output.
         is_output: Whether one of its outputs is an output of the model.
+        is_float: Whether one of its inputs or outputs is of floats.
         is_nested: Whether it is a call within a nested model.
     """
 
@@ -40,8 +42,10 @@ class GraphCall:
     n_calls: int = 1
     args: tuple = ()
     inputs: list[tuple["GraphCall", int]] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=list)
     readers: list[tuple["GraphCall", int, int]] = field(default_factory=list)
     is_output: bool = False
+    is_float: bool = True
     is_nested: bool = False
 
     @property
@@ -55,6 +59,10 @@ class GraphCall:
         if not n_calls or self.n_calls % n_calls:  # of a part of the prepared model
             return None
         return self.operation.quantizer(tensor, self.earlier % n_calls)
+
+    def reads_float(self, position: int) -> bool:
+        """Return whether the input at a position is of floats."""
+        return keras.backend.is_float_dtype(self.dtypes[position])
 
     @property
     def shares_quantizers(self) -> bool:
@@ -79,8 +87,8 @@ def unroll(model: keras.Model) -> list[GraphCall]:
     calls: list[GraphCall] = []
     counts = Counter()
 
-    def add(operation, args, inputs):
-        call = GraphCall(operation, counts[operation], 1, args, inputs)
+    def add(operation, args, inputs, dtypes=()):
+        call = GraphCall(operation, counts[operation], 1, args, inputs, [*dtypes])
         counts[operation] += 1
         for position, (producer, index) in enumerate(inputs):
             producer.readers.append((call, position, index))
@@ -97,8 +105,11 @@ def unroll(model: keras.Model) -> list[GraphCall]:
             if _keras_private.is_functional(node.operation):
                 made = run(node.operation, read)
             else:
-                call = add(node.operation, node.arguments.args, read)
+                dtypes = [x.dtype for x in node.arguments.keras_tensors]
+                call = add(node.operation, node.arguments.args, read, dtypes)
                 call.is_nested = nested is not model
+                dtypes += [x.dtype for x in node.outputs]
+                call.is_float = any(map(keras.backend.is_float_dtype, dtypes))
                 made = [(call, index) for index in range(len(node.outputs))]
             known.update(zip(map(id, node.outputs), made, strict=False))
         return [known[id(tensor)] for tensor in results]

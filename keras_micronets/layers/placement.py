@@ -15,6 +15,7 @@ from keras_micronets.layers.litert.capabilities import (
     is_linear,
     is_quantizable,
     limit_of,
+    plain_operation,
     reason_for_float,
     row_of,
 )
@@ -22,6 +23,10 @@ from keras_micronets.layers.quantizers.scheme import QuantizerSpec
 from keras_micronets.layers.side_by_side import SideBySide
 
 __all__ = ["Placement", "place_quantizers"]
+
+
+# Inputs of layers that LiteRT merges two at a time, which need no partial results.
+_SEPARATE_INPUTS = {"sum": 2, "product": 2, "average": 1}
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,9 @@ class _Placer:
         if call.is_input:
             return
         self._report(call)
-        if is_quantizable(operation):
+        if not call.is_float:
+            self.calls[operation].append(QuantizerSpec())
+        elif _is_quantizable(call):
             self.calls[operation].append(self._spec(call))
         elif isinstance(operation, keras.Layer):  # it may contain kernel layers
             self._place_everywhere(operation)
@@ -121,18 +128,22 @@ class _Placer:
             for position, (producer, _) in enumerate(call.inputs)
             if not (_is_rounded(producer) or _is_fused(producer))
             and not _holds_indices(producer)
+            and call.reads_float(position)
         )
         at_output = (
-            {} if row.keeps_scale or _is_fused(call) else _at_output(call.operation)
+            {}
+            if row.keeps_scale or row.values == "compared" or _is_fused(call)
+            else _at_output(call.operation)
         )
         if self.share_ranges and row.values == "joined":
             inputs, at_output = inputs + _not_shared(call), {}
-        merges = row.rounding in ("sum", "product")
+        n_separate = _SEPARATE_INPUTS.get(row.rounding or "", len(call.inputs))
         return _spec(
             call.operation,
             inputs,
             per_unit=_needs_scale_per_unit(call),
-            partials=max(len(call.inputs) - 2, 0) if merges else 0,
+            after_pooling=_is_after_pooling(call),
+            partials=max(len(call.inputs) - n_separate, 0),
             **at_output,
         )
 
@@ -140,8 +151,10 @@ class _Placer:
         """Note whether an operation stays in float or separate from a kernel."""
         operation = call.operation
         reason = reason_for_float(operation)
-        if reason and not _is_in_integers(call):
-            kind = type(operation).__name__
+        if reason is None and not _is_supported(call):
+            reason = "LiteRT has no integers for it with these arguments"
+        if reason and call.is_float:
+            kind = type(plain_operation(operation)).__name__
             self.floating[f"{operation.name} ({kind}): {reason}"] = None
         if _is_unfused(call):
             self.unfused[operation.name] = None
@@ -168,15 +181,16 @@ def _is_fused(call):
 
 def _is_rounded(call):
     """Whether no reader need round what a call makes."""
-    if _only_moves(call):
-        return _is_rounded(call.inputs[0][0])
-    return is_quantizable(call.operation)
+    return _is_quantizable(call)
 
 
-def _only_moves(call):
-    """Whether a call is of an operation without a layer that only moves integers."""
-    is_layer = isinstance(call.operation, keras.Layer)
-    return not is_layer and row_of(call.operation).values == "moved"
+def _is_quantizable(call):
+    """Whether a call can round its tensors as an integer file does."""
+    return is_quantizable(call.operation) and _is_supported(call)
+
+
+def _is_supported(call):
+    return row_of(call.operation).supports(*call.args)
 
 
 def _holds_indices(call):
@@ -198,38 +212,6 @@ def _is_unfused(call):
     return is_kernel_layer(before.operation) and not is_linear(before.operation)
 
 
-def _is_in_integers(call):
-    """Whether a file has integers for an operation that is not a layer.
-
-    It has if all inputs are rounded, and all readers round its result if it is another.
-    """
-    if _only_moves(call) and (_is_rounded(call) or _holds_indices(call)):
-        return True
-    if _only_moves(call):
-        before, _ = call.inputs[0]
-        before_is = before.is_input or _is_in_integers(before)
-        return before_is and _is_rounded_later(call)
-    rounded = all(_is_rounded(producer) for producer, _ in call.inputs)
-    return rounded and _is_rounded_later(call) and _has_integers(call)
-
-
-def _is_rounded_later(call):
-    """Whether all readers of what a call makes round it, once it is moved."""
-    readers = [reader for reader, _, _ in call.readers]
-    return bool(readers and not call.is_output) and all(
-        is_quantizable(one.operation) or (_only_moves(one) and _is_rounded_later(one))
-        for one in readers
-    )
-
-
-def _has_integers(call):
-    row = row_of(call.operation)
-    if isinstance(call.operation, keras.Layer) or row.reason is not None:
-        return False
-    constant = not any(isinstance(x, keras.KerasTensor) for x in call.args[1:])
-    return constant or not row.constant_second
-
-
 def _needs_scale_per_unit(call):
     """Whether a batch normalisation is folded into the kernel of a Dense layer."""
     rows = row_of(call.operation).kernels.values()
@@ -237,6 +219,12 @@ def _needs_scale_per_unit(call):
     readers = [reader.operation for reader, _, _ in call.readers]
     normalized = len(readers) == 1 and fuses(call.operation, readers[0])
     return by_unit and normalized and row_of(readers[0]).normalizes
+
+
+def _is_after_pooling(call):
+    if limit_of(call.operation) is None:
+        return False
+    return any(row_of(producer.operation).pools for producer, _ in call.inputs)
 
 
 def _not_shared(call):
@@ -253,7 +241,7 @@ def _fixed_range(call):
     if row.keeps_scale or row.values == "joined":
         ranges = {_fixed_range(producer) for producer, _ in call.inputs}
         return ranges.pop() if len(ranges) == 1 else None
-    if not is_quantizable(call.operation):
+    if not _is_quantizable(call):
         return None  # its readers quantise it
     return activation_row(activation_of(call.operation)).fixed_range
 

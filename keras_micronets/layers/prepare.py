@@ -14,7 +14,7 @@ from keras_micronets.layers.litert.capabilities import (
     plain_class,
 )
 from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, is_micro_layer
-from keras_micronets.layers.micro.operations import prepare_operations
+from keras_micronets.layers.micro.operations import become_micro_operation
 from keras_micronets.layers.placement import place_quantizers
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
@@ -114,12 +114,14 @@ def prepare(
     usable = {layer: spec for layer, spec in wanted.items() if _is_plain(layer)}
     scheme = quantize if isinstance(quantize, QuantizationScheme) else None
     _check_scheme(usable, scheme)
+    operations = [one for one in usable if not isinstance(one, keras.Layer)]
     with distributed(model):
         prepared = [
             layer for layer, spec in usable.items() if _prepare(layer, spec, scheme)
         ]
-    changed = quantize and prepare_operations(model)
-    if prepared or changed:
+    for graph in filter(_keras_private.is_functional, layers if operations else ()):
+        _keras_private.list_layers(graph)
+    if prepared:
         share_ranges(model, again=True)
         _forget_compiled_steps(model)
     if not prepared:  # an earlier call has reported it
@@ -130,7 +132,9 @@ def prepare(
 
 def _prepare(layer, quantizers, scheme):
     """Make one layer a micro layer; return whether anything changed."""
-    if not is_micro_layer(layer):
+    if not isinstance(layer, keras.Layer):
+        become_micro_operation(layer)
+    elif not is_micro_layer(layer):
         layer.__class__ = MICRO_LAYERS[type(layer)]
         vars(layer).pop("quantize", None)  # Keras binds the plain class's method
     elif layer.quantizers | quantizers == layer.quantizers:

@@ -18,6 +18,7 @@ from keras_micronets.channels.graph.node import (
 )
 from keras_micronets.channels.graph.probe import probe
 from keras_micronets.channels.graph.rules import rule_of
+from keras_micronets.layers.litert.capabilities import plain_operation
 from keras_micronets.layers.state import plain_variables
 
 __all__ = ["ChannelTies", "Tracer"]
@@ -104,7 +105,8 @@ class Tracer:
         rule = rule_of(operation)
         if rule is not None:
             shape = call.outputs[0].shape
-            return [TracedTensor(shape, rule(self, operation, shape, *tensors))]
+            layer = plain_operation(operation)
+            return [TracedTensor(shape, rule(self, layer, shape, *tensors))]
         if not _has_weights(operation):
             return probe(self, call, tensors)
         self.unknown[operation.name] = type(operation).__name__

@@ -111,7 +111,7 @@ class _Converter:
         cls, rank = plain_class(operation), ranks.pop()
         if not _is_first(operation) and not any(id(x) in self.moved for x in tensors):
             return None
-        if cls in _ELEMENTWISE or isinstance(operation, _OPERATIONS):
+        if cls in _ELEMENTWISE or issubclass(cls, _OPERATIONS):
             return {}
         axis = getattr(operation, "axis", None)
         axis = axis[0] if isinstance(axis, list | tuple) and len(axis) == 1 else axis

@@ -7,7 +7,7 @@ in files of TensorFlow 2.21's converter and tried with LiteRT 2.3 and XNNPACK.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -32,6 +32,7 @@ __all__ = [
     "is_quantizable",
     "limit_of",
     "plain_class",
+    "plain_operation",
     "reason_for_float",
     "row_of",
 ]
@@ -84,11 +85,12 @@ class LayerRow:
         kernels: Dictionary from the names of its kernels to a `KernelRow`, in the
             order in which they are applied. Defaults to `{}`.
         values: What happens to integers: `"computed"` into another range, `"moved"`,
-            `"averaged"` within their range, or `"joined"` with others that share
-            their range. Defaults to `"computed"`.
-        rounding: Name of the integer operation before the output is rounded, or
-            `"up"` or `"away"` for the halves of averages. `None` where LiteRT rounds
-            the exact result. Defaults to `None`.
+            `"averaged"` within their range, `"joined"` with others that share their
+            range, or `"compared"`, which makes Booleans. Defaults to `"computed"`.
+        rounding: Name of the integer operation before the output is rounded, `"up"` or
+            `"away"` for the halves of averages, or `"clip"` where moved values are
+            rounded again. `None` where LiteRT rounds the exact result. Defaults to
+            `None`.
         fuses_rectifier: Whether a ReLU or ReLU6 that reads it is fused into it.
             Defaults to `False`.
         normalizes: Whether it is folded into a kernel before it. Defaults to `False`.
@@ -96,8 +98,11 @@ class LayerRow:
             layer that returns its `keras.activations` function. Defaults to `None`.
         reads_indices: Whether its inputs are indices, which are never rounded. Defaults
             to `False`.
-        constant_second: For operations: whether LiteRT has integers only if the second
-            argument is a constant. Defaults to `False`.
+        supports: For operations: function of the positional arguments that returns
+            whether LiteRT has integers for them; tensors are symbolic. Defaults to a
+            function that returns `True`.
+        pools: Whether the converter makes a rectifier after it a part of it, which then
+            needs the same range. Defaults to `False`.
         is_composite: Whether its kernels are those of layers inside, which have their
             own rows. Defaults to `False`.
     """
@@ -110,7 +115,8 @@ class LayerRow:
     normalizes: bool = False
     activation: Callable | None = None
     reads_indices: bool = False
-    constant_second: bool = False
+    supports: Callable[..., bool] = lambda *args: True
+    pools: bool = False
     is_composite: bool = False
 
     @property
@@ -193,6 +199,7 @@ _DEPTHWISE = KernelRow(axis=-1, halves="away")
 _ONE_SCALE_8_BITS = KernelRow(min_bits=5)
 _SEPARABLE = {"depthwise_kernel": _DEPTHWISE, "pointwise_kernel": _BY_CHANNEL}
 _MOVED = LayerRow(values="moved")
+_AVERAGED = LayerRow(values="averaged", rounding="away", pools=True)
 
 
 _RECURRENT = LayerRow(
@@ -244,6 +251,7 @@ LAYERS: dict[type, LayerRow] = {
     layers.Rescaling: LayerRow(rounding="affine"),
     # Arithmetic
     layers.Add: LayerRow(rounding="sum", fuses_rectifier=True),
+    layers.Average: LayerRow(rounding="average", fuses_rectifier=True),
     layers.Subtract: LayerRow(rounding="difference", fuses_rectifier=True),
     layers.Multiply: LayerRow(rounding="product", fuses_rectifier=True),
     layers.GlobalAveragePooling1D: LayerRow(rounding="mean"),
@@ -257,11 +265,11 @@ LAYERS: dict[type, LayerRow] = {
         rounding="leaky", activation=_always(activations.leaky_relu)
     ),
     layers.PReLU: LayerRow(),
-    layers.ReLU: LayerRow(rounding="rectifier", activation=_relu),
+    layers.ReLU: LayerRow(rounding="leaky", activation=_relu),
     layers.Softmax: LayerRow(activation=_always(activations.softmax)),
     # Averages of integers, rounded to the same scale
-    layers.AveragePooling1D: LayerRow(values="averaged", rounding="away"),
-    layers.AveragePooling2D: LayerRow(values="averaged", rounding="away"),
+    layers.AveragePooling1D: _AVERAGED,
+    layers.AveragePooling2D: _AVERAGED,
     layers.UpSampling2D: LayerRow(values="averaged", rounding="up"),
     # Integers that stay as they are
     layers.ActivityRegularization: _MOVED,
@@ -275,8 +283,8 @@ LAYERS: dict[type, LayerRow] = {
     layers.GlobalMaxPooling1D: _MOVED,
     layers.GlobalMaxPooling2D: _MOVED,
     layers.Identity: _MOVED,
-    layers.MaxPooling1D: _MOVED,
-    layers.MaxPooling2D: _MOVED,
+    layers.MaxPooling1D: replace(_MOVED, pools=True),
+    layers.MaxPooling2D: replace(_MOVED, pools=True),
     layers.Permute: _MOVED,
     layers.Reshape: _MOVED,
     layers.SpatialDropout1D: _MOVED,
@@ -298,8 +306,26 @@ AUGMENTATIONS = frozenset(  # earlier versions of Keras have fewer
     getattr(layers, name) for name in _AUGMENTATIONS if hasattr(layers, name)
 )
 
+
+def _by_constant(x1, x2):
+    return not isinstance(x2, keras.KerasTensor)
+
+
+def _of_tensors(*args):
+    return all(isinstance(x, keras.KerasTensor) for x in args)
+
+
+def _squares(x1, x2):
+    return isinstance(x2, int | float) and x2 == 2
+
+
 # LiteRT's division of two tensors is far off near zero.
-_QUOTIENT = LayerRow(rounding="quotient", fuses_rectifier=True, constant_second=True)
+_QUOTIENT = LayerRow(rounding="quotient", fuses_rectifier=True, supports=_by_constant)
+_SQUARE = LayerRow(rounding="square", fuses_rectifier=True)
+_CLIPPED = replace(_MOVED, rounding="clip")
+_COMPARED = LayerRow(values="compared")
+_JOINED = LayerRow(values="joined")
+_PRODUCTS = LayerRow(rounding="products", supports=_of_tensors)
 
 # Operations of graphs, by the names of their classes.
 OPERATIONS: dict[str, LayerRow] = {
@@ -308,37 +334,73 @@ OPERATIONS: dict[str, LayerRow] = {
     "Multiply": LayerRow(rounding="product", fuses_rectifier=True),
     "Divide": _QUOTIENT,
     "TrueDivide": _QUOTIENT,
-    "Absolute": LayerRow(),
-    "Exp": LayerRow(),
-    "Gelu": LayerRow(),
-    "HardSilu": LayerRow(),
-    "LeakyRelu": LayerRow(),
+    "Negative": LayerRow(rounding="negated", fuses_rectifier=True),
+    "Power": replace(_SQUARE, supports=_squares),
+    "Square": _SQUARE,
+    "Einsum": _PRODUCTS,
+    "Matmul": _PRODUCTS,
+    "Absolute": LayerRow(rounding="absolute"),
+    "Exp": LayerRow(activation=_always(activations.exponential)),
+    "Gelu": LayerRow(activation=_always(activations.gelu)),
+    "HardSilu": LayerRow(activation=_always(activations.hard_silu)),
+    "LeakyRelu": LayerRow(rounding="leaky"),
     "Log": LayerRow(),
-    "Mean": LayerRow(),
-    "Relu": LayerRow(),
-    "Relu6": LayerRow(),
+    "Mean": LayerRow(rounding="mean"),
+    "Relu": LayerRow(activation=_always(activations.relu)),
+    "Relu6": LayerRow(activation=_always(activations.relu6)),
     "Rsqrt": LayerRow(),
-    "Sigmoid": LayerRow(),
-    "Silu": LayerRow(),
-    "Softmax": LayerRow(),
+    "Sigmoid": LayerRow(activation=_always(activations.sigmoid)),
+    "Silu": LayerRow(activation=_always(activations.silu)),
+    "Softmax": LayerRow(activation=_always(activations.softmax)),
     "Sqrt": LayerRow(),
     "Sum": LayerRow(),
-    "Tanh": LayerRow(),
+    "Tanh": LayerRow(activation=_always(activations.tanh)),
+    "AveragePool": _AVERAGED,
+    # Booleans
+    "Equal": _COMPARED,
+    "Greater": _COMPARED,
+    "GreaterEqual": _COMPARED,
+    "Less": _COMPARED,
+    "LessEqual": _COMPARED,
+    "NotEqual": _COMPARED,
+    # Results that share a range with the inputs
+    "Concatenate": _JOINED,
+    "Maximum": _JOINED,
+    "Minimum": _JOINED,
+    "Stack": _JOINED,
+    "Where": _JOINED,
     # Integers that stay as they are
+    "Clip": _CLIPPED,
     "ExpandDims": _MOVED,
+    "Flip": _MOVED,
     "GetItem": _MOVED,
+    "HardTanh": _CLIPPED,
+    "Max": _MOVED,
+    "MaxPool": replace(_MOVED, pools=True),
+    "Min": _MOVED,
     "Moveaxis": _MOVED,
+    "Pad": _MOVED,
     "Ravel": _MOVED,
+    "Repeat": _MOVED,
     "Reshape": _MOVED,
+    "Roll": _MOVED,
     "Split": _MOVED,
     "Squeeze": _MOVED,
     "Swapaxes": _MOVED,
+    "Take": replace(_MOVED, supports=_by_constant),
+    "Tile": _MOVED,
     "Transpose": _MOVED,
 }
 
 
+def plain_operation(operation: Any) -> Any:
+    """Return the operation that a micro layer computes, or the layer itself."""
+    return getattr(operation, "plain_operation", operation)
+
+
 def plain_class(operation: Any) -> type:
     """Return the Keras class of a layer or operation, prepared or not."""
+    operation = plain_operation(operation)
     return vars(type(operation)).get("keras_class", type(operation))
 
 
@@ -348,15 +410,15 @@ def row_of(operation: Any) -> LayerRow:
     Subclasses have that of unknown layers, since they may compute anything.
     """
     cls = plain_class(operation)
-    if isinstance(operation, keras.Layer):
+    if issubclass(cls, keras.Layer):
         return LAYERS.get(cls, UNKNOWN)
     in_keras = cls.__module__.startswith("keras.")
     return OPERATIONS.get(cls.__name__, UNKNOWN) if in_keras else UNKNOWN
 
 
 def has_micro_layer(layer: Any) -> bool:
-    """Return whether a layer is a micro layer or can become one."""
-    return plain_class(layer) in LAYERS
+    """Return whether a layer or operation is a micro layer or can become one."""
+    return row_of(layer) is not UNKNOWN
 
 
 def is_kernel_layer(layer: Any) -> bool:

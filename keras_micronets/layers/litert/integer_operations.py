@@ -7,7 +7,7 @@ be the origin of a tensor (see `provenance`).
 import math
 import numbers
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "Product",
     "Rectifier",
     "Sum",
+    "SumOfProducts",
     "difference_of",
     "mean_of",
     "product_of",
@@ -39,6 +40,7 @@ __all__ = [
     "rectified",
     "round_to_step",
     "sum_of",
+    "sum_of_products_of",
     "to_integers",
 ]
 
@@ -89,15 +91,22 @@ class Accumulator(IntegerOperation):
     def integers(self, values: Any, target: Any) -> Any:
         if self.halves is None:
             return super().integers(values, target)
-        own = ops.maximum(self.scale(), SMALLEST_STEP)
-        sums = to_float64(ops.round(ops.divide(values, own)))
-        ratio = ops.divide(to_float64(own), to_float64(target.scale()))
-        # It multiplies by a factor between 0.5 and 1, and then shifts to the right.
-        exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
-        shift = ops.power(to_float64(2.0), -exponent)
-        multiplied = _half_up(ops.multiply(sums, ops.multiply(ratio, shift)))
         again = _half_up if self.halves == "up" else _half_away
-        return ops.cast(again(ops.divide(multiplied, shift)), "float32")
+        return _rounded_twice(values, self.scale(), target.scale(), again)
+
+
+def _rounded_twice(values, own, scale, again):
+    """Rescale integers of one scale to another as LiteRT does, which rounds twice.
+
+    It multiplies by a factor between 0.5 and 1, and then shifts to the right.
+    """
+    own = ops.maximum(own, SMALLEST_STEP)
+    sums = to_float64(ops.round(ops.divide(values, own)))
+    ratio = ops.divide(to_float64(own), to_float64(scale))
+    exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
+    shift = ops.power(to_float64(2.0), -exponent)
+    multiplied = _half_up(ops.multiply(sums, ops.multiply(ratio, shift)))
+    return ops.cast(again(ops.divide(multiplied, shift)), "float32")
 
 
 def _half_up(x):
@@ -184,6 +193,16 @@ class Product(IntegerOperation):
     def scale(self) -> Any:
         """Return the real value of one integer."""
         return ops.multiply(self.first.scale(), self.second.scale())
+
+
+@dataclass(frozen=True)
+class SumOfProducts(Product):
+    """Sum products of two rounded tensors, as a matrix product does."""
+
+    by_value = False
+
+    def integers(self, values: Any, target: Any) -> Any:
+        return _rounded_twice(values, self.scale(), target.scale(), _half_away)
 
 
 @dataclass(frozen=True)
@@ -354,6 +373,14 @@ def product_of(first: Any, second: Any) -> IntegerOperation | None:
     return kind(first, second)
 
 
+def sum_of_products_of(first: Any, second: Any) -> SumOfProducts | None:
+    """Return the operation of a matrix product, `None` if a tensor is not rounded."""
+    product = product_of(first, second)
+    if not isinstance(product, Product):
+        return None
+    return SumOfProducts(product.first, product.second)
+
+
 def quotient_of(first: Any, second: Any) -> IntegerOperation | None:
     """Return the operation that multiplies by the inverse of a constant, or `None`."""
     divisor = _quantizer(second)
@@ -362,7 +389,7 @@ def quotient_of(first: Any, second: Any) -> IntegerOperation | None:
     return product_of(first, np.float32(1) / divisor.value)
 
 
-def mean_of(inputs: Any, axes: range) -> Mean | None:
+def mean_of(inputs: Any, axes: Iterable[int]) -> Mean | None:
     """Return the operation that averages a tensor over axes, `None` if not rounded."""
     quantizer, sizes = quantizer_of(inputs), [inputs.shape[axis] for axis in axes]
     if quantizer is None or None in sizes:

@@ -1,6 +1,8 @@
 """Micro layers of the Keras layers without kernels, made from LiteRT's table."""
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -22,18 +24,38 @@ from keras_micronets.layers.micro.micro_layer import (
     micro_class,
 )
 
-__all__ = ["ACTIVATION_LAYERS"]
+__all__ = ["ACTIVATION_LAYERS", "join", "rectify"]
+
+
+def join(layer: MicroLayer, tensors: Sequence, compute: Callable) -> Any:
+    """Return what a layer computes of tensors that are rounded within one range.
+
+    Args:
+        layer: The micro layer.
+        tensors: Sequence of its inputs. Those that are not floats stay as they are.
+        compute: Function of the list of rounded tensors and of their quantiser, `None`
+            if they do not have the same.
+    """
+    rounded = [
+        layer.fake_quantize(f"input_{i}", x) if _is_float(x) else x
+        for i, x in enumerate(tensors)
+    ]
+    quantizer = _common_quantizer(filter(_is_float, rounded))
+    if quantizer is not None and quantizer.constant:
+        rounded = list(map(_rounded_once, tensors, rounded))
+        return quantizer(compute(rounded, quantizer))
+    outputs = tag(compute(rounded, quantizer), quantizer)
+    return layer.fake_quantize("output", outputs)
+
+
+def _is_float(tensor):
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
 
 
 class _Joining(MicroLayer):
     def call(self, inputs):
-        rounded = [self.fake_quantize(f"input_{i}", x) for i, x in enumerate(inputs)]
-        quantizer = _common_quantizer(rounded)
-        if quantizer is not None and quantizer.constant:
-            rounded = list(map(_rounded_once, inputs, rounded))
-            return quantizer(super().call(rounded))
-        outputs = tag(super().call(rounded), quantizer)
-        return self.fake_quantize("output", outputs)
+        parent: Any = super()
+        return join(self, inputs, lambda tensors, _: parent.call(tensors))
 
 
 @micro_class(keras.layers.Concatenate)
@@ -73,10 +95,13 @@ def _rounded_once(inputs, rounded):
 
 def _make(base, row):
     def compute(self, inputs, *args, **kwargs):
-        if limit_of(self) == math.inf:
-            return _rectify(self, inputs)
+        limit = limit_of(self)
+        if limit is not None:
+            return rectify(self, inputs, limit)
         if isinstance(self, keras.layers.Activation):
             return self.activate(inputs, self.activation)
+        if row.rounding == "average":
+            return _average(self, inputs)
         if self.quantizers.partials:
             inputs = _merged(self, inputs)
         outputs = base.call(self, inputs, *args, **kwargs)
@@ -114,12 +139,30 @@ def _merged(layer, inputs):
     return [result, last]
 
 
-def _rectify(layer, inputs):
-    quantizer = quantizer_of(inputs)
-    rounds = layer.quantizer("output") is not None
-    if quantizer is not None and rounds and quantizer.constant is None:
-        inputs = tag(ops.relu(inputs), Rectifier(quantizer))
-    return layer.activate(inputs, keras.activations.relu)
+def _average(layer, inputs):
+    """Add all, then multiply, as the converter does."""
+    total, n = inputs[0], len(inputs)
+    for number, tensor in enumerate(inputs[1:], 1):
+        total = tag(ops.add(total, tensor), sum_of(total, tensor))
+        total = layer.fake_quantize(f"partial_{number}", total)
+    share = tag(ops.multiply(total, 1 / n), product_of(total, 1 / n))
+    return layer.fake_quantize("output", share)
+
+
+def rectify(layer: MicroLayer, inputs: Any, limit: float = math.inf) -> Any:
+    """Return the rectified and rounded inputs of a layer."""
+    quantizer, output = quantizer_of(inputs), layer.quantizer("output")
+    if quantizer is not None and output is not None:
+        if layer.quantizers.after_pooling:  # the converter does not merge this one
+            lower = inputs if limit == math.inf else ops.minimum(inputs, limit)
+            leaky = ops.leaky_relu(lower, 0.0)
+            return output(tag(leaky, Rectifier(quantizer)))
+        if quantizer.constant is None and limit == math.inf:
+            inputs = tag(ops.relu(inputs), Rectifier(quantizer))
+    if limit == math.inf:
+        return layer.activate(inputs, keras.activations.relu)
+    outputs = tag(ops.relu6(inputs), rectified(inputs, limit))
+    return layer.fake_quantize("output", outputs)
 
 
 def _of_two(operation):
@@ -131,7 +174,9 @@ def _of_two(operation):
 
 def _leaky(layer, inputs):
     quantizer = quantizer_of(inputs)
-    return quantizer and LeakyRectifier(quantizer, layer.negative_slope)
+    if quantizer is None or getattr(layer, "threshold", 0):
+        return None
+    return LeakyRectifier(quantizer, layer.negative_slope)
 
 
 def _mean(layer, inputs):
@@ -146,7 +191,6 @@ _OPERATIONS = {
     "product": _of_two(product_of),
     "mean": _mean,
     "leaky": _leaky,
-    "rectifier": lambda layer, inputs: rectified(inputs, layer.max_value),
 }
 
 ACTIVATION_LAYERS = {

@@ -35,6 +35,7 @@ __all__ = [
     "is_micro_layer",
     "make_micro_class",
     "micro_class",
+    "micro_class_of",
 ]
 
 # The micro layer of each Keras class in LiteRT's table.
@@ -58,9 +59,15 @@ def micro_class(base: type) -> Callable[[type], type]:
     return register
 
 
+def micro_class_of(operation: Any) -> type | None:
+    """Return the micro layer's class for a layer or operation; `None` without one."""
+    cls = plain_class(operation)
+    return MICRO_LAYERS.get(cls if issubclass(cls, keras.Layer) else keras.Operation)
+
+
 def is_micro_layer(layer: Any) -> bool:
     """Return whether a layer is a micro layer."""
-    return type(layer) is MICRO_LAYERS.get(plain_class(layer))
+    return type(layer) is micro_class_of(layer)
 
 
 class MicroLayer(keras.layers.Layer):

@@ -1,49 +1,114 @@
-"""Tag the results of operations that stand in a graph without a layer.
+"""Operations that stand in a graph without a layer, as layers with fake quantisers."""
 
-Such operations hold no state, and so no quantisers: the layers that read them do.
-"""
-
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
+from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.litert.capabilities import OPERATIONS
+from keras_micronets._serialization import serializable
+from keras_micronets.layers.graph import begin_call
+from keras_micronets.layers.litert.capabilities import (
+    activation_of,
+    activation_row,
+    limit_of,
+    row_of,
+)
 from keras_micronets.layers.litert.integer_operations import (
+    LeakyRectifier,
+    Rectifier,
     difference_of,
+    mean_of,
     product_of,
     quotient_of,
     sum_of,
+    sum_of_products_of,
 )
 from keras_micronets.layers.litert.provenance import (
     integer_operation_of,
     quantizer_of,
     tag,
 )
+from keras_micronets.layers.micro.activations import join, rectify
+from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, MicroLayer
+from keras_micronets.layers.quantizers.scheme import QuantizerSpec
+from keras_micronets.layers.quantizers.shared_range import share_ranges
 
-__all__ = ["MICRO_OPERATIONS", "prepare_operations"]
-
-_FUNCTIONS = {
-    "sum": sum_of,
-    "difference": difference_of,
-    "product": product_of,
-    "quotient": quotient_of,
-}
+__all__ = ["MicroOperation", "become_micro_operation"]
 
 
-def _arithmetic(base, row):
-    function = _FUNCTIONS[row.rounding]
+@serializable()
+class MicroOperation(MicroLayer):
+    """A layer that computes an operation, and rounds its inputs and result.
 
-    def call(self, x1, x2):
-        return tag(base.call(self, x1, x2), function(x1, x2))
+    In a model's graph it takes the place of the operation, whose arguments it takes:
+    also numbers and arrays, which stay as they are.
 
-    return call
+    Args:
+        operation: The `keras.Operation`, or its configuration.
+    """
 
+    kernel_names = ()
 
-def _moving(base, row):
-    def call(self, x, *args, **kwargs):
-        outputs, quantizer = base.call(self, x, *args, **kwargs), quantizer_of(x)
-        if quantizer is not None and quantizer.constant:
+    def __init__(self, operation: Any, **kwargs: Any):
+        if isinstance(operation, dict):
+            operation = keras.saving.deserialize_keras_object(operation)
+        super().__init__(**kwargs)
+        self.plain_operation = operation
+        self.built = True
+        self.extend(QuantizerSpec())
+
+    def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        share_ranges(begin_call(self))
+        # A layer would convert arrays to tensors, and take tensors only.
+        return keras.Operation.__call__(self, *args, **kwargs)
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        return keras.Operation.symbolic_call(self, *args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        return self.plain_operation.compute_output_spec(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        row, operation = row_of(self), self.plain_operation
+        if row.values == "joined":
+            return self._join(args, kwargs)
+        args, kwargs = self._quantize_tensors((args, kwargs))
+        if row.values in ("moved", "averaged"):
+            return self._keep_scale(args, kwargs)
+        limit = limit_of(self)
+        if limit is not None:
+            return rectify(self, args[0], limit)
+        if activation_row(activation_of(self)).rounding is not None:
+            return self.activate(args[0], activation_of(self))
+        rounding = row.rounding or ""
+        compute: Callable = _EQUIVALENTS.get(rounding) or operation.call
+        outputs = compute(*args, **kwargs)
+        if rounding:
+            tag(outputs, _INTEGER_OPERATIONS[rounding](operation, *args))
+        return self.fake_quantize("output", outputs)
+
+    def _join(self, args, kwargs):
+        def compute(tensors, quantizer):
+            args_, kwargs_ = _with_tensors((args, kwargs), tensors)
+            if quantizer is not None:  # constants too have its integers
+                dtype = tensors[-1].dtype
+                args_ = keras.tree.map_structure(
+                    lambda x: x if ops.is_tensor(x) else quantizer(ops.array(x, dtype)),
+                    args_,
+                )
+            return self.plain_operation.call(*args_, **kwargs_)
+
+        return join(self, _tensors((args, kwargs)), compute)
+
+    def _keep_scale(self, args, kwargs):
+        x, quantizer, row = args[0], quantizer_of(args[0]), row_of(self)
+        outputs = self.plain_operation.call(*args, **kwargs)
+        if quantizer is not None and row.values == "averaged":
+            return tag(quantizer.average(outputs), quantizer)
+        constant = quantizer is not None and quantizer.constant and not row.pools
+        if quantizer is not None and (constant or row.rounding == "clip"):
             # The converter loses the scale of one result that two operations read.
             return keras.tree.map_structure(quantizer, outputs)
         operation = integer_operation_of(x)
@@ -52,49 +117,85 @@ def _moving(base, row):
             tag(output, origin)
         return outputs
 
-    return call
+    def _quantize_tensors(self, arguments):
+        return _with_tensors(arguments, self.quantize_inputs(_tensors(arguments)))
+
+    def get_config(self) -> dict[str, Any]:
+        operation = keras.saving.serialize_keras_object(self.plain_operation)
+        config = {"name": self.name, "dtype": self.dtype_policy.name}
+        return {**config, "operation": operation, **self.state_config()}
 
 
-def _make(base, call):
-    name = f"Micro{base.__name__}Operation"
-    doc = f"A `{base.__name__}` operation whose result remembers what made it."
-    call = functools.wraps(base.call)(call)
-    body = {"call": call, "__doc__": doc, "__module__": __name__, "keras_class": base}
-    cls = type(name, (base,), body)
-    keras.saving.register_keras_serializable("keras_micronets", name)(cls)
-    cls.__name__ = base.__name__  # names of operations stay as they were
-    return cls
+def _tensors(arguments):
+    return [x for x in keras.tree.flatten(arguments) if ops.is_tensor(x)]
 
 
-_ROWS = {
-    name: row
-    for name, row in OPERATIONS.items()
-    if row.rounding or row.values == "moved"
-}
-MICRO_OPERATIONS = {
-    base: _make(base, (_arithmetic if row.rounding else _moving)(base, row))
-    for base, row in zip(
-        _keras_private.operation_classes(*_ROWS).values(), _ROWS.values(), strict=True
+def _with_tensors(arguments, tensors):
+    """Return arguments with other tensors in the place of theirs."""
+    others = iter(tensors)
+    return keras.tree.map_structure(
+        lambda x: next(others) if ops.is_tensor(x) else x, arguments
     )
+
+
+def _mean(operation, x):
+    axes = range(len(x.shape)) if operation.axis is None else operation.axis
+    axes = [axes] if isinstance(axes, int) else axes
+    return mean_of(x, [axis % len(x.shape) for axis in axes])
+
+
+def _leaky(operation, x):
+    quantizer = quantizer_of(x)
+    return quantizer and LeakyRectifier(quantizer, operation.negative_slope)
+
+
+# The integer operation of an operation and its arguments, by the row's `rounding`.
+_INTEGER_OPERATIONS: dict[str, Callable] = {
+    "sum": lambda _, x1, x2: sum_of(x1, x2),
+    "difference": lambda _, x1, x2: difference_of(x1, x2),
+    "product": lambda _, x1, x2: product_of(x1, x2),
+    "quotient": lambda _, x1, x2: quotient_of(x1, x2),
+    "negated": lambda _, x: product_of(x, -1.0),
+    "square": lambda _, x, *__: product_of(x, x),
+    "products": lambda _, x1, x2: sum_of_products_of(x1, x2),
+    "absolute": lambda _, x: quantizer_of(x) and Rectifier(quantizer_of(x)),
+    "mean": _mean,
+    "leaky": _leaky,
+}
+# LiteRT has integer multiplications, but neither negation nor squares.
+_EQUIVALENTS: dict[str, Callable] = {
+    "negated": lambda x: ops.multiply(x, -1.0),
+    "square": lambda x, *_: ops.multiply(x, x),
 }
 
+# Operations that files of version 0.1 have, each as a class.
+_EARLIER = (
+    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "ExpandDims", "GetItem"),
+    *("Moveaxis", "Ravel", "Reshape", "Split", "Squeeze", "Swapaxes", "Transpose"),
+)
 
-def prepare_operations(model: keras.Model) -> bool:
-    """Turn the operations of a model's graphs into micro operations, in place.
 
-    Args:
-        model: A model. Nested functional models are included; others have no graph.
+def become_micro_operation(operation: keras.Operation) -> None:
+    """Turn an operation of a graph into a `MicroOperation`, in place."""
+    plain = type(operation).from_config(operation.get_config())
+    layer = MicroOperation(plain, name=operation.name)
+    _keras_private.become_layer(operation, layer)
 
-    Returns:
-        Whether an operation changed.
-    """
-    found = [
-        operation
-        for inner in _keras_private.flatten_layers(model)
-        if _keras_private.is_functional(inner)
-        for operation in _keras_private.operations(inner)
-        if type(operation) in MICRO_OPERATIONS
-    ]
-    for operation in found:
-        operation.__class__ = MICRO_OPERATIONS[type(operation)]
-    return bool(found)
+
+MICRO_LAYERS[keras.Operation] = MicroOperation
+
+
+def _add_earlier_class(base):
+    """Let Keras load an operation of a file of an earlier version."""
+
+    def from_config(config):
+        plain = base.from_config(config)
+        return MicroOperation(plain, name=plain.name)
+
+    name = f"Micro{base.__name__}Operation"
+    body = {"from_config": staticmethod(from_config)}
+    serializable(name)(type(name, (MicroOperation,), body))
+
+
+for _class in _keras_private.operation_classes(*_EARLIER).values():
+    _add_earlier_class(_class)

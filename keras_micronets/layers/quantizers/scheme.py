@@ -44,6 +44,8 @@ class QuantizerSpec(Configurable):
         output: Boolean, whether the output is rounded. Defaults to `False`.
         partials: Integer, number of sums or products of the first inputs that are
             rounded, where a layer merges more than two. Defaults to 0.
+        after_pooling: Boolean, whether the layer is a rectifier that reads a pooled
+            tensor, and must stay a separate operation. Defaults to `False`.
         later: Tuple of a `QuantizerSpec` for each call after the first, if the calls of
             the layer have quantisers of their own tensors. Defaults to `()`: all calls
             have the same quantisers.
@@ -56,6 +58,7 @@ class QuantizerSpec(Configurable):
     gate: bool = False
     output: bool = False
     partials: int = 0
+    after_pooling: bool = False
     later: tuple["QuantizerSpec", ...] = ()
 
     def __post_init__(self):

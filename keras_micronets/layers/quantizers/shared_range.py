@@ -122,6 +122,8 @@ def _of_tensor(tensor):
     output = call.quantizer("output")
     if output is not None:
         return [output, *_of_rectifiers(call)]
+    if row_of(call.operation).values == "compared":
+        return []
     return [one for i in range(len(call.inputs)) for one in _rounding(call, i)]
 
 
