@@ -243,6 +243,20 @@ def test_operations_are_computed_in_the_integers_of_the_file(kind, tmp_path):
     assert_equals_its_file(model, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_compiled_predictions_equal_others():
+    """Compilers reorder products of constants, which would move halves."""
+    model, x = learned(lambda x: ops.maximum(y := conv(x), 0.1 * y)), images(64, seed=2)
+    quantizer = model.layers[1].output_quantizer
+    for upper in np.random.default_rng(0).uniform(3, 9, 20):
+        quantizer.upper.assign(upper)
+        step = ops.convert_to_numpy(quantizer.scale())
+        expected = ops.convert_to_numpy(model(x, training=False)) / step
+        found = model.predict(x, verbose=0) / step
+        np.testing.assert_array_equal(np.rint(found), np.rint(expected))
+
+
 POOLED = {
     "averages": lambda x: layers.AveragePooling2D(2)(x),
     "largest": lambda x: layers.MaxPooling2D(2)(x),

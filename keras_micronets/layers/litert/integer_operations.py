@@ -226,7 +226,11 @@ class ConstantProduct(IntegerOperation):
         own, constant = self.inputs.scale(), self.constant
         value = np.where(constant.value == 0, np.float32(1), constant.value)
         integers = ops.round(ops.divide(values, ops.multiply(own, value)))
-        products = ops.multiply(integers, constant.integers())
+        # As integers: TensorFlow would join the two factors of a float.
+        products = ops.multiply(
+            ops.cast(integers, "int32"), constant.integers().astype("int32")
+        )
+        products = ops.cast(products, "float32")
         scale = ops.multiply(own, constant.scale())
         return ops.round(ops.multiply(products, ops.divide(scale, target.scale())))
 
