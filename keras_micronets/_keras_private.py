@@ -17,6 +17,7 @@ __all__ = [
     "application_classes",
     "backend_functions",
     "become_layer",
+    "build_shape",
     "callbacks_of_fit",
     "compiled_loss",
     "edges",
@@ -27,6 +28,7 @@ __all__ = [
     "graph_tensors",
     "is_functional",
     "list_layers",
+    "n_inputs",
     "name_scope",
     "nodes_in_order",
     "operation_classes",
@@ -82,6 +84,18 @@ def flatten_layers(
             found[id(layer)] = layer
             waiting.extend(reversed(layer._layers) if enters(layer) else ())
     return list(found.values())
+
+
+def n_inputs(layer: keras.Layer) -> int:
+    """Return the largest number of tensors, masks too, that a layer's call reads."""
+    nodes = layer._inbound_nodes
+    return max((len(node.arguments.keras_tensors) for node in nodes), default=0)
+
+
+def build_shape(layer: keras.Layer) -> tuple[int | None, ...]:
+    """Return the shape of the first input that a layer was built with."""
+    shapes = layer._build_shapes_dict
+    return tuple(next(iter(shapes.values())))
 
 
 def is_functional(model: keras.Layer) -> bool:

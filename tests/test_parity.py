@@ -5,8 +5,8 @@ import importlib
 import pytest
 
 TINY = ("ResNet-8", "DS-CNN", "MobileNetV1 0.25", "autoencoder", "Conv1D, sensors")
-INTEGER = ("shared head", "U-Net", "CSP and shuffle")
-PARTLY_FLOAT = ("variational autoencoder", "YOLO-like head", "siamese", "GRU")
+INTEGER = ("shared head", "U-Net", "CSP and shuffle", "LSTM", "GRU")
+PARTLY_FLOAT = ("variational autoencoder", "YOLO-like head", "siamese")
 
 
 @pytest.mark.slow

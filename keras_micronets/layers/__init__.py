@@ -7,10 +7,7 @@ from keras_micronets.layers.layout import Layout
 from keras_micronets.layers.micro.composites import (
     MicroBidirectional,
     MicroGroupQueryAttention,
-    MicroGRU,
-    MicroLSTM,
     MicroMultiHeadAttention,
-    MicroSimpleRNN,
 )
 from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
@@ -25,6 +22,7 @@ from keras_micronets.layers.micro.kernel_layers import (
     MicroSeparableConv1D,
     MicroSeparableConv2D,
 )
+from keras_micronets.layers.micro.recurrent import MicroGRU, MicroLSTM, MicroSimpleRNN
 from keras_micronets.layers.prepare import PreparationReport, prepare
 from keras_micronets.layers.quantization import (
     constant_quantizers,

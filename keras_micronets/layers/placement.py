@@ -115,7 +115,7 @@ class _Placer:
             self._place_everywhere(operation)
 
     def _place_everywhere(self, model):
-        for layer in _keras_private.flatten_layers(model):
+        for layer in _keras_private.flatten_layers(model, _shows_layers):
             if is_kernel_layer(layer) and is_quantizable(layer):
                 spec = _spec(layer, inputs=(0,), **_at_output(layer))
                 self.everywhere[layer] = spec
@@ -158,6 +158,11 @@ class _Placer:
             self.floating[f"{operation.name} ({kind}): {reason}"] = None
         if _is_unfused(call):
             self.unfused[operation.name] = None
+
+
+def _shows_layers(layer):
+    """Whether layers inside compute alone: `Bidirectional` joins two results."""
+    return not isinstance(layer, keras.layers.Bidirectional)
 
 
 def _spec(layer, inputs, **arguments):

@@ -13,6 +13,8 @@ from typing import Any
 import keras
 from keras import activations, layers
 
+from keras_micronets import _keras_private
+
 __all__ = [
     "ACTIVATIONS",
     "AUGMENTATIONS",
@@ -82,6 +84,8 @@ class LayerRow:
     Attributes:
         reason: Why a file computes it in float, as reports print it; `None` if LiteRT
             has an integer kernel. Defaults to `None`.
+        reason_of: Function of the layer that returns such a reason, where it depends on
+            the layer's arguments or calls. Defaults to `None`.
         kernels: Dictionary from the names of its kernels to a `KernelRow`, in the
             order in which they are applied. Defaults to `{}`.
         values: What happens to integers: `"computed"` into another range, `"moved"`,
@@ -108,6 +112,7 @@ class LayerRow:
     """
 
     reason: str | None = None
+    reason_of: Callable | None = None
     kernels: dict[str, KernelRow] = field(default_factory=dict)
     values: str = "computed"
     rounding: str | None = None
@@ -207,6 +212,35 @@ _RECURRENT = LayerRow(
     kernels={"kernel": KernelRow(), "recurrent_kernel": KernelRow()},
     activation=_always(None),
 )
+
+
+def _reason_of_steps(layer):
+    """Return why the steps of an LSTM or GRU stay in float, or `None`."""
+    if (layer.activation, layer.recurrent_activation) != _OF_GATES:
+        return "its steps are integers with tanh and sigmoid only"
+    if layer.stateful or _keras_private.n_inputs(layer) > 1:
+        return "its steps are integers if the states begin at zero and none is masked"
+    if not getattr(layer, "reset_after", True):
+        return "its steps are integers with reset_after only"
+    n_steps = _keras_private.build_shape(layer)[1]
+    if n_steps is None or n_steps < _FEWEST_STEPS:
+        return f"its steps are integers from a fixed number of {_FEWEST_STEPS} on"
+    return None
+
+
+# A fully connected kernel of one scale for each unit needs two readers: the converter
+# then leaves the scales as they are.
+_FEWEST_STEPS = 3
+_OF_GATES = (activations.tanh, activations.sigmoid)
+_STEPS = LayerRow(
+    reason_of=_reason_of_steps,
+    # The converter gives a kernel that several operations read 8 bits.
+    kernels={
+        "kernel": _ONE_SCALE,
+        "recurrent_kernel": KernelRow(axis=-1, min_bits=5),
+    },
+    activation=_always(None),
+)
 _ATTENTION = LayerRow(
     reason="attention stays in float, except for its projections", is_composite=True
 )
@@ -238,8 +272,8 @@ LAYERS: dict[type, LayerRow] = {
         kernels={"embeddings": KernelRow(takes_output_scale=True)}, reads_indices=True
     ),
     layers.SimpleRNN: _RECURRENT,
-    layers.GRU: _RECURRENT,
-    layers.LSTM: _RECURRENT,
+    layers.GRU: _STEPS,
+    layers.LSTM: _STEPS,
     layers.Bidirectional: LayerRow(reason=_RECURRENT.reason, is_composite=True),
     layers.MultiHeadAttention: _ATTENTION,
     layers.GroupQueryAttention: _ATTENTION,
@@ -433,7 +467,12 @@ def is_composite(layer: Any) -> bool:
 
 def is_quantizable(layer: Any) -> bool:
     """Return whether a layer can round its tensors as an integer file does."""
-    return has_micro_layer(layer) and row_of(layer).reason is None
+    return has_micro_layer(layer) and _row_reason(layer) is None
+
+
+def _row_reason(operation):
+    row = row_of(operation)
+    return row.reason if row.reason_of is None else row.reason_of(operation)
 
 
 def activation_of(operation: Any) -> Any:
@@ -484,5 +523,5 @@ def reason_for_float(operation: Any) -> str | None:
         return UNKNOWN.reason
     activation = activation_of(operation)
     if activation in ACTIVATIONS:
-        return row_of(operation).reason
+        return _row_reason(operation)
     return f"LiteRT has no integer {getattr(activation, '__name__', activation)}"

@@ -76,6 +76,10 @@ class Accumulator(IntegerOperation):
         scale = ops.divide(to_float64(self.limit()), 2 ** (self.bits - 1) - 1)
         return ops.multiply(self.inputs.scale(), ops.cast(scale, "float32"))
 
+    def round_bias(self, bias: Any) -> Any:
+        """Round a bias to the integers that LiteRT adds."""
+        return round_to_step(bias, self.scale(), self.is_on())
+
     def scaled(self, factor: Any) -> "Accumulator":
         """Return the accumulator after factors became part of the kernel.
 

@@ -9,6 +9,7 @@ from keras_micronets.layers.micro import (
     kernel_layers,
     normalization,
     operations,
+    recurrent,
 )
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "kernel_layers",
     "normalization",
     "operations",
+    "recurrent",
 ]

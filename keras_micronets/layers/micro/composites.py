@@ -1,85 +1,27 @@
-"""Micro layers whose kernels are those of layers inside: recurrent ones, attention."""
+"""Micro layers whose kernels are those of layers inside: attention, two directions."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import keras
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.micro.masked_layer import MaskedLayer
 from keras_micronets.layers.micro.micro_layer import (
     MICRO_LAYERS,
     MicroLayer,
     is_micro_layer,
     micro_class,
 )
+from keras_micronets.layers.micro.recurrent import MicroRecurrent
 from keras_micronets.layers.state import State
 
 __all__ = [
     "MicroAttention",
     "MicroBidirectional",
     "MicroComposite",
-    "MicroGRU",
     "MicroGroupQueryAttention",
-    "MicroLSTM",
     "MicroMultiHeadAttention",
-    "MicroRecurrent",
-    "MicroSimpleRNN",
 ]
-
-
-class MicroRecurrent(MaskedLayer):
-    """Base class of the recurrent layers with masks; they stay in float.
-
-    The masks of the cell's `kernel` and `recurrent_kernel` belong to the layer. The
-    cell reads the masked kernels while the layer runs its loop, so they are masked once
-    a call, and fused implementations such as cuDNN's see the masks too.
-    """
-
-    cell: Any
-
-    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
-        super().build(sequences_shape)
-
-    def kernel_variable(self, name: str) -> keras.Variable:
-        return getattr(self.cell, name)
-
-    @contextmanager
-    def masked_cell(self) -> Iterator[None]:
-        """Let the cell compute with the effective kernels inside the `with` block."""
-        raw = {name: self.kernel_variable(name) for name in self.kernel_names}
-        if not all(isinstance(kernel, keras.Variable) for kernel in raw.values()):
-            yield  # a `Bidirectional` layer has masked them
-            return
-        # Past Keras's `__setattr__`, which would track the tensors.
-        vars(self.cell).update({name: self.effective_kernel(name) for name in raw})
-        try:
-            yield
-        finally:
-            vars(self.cell).update(raw)
-
-    def inner_loop(
-        self, sequences: Any, initial_state: Any, mask: Any, training: bool = False
-    ) -> Any:
-        with self.masked_cell():
-            parent: Any = super()
-            return parent.inner_loop(sequences, initial_state, mask, training=training)
-
-
-@micro_class(keras.layers.SimpleRNN)
-class MicroSimpleRNN(MicroRecurrent, keras.layers.SimpleRNN):
-    """A `SimpleRNN` layer with masks of its kernel and its recurrent kernel."""
-
-
-@micro_class(keras.layers.GRU)
-class MicroGRU(MicroRecurrent, keras.layers.GRU):
-    """A `GRU` layer with masks of its kernel and its recurrent kernel."""
-
-
-@micro_class(keras.layers.LSTM)
-class MicroLSTM(MicroRecurrent, keras.layers.LSTM):
-    """An `LSTM` layer with masks of its kernel and its recurrent kernel."""
 
 
 class MicroComposite(MicroLayer):

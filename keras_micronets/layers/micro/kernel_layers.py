@@ -5,9 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.litert.affine import pointwise
-from keras_micronets.layers.litert.integer_operations import Accumulator, round_to_step
+from keras_micronets.layers.litert.integer_operations import Accumulator
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
 from keras_micronets.layers.micro.masked_layer import MaskedLayer
 from keras_micronets.layers.micro.micro_layer import micro_class
@@ -49,7 +48,7 @@ class MicroKernelLayer(MaskedLayer):
         if self.bias is not None:
             bias = self.bias
             if accumulator is not None and not training:
-                bias = round_to_step(bias, accumulator.scale(), accumulator.is_on())
+                bias = accumulator.round_bias(bias)
             if getattr(self, "data_format", None) == "channels_first":
                 bias = ops.reshape(bias, (1, -1) + (1,) * self.rank)
             outputs = ops.add(outputs, bias)
@@ -62,20 +61,8 @@ class MicroKernelLayer(MaskedLayer):
 
     def _accumulator(self, name, input_quantizer):
         is_first = getattr(self, "data_format", None) == "channels_first"
-        if input_quantizer is None or not self.quantizers.kernel or is_first:
-            return None  # LiteRT has no channels_first: exports are another model
-        quantizer = getattr(self, f"{name}_quantizer")
-
-        def limit():
-            return quantizer.limit(self.to_litert(name, self.masked_kernel(name)))
-
-        bits = quantizer.bits_in_file
-        halves = self._second_rounding(name) if bits == 4 else None
-        return Accumulator(input_quantizer, limit, bits, halves)
-
-    def _second_rounding(self, name):
-        axis, n_inputs = self.quantization_axis(name), layout_of(self, name).shape[-2]
-        return self.kernel_row(name).second_rounding(axis, n_inputs)
+        # LiteRT has no channels_first: exports are another model
+        return None if is_first else self.kernel_accumulator(name, input_quantizer)
 
 
 @micro_class(keras.layers.Dense)

@@ -6,7 +6,9 @@ import keras
 from keras import ops
 
 from keras_micronets.layers.graph import earlier_calls
+from keras_micronets.layers.layout import layout_of
 from keras_micronets.layers.litert.capabilities import LAYERS, KernelRow
+from keras_micronets.layers.litert.integer_operations import Accumulator
 from keras_micronets.layers.micro.micro_layer import MicroLayer
 from keras_micronets.layers.state import Mask, refusal
 
@@ -80,6 +82,29 @@ class MaskedLayer(MicroLayer):
     def to_litert(self, name: str, kernel: Any) -> Any:
         """Reshape a kernel to LiteRT's layout, in which it is quantised."""
         return kernel
+
+    def kernel_accumulator(self, name: str, input_quantizer: Any) -> Accumulator | None:
+        """Return LiteRT's accumulator of products with a kernel.
+
+        Args:
+            name: Name of the kernel.
+            input_quantizer: The `ActivationQuantizer` of the inputs. Without it, or
+                without kernel quantisers, LiteRT computes in float: `None` is returned.
+        """
+        if input_quantizer is None or not self.quantizers.kernel:
+            return None
+        quantizer = getattr(self, f"{name}_quantizer")
+
+        def limit():
+            return quantizer.limit(self.to_litert(name, self.masked_kernel(name)))
+
+        bits = quantizer.bits_in_file
+        halves = self._second_rounding(name) if bits == 4 else None
+        return Accumulator(input_quantizer, limit, bits, halves)
+
+    def _second_rounding(self, name):
+        axis, n_inputs = self.quantization_axis(name), layout_of(self, name).shape[-2]
+        return self.kernel_row(name).second_rounding(axis, n_inputs)
 
     def effective_kernel(self, name: str = "kernel") -> Any:
         """Return a kernel as the layer computes with it: masked and quantised."""

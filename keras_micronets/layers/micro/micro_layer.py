@@ -123,10 +123,14 @@ class MicroLayer(keras.layers.Layer):
             tensor: Name of the tensor, as `"output"`.
             number: Number of the call that it belongs to. Defaults to 0.
         """
-        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
-        fixed_range = activation_row(made.get(tensor)).fixed_range
+        fixed_range = activation_row(self.activation_within(tensor)).fixed_range
         make, name = self.scheme.activation_quantizer, call_prefix(number) + tensor
         self.add_nested(f"{name}_quantizer", make, fixed_range=fixed_range)
+
+    def activation_within(self, tensor: str) -> Any:
+        """Return the activation function that makes a tensor, or `None`."""
+        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
+        return made.get(tensor)
 
     def add_nested(self, name: str, make: Any, shape: Any = (), **kwargs: Any) -> None:
         """Build a nested layer under this layer's name, if it is missing.

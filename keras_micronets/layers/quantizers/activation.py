@@ -21,7 +21,12 @@ from keras_micronets.layers.quantizers.learned import (
 from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 from keras_micronets.layers.state import Quantizer
 
-__all__ = ["SMALLEST_RANGE", "ActivationQuantizer", "LearnedActivationQuantizer"]
+__all__ = [
+    "SMALLEST_RANGE",
+    "ActivationQuantizer",
+    "LearnedActivationQuantizer",
+    "union",
+]
 
 # The scale of a 32-bit bias is the product of the scales of input and kernel: at 4e-10
 # a bias of 1 overflows (measured with LiteRT 2.3). This range and
@@ -211,9 +216,9 @@ class ActivationQuantizer(Quantizer):
 
         def on():
             batch = self.observer.measure(inputs, rectify=rectify)
-            every = batch if earlier is None else _union(batch, earlier[1])
+            every = batch if earlier is None else union(batch, earlier[1])
             own = self._moved(every, past)
-            bounds = own if others is None else _union(own, others)
+            bounds = own if others is None else union(own, others)
             extremes = batch if isinstance(self.observer, MovingAverage) else None
             options = {"rectify": rectify, "extremes": extremes}
             return (self._quantize(inputs, *bounds, **options), *own, *every)
@@ -226,6 +231,40 @@ class ActivationQuantizer(Quantizer):
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs
+
+    def round_in_loop(self, inputs: Any) -> Any:
+        """Round within the present range in training, without moving it.
+
+        A step of a loop cannot assign variables: `observe` moves the range afterwards,
+        for the next batch.
+
+        Args:
+            inputs: Float tensor of any shape.
+        """
+        return tag(cond(self.is_on(), *self._in_loop(inputs)), self)
+
+    def _in_loop(self, inputs):
+        """Return functions that round, and that do not."""
+        bounds = self.bounds()
+        return lambda: self._quantize(inputs, *bounds), lambda: inputs
+
+    def observe(self, extremes: tuple[Any, Any]) -> None:
+        """Move the range, once a pass, by what `observer` has measured in a loop.
+
+        Args:
+            extremes: Tuple `(lower, upper)`, the union of what was measured.
+        """
+        earlier = self._measured_earlier()
+        past = self.own_bounds() if earlier is None else earlier[0]
+
+        def on():
+            every = extremes if earlier is None else union(extremes, earlier[1])
+            return (*self._moved(every, past), *every)
+
+        moved = cond(read(self.active), on, lambda: (*past, *past))
+        self._note_measured(past, moved[2:])
+        self.lower.assign(moved[0])
+        self.upper.assign(moved[1])
 
     def _measured_earlier(self):
         """Return the range before the pass and the extremes of its earlier calls."""
@@ -276,7 +315,8 @@ def _widened(lower, upper):
     return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
 
 
-def _union(first, second):
+def union(first: tuple, second: tuple) -> tuple:
+    """Return the smallest range `(lower, upper)` that contains two."""
     return ops.minimum(first[0], second[0]), ops.maximum(first[1], second[1])
 
 
@@ -346,7 +386,7 @@ class LearnedActivationQuantizer(LearnedStep, ActivationQuantizer):
 
         def on():
             batch = self.observer.measure(inputs)
-            every = batch if earlier is None else _union(batch, earlier[1])
+            every = batch if earlier is None else union(batch, earlier[1])
             initial = self._moved(every, past)
             return (self._round(inputs, initial), *initial, *every)
 
@@ -359,6 +399,10 @@ class LearnedActivationQuantizer(LearnedStep, ActivationQuantizer):
         self.lower.assign(lower)
         self.upper.assign(upper)
         return outputs
+
+    def _in_loop(self, inputs):
+        unchanged = add_dependence(inputs, self.step, self.offset)
+        return lambda: self._round(inputs, self.own_bounds()), lambda: unchanged
 
     def _round(self, inputs, initial):
         values = ops.cast(inputs, "float32")
