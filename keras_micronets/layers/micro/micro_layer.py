@@ -127,6 +127,10 @@ class MicroLayer(keras.layers.Layer):
         make, name = self.scheme.activation_quantizer, call_prefix(number) + tensor
         self.add_nested(f"{name}_quantizer", make, fixed_range=fixed_range)
 
+    def output_tensor(self, index: int) -> str:
+        """Return the name of the tensor that is an output of the layer."""
+        return "output"
+
     def activation_within(self, tensor: str) -> Any:
         """Return the activation function that makes a tensor, or `None`."""
         made = {"output": activation_of(self), "gate": keras.activations.sigmoid}

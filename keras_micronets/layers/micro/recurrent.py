@@ -83,7 +83,7 @@ class MicroSteps(MicroRecurrent):
     loop of the backend; a file has the operations of each. A training batch is rounded
     within the ranges that the batches before it have set: the range of a tensor is
     known only after the last step, and its union over the steps then enters the moving
-    average. The first batch is not rounded.
+    average. The first batch sets the ranges within the cell and is not rounded there.
     """
 
     go_backwards: bool
@@ -91,7 +91,8 @@ class MicroSteps(MicroRecurrent):
     return_state: bool
     unroll: bool
     units: int
-    # The cell's tensors with quantisers, besides `"output"`, and their fixed ranges.
+    # Names of the states, and of all other tensors with the activation that makes them.
+    state_tensors: tuple[str, ...]
     cell_tensors: dict[str, Any]
 
     def build_state(self) -> None:
@@ -100,6 +101,9 @@ class MicroSteps(MicroRecurrent):
             for number in range(len(self.quantizers.calls)):
                 for tensor in self.cell_tensors:
                     self.add_quantizer(tensor, number)
+
+    def output_tensor(self, index: int) -> str:
+        return self.state_tensors[index - 1] if index else "output"
 
     def activation_within(self, tensor: str) -> Any:
         inside = self.cell_tensors.get(tensor)
@@ -120,10 +124,9 @@ class MicroSteps(MicroRecurrent):
         sequences = self.quantize_inputs(sequences)
         with self._dropout(sequences, training) as (dropped, drop_state):
             projected = self._project(dropped, training)
-            rounding = _Rounding(self, training)
-            cell = _Cell(self, self._recurrent(drop_state, training), rounding)
+            cell = _Cell(self, self._recurrent(drop_state, training), training)
             outputs, states = self._run(projected, cell)
-        rounding.observe()
+        cell.observe()
         quantizer = self.quantizer("output")
         outputs = tag(outputs, quantizer) if self.return_sequences else states[0]
         return (outputs, *states) if self.return_state else outputs
@@ -183,15 +186,14 @@ class MicroSteps(MicroRecurrent):
 
     def _run(self, projected, cell):
         """Run the steps; return the outputs of all or of the last, and the states."""
-        last = projected.shape[1] - 1
-        steps = list(range(last + 1))
+        steps = list(range(projected.shape[1]))
         first, *later = steps[::-1] if self.go_backwards else steps
-        states = cell.first(self._step(projected, first))
-        if later and self.quantizer("output").constant is None:
+        states = cell.step(self._step(projected, first), None)
+        if self.quantizer("output").constant is None:
             return self._loop(projected, cell, states)
         outputs = [states[0]]
         for number in later:
-            states = cell.next(self._step(projected, number), states)
+            states = cell.step(self._step(projected, number), states)
             outputs.append(states[0])
         return ops.stack(outputs, axis=1) if self.return_sequences else None, states
 
@@ -210,14 +212,11 @@ class MicroSteps(MicroRecurrent):
             name="steps",
         )
         rest = projected[:, :-1] if self.go_backwards else projected[:, 1:]
-        first, n_states = states[0], len(states)
-        carried = [*states, *cell.rounding.carried()]
-        _, outputs, ended = loop.inner_loop(rest, carried, mask=None)
-        cell.rounding.take(ended[n_states:])
-        states = cell.tagged(ended[:n_states])
-        if not self.return_sequences:
-            return None, states
-        return ops.concatenate([ops.expand_dims(first, 1), outputs], axis=1), states
+        _, outputs, carried = loop.inner_loop(rest, cell.pack(states), mask=None)
+        if self.return_sequences:
+            first = ops.expand_dims(states[0], 1)
+            outputs = ops.concatenate([first, outputs], axis=1)
+        return outputs, cell.unpack(carried)
 
     def step(
         self, projected: Any, states: list | None, recurrent: Callable, rounded: Any
@@ -234,44 +233,14 @@ class MicroSteps(MicroRecurrent):
 
 
 class _Cell:
-    """Compute the steps of a layer, as a cell of `keras.layers.RNN`."""
+    """Compute the steps of a layer, as a cell of `keras.layers.RNN`.
 
-    def __init__(self, layer, recurrent, rounding):
-        self.layer, self.recurrent, self.rounding = layer, recurrent, rounding
+    In training it measures the tensors. A loop carries the extremes from step to step.
+    """
+
+    def __init__(self, layer, recurrent, training):
+        self.layer, self.recurrent, self.training = layer, recurrent, training
         self.state_size = [layer.units]  # Keras expects one
-
-    def first(self, projected):
-        """Return the states after the first step."""
-        return self.layer.step(projected, None, self.recurrent, self.rounding)
-
-    def next(self, projected, states):
-        """Return the states after a later step."""
-        return self.layer.step(projected, states, self.recurrent, self.rounding)
-
-    def tagged(self, states):
-        """Tag states, which a loop has carried, with what rounded them."""
-        names = self.layer.state_tensors
-        return [
-            tag(state, self.layer.quantizer(name))
-            for name, state in zip(names, states, strict=True)
-        ]
-
-    def call(self, projected, states):
-        """Make one step of a loop, which also carries what was measured."""
-        n_states = len(self.layer.state_tensors)
-        self.rounding.take(states[n_states:])
-        projected = tag(projected, self.layer.quantizer("projection"))
-        states = self.next(projected, self.tagged(states[:n_states]))
-        return states[0], [*states, *self.rounding.carried()]
-
-    __call__ = call
-
-
-class _Rounding:
-    """Round the tensors of a cell; in training, measure them for `observe`."""
-
-    def __init__(self, layer, training):
-        self.layer, self.training = layer, training
         names = ("output", *layer.cell_tensors) if training else ()
         quantizers = {name: layer.quantizer(name) for name in names}
         quantizers.pop("projection", None)  # rounded outside of the loop
@@ -279,7 +248,12 @@ class _Rounding:
         zero = ops.zeros((), "float32")
         self.extremes = {name: (zero, zero) for name in self.learning}
 
-    def __call__(self, name, value):
+    def step(self, projected, states):
+        """Return the states after a step."""
+        return self.layer.step(projected, states, self.recurrent, self.rounded)
+
+    def rounded(self, name, value):
+        """Round a tensor, and measure it in training."""
         quantizer = self.layer.quantizer(name)
         if not self.training:
             return quantizer(value)
@@ -288,14 +262,26 @@ class _Rounding:
             self.extremes[name] = union(self.extremes[name], measured)
         return quantizer.round_in_loop(value)
 
-    def carried(self):
-        """Return what was measured as a list of tensors."""
-        return [bound for extremes in self.extremes.values() for bound in extremes]
+    def pack(self, states):
+        """Return states and extremes as the list of tensors that a loop carries."""
+        return [*states, *keras.tree.flatten(list(self.extremes.values()))]
 
-    def take(self, carried):
-        """Take what was measured from the tensors of `carried`."""
-        pairs = zip(carried[::2], carried[1::2], strict=True)
+    def unpack(self, carried):
+        """Return the states out of the tensors that a loop carries."""
+        names = self.layer.state_tensors
+        bounds = carried[len(names) :]
+        pairs = zip(bounds[::2], bounds[1::2], strict=True)
         self.extremes = dict(zip(self.learning, pairs, strict=True))
+        states = zip(names, carried, strict=False)
+        return [tag(state, self.layer.quantizer(name)) for name, state in states]
+
+    def call(self, projected, carried):
+        """Make one step of a loop."""
+        projected = tag(projected, self.layer.quantizer("projection"))
+        states = self.step(projected, self.unpack(carried))
+        return states[0], self.pack(states)
+
+    __call__ = call
 
     def observe(self):
         """Move the ranges, after the last step."""

@@ -115,11 +115,11 @@ def _rounding(call, position):
 
 def _of_tensor(tensor):
     """Follow a tensor back to where it is rounded."""
-    call, _ = tensor
+    call, index = tensor
     if not call.is_micro:
         is_moved = call.inputs and row_of(call.operation).keeps_scale
         return (is_moved and _of_tensor(call.inputs[0])) or _of_readers(tensor)
-    output = call.quantizer("output")
+    output = call.quantizer(call.operation.output_tensor(index))
     if output is not None:
         return [output, *_of_rectifiers(call)]
     if row_of(call.operation).values == "compared":
