@@ -80,16 +80,16 @@ class MicroSteps(MicroRecurrent):
     """Base class of the recurrent layers whose steps can be quantised.
 
     The layer projects all steps at once. Training and prediction run the steps in a
-    loop of the backend; a file has the operations of each. A training batch is rounded
-    within the ranges that the batches before it have set: the range of a tensor is
-    known only after the last step, and its union over the steps then enters the moving
-    average. The first batch sets the ranges within the cell and is not rounded there.
+    loop of the backend, also with `unroll`; a file has the operations of each. A
+    training batch is rounded within the ranges that the batches before it have set: the
+    range of a tensor is known only after the last step, and its union over the steps
+    then enters the moving average. The first batch sets the ranges within the cell and
+    is not rounded there.
     """
 
     go_backwards: bool
     return_sequences: bool
     return_state: bool
-    unroll: bool
     units: int
     # Names of the states, and of all other tensors with the activation that makes them.
     state_tensors: tuple[str, ...]
@@ -208,7 +208,6 @@ class MicroSteps(MicroRecurrent):
             cell,
             return_sequences=self.return_sequences,
             go_backwards=self.go_backwards,
-            unroll=self.unroll,
             name="steps",
         )
         rest = projected[:, :-1] if self.go_backwards else projected[:, 1:]
