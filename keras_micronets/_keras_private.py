@@ -15,6 +15,7 @@ import keras
 __all__ = [
     "Call",
     "application_classes",
+    "attention_settings",
     "backend_functions",
     "become_layer",
     "build_shape",
@@ -206,6 +207,13 @@ def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
     finally:
         for name, module in modules.items():
             setattr(module, name, originals[name])
+
+
+def attention_settings(layer: keras.Layer) -> tuple[tuple[int, ...], bool]:
+    """Return the axes along which an attention layer attends, and if it is gated."""
+    axes = getattr(layer, "_attention_axes", (1,))
+    gated = getattr(layer, "_use_gate", False) or getattr(layer, "use_gate", False)
+    return tuple(axes), bool(gated)
 
 
 def operation_classes(

@@ -24,9 +24,9 @@ class QuantizationAwareTraining(ProgressCallback):
     device: `export_tflite` needs no calibration data. At the end of each epoch,
     `logs["quantized"]` is the share of the quantisers that are on.
 
-    `LSTM` and `GRU` layers are quantised in each step, with one range of a tensor for all
-    steps, if they have a fixed number of steps (three or more), the default activations
-    and states that begin at zero, and no masked steps. Files have the operations of
+    `LSTM` and `GRU` layers are quantised in each step, with one range of a tensor for
+    all steps, if they have a fixed number of steps (three or more), the default
+    activations and states that begin at zero, and no masked steps. Files have the operations of
     each step. Steps of training take several times as long, on PyTorch tens of times.
 
     Ranges and batch normalisation can be frozen towards the end of the run, so that the

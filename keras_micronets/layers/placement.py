@@ -10,7 +10,10 @@ from keras_micronets.layers.graph import unroll
 from keras_micronets.layers.litert.capabilities import (
     activation_of,
     activation_row,
+    attends_in_integers,
     fuses,
+    is_attention,
+    is_composite,
     is_kernel_layer,
     is_linear,
     is_quantizable,
@@ -109,7 +112,7 @@ class _Placer:
         self._report(call)
         if not call.is_float:
             self.calls[operation].append(QuantizerSpec())
-        elif _is_quantizable(call):
+        elif _is_quantizable(call) and not is_composite(operation):
             self.calls[operation].append(self._spec(call))
         elif isinstance(operation, keras.Layer):  # it may contain kernel layers
             self._place_everywhere(operation)
@@ -119,6 +122,8 @@ class _Placer:
             if is_kernel_layer(layer) and is_quantizable(layer):
                 spec = _spec(layer, inputs=(0,), **_at_output(layer))
                 self.everywhere[layer] = spec
+            elif is_attention(layer) and attends_in_integers(layer):
+                self.everywhere[layer] = QuantizerSpec(attention=True)
 
     def _spec(self, call):
         """Return the specification of one call of a layer."""
@@ -227,7 +232,8 @@ def _needs_scale_per_unit(call):
 
 
 def _is_after_pooling(call):
-    if limit_of(call.operation) is None:
+    least = activation_row(activation_of(call.operation)).least
+    if limit_of(call.operation) is None or least != 0:
         return False
     return any(row_of(producer.operation).pools for producer, _ in call.inputs)
 
@@ -255,5 +261,5 @@ def _at_output(operation):
     """Return the arguments of a `QuantizerSpec` for an activation and the output."""
     row = activation_row(activation_of(operation))
     separate = is_kernel_layer(operation) and not row.fused
-    gate = row.rounding == "gate"
+    gate = row.gate is not None
     return {"preactivation": separate, "gate": gate, "output": True}

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_micronets import _keras_private
+from keras_micronets.export.conversion.float_islands import float_islands
 from keras_micronets.export.conversion.integer_ends import with_integer_ends
 from keras_micronets.export.conversion.substitutes import substitutes
 from keras_micronets.export.flatbuffer import shorten_names
@@ -121,7 +122,8 @@ def _trace(tf, model, signature):
         autograph=False,
     )
     try:
-        with _keras_private.backend_functions(substitutes()):
+        functions = _keras_private.backend_functions(substitutes())
+        with functions, float_islands(model):
             return forward.get_concrete_function()
     except Exception as error:
         if all(None not in shape[1:] for shape in signature):

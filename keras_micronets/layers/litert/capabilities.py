@@ -26,8 +26,10 @@ __all__ = [
     "LayerRow",
     "activation_of",
     "activation_row",
+    "attends_in_integers",
     "fuses",
     "has_micro_layer",
+    "is_attention",
     "is_composite",
     "is_kernel_layer",
     "is_linear",
@@ -154,14 +156,19 @@ class ActivationRow:
         fused: Whether the operation before computes it. Defaults to `False`.
         limit: Largest output of a fused rectifier; `None` for other functions.
             Defaults to `None`.
+        least: Smallest output of a fused rectifier. Defaults to 0.
         rounding: Name of its integer operation; `None` where LiteRT rounds the exact
             result. Defaults to `None`.
+        gate: Activation of the input that is rounded, and then combined with the input
+            by `rounding`; `None` for functions without one. Defaults to `None`.
     """
 
     fixed_range: tuple[float, float] | None = None
     fused: bool = False
     limit: float | None = None
+    least: float = 0.0
     rounding: str | None = None
+    gate: Callable | None = None
 
 
 # Activations without a row are computed in float.
@@ -173,24 +180,28 @@ ACTIVATIONS: dict[Any, ActivationRow] = {
     activations.sigmoid: ActivationRow(fixed_range=(0.0, 255 / 256)),
     activations.softmax: ActivationRow(fixed_range=(0.0, 255 / 256)),
     activations.tanh: ActivationRow(fixed_range=(-1.0, 127 / 128)),
-    activations.silu: ActivationRow(rounding="gate"),
+    activations.silu: ActivationRow(rounding="product", gate=activations.sigmoid),
     activations.hard_silu: ActivationRow(rounding="hard_swish"),
     activations.exponential: ActivationRow(),
     activations.gelu: ActivationRow(),
-    activations.hard_tanh: ActivationRow(),
-    activations.leaky_relu: ActivationRow(),
-    activations.log_softmax: ActivationRow(),
+    activations.hard_tanh: ActivationRow(fused=True, limit=1.0, least=-1.0),
+    activations.leaky_relu: ActivationRow(rounding="leaky"),
+    activations.log_softmax: ActivationRow(fixed_range=(-255 / 16, 0.0)),
     activations.soft_shrink: ActivationRow(),
-    activations.tanh_shrink: ActivationRow(),
+    activations.tanh_shrink: ActivationRow(
+        rounding="difference", gate=activations.tanh
+    ),
 }
 
 
 def _relu(layer):
-    bends = bool(layer.negative_slope or layer.threshold)
-    if layer.max_value is None:
-        return activations.leaky_relu if bends else activations.relu
-    relu6 = layer.max_value == 6 and not bends
-    return activations.relu6 if relu6 else "ReLU with these arguments"
+    settings = layer.max_value, bool(layer.negative_slope), bool(layer.threshold)
+    known = {
+        (None, False, False): activations.relu,
+        (None, True, False): activations.leaky_relu,
+        (6, False, False): activations.relu6,
+    }
+    return known.get(settings, "ReLU with these arguments")
 
 
 def _always(activation):
@@ -241,9 +252,7 @@ _STEPS = LayerRow(
     },
     activation=_always(None),
 )
-_ATTENTION = LayerRow(
-    reason="attention stays in float, except for its projections", is_composite=True
-)
+_ATTENTION = LayerRow(is_composite=True)
 
 
 def _kernel(row):
@@ -356,7 +365,6 @@ def _squares(x1, x2):
 # LiteRT's division of two tensors is far off near zero.
 _QUOTIENT = LayerRow(rounding="quotient", fuses_rectifier=True, supports=_by_constant)
 _SQUARE = LayerRow(rounding="square", fuses_rectifier=True)
-_CLIPPED = replace(_MOVED, rounding="clip")
 _COMPARED = LayerRow(values="compared")
 _JOINED = LayerRow(values="joined")
 _PRODUCTS = LayerRow(rounding="products", supports=_of_tensors)
@@ -376,9 +384,11 @@ OPERATIONS: dict[str, LayerRow] = {
     "Absolute": LayerRow(rounding="absolute"),
     "Exp": LayerRow(activation=_always(activations.exponential)),
     "Gelu": LayerRow(activation=_always(activations.gelu)),
+    "HardTanh": LayerRow(activation=_always(activations.hard_tanh)),
     "HardSilu": LayerRow(activation=_always(activations.hard_silu)),
     "LeakyRelu": LayerRow(rounding="leaky"),
     "Log": LayerRow(),
+    "LogSoftmax": LayerRow(activation=_always(activations.log_softmax)),
     "Mean": LayerRow(rounding="mean"),
     "Relu": LayerRow(activation=_always(activations.relu)),
     "Relu6": LayerRow(activation=_always(activations.relu6)),
@@ -404,11 +414,10 @@ OPERATIONS: dict[str, LayerRow] = {
     "Stack": _JOINED,
     "Where": _JOINED,
     # Integers that stay as they are
-    "Clip": _CLIPPED,
+    "Clip": replace(_MOVED, rounding="clip"),
     "ExpandDims": _MOVED,
     "Flip": _MOVED,
     "GetItem": _MOVED,
-    "HardTanh": _CLIPPED,
     "Max": _MOVED,
     "MaxPool": replace(_MOVED, pools=True),
     "Min": _MOVED,
@@ -463,6 +472,17 @@ def is_kernel_layer(layer: Any) -> bool:
 def is_composite(layer: Any) -> bool:
     """Return whether a layer has its kernels in layers inside, and is prepared too."""
     return row_of(layer).is_composite
+
+
+def is_attention(layer: Any) -> bool:
+    """Return whether a layer is one of Keras's attention layers, prepared or not."""
+    return row_of(layer) is _ATTENTION
+
+
+def attends_in_integers(layer: Any) -> bool:
+    """Return whether an attention layer's scores and their products are integers."""
+    axes, has_gate = _keras_private.attention_settings(layer)
+    return len(axes) == 1 and not has_gate
 
 
 def is_quantizable(layer: Any) -> bool:
@@ -521,6 +541,8 @@ def reason_for_float(operation: Any) -> str | None:
         return None
     if not has_micro_layer(operation):
         return UNKNOWN.reason
+    if is_attention(operation) and not attends_in_integers(operation):
+        return "gated attention, or along several axes, has float between projections"
     activation = activation_of(operation)
     if activation in ACTIVATIONS:
         return _row_reason(operation)

@@ -28,19 +28,19 @@ __all__ = [
     "ConstantProduct",
     "FusedRectifier",
     "LeakyRectifier",
+    "MatrixProduct",
     "Mean",
     "Product",
     "Rectifier",
     "Sum",
-    "SumOfProducts",
     "difference_of",
+    "matrix_product_of",
     "mean_of",
     "product_of",
     "quotient_of",
     "rectified",
     "round_to_step",
     "sum_of",
-    "sum_of_products_of",
     "to_integers",
 ]
 
@@ -95,21 +95,18 @@ class Accumulator(IntegerOperation):
     def integers(self, values: Any, target: Any) -> Any:
         if self.halves is None:
             return super().integers(values, target)
+        own = ops.maximum(self.scale(), SMALLEST_STEP)
+        sums = to_float64(ops.round(ops.divide(values, own)))
+        ratio = ops.divide(to_float64(own), to_float64(target.scale()))
         again = _half_up if self.halves == "up" else _half_away
-        return _rounded_twice(values, self.scale(), target.scale(), again)
+        return _rounded_twice(sums, ratio, again)
 
 
-def _rounded_twice(values, own, scale, again):
-    """Rescale integers of one scale to another as LiteRT does, which rounds twice.
-
-    It multiplies by a factor between 0.5 and 1, and then shifts to the right.
-    """
-    own = ops.maximum(own, SMALLEST_STEP)
-    sums = to_float64(ops.round(ops.divide(values, own)))
-    ratio = ops.divide(to_float64(own), to_float64(scale))
+def _rounded_twice(integers, ratio, again):
+    """Multiply by a factor between 0.5 and 1, and then shift to the right."""
     exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
     shift = ops.power(to_float64(2.0), -exponent)
-    multiplied = _half_up(ops.multiply(sums, ops.multiply(ratio, shift)))
+    multiplied = _half_up(ops.multiply(integers, ops.multiply(ratio, shift)))
     return ops.cast(again(ops.divide(multiplied, shift)), "float32")
 
 
@@ -158,27 +155,33 @@ class FusedRectifier(IntegerOperation):
     Attributes:
         before: The `IntegerOperation` whose result is rectified.
         limit: Number, the largest output.
+        least: Number, the smallest output.
     """
 
     before: IntegerOperation
     limit: float
+    least: float
 
     def integers(self, values: Any, target: Any) -> Any:
         integers = self.before.integers(values, target)
-        return ops.clip(integers, 0, ops.round(self.limit / target.scale()))
+        least, limit = (ops.round(x / target.scale()) for x in (self.least, self.limit))
+        return ops.clip(integers, least, limit)
 
 
-def rectified(inputs: Any, limit: float | None) -> IntegerOperation | None:
+def rectified(
+    inputs: Any, limit: float | None, least: float = 0.0
+) -> IntegerOperation | None:
     """Return the operation of a rectified tensor, `None` if there is none.
 
     Args:
         inputs: Tensor that is rectified.
         limit: Number, the largest output; `None` or infinity if there is no limit.
+        least: Number, the smallest output. Defaults to 0.
     """
     before = integer_operation_of(inputs)
     if before is None or limit in (None, math.inf):
         return before
-    return FusedRectifier(before, limit)
+    return FusedRectifier(before, limit, least)
 
 
 @dataclass(frozen=True)
@@ -199,14 +202,20 @@ class Product(IntegerOperation):
         return ops.multiply(self.first.scale(), self.second.scale())
 
 
-@dataclass(frozen=True)
-class SumOfProducts(Product):
-    """Sum products of two rounded tensors, as a matrix product does."""
+class MatrixProduct(Product):
+    """Multiply two rounded matrices.
 
-    by_value = False
+    LiteRT rounds the sums twice, except where XNNPACK computes them, which takes a
+    second matrix whose zero point is 0.
+    """
 
     def integers(self, values: Any, target: Any) -> Any:
-        return _rounded_twice(values, self.scale(), target.scale(), _half_away)
+        own = self.scale()
+        ratio = ops.divide(to_float64(own), to_float64(target.scale()))
+        sums = to_float64(ops.round(ops.divide(values, own)))
+        once = super().integers(values, target)
+        twice = _rounded_twice(sums, ratio, _half_away)
+        return ops.where(ops.equal(self.second.zero_point(), 0), once, twice)
 
 
 @dataclass(frozen=True)
@@ -280,11 +289,8 @@ class Rectifier(IntegerOperation):
     def integers(self, values: Any, target: Any) -> Any:
         own = self.inputs.scale()
         ratio = to_float64(ops.divide(own, target.scale()))
-        exponent = ops.minimum(ops.floor(ops.log2(ratio)) + 1, 0)
-        power = ops.power(to_float64(2.0), exponent)
         integers = to_float64(ops.round(ops.divide(values, own)))
-        multiples = _half_up(ops.multiply(integers, ratio / power))
-        return ops.cast(_half_up(ops.multiply(multiples, power)), "float32")
+        return _rounded_twice(integers, ratio, _half_up)
 
 
 @dataclass(frozen=True)
@@ -381,12 +387,10 @@ def product_of(first: Any, second: Any) -> IntegerOperation | None:
     return kind(first, second)
 
 
-def sum_of_products_of(first: Any, second: Any) -> SumOfProducts | None:
-    """Return the operation of a matrix product, `None` if a tensor is not rounded."""
-    product = product_of(first, second)
-    if not isinstance(product, Product):
-        return None
-    return SumOfProducts(product.first, product.second)
+def matrix_product_of(first: Any, second: Any) -> MatrixProduct | None:
+    """Return the operation that multiplies two matrices, `None` if not rounded."""
+    quantizers = quantizer_of(first), quantizer_of(second)
+    return None if None in quantizers else MatrixProduct(*quantizers)
 
 
 def quotient_of(first: Any, second: Any) -> IntegerOperation | None:

@@ -7,14 +7,20 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_micronets.layers.litert.capabilities import LAYERS, limit_of, row_of
+from keras_micronets.layers.litert.capabilities import (
+    LAYERS,
+    activation_of,
+    limit_of,
+    reason_for_float,
+    row_of,
+)
+from keras_micronets.layers.litert.float_islands import kept_in_float
 from keras_micronets.layers.litert.integer_operations import (
     LeakyRectifier,
     Rectifier,
     difference_of,
     mean_of,
     product_of,
-    rectified,
     sum_of,
 )
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
@@ -95,13 +101,14 @@ def _rounded_once(inputs, rounded):
 
 def _make(base, row):
     def compute(self, inputs, *args, **kwargs):
-        limit = limit_of(self)
-        if limit is not None:
-            return rectify(self, inputs, limit)
+        if limit_of(self) is not None:
+            return rectify(self, inputs)
         if isinstance(self, keras.layers.Activation):
             return self.activate(inputs, self.activation)
         if row.rounding == "average":
             return _average(self, inputs)
+        if reason_for_float(self):
+            inputs = kept_in_float(inputs)
         if self.quantizers.partials:
             inputs = _merged(self, inputs)
         outputs = base.call(self, inputs, *args, **kwargs)
@@ -149,20 +156,17 @@ def _average(layer, inputs):
     return layer.fake_quantize("output", share)
 
 
-def rectify(layer: MicroLayer, inputs: Any, limit: float = math.inf) -> Any:
+def rectify(layer: MicroLayer, inputs: Any) -> Any:
     """Return the rectified and rounded inputs of a layer."""
     quantizer, output = quantizer_of(inputs), layer.quantizer("output")
+    activation, limit = activation_of(layer), limit_of(layer)
     if quantizer is not None and output is not None:
         if layer.quantizers.after_pooling:  # the converter does not merge this one
-            lower = inputs if limit == math.inf else ops.minimum(inputs, limit)
-            leaky = ops.leaky_relu(lower, 0.0)
-            return output(tag(leaky, Rectifier(quantizer)))
+            limited = inputs if limit == math.inf else ops.minimum(inputs, limit)
+            return output(tag(ops.leaky_relu(limited, 0.0), Rectifier(quantizer)))
         if quantizer.constant is None and limit == math.inf:
             inputs = tag(ops.relu(inputs), Rectifier(quantizer))
-    if limit == math.inf:
-        return layer.activate(inputs, keras.activations.relu)
-    outputs = tag(ops.relu6(inputs), rectified(inputs, limit))
-    return layer.fake_quantize("output", outputs)
+    return layer.activate(inputs, activation)
 
 
 def _of_two(operation):

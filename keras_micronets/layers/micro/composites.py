@@ -4,8 +4,15 @@ from contextlib import ExitStack
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.litert.float_islands import kept_in_float
+from keras_micronets.layers.litert.integer_operations import (
+    matrix_product_of,
+    product_of,
+)
+from keras_micronets.layers.litert.provenance import quantizer_of, tag
 from keras_micronets.layers.micro.micro_layer import (
     MICRO_LAYERS,
     MicroLayer,
@@ -22,6 +29,10 @@ __all__ = [
     "MicroGroupQueryAttention",
     "MicroMultiHeadAttention",
 ]
+
+
+MARGIN = 8.0  # a probability below half of its smallest integer
+LARGE_NEGATIVE = -1e9
 
 
 class MicroComposite(MicroLayer):
@@ -60,6 +71,9 @@ class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
 class MicroAttention(MicroComposite):
     """Base class of the attention layers, whose projections are micro layers.
 
+    Between them, LiteRT multiplies integers, and the softmax of the scores has integers
+    too. Fake quantisers round the scaled query, the scores and the probabilities.
+
     Keras makes the projections in `build`. The configuration has their quantisers, so
     that a loaded layer has the same masks and quantisers.
 
@@ -85,6 +99,58 @@ class MicroAttention(MicroComposite):
                 layer.__class__ = MICRO_LAYERS[type(layer)]
                 layer.scheme = restore(state["scheme"])
                 layer.extend(restore(state["quantizers"]))
+        self.build_state()
+
+    def nested_states(self) -> dict[str, State]:
+        found = [self.quantizer(name) for name in self.quantizers.tensors]
+        return {quantizer.name: quantizer for quantizer in found}
+
+    def _compute_attention(
+        self, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        if self.quantizer("scores") is not None:
+            return self._attend(query, key, value, *args, **kwargs)
+        tensors = kept_in_float((query, key, value))
+        return self.keras_class._compute_attention(self, *tensors, *args, **kwargs)
+
+    def _attend(self, query, key, value, attention_mask=None, training=None, *_, **__):
+        """Attend as Keras does, but round query, scores and probabilities."""
+        for tensor, layer in ((key, self._key_dense), (value, self._value_dense)):
+            if quantizer_of(tensor) is None:  # its heads were repeated
+                tag(tensor, getattr(layer, "output_quantizer", None))
+        factor = query.shape[-1] ** -0.5
+        query = tag(ops.multiply(query, factor), product_of(query, factor))
+        query = self.fake_quantize("scaled_query", query)
+        scores = ops.einsum("btnh,bsnh->bnts", query, key)
+        scores = tag(scores, matrix_product_of(query, key))
+        scores = self._rounded_scores(scores, attention_mask, training)
+        probabilities = keras.activations.softmax(scores)
+        probabilities = self.fake_quantize("probabilities", probabilities)
+        kept = self._dropout_layer(probabilities, training=training)
+        outputs = ops.einsum("bnts,bsnh->btnh", kept, value)
+        return tag(outputs, matrix_product_of(kept, value)), probabilities
+
+    def _rounded_scores(self, scores, mask, training):
+        """Round scores; those that are masked become the smallest integer.
+
+        The range reaches so far below the scores that it stands for no attention.
+        """
+        quantizer: Any = self.quantizer("scores")
+        if mask is None:
+            return quantizer(scores)
+        for _ in range(4 - len(mask.shape)):
+            mask = ops.expand_dims(mask, -3)
+        mask = ops.cast(mask, "bool")
+        if training:
+            least = ops.subtract(ops.min(ops.stop_gradient(scores)), MARGIN)
+            scores = ops.where(mask, scores, ops.cast(least, scores.dtype))
+        lower = ops.multiply(quantizer.scale(), quantizer.smallest())
+        lower = ops.where(quantizer.is_on(), lower, LARGE_NEGATIVE)
+        lower = ops.cast(lower, scores.dtype)
+        scores = ops.where(mask, quantizer(scores), lower)
+        if quantizer.constant:
+            return quantizer(scores)
+        return tag(scores, quantizer)
 
     def state_config(self) -> dict[str, Any]:
         parts = {
@@ -97,9 +163,9 @@ class MicroAttention(MicroComposite):
 
 @micro_class(keras.layers.MultiHeadAttention)
 class MicroMultiHeadAttention(MicroAttention, keras.layers.MultiHeadAttention):
-    """A `MultiHeadAttention` layer with prunable projections."""
+    """A `MultiHeadAttention` layer with prunable projections, see `MicroAttention`."""
 
 
 @micro_class(keras.layers.GroupQueryAttention)
 class MicroGroupQueryAttention(MicroAttention, keras.layers.GroupQueryAttention):
-    """A `GroupQueryAttention` layer with prunable projections."""
+    """A `GroupQueryAttention` layer with prunable projections, see `MicroAttention`."""

@@ -12,13 +12,20 @@ from keras_micronets import _keras_private
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.graph import begin_call, call_number
 from keras_micronets.layers.litert.capabilities import (
+    ACTIVATIONS,
     LAYERS,
     activation_of,
     activation_row,
     plain_class,
 )
+from keras_micronets.layers.litert.float_islands import kept_in_float
 from keras_micronets.layers.litert.hard_swish import HardSwish
-from keras_micronets.layers.litert.integer_operations import product_of, rectified
+from keras_micronets.layers.litert.integer_operations import (
+    LeakyRectifier,
+    difference_of,
+    product_of,
+    rectified,
+)
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
 from keras_micronets.layers.quantizers.scheme import (
     QuantizationScheme,
@@ -40,6 +47,13 @@ __all__ = [
 
 # The micro layer of each Keras class in LiteRT's table.
 MICRO_LAYERS: dict[type, type] = {}
+
+LEAKY_SLOPE = 0.2  # of `keras.activations.leaky_relu`
+# Functions of an input and its gate, and their integer operations.
+_COMBINATIONS = {
+    "product": (ops.multiply, product_of),
+    "difference": (ops.subtract, difference_of),
+}
 
 
 def micro_class(base: type) -> Callable[[type], type]:
@@ -133,7 +147,9 @@ class MicroLayer(keras.layers.Layer):
 
     def activation_within(self, tensor: str) -> Any:
         """Return the activation function that makes a tensor, or `None`."""
-        made = {"output": activation_of(self), "gate": keras.activations.sigmoid}
+        activation, softmax = activation_of(self), keras.activations.softmax
+        gate = activation_row(activation).gate
+        made = {"output": activation, "gate": gate, "probabilities": softmax}
         return made.get(tensor)
 
     def add_nested(self, name: str, make: Any, shape: Any = (), **kwargs: Any) -> None:
@@ -181,19 +197,24 @@ class MicroLayer(keras.layers.Layer):
         output = self.quantizer("output")
         if output is not None and activation is keras.activations.relu:
             return output(inputs, rectify=True)
-        if self.quantizer("gate") is not None:
-            return self.fake_quantize("output", self._gated(inputs))
-        outputs = inputs if activation is None else activation(inputs)
         row, quantizer = activation_row(activation), quantizer_of(inputs)
+        if row.gate is not None and self.quantizer("gate") is not None:
+            return self.fake_quantize("output", self._gated(inputs, row))
+        if activation not in ACTIVATIONS:
+            inputs = kept_in_float(inputs)
+        outputs = inputs if activation is None else activation(inputs)
         if row.fused:
-            tag(outputs, rectified(inputs, row.limit))
+            tag(outputs, rectified(inputs, row.limit, row.least))
+        elif row.rounding == "leaky" and quantizer is not None:
+            tag(outputs, LeakyRectifier(quantizer, LEAKY_SLOPE))
         elif row.rounding == "hard_swish" and quantizer is not None:
             tag(outputs, HardSwish(weakref.ref(inputs), quantizer))
         return self.fake_quantize("output", outputs)
 
-    def _gated(self, inputs):
-        gate = self.fake_quantize("gate", keras.activations.sigmoid(inputs))
-        return tag(ops.multiply(inputs, gate), product_of(inputs, gate))
+    def _gated(self, inputs, row):
+        combine, operation = _COMBINATIONS[row.rounding]
+        gate = self.fake_quantize("gate", row.gate(inputs))
+        return tag(combine(inputs, gate), operation(inputs, gate))
 
     def quantize_inputs(self, inputs: Any) -> Any:
         """Round the inputs that have a quantiser, unless another one rounded them.

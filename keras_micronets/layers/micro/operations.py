@@ -19,11 +19,11 @@ from keras_micronets.layers.litert.integer_operations import (
     LeakyRectifier,
     Rectifier,
     difference_of,
+    matrix_product_of,
     mean_of,
     product_of,
     quotient_of,
     sum_of,
-    sum_of_products_of,
 )
 from keras_micronets.layers.litert.provenance import (
     integer_operation_of,
@@ -77,9 +77,8 @@ class MicroOperation(MicroLayer):
         args, kwargs = self._quantize_tensors((args, kwargs))
         if row.values in ("moved", "averaged"):
             return self._keep_scale(args, kwargs)
-        limit = limit_of(self)
-        if limit is not None:
-            return rectify(self, args[0], limit)
+        if limit_of(self) is not None:
+            return rectify(self, args[0])
         if activation_row(activation_of(self)).rounding is not None:
             return self.activate(args[0], activation_of(self))
         rounding = row.rounding or ""
@@ -157,7 +156,7 @@ _INTEGER_OPERATIONS: dict[str, Callable] = {
     "quotient": lambda _, x1, x2: quotient_of(x1, x2),
     "negated": lambda _, x: product_of(x, -1.0),
     "square": lambda _, x, *__: product_of(x, x),
-    "products": lambda _, x1, x2: sum_of_products_of(x1, x2),
+    "products": lambda _, x1, x2: matrix_product_of(x1, x2),
     "absolute": lambda _, x: quantizer_of(x) and Rectifier(quantizer_of(x)),
     "mean": _mean,
     "leaky": _leaky,

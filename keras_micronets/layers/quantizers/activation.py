@@ -160,9 +160,9 @@ class ActivationQuantizer(Quantizer):
 
     def zero_point(self) -> Any:
         """Return the signed integer that represents zero."""
-        return ops.subtract(-(2 ** (self.bits - 1)), self._smallest())
+        return ops.subtract(-(2 ** (self.bits - 1)), self.smallest())
 
-    def _smallest(self):
+    def smallest(self) -> Any:
         """Return the integer of the lower bound, counted from the zero point."""
         return ops.round(ops.divide(self.bounds()[0], self.scale()))
 
@@ -197,7 +197,7 @@ class ActivationQuantizer(Quantizer):
         """Round exactly as LiteRT does, with the gradients of `_quantize`."""
         lower, upper = _widened(*bounds)
         rounded = self._quantize(inputs, lower, upper, rectify=rectify)
-        smallest = self._smallest()
+        smallest = self.smallest()
         largest = ops.add(smallest, 2**self.bits - 1)
         smallest = ops.maximum(smallest, 0) if rectify else smallest
         exact = self.scale() * ops.clip(to_integers(inputs, self), smallest, largest)

@@ -39,13 +39,15 @@ class QuantizerSpec(Configurable):
         preactivation: Boolean, whether the input of the layer's activation is rounded.
             Needed where LiteRT computes the activation as another operation. Defaults
             to `False`.
-        gate: Boolean, whether the sigmoid within a swish is rounded. Defaults to
-            `False`.
+        gate: Boolean, whether the sigmoid or tanh within the layer's activation is
+            rounded. Defaults to `False`.
         output: Boolean, whether the output is rounded. Defaults to `False`.
         partials: Integer, number of sums or products of the first inputs that are
             rounded, where a layer merges more than two. Defaults to 0.
         after_pooling: Boolean, whether the layer is a rectifier that reads a pooled
             tensor, and must stay a separate operation. Defaults to `False`.
+        attention: Boolean, whether the scaled query, the scores and the probabilities
+            of an attention layer are rounded. Defaults to `False`.
         later: Tuple of a `QuantizerSpec` for each call after the first, if the calls of
             the layer have quantisers of their own tensors. Defaults to `()`: all calls
             have the same quantisers.
@@ -59,6 +61,7 @@ class QuantizerSpec(Configurable):
     output: bool = False
     partials: int = 0
     after_pooling: bool = False
+    attention: bool = False
     later: tuple["QuantizerSpec", ...] = ()
 
     def __post_init__(self):
@@ -93,7 +96,8 @@ class QuantizerSpec(Configurable):
         inputs = (f"input_{position}" for position in self.inputs)
         last = (x for x in ("preactivation", "gate", "output") if getattr(self, x))
         partials = (f"partial_{number}" for number in range(1, self.partials + 1))
-        return (*inputs, *partials, *last)
+        attention = ("scaled_query", "scores", "probabilities") * self.attention
+        return (*inputs, *partials, *attention, *last)
 
     @property
     def names(self) -> tuple[str, ...]:
