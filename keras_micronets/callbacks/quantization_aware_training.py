@@ -26,8 +26,9 @@ class QuantizationAwareTraining(ProgressCallback):
 
     `LSTM` and `GRU` layers are quantised in each step, with one range of a tensor for
     all steps, if they have a fixed number of steps (three or more), the default
-    activations and states that begin at zero, and no masked steps. Files have the operations of
-    each step. Steps of training take several times as long, on PyTorch tens of times.
+    activations and states that begin at zero, and no masked steps. Files have the
+    operations of each step. Steps of training take several times as long, on PyTorch
+    tens of times.
 
     Ranges and batch normalisation can be frozen towards the end of the run, so that the
     weights adapt to constant values. The training step is then compiled once more.

@@ -178,7 +178,7 @@ def _of_two(operation):
 
 def _leaky(layer, inputs):
     quantizer = quantizer_of(inputs)
-    if quantizer is None or getattr(layer, "threshold", 0):
+    if quantizer is None or activation_of(layer) is not keras.activations.leaky_relu:
         return None
     return LeakyRectifier(quantizer, layer.negative_slope)
 
