@@ -24,7 +24,7 @@ import numpy as np
 
 import keras_micronets as kmn
 from benchmarks.export.parity_nets import NETS
-from benchmarks.lib.results import RESULTS_FOLDER
+from benchmarks.lib.results import RESULTS_FOLDER, commit
 from keras_micronets import layers
 from keras_micronets.export.tflite_model import TFLiteModel
 
@@ -38,7 +38,7 @@ def main():
     for name in arguments.nets:
         if name in results and not arguments.again:
             continue
-        results[name] = run(NETS[name])
+        results[name] = {"commit": commit(), **run(NETS[name])}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}: {results[name]}", flush=True)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import keras
+from keras.layers import Softmax
 
 from keras_micronets import _keras_private
 from keras_micronets.layers.graph import unroll
@@ -18,6 +19,7 @@ from keras_micronets.layers.litert.capabilities import (
     is_linear,
     is_quantizable,
     limit_of,
+    plain_class,
     plain_operation,
     reason_for_float,
     row_of,
@@ -30,6 +32,7 @@ __all__ = ["Placement", "place_quantizers"]
 
 # Inputs of layers that LiteRT merges two at a time, which need no partial results.
 _SEPARATE_INPUTS = {"sum": 2, "product": 2, "average": 1}
+MASKED = "LiteRT has no integer kernel that takes a mask"
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,8 @@ class _Placer:
     def _report(self, call):
         """Note whether an operation stays in float or separate from a kernel."""
         operation = call.operation
-        reason = reason_for_float(operation)
-        if reason is None and not _is_supported(call):
+        reason = reason_for_float(operation) or (_is_masked(call) and MASKED)
+        if not reason and not _is_supported(call):
             reason = "LiteRT has no integers for it with these arguments"
         if reason and call.is_float:
             kind = type(plain_operation(operation)).__name__
@@ -168,6 +171,14 @@ class _Placer:
 def _shows_layers(layer):
     """Whether layers inside compute alone: `Bidirectional` joins two results."""
     return not isinstance(layer, keras.layers.Bidirectional)
+
+
+def _is_masked(call):
+    """Whether a mean or softmax leaves out what a mask excludes."""
+    masks = len(call.inputs) - len(keras.tree.flatten(call.args))
+    row = row_of(call.operation)
+    takes_mask = row.rounding == "mean" or plain_class(call.operation) is Softmax
+    return takes_mask and masks > 0
 
 
 def _spec(layer, inputs, **arguments):

@@ -107,12 +107,12 @@ def _make(base, row):
             return self.activate(inputs, self.activation)
         if row.rounding == "average":
             return _average(self, inputs)
-        if reason_for_float(self):
+        if reason_for_float(self) or kwargs.get("mask") is not None:
             inputs = kept_in_float(inputs)
         if self.quantizers.partials:
             inputs = _merged(self, inputs)
         outputs = base.call(self, inputs, *args, **kwargs)
-        if row.rounding is not None:
+        if row.rounding is not None and not in_float:
             tag(outputs, _OPERATIONS[row.rounding](self, inputs))
         return self.fake_quantize("output", outputs)
 
