@@ -5,8 +5,11 @@ import importlib
 import pytest
 
 TINY = ("ResNet-8", "DS-CNN", "MobileNetV1 0.25", "autoencoder", "Conv1D, sensors")
-INTEGER = ("shared head", "U-Net", "CSP and shuffle", "LSTM", "GRU")
-PARTLY_FLOAT = ("variational autoencoder", "YOLO-like head", "siamese")
+INTEGER = (
+    *("shared head", "U-Net", "CSP and shuffle", "variational autoencoder", "siamese"),
+    *("YOLO-like head", "LSTM", "GRU"),
+)
+PARTLY_FLOAT = ("transformer block",)
 
 
 @pytest.mark.slow

@@ -107,7 +107,8 @@ def _make(base, row):
             return self.activate(inputs, self.activation)
         if row.rounding == "average":
             return _average(self, inputs)
-        if reason_for_float(self) or kwargs.get("mask") is not None:
+        in_float = reason_for_float(self) or kwargs.get("mask") is not None
+        if in_float:
             inputs = kept_in_float(inputs)
         if self.quantizers.partials:
             inputs = _merged(self, inputs)
