@@ -201,3 +201,19 @@ def test_origins_are_forgotten_with_their_tensors():
         model(images(2), training=False)
     gc.collect()
     assert len(provenance._ORIGINS) <= before
+
+
+def test_sums_of_many_terms_are_those_of_integers():
+    """32-bit floats of 16,384 products that cancel would be off by some integers."""
+    model = learned(lambda x: layers.Dense(8, use_bias=False)(x), shape=(16384,))
+    layer, x = model.layers[-1], images(16, (16384,), seed=2)
+    quantizer, limit = layer.input_0_quantizer, ops.max(ops.abs(layer.kernel))
+    step = ops.convert_to_numpy(quantizer.scale()).astype("float64")
+    kernel_step = ops.convert_to_numpy(limit).astype("float64") / 127
+    rounded = quantizer(ops.convert_to_tensor(x))
+    integers = np.rint(ops.convert_to_numpy(rounded) / step).astype("int64")
+    kernel = ops.convert_to_numpy(layer.effective_kernel())
+    sums = integers @ np.rint(kernel / kernel_step).astype("int64")
+
+    found = ops.convert_to_numpy(layer.predict_linear(rounded)) / (step * kernel_step)
+    np.testing.assert_allclose(found, sums, rtol=2e-7, atol=0.02)

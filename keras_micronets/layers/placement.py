@@ -136,7 +136,7 @@ class _Placer:
             for position, (producer, _) in enumerate(call.inputs)
             if not (_is_rounded(producer) or _is_fused(producer))
             and not _holds_indices(producer)
-            and call.reads_float(position)
+            and not _reads_integers(call, position)
         )
         at_output = (
             {}
@@ -221,6 +221,12 @@ def _holds_indices(call):
         row.reads_indices or (row.values == "moved" and _holds_indices(reader))
         for row, reader in rows
     )
+
+
+def _reads_integers(call, position):
+    """Whether an operation computes with integers; layers turn them into floats."""
+    is_layer = isinstance(plain_operation(call.operation), keras.Layer)
+    return not (is_layer or call.reads_float(position))
 
 
 def _is_unfused(call):

@@ -1,10 +1,12 @@
 """Micro layers of the Keras layers that have kernels."""
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_micronets._backend import to_float64
 from keras_micronets.layers.litert.affine import pointwise
 from keras_micronets.layers.litert.integer_operations import Accumulator
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
@@ -23,6 +25,8 @@ __all__ = [
     "MicroSeparableConv1D",
     "MicroSeparableConv2D",
 ]
+
+MANY_TERMS = 2048
 
 
 class MicroKernelLayer(MaskedLayer):
@@ -43,8 +47,8 @@ class MicroKernelLayer(MaskedLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         inputs = self.quantize_inputs(inputs)
-        outputs = self.linear(inputs)
         accumulator = self.accumulator(inputs)
+        outputs = self.linear(inputs) if training else self.predict_linear(inputs)
         if self.bias is not None:
             bias = self.bias
             if accumulator is not None and not training:
@@ -54,6 +58,10 @@ class MicroKernelLayer(MaskedLayer):
             outputs = ops.add(outputs, bias)
         outputs = self.fake_quantize("preactivation", tag(outputs, accumulator))
         return self.activate(outputs, self.activation)
+
+    def predict_linear(self, inputs: Any) -> Any:
+        """Apply `linear` in inference."""
+        return self.linear(inputs)
 
     def accumulator(self, inputs: Any) -> Accumulator | None:
         """Return LiteRT's accumulator of `linear`; `None` if it computes in float."""
@@ -65,8 +73,25 @@ class MicroKernelLayer(MaskedLayer):
         return None if is_first else self.kernel_accumulator(name, input_quantizer)
 
 
+class _ManyTerms(MicroKernelLayer):
+    """Mixin: inference adds many terms in 64 bits, since 32 are not exact enough."""
+
+    kernel: Any
+
+    def kernel_like(self, inputs: Any) -> Any:
+        """Return the effective kernel, of the type of the inputs."""
+        return ops.cast(self.effective_kernel(), inputs.dtype)
+
+    def predict_linear(self, inputs: Any) -> Any:
+        quantizer, n_terms = quantizer_of(inputs), math.prod(self.kernel.shape[:-1])
+        rounds = quantizer is not None and quantizer.constant is None
+        if not rounds or n_terms < MANY_TERMS:
+            return self.linear(inputs)
+        return ops.cast(self.linear(to_float64(inputs)), inputs.dtype)
+
+
 @micro_class(keras.layers.Dense)
-class MicroDense(MicroKernelLayer, keras.layers.Dense):
+class MicroDense(_ManyTerms, keras.layers.Dense):
     """`Dense` with a mask and fake quantisers; one scale for the kernel.
 
     With `quantizers.per_unit` each unit has a scale. The converter accepts only one for
@@ -80,7 +105,7 @@ class MicroDense(MicroKernelLayer, keras.layers.Dense):
         quantizer = quantizer_of(inputs)
         if self.quantizers.per_unit and quantizer is not None and quantizer.constant:
             return pointwise(inputs, self.litert_kernel())
-        return ops.matmul(inputs, self.effective_kernel())
+        return ops.matmul(inputs, self.kernel_like(inputs))
 
 
 @micro_class(keras.layers.EinsumDense)
@@ -92,11 +117,11 @@ class MicroEinsumDense(MicroKernelLayer, keras.layers.EinsumDense):
 
 
 @micro_class(keras.layers.Conv2D)
-class MicroConv2D(MicroKernelLayer, keras.layers.Conv2D):
+class MicroConv2D(_ManyTerms, keras.layers.Conv2D):
     """`Conv2D` with a mask and fake quantisers; a scale for each filter."""
 
     def linear(self, inputs: Any) -> Any:
-        return self.convolution_op(inputs, self.effective_kernel())
+        return self.convolution_op(inputs, self.kernel_like(inputs))
 
 
 @micro_class(keras.layers.Conv3D)
