@@ -12,7 +12,7 @@ from keras_micronets.layers.litert.capabilities import reason_for_float
 from keras_micronets.layers.litert.float_islands import FLOAT_SCOPE, kept_in_float
 from keras_micronets.layers.micro.micro_layer import is_micro_layer
 
-__all__ = ["float_islands", "without_marks"]
+__all__ = ["float_islands", "remove_marks"]
 
 
 @contextmanager
@@ -53,22 +53,29 @@ def _layers_in_float(model):
 def _marking(call: Callable) -> Callable:
     @functools.wraps(call)
     def marked(*args: Any, **kwargs: Any) -> Any:
-        return call(*kept_in_float(args), **kept_in_float(kwargs))
+        marks = kept_in_float((args, kwargs))
+        pairs = zip(*map(keras.tree.flatten, (marks, (args, kwargs))), strict=True)
+        unmarked = {id(mark): tensor for mark, tensor in pairs}
+        outputs = call(*marks[0], **marks[1])
+        # A layer may return its inputs, and then nothing is in float.
+        return keras.tree.map_structure(lambda x: unmarked.get(id(x), x), outputs)
 
     return marked
 
 
-def without_marks(operators: list, tensors: list) -> list:
-    """Return a graph's operators without the marks, whose readers read their inputs.
+def remove_marks(graph: Any) -> None:
+    """Remove the marks from a file's graph: what reads them reads their inputs.
 
     Args:
-        operators: The `OperatorT` of the graph, in their order.
-        tensors: Its `TensorT`.
+        graph: A `SubGraphT`, which is changed.
     """
-    marked = {}
-    for operator in operators:
-        (first, *_) = operator.outputs
-        if FLOAT_SCOPE.encode() in bytes(tensors[first].name):
-            marked[first] = operator.inputs[0]
+    marked, kept = {}, []
+    for operator in graph.operators:
+        outputs, name = list(operator.outputs), FLOAT_SCOPE.encode()
         operator.inputs = [marked.get(i, i) for i in operator.inputs]
-    return [x for x in operators if x.outputs[0] not in marked]
+        if outputs and name in bytes(graph.tensors[outputs[0]].name):
+            marked[outputs[0]] = operator.inputs[0]
+        else:
+            kept.append(operator)
+    graph.operators = kept
+    graph.outputs = [marked.get(i, i) for i in graph.outputs]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_micronets.export.conversion.float_islands import without_marks
+from keras_micronets.export.conversion.float_islands import remove_marks
 from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["with_integer_ends"]
@@ -25,7 +25,7 @@ def with_integer_ends(content: bytes) -> bytes:
     """
     model = schema.ModelT.InitFromPackedBuf(content)
     graph = model.subgraphs[0]
-    graph.operators = without_marks(graph.operators, graph.tensors)
+    remove_marks(graph)
     graph.inputs = [_rounded_input(model, index) for index in graph.inputs]
     graph.outputs = [_rounded_output(model, index) for index in graph.outputs]
     read = {*graph.outputs, *(i for x in graph.operators for i in x.inputs)}
