@@ -17,6 +17,7 @@ from keras_micronets.layers import (
     set_quantizers,
     strip,
 )
+from keras_micronets.layers.quantizers.observers import LearnedStepSize, MovingAverage
 
 STEPS, FEATURES, UNITS = 5, 3, 4
 SHAPE = (STEPS, FEATURES)
@@ -160,6 +161,9 @@ FILES = {
         layers.Conv1D(4, 3, padding="same", activation="relu")(x)
     ),
     "states": lambda x: layers.LSTM(4, return_state=True, use_bias=False)(x),
+    "both directions": lambda x: layers.Bidirectional(layers.LSTM(3))(
+        layers.Bidirectional(layers.GRU(3, return_sequences=True))(x)
+    ),
     "joined": lambda x: layers.Concatenate()(layers.LSTM(4, return_state=True)(x)),
     "GRU without bias": lambda x: layers.GRU(4, use_bias=False, unroll=True)(x),
     "twice": lambda x: layers.Add()(
@@ -219,7 +223,10 @@ IN_FLOAT = {
     ),
     "a fixed number of 3": lambda: functional(layers.GRU(4, name="cell"), (None, 3)),
     "number of 3 on": lambda: functional(layers.GRU(4, name="cell"), (2, 3)),
-    "the states begin at zero": with_initial_state,
+    "if states begin at zero": with_initial_state,
+    "if their outputs are concatenated": lambda: functional(
+        layers.Bidirectional(layers.LSTM(4), merge_mode="sum", name="cell")
+    ),
     "with reset_after": lambda: functional(layers.GRU(4, reset_after=0, name="cell")),
 }
 
@@ -251,6 +258,29 @@ def test_trains_saves_loads_clones_and_strips(cell, tmp_path):
         assert quantization_report(copy) == quantization_report(model)
     plain = strip(model).predict(x, verbose=0)
     assert 0 < np.abs(plain - found).mean() < 0.05
+
+
+@pytest.mark.parametrize("observer", [MovingAverage(), LearnedStepSize()])
+def test_directions_round_within_one_range(observer, tmp_path):
+    layer = layers.Bidirectional(layers.GRU(4, return_sequences=True))
+    model = functional(layer)
+    prepare(model, quantize=QuantizationScheme(observer))
+    set_quantizers(model, True)
+    x = images(32, SHAPE)
+    model(x, training=True)
+    found = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for copy in (keras.saving.load_model(tmp_path / "model.keras"), clone(model)):
+        np.testing.assert_array_equal(copy.predict(x, verbose=0), found)
+    first, second = (
+        (row.lower, row.upper)
+        for row in quantization_report(model).rows
+        if row.tensor == "output" and row.layer != layer.name
+    )
+    shares = isinstance(observer, MovingAverage)
+    assert (first == second) == shares
+    if shares:
+        np.testing.assert_allclose(first, (min(found.min(), 0), found.max()), atol=0.01)
 
 
 def test_a_mask_at_run_time_is_respected():

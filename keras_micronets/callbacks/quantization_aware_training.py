@@ -24,11 +24,11 @@ class QuantizationAwareTraining(ProgressCallback):
     device: `export_tflite` needs no calibration data. At the end of each epoch,
     `logs["quantized"]` is the share of the quantisers that are on.
 
-    `LSTM` and `GRU` layers are quantised in each step, with one range of a tensor for
-    all steps, if they have a fixed number of steps (three or more), the default
-    activations and states that begin at zero, and no masked steps. Files have the
-    operations of each step. Steps of training take several times as long, on PyTorch
-    tens of times.
+    `LSTM` and `GRU` layers are quantised in each step, also within `Bidirectional`. A
+    tensor has one range for all steps. Their number must be fixed and at least three,
+    activations must be the default ones, states begin at zero, and no step be masked.
+    Files have the operations of each step. Training takes several times as long as in
+    float, and on PyTorch some twenty times.
 
     Ranges and batch normalisation can be frozen towards the end of the run, so that the
     weights adapt to constant values. The training step is then compiled once more.

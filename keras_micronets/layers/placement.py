@@ -117,6 +117,9 @@ class _Placer:
             self.calls[operation].append(QuantizerSpec())
         elif _is_quantizable(call) and not is_composite(operation):
             self.calls[operation].append(self._spec(call))
+            if isinstance(operation, keras.layers.Bidirectional):
+                for one in (operation.forward_layer, operation.backward_layer):
+                    self.calls[one].append(_spec(one, (), output=True))
         elif isinstance(operation, keras.Layer):  # it may contain kernel layers
             self._place_everywhere(operation)
 

@@ -225,18 +225,31 @@ _RECURRENT = LayerRow(
 )
 
 
+_BEGINS_AT_ZERO = "its steps are integers if states begin at zero and none is masked"
+
+
 def _reason_of_steps(layer):
     """Return why the steps of an LSTM or GRU stay in float, or `None`."""
     if (layer.activation, layer.recurrent_activation) != _OF_GATES:
         return "its steps are integers with tanh and sigmoid only"
     if layer.stateful or _keras_private.n_inputs(layer) > 1:
-        return "its steps are integers if the states begin at zero and none is masked"
+        return _BEGINS_AT_ZERO
     if not getattr(layer, "reset_after", True):
         return "its steps are integers with reset_after only"
     n_steps = _keras_private.build_shape(layer)[1]
     if n_steps is None or n_steps < _FEWEST_STEPS:
         return f"its steps are integers from a fixed number of {_FEWEST_STEPS} on"
     return None
+
+
+def _reason_of_directions(layer):
+    """Return why a `Bidirectional` layer stays in float, or `None`."""
+    if layer.merge_mode != "concat" or layer.return_state:
+        return "both directions are integers only if their outputs are concatenated"
+    if _keras_private.n_inputs(layer) > 1:
+        return _BEGINS_AT_ZERO
+    reasons = map(_row_reason, (layer.forward_layer, layer.backward_layer))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 # A fully connected kernel of one scale for each unit needs two readers: the converter
@@ -283,7 +296,7 @@ LAYERS: dict[type, LayerRow] = {
     layers.SimpleRNN: _RECURRENT,
     layers.GRU: _STEPS,
     layers.LSTM: _STEPS,
-    layers.Bidirectional: LayerRow(reason=_RECURRENT.reason, is_composite=True),
+    layers.Bidirectional: LayerRow(reason_of=_reason_of_directions, is_composite=True),
     layers.MultiHeadAttention: _ATTENTION,
     layers.GroupQueryAttention: _ATTENTION,
     # Scale and offset of each channel

@@ -19,7 +19,9 @@ from keras_micronets.layers.micro.micro_layer import (
     is_micro_layer,
     micro_class,
 )
-from keras_micronets.layers.micro.recurrent import MicroRecurrent
+from keras_micronets.layers.micro.recurrent import MicroRecurrent, MicroSteps
+from keras_micronets.layers.quantizers.observers import LearnedStepSize
+from keras_micronets.layers.quantizers.shared_range import share_range
 from keras_micronets.layers.state import State
 
 __all__ = [
@@ -39,18 +41,48 @@ class MicroComposite(MicroLayer):
     """Base class of the micro layers whose masks belong to micro layers inside."""
 
     def nested_states(self) -> dict[str, State]:
-        return {}
+        own = (one for one in vars(self).values() if isinstance(one, State))
+        return {state.name: state for state in own}
 
 
 @micro_class(keras.layers.Bidirectional)
 class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
-    """A `Bidirectional` layer of two recurrent layers with masks.
+    """A `Bidirectional` layer of two recurrent layers with masks and quantisers.
 
-    Keras may compute both in one fused operation that reads the two cells.
+    The outputs of both directions share one range, since LiteRT concatenates integers
+    of one range; with learned step sizes, which cannot be shared, they are rounded once
+    more. Without quantisers, Keras may compute both in one fused operation that reads
+    the two cells.
     """
+
+    @property
+    def directions(self) -> tuple[keras.layers.Layer, keras.layers.Layer]:
+        """The two recurrent layers."""
+        return self.forward_layer, self.backward_layer
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         super().build(sequences_shape)
+
+    @property
+    def _shares(self):
+        return not isinstance(self.scheme.observer, LearnedStepSize)
+
+    def add_quantizer(self, tensor: str, number: int = 0) -> None:
+        if tensor != "output" or not self._shares:
+            super().add_quantizer(tensor, number)
+
+    def quantizer(self, tensor: str, number: int | None = None) -> Any:
+        if tensor != "output" or not self._shares:
+            return super().quantizer(tensor, number)
+        if not (self.quantizers.output and isinstance(self.forward_layer, MicroSteps)):
+            return None
+        return self.forward_layer.quantizer("output", number)
+
+    def share_ranges(self) -> None:
+        """Let the outputs of both directions share one range."""
+        if self.quantizers.output and self._shares:
+            for number in range(len(self.quantizers.calls)):
+                share_range([x.quantizer("output", number) for x in self.directions])
 
     def call(
         self,
@@ -59,13 +91,26 @@ class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
         mask: Any = None,
         training: bool | None = None,
     ) -> Any:
+        given = keras.tree.flatten([initial_state, mask])
+        quantizer = self.quantizer("output")
+        if quantizer is not None and all(one is None for one in given):
+            return self._join(self.quantize_inputs(sequences), quantizer, training)
         with ExitStack() as stack:
-            for layer in (self.forward_layer, self.backward_layer):
+            for layer in self.directions:
                 if isinstance(layer, MicroRecurrent):
                     stack.enter_context(layer.masked_cell())
             return super().call(
                 sequences, initial_state=initial_state, mask=mask, training=training
             )
+
+    def _join(self, sequences, quantizer, training):
+        first, second = (one(sequences, training=training) for one in self.directions)
+        if self.return_sequences:
+            second = ops.flip(second, axis=1)
+        outputs = ops.concatenate([first, second], axis=-1)
+        # The converter loses the scale of a tensor that several operations read.
+        again = quantizer.constant or not self._shares
+        return quantizer(outputs) if again else tag(outputs, quantizer)
 
 
 class MicroAttention(MicroComposite):

@@ -75,7 +75,8 @@ def share_ranges(model: keras.Layer, *, again: bool = False) -> None:
 
     LiteRT requires it where the output of a concatenation has no quantiser. A layer
     that reads a tensor that others quantise within a shared range, such as the model's
-    input, shares it too, and so does a rectifier if equal ones read the same tensor.
+    input, shares it too, and so does a rectifier if equal ones read the same tensor. So
+    do the two directions of a `Bidirectional` layer.
 
     Args:
         model: A model or layer. One without a graph may have models inside that have
@@ -85,6 +86,9 @@ def share_ranges(model: keras.Layer, *, again: bool = False) -> None:
     """
     if again or "keras_micronets_shares" not in vars(model):
         vars(model)["keras_micronets_shares"] = True  # unknown to Keras's tracking
+        for layer in _keras_private.flatten_layers(model):
+            if hasattr(layer, "share_ranges"):  # those of layers inside
+                layer.share_ranges()
         for graph in _graphs(model):
             for call in unroll(graph):
                 if row_of(call.operation).values == "joined":
