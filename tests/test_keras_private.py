@@ -303,3 +303,16 @@ def test_backend_functions_are_those_that_keras_ops_call():
     with _keras_private.backend_functions(others):
         assert [function(x) for function in functions] == 3 * ["other"]
     assert keras.ops.convert_to_numpy(keras.ops.argmax(x)) == 0
+
+
+def test_layers_know_what_they_were_built_and_called_with():
+    inputs, state = keras.Input((4, 3)), keras.Input((2,))
+    plain, given, masked = (keras.layers.GRU(2) for _ in range(3))
+    plain(inputs)
+    given(inputs, initial_state=state)
+    masked(keras.layers.Masking()(inputs))
+    use = "the float operations announced for recurrent layers"
+    counts = [_keras_private.n_inputs(layer) for layer in (plain, given, masked)]
+    assert counts == [1, 2, 2], broke("Layer._inbound_nodes", use)
+    shapes = {_keras_private.build_shape(layer) for layer in (plain, given, masked)}
+    assert shapes == {(None, 4, 3)}, broke("Layer._build_shapes_dict", use)

@@ -11,6 +11,7 @@ from keras_micronets.callbacks import QuantizationAwareTraining
 from keras_micronets.layers import (
     QuantizationScheme,
     clone,
+    keeps_state,
     kernels,
     prepare,
     quantization_report,
@@ -256,6 +257,7 @@ def test_trains_saves_loads_clones_and_strips(cell, tmp_path):
     for copy in (keras.saving.load_model(tmp_path / "model.keras"), clone(model)):
         np.testing.assert_array_equal(copy.predict(x, verbose=0), found)
         assert quantization_report(copy) == quantization_report(model)
+    assert keeps_state(model)  # so pools accept it
     plain = strip(model).predict(x, verbose=0)
     assert 0 < np.abs(plain - found).mean() < 0.05
 
