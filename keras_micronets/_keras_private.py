@@ -28,6 +28,7 @@ __all__ = [
     "graph_of",
     "graph_tensors",
     "is_functional",
+    "is_training",
     "list_layers",
     "n_inputs",
     "name_scope",
@@ -37,6 +38,7 @@ __all__ = [
     "outermost_call",
     "producer",
     "replace_layers",
+    "set_input_dtype",
     "unlocked",
 ]
 
@@ -152,6 +154,15 @@ def outermost_call() -> Any:
     scopes: Any = inspect.getmodule(keras.StatelessScope)
     if scopes.in_stateless_scope():
         return scopes.get_stateless_scope()
+    return _call_context()
+
+
+def is_training() -> bool:
+    """Return whether the model or layer that is called was given `training=True`."""
+    return bool(getattr(_call_context(), "training", None))
+
+
+def _call_context():
     module: Any = inspect.getmodule(keras.Layer)
     return module.global_state.get_global_attribute("current_call_ctx")
 
@@ -245,6 +256,19 @@ def _nodes(model):
         for index, node in enumerate(operation._inbound_nodes)
         if f"{id(operation)}_ib-{index}" in functional._nodes
     ]
+
+
+def set_input_dtype(tensor: keras.KerasTensor, dtype: str) -> None:
+    """Set the type that a model casts an input to.
+
+    Keras gives a `Sequential` model without a `keras.Input` that of its first layer.
+
+    Args:
+        tensor: A symbolic input of a functional or sequential model.
+        dtype: Name of the type.
+    """
+    operation: Any = producer(tensor)[0]
+    tensor._dtype = operation._dtype = dtype
 
 
 def _functional(model):

@@ -192,6 +192,33 @@ def test_the_outermost_call_of_a_stateless_call():
     assert found[0][1] is outer, message
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_training(training):
+    found = []
+
+    class Inner(keras.layers.Layer):  # without the argument
+        def call(self, inputs):
+            found.append(_keras_private.is_training())
+            return inputs
+
+    model = keras.Sequential([keras.Input((2,)), Inner()])
+    found.clear()
+    model(np.zeros((1, 2)), training=training)
+    message = broke("CallContext.training", "_keras_private.is_training")
+    assert found == [training], message
+    assert not _keras_private.is_training(), message
+
+
+def test_the_type_of_an_input():
+    message = broke("KerasTensor._dtype", "_keras_private.set_input_dtype")
+    model = keras.Sequential([keras.layers.Dense(2, dtype="mixed_bfloat16")])
+    model.build((None, 3))
+    assert model.inputs[0].dtype == "bfloat16", message
+    _keras_private.set_input_dtype(model.inputs[0], "float32")
+    copy = keras.Sequential.from_config(model.get_config())
+    assert model.inputs[0].dtype == copy.inputs[0].dtype == "float32", message
+
+
 def test_operations():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, 1.0 / (inputs + 2.0))

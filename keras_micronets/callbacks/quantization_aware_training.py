@@ -24,6 +24,9 @@ class QuantizationAwareTraining(ProgressCallback):
     device: `export_tflite` needs no calibration data. At the end of each epoch,
     `logs["quantized"]` is the share of the quantisers that are on.
 
+    In mixed precision, training stays mixed, and inference computes in float32, as the
+    device does.
+
     `LSTM` and `GRU` layers are quantised in each step, also within `Bidirectional`. A
     tensor has one range for all steps. Their number must be fixed and at least three,
     activations must be the default ones, states begin at zero, and no step be masked.

@@ -1,7 +1,5 @@
-"""Read the inputs and outputs of models to export, and set their precision."""
+"""Read the inputs and outputs of models to export."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -9,7 +7,7 @@ import keras
 from keras_micronets import _keras_private
 from keras_micronets.layers import SideBySide
 
-__all__ = ["call_flat", "full_precision", "input_names", "output_names", "with_graph"]
+__all__ = ["call_flat", "input_names", "output_names", "with_graph"]
 
 
 def with_graph(model: keras.Model) -> keras.Model:
@@ -60,24 +58,3 @@ def call_flat(model: keras.Model, inputs: Any) -> list:
     """Return the flat list of outputs for a flat list of inputs, for inference."""
     structure = keras.tree.pack_sequence_as(input_structure(model), list(inputs))
     return keras.tree.flatten(model(structure, training=False))
-
-
-@contextmanager
-def full_precision(model: keras.Model) -> Iterator[None]:
-    """Let a model compute in the types of its weights inside the block.
-
-    The converter has no operations in half precision, in which many models train.
-    """
-    mixed = {
-        layer: layer.dtype_policy
-        for layer in _keras_private.flatten_layers(model)
-        if layer.compute_dtype != layer.variable_dtype
-        and layer.dtype_policy.quantization_mode is None
-    }
-    for layer in mixed:
-        layer.dtype_policy = layer.variable_dtype
-    try:
-        yield
-    finally:
-        for layer, policy in mixed.items():
-            layer.dtype_policy = policy

@@ -12,7 +12,7 @@ from keras_micronets.export.atomic import write_atomically
 from keras_micronets.export.conversion.channels_last import to_channels_last
 from keras_micronets.export.conversion.converter import INTEGERS, QUANTIZATIONS
 from keras_micronets.export.make_file import make_file
-from keras_micronets.export.model_graph import full_precision, with_graph
+from keras_micronets.export.model_graph import with_graph
 from keras_micronets.export.report import ExportReport
 from keras_micronets.export.representative_data import read_samples
 from keras_micronets.export.subprocess_converter import (
@@ -21,6 +21,7 @@ from keras_micronets.export.subprocess_converter import (
 )
 from keras_micronets.export.tflite_model import ConvertedFile
 from keras_micronets.layers import quantized_share
+from keras_micronets.layers.precision import full_precision
 
 __all__ = ["check_path", "convert_tflite", "export_tflite"]
 
@@ -146,11 +147,11 @@ def convert_tflite(
     model = to_channels_last(with_graph(model))
     _check_weights(model, quantization)
     shapes = _shapes(model, input_shape)
-    samples = read_samples(representative_data, model, shapes)
-    _check_ranges(model, quantization, samples)
     is_here = keras.backend.backend() == "tensorflow"
     make = make_file if is_here else make_file_in_subprocess
     with full_precision(model):
+        samples = read_samples(representative_data, model, shapes)
+        _check_ranges(model, quantization, samples)
         file = make(
             model,
             path,

@@ -132,12 +132,14 @@ class Pass:
             extremes that its calls have measured so far.
         united: Dictionary from a quantiser to the `SharedRange` that it rounds within
             during the pass.
+        simulates: Whether the entry has quantisers, `None` until it is known.
     """
 
     def __init__(self, entry: keras.Layer | None):
         self.entry = entry
         self.measured: dict[Any, tuple] = {}
         self.united: dict[Any, Any] = {}
+        self.simulates: bool | None = None
         self._calls = Counter()
 
     def count(self, layer: keras.Layer) -> None:

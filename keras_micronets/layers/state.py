@@ -38,6 +38,9 @@ class State(keras.layers.Layer):
     `reset`.
     """
 
+    def __init__(self, **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)  # the owner has cast the inputs
+
     def reset(self) -> None:
         """Return to the state in which the owner computes as the plain layer does."""
         raise NotImplementedError

@@ -65,7 +65,7 @@ class MaskedLayer(MicroLayer):
 
     def litert_kernel(self, name: str = "kernel") -> Any:
         """Return an effective kernel in LiteRT's layout."""
-        kernel = self.masked_kernel(name)
+        kernel = ops.cast(self.masked_kernel(name), self.compute_dtype)
         if self.probe is not None:
             kernel = self.probe(name, kernel)
         kernel = self.to_litert(name, kernel)

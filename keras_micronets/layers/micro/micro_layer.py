@@ -27,6 +27,7 @@ from keras_micronets.layers.litert.integer_operations import (
     rectified,
 )
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
+from keras_micronets.layers.precision import device_precision
 from keras_micronets.layers.quantizers.scheme import (
     QuantizationScheme,
     QuantizerSpec,
@@ -116,7 +117,8 @@ class MicroLayer(keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         share_ranges(begin_call(self))
-        return super().__call__(*args, **kwargs)
+        with device_precision(self, kwargs.get("training")):
+            return super().__call__(*args, **kwargs)
 
     def extend(self, quantizers: QuantizerSpec) -> None:
         """Add quantisers, and all state that is missing, to a built layer."""
