@@ -14,7 +14,6 @@ from keras_micronets.layers.litert.capabilities import (
     attends_in_integers,
     fuses,
     is_attention,
-    is_composite,
     is_kernel_layer,
     is_linear,
     is_quantizable,
@@ -115,7 +114,7 @@ class _Placer:
         self._report(call)
         if not call.is_float:
             self.calls[operation].append(QuantizerSpec())
-        elif _is_quantizable(call) and not is_composite(operation):
+        elif _is_quantizable(call) and not is_attention(operation):
             self.calls[operation].append(self._spec(call))
             if isinstance(operation, keras.layers.Bidirectional):
                 for one in (operation.forward_layer, operation.backward_layer):
