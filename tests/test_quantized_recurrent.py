@@ -8,6 +8,7 @@ from exact_cases import assert_equals_its_file, images, learned
 from keras import layers, ops
 
 from keras_micronets.callbacks import QuantizationAwareTraining
+from keras_micronets.export import export_tflite
 from keras_micronets.layers import (
     QuantizationScheme,
     clone,
@@ -187,6 +188,16 @@ def test_files_of_few_bits_have_the_same_integers(cell, tmp_path):
     scheme = QuantizationScheme(kernel_bits=4)
     model = learned(lambda x: CELLS[cell][0](4)(x), SHAPE, scheme)
     assert_equals_its_file(model, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_an_open_batch_has_the_same_integers(tmp_path):
+    model, x = learned(FILES["stacked"], SHAPE), images(64, SHAPE, seed=2)
+    path = tmp_path / "model.tflite"
+    report = export_tflite(model, path, representative_data=x, batch_size=None)
+    assert not report.float_operations
+    assert report.outputs[0].largest_difference == 0
 
 
 @pytest.mark.tensorflow

@@ -156,9 +156,13 @@ class MicroSteps(MicroRecurrent):
     def _project(self, sequences, training):
         """Apply the kernel to all steps, and round."""
         accumulator = self.kernel_accumulator("kernel", quantizer_of(sequences))
-        outputs = ops.matmul(sequences, self.effective_kernel("kernel"))
+        _, n_steps, features = sequences.shape
+        # Of three axes, an open batch would keep the bias apart, in float.
+        steps = ops.reshape(sequences, (-1, features))
+        outputs = ops.matmul(steps, self.effective_kernel("kernel"))
         outputs = _add_bias(outputs, self.input_bias, accumulator, training)
-        return self.fake_quantize("projection", tag(outputs, accumulator))
+        outputs = self.fake_quantize("projection", tag(outputs, accumulator))
+        return ops.reshape(outputs, (-1, n_steps, outputs.shape[-1]))
 
     def _recurrent(self, drop_state, training):
         """Return the function that applies the recurrent kernel to a state."""
