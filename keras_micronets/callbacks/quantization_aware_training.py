@@ -30,8 +30,8 @@ class QuantizationAwareTraining(ProgressCallback):
     `LSTM` and `GRU` layers are quantised in each step, also within `Bidirectional`. A
     tensor has one range for all steps. Their number must be fixed and at least three,
     activations must be the default ones, states begin at zero, and no step be masked.
-    Files have the operations of each step. Training takes several times as long as in
-    float, and on PyTorch some twenty times.
+    Files have the operations of each step. Training steps take up to several times as
+    long as in float, and most on PyTorch, which runs the loop in Python.
 
     Ranges and batch normalisation can be frozen towards the end of the run, so that the
     weights adapt to constant values. The training step is then compiled once more.
