@@ -235,13 +235,13 @@ def large(size):
     return model
 
 
-def nets_of(framework):
-    """Return the module `nets` as it is with another framework in Keras's place."""
-    spec = importlib.util.spec_from_file_location("legacy_nets", nets.__file__)
-    module = importlib.util.module_from_spec(spec)
+def nets_of(framework, module=nets):
+    """Return `nets`, or another module, with another framework in Keras's place."""
+    spec = importlib.util.spec_from_file_location("legacy_nets", module.__file__)
+    legacy = importlib.util.module_from_spec(spec)
     with mock.patch.dict(sys.modules, {"keras": framework}):
-        spec.loader.exec_module(module)
-    return module
+        spec.loader.exec_module(legacy)
+    return legacy
 
 
 def _filled_pool(path, n_learners, size):
