@@ -90,11 +90,17 @@ def run(name, limit):
         try:
             row |= globals()[f"_{stage}"](state) or {}
         except Exception as error:
-            message = str(error).strip() or type(error).__name__
-            row["error"] = message.splitlines()[0][:200]
+            row["error"] = first_line(error)
             break
         row["passed"].append(stage)
     show(row)
+
+
+def first_line(error):
+    """Return the first line of an error, and the next where it only names a layer."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    only_names = lines and lines[0].startswith("Exception encountered when calling")
+    return " ".join(lines[: 2 if only_names else 1])[:300] or type(error).__name__
 
 
 def show(row):
