@@ -41,8 +41,8 @@ class MicroComposite(MicroLayer):
     """Base class of the micro layers whose masks belong to micro layers inside."""
 
     def nested_states(self) -> dict[str, State]:
-        own = (one for one in vars(self).values() if isinstance(one, State))
-        return {state.name: state for state in own}
+        direct = _keras_private.flatten_layers(self, lambda layer: layer is self)
+        return {layer.name: layer for layer in direct if isinstance(layer, State)}
 
 
 @micro_class(keras.layers.Bidirectional)
