@@ -222,7 +222,7 @@ def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
 
 def attention_settings(layer: keras.Layer) -> tuple[tuple[int, ...], bool]:
     """Return the axes along which an attention layer attends, and if it is gated."""
-    axes = getattr(layer, "_attention_axes", (1,))
+    axes = getattr(layer, "_attention_axes", None) or (1,)
     gated = getattr(layer, "_use_gate", False) or getattr(layer, "use_gate", False)
     return tuple(axes), bool(gated)
 

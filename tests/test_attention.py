@@ -6,7 +6,6 @@ import pytest
 from exact_cases import assert_equals_its_file, learned
 from keras import layers, ops
 
-from keras_micronets import _keras_private
 from keras_micronets.export import export_tflite
 from keras_micronets.layers import QuantizationScheme, prepare, set_quantizers
 from keras_micronets.layers.micro.composites import MicroMultiHeadAttention
@@ -153,4 +152,3 @@ def test_a_layer_of_an_earlier_version_loads():
     assert older.quantizer("scores") is None
     assert len(older.weights) == len(layer.weights) - 3 * 3
     assert older(data(), data()).shape == (16, 9, 8)
-    assert _keras_private.attention_settings(older) == ((1,), False)

@@ -343,3 +343,22 @@ def test_layers_know_what_they_were_built_and_called_with():
     assert counts == [1, 2, 2], broke("Layer._inbound_nodes", use)
     shapes = {_keras_private.build_shape(layer) for layer in (plain, given, masked)}
     assert shapes == {(None, 4, 3)}, broke("Layer._build_shapes_dict", use)
+
+
+def test_settings_of_attention_layers():
+    use = "micro/composites.py, which computes attention in integers,"
+    plain = keras.layers.MultiHeadAttention(2, 3)
+    assert _keras_private.attention_settings(plain) == ((1,), False)
+    grouped = keras.layers.GroupQueryAttention(3, 4, 2)
+    along = keras.layers.MultiHeadAttention(2, 3, attention_axes=(1, 2))
+    for layer, shape in (
+        (plain, (1, 5, 4)),
+        (grouped, (1, 5, 4)),
+        (along, (1, 3, 3, 4)),
+    ):
+        layer.build(shape, shape)
+        names = ("_compute_attention", "_dropout_layer", "_key_dense", "_value_dense")
+        for name in names:
+            assert hasattr(layer, name), broke(f"{type(layer).__name__}.{name}", use)
+    settings = [_keras_private.attention_settings(x) for x in (plain, grouped, along)]
+    assert settings == [((1,), False), ((1,), False), ((1, 2), False)]
