@@ -9,7 +9,7 @@ from keras_micronets import _keras_private, export_tflite
 from keras_micronets.callbacks import QuantizationAwareTraining
 from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers import prepare, set_quantizers
-from keras_micronets.layers.precision import full_precision
+from keras_micronets.layers.micro.precision import full_precision
 
 POLICIES = ("mixed_float16", "mixed_bfloat16")
 
@@ -61,7 +61,8 @@ def test_inference_is_in_float32_and_training_is_not(make, policy):
     assert mixed.dtype == "float32"
     with full_precision(model):
         np.testing.assert_array_equal(outputs(model), mixed)
-    np.testing.assert_array_equal(model.predict(images(), verbose=0), mixed)
+    # XLA may compute the last bit otherwise.
+    np.testing.assert_allclose(model.predict(images(), verbose=0), mixed, rtol=1e-6)
 
     trained = model(images(), training=True)
     assert keras.backend.standardize_dtype(trained.dtype) in policy

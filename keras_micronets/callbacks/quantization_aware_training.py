@@ -9,6 +9,7 @@ from keras_micronets.callbacks.base import (
 )
 from keras_micronets.layers import QuantizationScheme
 from keras_micronets.layers.optimizer_slots import adopt_variables
+from keras_micronets.layers.quantizers.input_scales import warn_of_tiny_inputs
 from keras_micronets.layers.quantizers.observers import MovingAverage, Observer
 
 __all__ = ["QuantizationAwareTraining"]
@@ -104,7 +105,7 @@ class QuantizationAwareTraining(ProgressCallback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
-        self._is_on = False
+        self._is_on = self._has_checked = False
         self._frozen: dict[str, bool] | None = None  # unknown after an interrupted run
         warn_of_early_best(self)
 
@@ -132,6 +133,10 @@ class QuantizationAwareTraining(ProgressCallback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if logs is not None:
             logs["quantized"] = layers.quantized_share(self.model)
+        if self._is_on and not self._has_checked:
+            self._has_checked = True
+            for member in layers.members_of(self.model):
+                warn_of_tiny_inputs(member)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         layers.freeze(self.model)

@@ -21,7 +21,8 @@ from keras_micronets.export.subprocess_converter import (
 )
 from keras_micronets.export.tflite_model import ConvertedFile
 from keras_micronets.layers import quantized_share
-from keras_micronets.layers.precision import full_precision
+from keras_micronets.layers.micro.precision import full_precision
+from keras_micronets.layers.quantizers.input_scales import warn_of_samples
 
 __all__ = ["check_path", "convert_tflite", "export_tflite"]
 
@@ -51,6 +52,9 @@ def export_tflite(
 
     LiteRT loads each file first in a separate process, because a file can crash it.
     That raises an error, and the model in memory survives.
+
+    Representative data of a range too small for integers, or with features that become
+    zero beside larger ones, provoke a warning.
 
     The converter is TensorFlow's. With Keras on JAX or PyTorch it runs in a separate
     process, too, and the comparison is with the model as TensorFlow computes it. This
@@ -161,6 +165,9 @@ def convert_tflite(
             shapes=shapes,
             sparse_storage=bool(sparse_storage),
         )
+    if samples is not None and quantization in INTEGERS:
+        learned = file.report.calibration == "learned"
+        warn_of_samples(model, samples, quantization, learned=learned)
     quantized = [x for x in file.report.outputs if x.share_within_one_step is not None]
     steps = max((x.largest_difference for x in quantized), default=0.0)
     if file.report.calibration == "learned" and steps > 1:

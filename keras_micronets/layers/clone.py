@@ -12,6 +12,7 @@ from keras_micronets import _keras_private
 from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
+from keras_micronets.layers.micro.precision import keep_precision
 from keras_micronets.layers.quantization import quantized_share, quantizers
 from keras_micronets.layers.side_by_side import SideBySide, members_of
 from keras_micronets.layers.state import State, plain_variables
@@ -86,6 +87,7 @@ def clone(model: keras.Model) -> keras.Model:
             target.scheme = source.scheme
             target.extend(source.quantizers)
     _assign(copy, model, targets, sources)
+    keep_precision(copy)
     return copy
 
 

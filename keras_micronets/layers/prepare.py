@@ -15,8 +15,8 @@ from keras_micronets.layers.litert.capabilities import (
 )
 from keras_micronets.layers.micro.micro_layer import MICRO_LAYERS, is_micro_layer
 from keras_micronets.layers.micro.operations import become_micro_operation
+from keras_micronets.layers.micro.precision import keep_precision
 from keras_micronets.layers.placement import place_quantizers
-from keras_micronets.layers.precision import keep_precision
 from keras_micronets.layers.quantizers.observers import LearnedStepSize
 from keras_micronets.layers.quantizers.scheme import QuantizationScheme, QuantizerSpec
 from keras_micronets.layers.quantizers.shared_range import share_ranges
@@ -122,8 +122,7 @@ def prepare(
         ]
     for graph in filter(_keras_private.is_functional, layers if operations else ()):
         _keras_private.list_layers(graph)
-    if quantize:
-        keep_precision(model)
+    keep_precision(model)
     if prepared:
         share_ranges(model, again=True)
         _forget_compiled_steps(model)

@@ -27,7 +27,7 @@ from keras_micronets.layers.litert.integer_operations import (
     rectified,
 )
 from keras_micronets.layers.litert.provenance import quantizer_of, tag
-from keras_micronets.layers.precision import device_precision
+from keras_micronets.layers.micro.precision import device_precision
 from keras_micronets.layers.quantizers.scheme import (
     QuantizationScheme,
     QuantizerSpec,

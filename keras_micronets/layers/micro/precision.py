@@ -66,8 +66,11 @@ def keep_precision(model: keras.Layer) -> None:
     """Let the plain layers of a quantised model keep the precision of their inputs.
 
     Those that contain micro layers no longer cast inputs. Others, of which a file has
-    float operations or none, compute in float32, in training too.
+    float operations or none, compute in float32, in training too. Models without
+    quantisers stay as they are.
     """
+    if not _has_quantizers(model):
+        return
     for tensor in _half_inputs(model):
         _keras_private.set_input_dtype(tensor, "float32")
     for layer in _keras_private.flatten_layers(model, _is_plain):
