@@ -27,6 +27,7 @@ __all__ = [
     "graph_calls",
     "graph_of",
     "graph_tensors",
+    "inspect_call",
     "is_functional",
     "is_training",
     "list_layers",
@@ -59,6 +60,18 @@ def unlocked(layer: keras.Layer) -> Iterator[None]:
             layer._tracker.lock()
         if keras.backend.backend() == "torch":
             layer._track_variables()
+
+
+def inspect_call(layer: keras.Layer) -> None:
+    """Let Keras pass `training` to a layer whose class, and `call`, has changed."""
+    signature = inspect.signature(layer.call)
+    names = list(signature.parameters)
+    vars(layer).update(
+        _call_signature=signature,
+        call_signature_parameters=names,
+        _call_has_training_arg="training" in names,
+        _call_has_context_arg={x: x in names for x in layer._call_context_args},
+    )
 
 
 @contextmanager

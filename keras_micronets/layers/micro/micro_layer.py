@@ -121,7 +121,11 @@ class MicroLayer(keras.layers.Layer):
             return super().__call__(*args, **kwargs)
 
     def extend(self, quantizers: QuantizerSpec) -> None:
-        """Add quantisers, and all state that is missing, to a built layer."""
+        """Add quantisers, and all state that is missing, to a built layer.
+
+        The layer may have been a plain one, which `training` was not passed to.
+        """
+        _keras_private.inspect_call(self)
         self.quantizers |= quantizers
         with _keras_private.unlocked(self):
             self.build_state()

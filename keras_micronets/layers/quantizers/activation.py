@@ -3,9 +3,16 @@
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_micronets._backend import cond, is_readable, read, to_float64
+from keras_micronets._backend import (
+    cond,
+    is_readable,
+    read,
+    runs_on_torch,
+    to_float64,
+)
 from keras_micronets._serialization import serializable
 from keras_micronets.layers.graph import current_pass
 from keras_micronets.layers.litert.fake_quant import quantize_activation
@@ -219,18 +226,15 @@ class ActivationQuantizer(Quantizer):
             every = batch if earlier is None else union(batch, earlier[1])
             own = self._moved(every, past)
             bounds = own if others is None else union(own, others)
-            extremes = batch if isinstance(self.observer, MovingAverage) else None
-            options = {"rectify": rectify, "extremes": extremes}
-            return (self._quantize(inputs, *bounds, **options), *own, *every)
+            return bounds, own, every, batch
 
-        def off():
-            return (ops.relu(inputs) if rectify else inputs, *past, *past)
-
-        outputs, lower, upper, *every = cond(active, on, off)
+        bounds, own, every, batch = cond(active, on, lambda: (past,) * 4)
         self._note_measured(past, every)
-        self.lower.assign(lower)
-        self.upper.assign(upper)
-        return outputs
+        self.lower.assign(own[0])
+        self.upper.assign(own[1])
+        extremes = batch if isinstance(self.observer, MovingAverage) else None
+        options = {"rectify": rectify, "extremes": extremes, "active": active}
+        return self._quantize(inputs, *bounds, **options)
 
     def round_in_loop(self, inputs: Any) -> Any:
         """Round within the present range in training, without moving it.
@@ -278,16 +282,26 @@ class ActivationQuantizer(Quantizer):
             present.measured[self] = past, extremes
 
     def _moved(self, batch, past):
-        lower, upper = batch
-        finite = ops.isfinite(ops.subtract(upper, lower))
-        momentum = self.observer.momentum
-        first = ops.less_equal(ops.subtract(past[1], past[0]), SMALLEST_RANGE)
+        """Return the range `past` after a batch with the range `batch`."""
+        numbers = *batch, *past
+        if not runs_on_torch(batch[0]):
+            return self._average(ops, *numbers)
+        numbers = np.split(ops.convert_to_numpy(ops.stack(numbers)), 4)
+        with np.errstate(all="ignore"):
+            return tuple(bound[0] for bound in self._average(np, *numbers))
+
+    def _average(self, compute, lower, upper, old_lower, old_upper):
+        """Average with the functions of `keras.ops` or of NumPy."""
+        finite = compute.isfinite(compute.subtract(upper, lower))
+        momentum, width = self.observer.momentum, compute.subtract(old_upper, old_lower)
+        first = compute.less_equal(width, SMALLEST_RANGE)
         lower, upper = (
-            ops.where(first, new, momentum * old + (1 - momentum) * new)
-            for old, new in zip(past, batch, strict=True)
+            compute.where(first, new, momentum * old + (1 - momentum) * new)
+            for old, new in ((old_lower, lower), (old_upper, upper))
         )
-        upper = ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
-        return ops.where(finite, lower, past[0]), ops.where(finite, upper, past[1])
+        upper = compute.maximum(upper, compute.add(lower, SMALLEST_RANGE))
+        lower = compute.where(finite, lower, old_lower)
+        return lower, compute.where(finite, upper, old_upper)
 
     def make_constant(self, *, keep: bool = True) -> None:
         super().make_constant(keep=keep)
@@ -312,6 +326,8 @@ class ActivationQuantizer(Quantizer):
 
 
 def _widened(lower, upper):
+    if isinstance(upper, np.floating):
+        return lower, max(upper, lower + np.float32(SMALLEST_RANGE))
     return lower, ops.maximum(upper, ops.add(lower, SMALLEST_RANGE))
 
 
@@ -387,7 +403,7 @@ class LearnedActivationQuantizer(LearnedStep, ActivationQuantizer):
         def on():
             batch = self.observer.measure(inputs)
             every = batch if earlier is None else union(batch, earlier[1])
-            initial = self._moved(every, past)
+            initial = list(map(ops.convert_to_tensor, self._moved(every, past)))
             return (self._round(inputs, initial), *initial, *every)
 
         def off():

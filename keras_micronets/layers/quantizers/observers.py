@@ -30,8 +30,8 @@ class Observer(Configurable):
             Tuple of two float32 tensors of one element, without gradients.
         """
         inputs = ops.stop_gradient(ops.cast(inputs, "float32"))
-        smallest = 0.0 if rectify else ops.minimum(ops.min(inputs), 0.0)
-        return ops.convert_to_tensor(smallest), ops.maximum(ops.max(inputs), 0.0)
+        smallest = 0.0 if rectify else ops.minimum(ops.amin(inputs), 0.0)
+        return ops.convert_to_tensor(smallest), ops.maximum(ops.amax(inputs), 0.0)
 
 
 @serializable()
