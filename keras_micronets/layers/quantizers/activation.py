@@ -1,5 +1,6 @@
 """Fake quantisers of activations, with observed ranges or learned step sizes."""
 
+import functools
 from typing import Any, Self
 
 import keras
@@ -106,14 +107,11 @@ class ActivationQuantizer(Quantizer):
             return self._quantize_constant(outputs) if self.constant else outputs
         if training and self.learns:
             return self._learn(inputs, read(self.active), rectify)
-        bounds = self.bounds()
-
-        def on():
-            if training:
-                return self._quantize(inputs, *bounds, rectify=rectify)
-            return self._on_device(inputs, bounds, rectify)
-
-        return cond(self.is_on(), on, lambda: rectified(inputs))
+        bounds, is_on = self.bounds(), self.is_on()
+        if training:
+            return self._quantize(inputs, *bounds, rectify=rectify, active=is_on)
+        on_device = functools.partial(self._on_device, inputs, bounds, rectify)
+        return cond(is_on, on_device, lambda: rectified(inputs))
 
     def _quantize_constant(self, inputs):
         lower, upper = self.bounds()
