@@ -23,7 +23,7 @@ ARGUMENTS = {
     "SpatialDropout1D": {"rate": 0.5},
     "SpatialDropout2D": {"rate": 0.5},
 }
-SEVERAL = ("Add", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
+SEVERAL = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
 every_class = pytest.mark.parametrize(
     "base", ACTIVATION_LAYERS, ids=lambda base: base.__name__
 )
@@ -98,4 +98,4 @@ def test_ranges_that_litert_fixes(cls, arguments, expected):
 
 
 def test_every_row_has_a_micro_layer():
-    assert set(MICRO_LAYERS) == set(LAYERS)
+    assert set(MICRO_LAYERS) == {*LAYERS, keras.Operation}
