@@ -23,7 +23,16 @@ ARGUMENTS = {
     "SpatialDropout1D": {"rate": 0.5},
     "SpatialDropout2D": {"rate": 0.5},
 }
-SEVERAL = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract")
+MERGES = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply")
+SEVERAL = (*MERGES, "Subtract")
+    "Add",
+    "Average",
+    "Concatenate",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Subtract",
+)
 every_class = pytest.mark.parametrize(
     "base", ACTIVATION_LAYERS, ids=lambda base: base.__name__
 )

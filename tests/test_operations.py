@@ -283,6 +283,22 @@ FLOATS = {
 
 @pytest.mark.slow
 @pytest.mark.tensorflow
+def test_parts_of_operations_in_float_are_not_rounded(tmp_path):
+    """The converter has integers for the mean in a variance, and for quotients."""
+    model = learned(
+        lambda x: [
+            conv(ops.var(conv(x), axis=-1, keepdims=True)),
+            conv(conv(x) / (2 + conv(x, activation="sigmoid"))),
+        ]
+    )
+    data = images(64, seed=2)
+    report = export_tflite(model, tmp_path / "file.tflite", representative_data=data)
+    assert [output.largest_difference for output in report.outputs] == [0, 0]
+    assert len(place_quantizers(model).floating) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("kind", FLOATS)
 def test_what_stays_in_float_is_announced(kind, tmp_path):
     model = learned(FLOATS[kind])

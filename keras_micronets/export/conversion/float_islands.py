@@ -22,7 +22,7 @@ def float_islands(model: keras.Model) -> Iterator[None]:
     Args:
         model: A prepared model with constant quantisers.
     """
-    layers = _layers_in_float(model)
+    layers = [*_layers_in_float(model), *_plain_operations(model)]
     for layer in layers:
         vars(layer)["call"] = _marking(layer.call)
     try:
@@ -47,6 +47,18 @@ def _layers_in_float(model):
         and reason_for_float(layer)
         and "call" not in vars(layer)
         and prepared.isdisjoint(_keras_private.flatten_layers(layer))
+    ]
+
+
+def _plain_operations(model):
+    """Return the operations in graphs that preparation has left as they are."""
+    every = dict.fromkeys(_keras_private.flatten_layers(model))
+    graphs = filter(_keras_private.is_functional, every)
+    operations = (one for graph in graphs for one in _keras_private.operations(graph))
+    return [
+        one
+        for one in dict.fromkeys(operations)
+        if not isinstance(one, keras.Layer) and "call" not in vars(one)
     ]
 
 
