@@ -23,15 +23,8 @@ ARGUMENTS = {
     "SpatialDropout1D": {"rate": 0.5},
     "SpatialDropout2D": {"rate": 0.5},
 }
-MERGES = ("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply")
-SEVERAL = (*MERGES, "Subtract")
-    "Add",
-    "Average",
-    "Concatenate",
-    "Maximum",
-    "Minimum",
-    "Multiply",
-    "Subtract",
+SEVERAL = (
+    *("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"),
 )
 every_class = pytest.mark.parametrize(
     "base", ACTIVATION_LAYERS, ids=lambda base: base.__name__
