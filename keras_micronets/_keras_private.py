@@ -16,6 +16,7 @@ __all__ = [
     "Call",
     "application_classes",
     "attention_settings",
+    "backend_function",
     "backend_functions",
     "become_layer",
     "build_shape",
@@ -30,6 +31,7 @@ __all__ = [
     "inspect_call",
     "is_functional",
     "is_training",
+    "lambda_arguments",
     "list_layers",
     "n_inputs",
     "name_scope",
@@ -217,12 +219,7 @@ def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
     Args:
         replacements: Functions by their names in `keras.ops`.
     """
-    module: Any = inspect.getmodule(keras.ops.argmax)
-    backend = module.backend
-    modules = {
-        name: backend.numpy if hasattr(backend.numpy, name) else backend.math
-        for name in replacements
-    }
+    modules = {name: _backend_module(name) for name in replacements}
     originals = {name: getattr(module, name) for name, module in modules.items()}
     try:
         for name, module in modules.items():
@@ -231,6 +228,17 @@ def backend_functions(replacements: dict[str, Callable]) -> Iterator[None]:
     finally:
         for name, module in modules.items():
             setattr(module, name, originals[name])
+
+
+def backend_function(name: str) -> Callable:
+    """Return the backend's function of a name in `keras.ops`."""
+    return getattr(_backend_module(name), name)
+
+
+def _backend_module(name):
+    module: Any = inspect.getmodule(keras.ops.argmax)
+    parts = module.backend.numpy, module.backend.nn, module.backend.math
+    return next(part for part in parts if hasattr(part, name))
 
 
 def attention_settings(layer: keras.Layer) -> tuple[tuple[int, ...], bool]:
@@ -309,6 +317,14 @@ def become_layer(operation: keras.Operation, layer: keras.Layer) -> None:
     vars(operation).clear()
     vars(operation).update(state)
     operation._inbound_nodes, operation._outbound_nodes = nodes
+
+
+def lambda_arguments(layer: keras.layers.Lambda) -> dict[str, Any]:
+    """Return the arguments that make a `Lambda` layer of the same functions."""
+    names = ("function", "mask", "arguments", "name", "dtype_policy", "trainable")
+    found = {name: getattr(layer, name) for name in names}
+    found["dtype"] = found.pop("dtype_policy")
+    return found | {"output_shape": layer._output_shape}
 
 
 def list_layers(model: keras.Model) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from keras import layers, ops
 
 from keras_micronets.channels import channel_graph, cut, importance, plan
+from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.layers import kernels, prepare
 from keras_micronets.layers.optimizer_slots import slots_of
 
@@ -163,3 +164,55 @@ def test_random_graphs(seed):
     if "refused" not in row:
         assert row["difference"] < 1e-5
         assert row["params_agree"]
+
+
+def halved(x):
+    return x * 0.5
+
+
+COPIES = {
+    "lambda": lambda x: layers.Lambda(lambda y: y * 0.5)(layers.Dense(32)(x)),
+    "activation": lambda x: layers.Dense(32, activation=halved)(x),
+    "initialiser": lambda x: layers.Dense(
+        32, kernel_initializer=keras.initializers.Constant(np.ones((8, 32)))
+    )(x),
+    "reshape": lambda x: ops.reshape(
+        layers.Dense(32)(ops.reshape(x, (-1, 1, 8))), (-1, 32)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_layers_with_functions_and_arrays_of_memory_are_copied(kind):
+    def build():
+        inputs = keras.Input((8,))
+        return keras.Model(inputs, layers.Dense(3)(COPIES[kind](inputs)))
+
+    model, whole = build(), build()
+    chosen = plan(model, params=0.6, round_to=1, min_channels=1)
+    small = cut(model, chosen)
+    whole.set_weights(model.get_weights())
+    (kept,) = chosen.kept.values()
+    reader = whole.layers[-1]
+    gone = np.setdiff1d(np.arange(32), kept)
+    kernel = ops.convert_to_numpy(reader.kernel).copy()
+    kernel[gone] = 0
+    reader.kernel.assign(kernel)
+    x = np.random.default_rng(1).normal(size=(16, 8)).astype("float32")
+    (expected,), (found,) = outputs(whole, x), outputs(small, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert small.count_params() <= 0.6 * model.count_params()
+
+
+def test_a_wrong_cut_is_found(monkeypatch):
+    """A rule that forgets a shift of channels would cut the wrong ones."""
+    model = build_model(lambda x: head(conv(conv(x))))
+    graph = channel_graph(model)
+    node = next(
+        n for n in graph.nodes if n.role == "reads" and n.layer.name != "conv2d"
+    )
+    wrong = replace(node, channels=np.roll(node.channels, 1))
+    nodes = tuple(wrong if one is node else one for one in graph.nodes)
+    chosen = half(model)
+    with pytest.raises(ValueError, match=r"outputs that differ by .* beginning at"):
+        cut_by_graph(model, replace(graph, nodes=nodes), chosen)

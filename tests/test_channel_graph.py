@@ -91,6 +91,46 @@ def test_operations_that_mix_channels_protect_them(name):
     assert name.lower() in reasons(model)["conv2d"].lower() or name.islower()
 
 
+# Functions that read a channel by its place, of all widths.
+PLACES = {
+    "first": lambda x: x * ops.sigmoid(x[..., :1]),
+    "last": lambda x: x + x[..., -1:],
+    "middle": lambda x: x * x[..., x.shape[-1] // 2, None],
+    "halves": lambda x: ops.roll(x, x.shape[-1] // 2, axis=-1),
+    "reversed": lambda x: ops.flip(x, axis=-1),
+    "width": lambda x: x / x.shape[-1],
+    "second": lambda x: x - x[..., 1:2],
+    "pairs": lambda x: ops.reshape(
+        ops.flip(ops.reshape(x, (-1, x.shape[-1] // 2, 2)), axis=-1), (-1, x.shape[-1])
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_functions_of_places_protect_all_channels(place):
+    for width in (2, 4, 6, 8, 10, 16, 24, 32, 40, 48, 56, 64):
+        inputs = keras.Input((3,))
+        x = layers.Lambda(PLACES[place])(layers.Dense(width, name="wide")(inputs))
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        assert prunable(model) == {}, width
+
+
+@keras.saving.register_keras_serializable("tests")
+class ByWidth(layers.Layer):
+    """Scales by the number of channels that it is built for."""
+
+    def build(self, shape):
+        self.scale = shape[-1] ** -0.5
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_a_width_that_is_read_when_built_protects_all_channels():
+    model = build_model(lambda x: head(conv(ByWidth()(conv(x)))))
+    assert prunable(model) == {"conv2d_1": 8}
+
+
 APART = {
     "Lambda": lambda x: layers.Lambda(lambda y: ops.clip(2.0 * y - 1.0, -1.0, 3.0))(x),
     "gelu": lambda x: layers.Activation("gelu")(x),
@@ -135,6 +175,20 @@ def test_a_gate_of_one_channel_protects_no_other():
     model = build_model(build)
     assert prunable(model) == {"conv2d": 8, "conv2d_2": 8}
     assert "repeats" in reasons(model)["conv2d_1"]
+
+
+def test_a_reshape_of_an_operation_is_a_flattened_channel():
+    model = build_model(lambda x: layers.Dense(4)(ops.reshape(conv(x), (-1, 512))))
+    assert prunable(model) == {"conv2d": 8}
+
+
+def test_a_normalisation_over_two_axes_keeps_the_channels_of_each():
+    inputs = keras.Input((16, 8))
+    x = layers.Permute((2, 1))(layers.Dense(8)(inputs))
+    x = layers.Permute((2, 1))(layers.Dense(12)(x))
+    x = layers.LayerNormalization(axis=[1, 2])(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    assert len(channel_graph(model).groups) > 0
 
 
 def test_channels_first():

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_micronets._serialization import serializable
 from keras_micronets.callbacks.base import SparsityCallback, warn_of_early_best
-from keras_micronets.channels.cut import cut_by_graph
+from keras_micronets.channels.cut import cut_by_graph, try_cut
 from keras_micronets.channels.importance import GroupNorm
 from keras_micronets.channels.masking import mask_channels, masked_plan
 from keras_micronets.channels.planner import Planner
@@ -128,6 +128,13 @@ class ChannelPruning(SparsityCallback):
             masked=True,
         )
         self._planner.limits(**self.budgets)
+        self._try_cut(model)
+
+    def _try_cut(self, model):
+        """Raise an error before training if the model cannot be cut."""
+        rng, graph = np.random.default_rng(0), self._planner.graph
+        scores = [rng.random(len(group.channels)) for group in graph.groups]
+        try_cut(model, graph, self._planner.plan(scores, **self.budgets))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)

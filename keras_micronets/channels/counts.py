@@ -1,5 +1,6 @@
 """Count parameters and multiply-accumulates for any choice of channels."""
 
+import warnings
 from collections import defaultdict
 from math import prod
 
@@ -18,7 +19,9 @@ def count_macs(model: keras.Model) -> int:
     """Return the number of multiply-accumulates for one sample.
 
     One is the product of a kernel's weight and a value; masked weights count too.
-    Biases, normalisation and activations are not counted.
+    Biases, normalisation and activations are not counted. Recurrent layers, attention,
+    wrappers, matrix products and custom layers are run on zeros, and the products of
+    `keras.ops` that they call are counted.
 
     Args:
         model: A built functional or sequential model, prepared or not.
@@ -40,7 +43,16 @@ def count_macs(model: keras.Model) -> int:
 
 
 def check_sizes(model: keras.Model, graph: ChannelGraph) -> None:
-    """Raise a `ValueError` if a model's multiply-accumulates depend on its input."""
+    """Raise a `ValueError` if a model's multiply-accumulates depend on its input.
+
+    Operations whose multiply-accumulates could not be counted are named in a warning.
+    """
+    if graph.uncounted:
+        warnings.warn(
+            f"The multiply-accumulates of {model.name!r} do not include those of "
+            f"{', '.join(graph.uncounted)}, which cannot be run on zeros.",
+            stacklevel=4,
+        )
     if graph.has_open_sizes:
         raise ValueError(
             "Expected a model with fixed input sizes, on which its number of "
@@ -65,6 +77,7 @@ class Counts:
         counted = set(map(id, model.weights))  # seeds are variables, but no weights
         variables = [v for v in plain_variables(model) if id(v) in counted]
         self.full = np.array([len(group.channels) for group in graph.groups])
+        self._other_macs = graph.other_macs
         self.variables = {id(variable): row for row, variable in enumerate(variables)}
         axes = defaultdict(dict)
         for index, node in enumerate(graph.nodes):
@@ -98,7 +111,8 @@ class Counts:
             quantity: `"params"`, parameters, or `"macs"`, multiply-accumulates.
             kept: Array `(groups,)`, how many channels of each group are kept.
         """
-        return float(self._of_terms(quantity, kept).sum())
+        other = self._other_macs if quantity == "macs" else 0
+        return float(self._of_terms(quantity, kept).sum()) + other
 
     def by_variable(self, quantity: str, kept: np.ndarray) -> np.ndarray:
         """Return what `total` sums, per variable: an array `(variables,)`."""

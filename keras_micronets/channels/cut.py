@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.channels.check import check_cut
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.channels.masking import masked_plan
 from keras_micronets.channels.plans import Plan
@@ -34,7 +35,8 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
         A new Keras model.
 
     Raises:
-        ValueError: If the plan is another model's.
+        ValueError: If the plan is another model's, a layer cannot be copied, or the
+            copy predicts something else, which is checked with random inputs.
 
     Example:
 
@@ -48,16 +50,30 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
 
 def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.Model:
     """Cut a model whose graph is known."""
-    settings, indices = _changes(graph, plan.kept_channels(graph))
-    small, sources = _copy_structure(model, settings), plain_variables(model)
-    for target, source in zip(small.variables, sources, strict=True):
-        target.assign(_take(source, indices[id(source)]))
+    small, indices = _cut_weights(model, graph, plan)
+    sources = plain_variables(model)
     if getattr(model, "compiled", False):
         _compile_alike(small, model)
     if small.compiled:
         pairs = {id(s): t for s, t in zip(sources, small.variables, strict=True)}
         copy_slots(model, small, pairs, lambda slot, of: _take(slot, indices[id(of)]))
     return small
+
+
+def _cut_weights(model, graph, plan):
+    """Return a checked copy that is not compiled, and the indices of the weights."""
+    keep = plan.kept_channels(graph)
+    settings, indices = _changes(graph, keep)
+    small, sources = _copy_structure(model, settings), plain_variables(model)
+    for target, source in zip(small.variables, sources, strict=True):
+        target.assign(_take(source, indices[id(source)]))
+    check_cut(model, small, graph, keep)
+    return small, indices
+
+
+def try_cut(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
+    """Raise a `ValueError` if a model cannot be cut as a plan says."""
+    _cut_weights(model, graph, plan)
 
 
 def compact(model: keras.Model) -> keras.Model:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_micronets import _keras_private
+from keras_micronets.layers.copies import copy_of
 from keras_micronets.layers.kernels import kernels
 from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 from keras_micronets.layers.micro.micro_layer import MicroLayer, is_micro_layer
@@ -136,7 +137,7 @@ def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
     config = layer.get_config()
     if isinstance(layer, MicroLayer):
         config = {k: v for k, v in config.items() if k not in layer.state_config()}
-    return plain_class(layer).from_config(_plain_config(config) | changed)
+    return copy_of(layer, plain_class(layer), _plain_config(config), **changed)
 
 
 def _plain_config(config: Any) -> Any:

@@ -42,6 +42,10 @@ class ChannelGraph:
         kernel_calls: Tuple of `KernelCall`s.
         unknown: Dictionary from the names of layers with weights but without a channel
             rule to their classes' names. Their channels are protected.
+        other_macs: Integer, multiply-accumulates of operations whose channels are all
+            kept, such as recurrent layers and matrix products.
+        uncounted: Tuple of names and classes of the operations that could not be run to
+            count theirs.
         has_open_sizes: Boolean, whether the number of multiplications depends on input
             sizes that the model leaves open.
     """
@@ -50,6 +54,8 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     kernel_calls: tuple[KernelCall, ...]
     unknown: dict[str, str]
+    other_macs: int = 0
+    uncounted: tuple[str, ...] = ()
     has_open_sizes: bool = False
 
     @property
@@ -100,9 +106,12 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
         replace(call, axes=tuple(numbers[axis] for axis in call.axes))
         for call in tracer.kernel_calls
     )
-    unknown, open_sizes = tracer.unknown, tracer.has_open_sizes
-    groups = _groups(nodes, reasons)
-    return ChannelGraph(nodes, groups, kernel_calls, unknown, open_sizes)
+    return ChannelGraph(
+        *(nodes, _groups(nodes, reasons), kernel_calls, tracer.unknown),
+        other_macs=tracer.other_macs,
+        uncounted=tuple(dict.fromkeys(tracer.uncounted)),
+        has_open_sizes=tracer.has_open_sizes,
+    )
 
 
 def _groups(nodes, reasons):

@@ -1,4 +1,10 @@
-"""Test with random values whether an operation keeps its input channels apart."""
+"""Test with random values whether an operation keeps its input channels apart.
+
+An operation may read a channel by its place: the first one, the middle, a half. So it
+is run on several subsets, each place missing in one, and on a permutation. A layer that
+reads its number of channels when it is built is built again for each subset, as for a
+cut model.
+"""
 
 from typing import Any
 
@@ -6,6 +12,8 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.graph.node import TracedTensor, describe_operation
+from keras_micronets.layers.copies import copy_of
+from keras_micronets.layers.litert.capabilities import plain_class
 
 __all__ = ["probe"]
 
@@ -16,7 +24,7 @@ UNKNOWN_LENGTH, BATCH = 8, 2
 def probe(tracer: Any, call: Any, tensors: list[TracedTensor]) -> list[TracedTensor]:
     """Return the traced outputs of an operation without weights.
 
-    An operation passes channels on if a subset of its input channels gives the same
+    An operation passes channels on if each subset of its input channels gives the same
     subset of its output channels, for random values of several magnitudes. Activations,
     arithmetic, pooling, padding and dropout do, custom ones too. An operation that does
     not, such as a softmax over channels, protects its input channels.
@@ -64,30 +72,53 @@ def _output_axes(call, axis_of, offset, length):
 
     `axis_of` maps the index of an input to its axis with `length` channels.
     """
-    rng = np.random.default_rng(0)
-    kept = np.sort(rng.permutation(length)[: max(1, length // 2)])
     candidates = [_candidates(tensor.shape, offset, length) for tensor in call.outputs]
     if length == 1 or not all(candidates):
         return None
+    rng = np.random.default_rng(0)
     flat = keras.tree.flatten((call.args, call.kwargs))
     inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
+    subsets = _subsets(length, rng)
     for magnitude in MAGNITUDES:
         whole = [_random_values(x, magnitude, rng) for x in inputs]
-        subset = [
-            np.take(values, kept, axis_of[index]) if index in axis_of else values
-            for index, values in enumerate(whole)
-        ]
         try:
-            expected, received = _run(call, whole), _run(call, subset)
+            expected = _run(call, call.operation, whole)
+            for kept in subsets:
+                received = _run(
+                    call, _rebuilt(call.operation), _take(whole, kept, axis_of)
+                )
+                candidates = [
+                    [axis for axis in axes if _equal(np.take(e, kept, axis), r)]
+                    for axes, e, r in zip(candidates, expected, received, strict=True)
+                ]
+                if not all(candidates):
+                    return None
         except Exception:  # custom code and backends raise errors of any class
             return None
-        candidates = [
-            [axis for axis in axes if _equal(np.take(e, kept, axis), r)]
-            for axes, e, r in zip(candidates, expected, received, strict=True)
-        ]
-        if not all(candidates):
-            return None
     return [axes[0] for axes in candidates]
+
+
+def _subsets(length, rng):
+    """Return arrays of channels, each place missing in one, and a permutation."""
+    everything, mixed = np.arange(length), rng.permutation(length)
+    half, rest = np.sort(mixed[: length // 2]), np.sort(mixed[length // 2 :])
+    first, last = everything[:1], everything[-1:]
+    return [half, rest, everything[1:], everything[:-1], first, last, mixed]
+
+
+def _take(arrays, kept, axis_of):
+    return [
+        np.take(values, kept, axis_of[index]) if index in axis_of else values
+        for index, values in enumerate(arrays)
+    ]
+
+
+def _rebuilt(operation):
+    """Return a new copy of a layer, unless it is Keras's and reads no width."""
+    is_layer = isinstance(operation, keras.Layer)
+    if not is_layer or plain_class(operation).__module__.startswith("keras."):
+        return operation
+    return copy_of(operation)
 
 
 def _candidates(shape, offset, length):
@@ -101,7 +132,7 @@ def _random_values(tensor, magnitude, rng):
     return (rng.normal(0, 1, shape) * magnitude).astype(tensor.dtype)
 
 
-def _run(call, values):
+def _run(call, operation, values):
     values = iter(values)
 
     def value(x):
@@ -109,7 +140,7 @@ def _run(call, values):
         return keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x
 
     args, kwargs = keras.tree.map_structure(value, (call.args, call.kwargs))
-    outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+    outputs = keras.tree.flatten(operation(*args, **kwargs))
     return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 

@@ -198,7 +198,10 @@ def _concatenate(tracer, operation, shape, *tensors):
     return out
 
 
-@rule_for(layers.Flatten, layers.Reshape)
+@rule_for(
+    *(layers.Flatten, layers.Reshape),
+    *_keras_private.operation_classes("Reshape", "Ravel").values(),
+)
 def _reshape(tracer, layer, shape, tensor):
     """One channel may become a run of indices, or part of one of several axes."""
     if not tensor.channels:
@@ -208,8 +211,10 @@ def _reshape(tracer, layer, shape, tensor):
         tracer.protect(tensor, f"{layer.name} mixes their axis with others")
         return {}
     axis, channels = moved
-    if isinstance(layer, layers.Reshape) and layer.target_shape[axis - 1] != -1:
-        tracer.bind(layer, None, axis, channels, ("target_shape", axis - 1))
+    for name, before in (("target_shape", 1), ("newshape", 0)):  # axes that it lacks
+        lengths = getattr(layer, name, None)
+        if lengths is not None and lengths[axis - before] != -1:
+            tracer.bind(layer, None, axis, channels, (name, axis - before))
     return {axis: channels}
 
 

@@ -18,10 +18,14 @@ from keras_micronets.channels.graph.node import (
 )
 from keras_micronets.channels.graph.probe import probe
 from keras_micronets.channels.graph.rules import rule_of
-from keras_micronets.layers.litert.capabilities import plain_operation
+from keras_micronets.channels.graph.run_count import count_by_run
+from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 from keras_micronets.layers.state import plain_variables
 
 __all__ = ["ChannelTies", "Tracer"]
+
+# Operations and layers of Keras without weights that multiply matrices.
+_PRODUCTS = ("Matmul", "Dot", "Einsum", "Tensordot", "Attention", "AdditiveAttention")
 
 Setting = tuple[str, int | None] | None
 
@@ -70,7 +74,8 @@ class Tracer:
     Attributes:
         ties: The `ChannelTies`.
         nodes: Dictionary of the `Node`s, by weight and axis.
-        kernel_calls, unknown, has_open_sizes: As for `ChannelGraph`.
+        kernel_calls, unknown, other_macs, uncounted, has_open_sizes: As for
+            `ChannelGraph`.
     """
 
     def __init__(self, model: keras.Model):
@@ -78,6 +83,7 @@ class Tracer:
         self.nodes: dict[tuple, Node] = {}
         self.kernel_calls: list[KernelCall] = []
         self.unknown: dict[str, str] = {}
+        self.other_macs, self.uncounted = 0, []
         self.has_open_sizes = False
         inputs, _ = _keras_private.graph_tensors(model)
         tensors = [TracedTensor(tensor.shape) for tensor in inputs]
@@ -107,12 +113,24 @@ class Tracer:
             shape = call.outputs[0].shape
             layer = plain_operation(operation)
             return [TracedTensor(shape, rule(self, layer, shape, *tensors))]
+        self._count(call)
         if not _has_weights(operation):
             return probe(self, call, tensors)
         self.unknown[operation.name] = type(operation).__name__
         for tensor in tensors:
             self.protect(tensor, f"{describe_operation(operation)} reads them")
         return [TracedTensor(tensor.shape) for tensor in call.outputs]
+
+    def _count(self, call):
+        """Add what an operation without a rule multiplies, if it may."""
+        operation = plain_operation(call.operation)
+        if not (_has_weights(operation) or _multiplies(operation)):
+            return
+        found = count_by_run(call)
+        if found is None:
+            self.uncounted.append(describe_operation(call.operation))
+        else:
+            self.other_macs += found
 
     def _enter(self, model, tensors):
         """Bind the input layers of a nested model, which name channel counts too."""
@@ -162,7 +180,7 @@ class Tracer:
         role: str = "follows",
     ) -> None:
         """Add a `Node` of these attributes, or tie its channels if it exists."""
-        key = (id(layer), setting)
+        key = (id(layer), axis if setting is None else setting)
         if weight is not None:
             axis %= len(weight.shape)
             key = (id(weight), axis)
@@ -184,6 +202,13 @@ class Tracer:
         cut = tuple(channels[axis] for axis in axes if axis in channels)
         positions = prod(length or 1 for length in fixed)
         self.kernel_calls.append(KernelCall(weight, positions, cut))
+
+
+def _multiplies(operation):
+    """Whether an operation without weights may multiply matrices."""
+    cls = plain_class(operation)
+    is_known = cls.__module__.startswith("keras.") and cls is not keras.layers.Lambda
+    return not is_known or cls.__name__ in _PRODUCTS
 
 
 def _has_weights(operation):

@@ -1,0 +1,41 @@
+"""Copies of single layers, also with functions and arrays that are in memory only."""
+
+from inspect import isfunction
+from typing import Any
+
+import keras
+
+from keras_micronets import _keras_private
+
+__all__ = ["copy_of"]
+
+
+def copy_of(
+    layer: Any, cls: Any = None, config: dict[str, Any] | None = None, **changed: Any
+) -> Any:
+    """Return a new layer or operation of a configuration, except for some arguments.
+
+    Functions of the layer that are not registered with Keras are those of the copy.
+    Arrays that initialise weights are left out if arguments change, since shapes do.
+
+    Args:
+        layer: The layer that is copied.
+        cls: Class of the copy. Defaults to the layer's.
+        config: Its configuration. Defaults to the layer's.
+        **changed: Configuration entries that change.
+    """
+    if isinstance(layer, keras.layers.Lambda):  # Keras loads no function of memory
+        return keras.layers.Lambda(**_keras_private.lambda_arguments(layer))
+    config = (layer.get_config() if config is None else config) | changed
+    if changed:
+        config = {name: _without_array(value) for name, value in config.items()}
+    functions = {f.__name__: f for f in vars(layer).values() if isfunction(f)}
+    with keras.saving.custom_object_scope(functions):
+        return (cls or type(layer)).from_config(config)
+
+
+def _without_array(value):
+    """Return the initialiser of zeros for one of an array, any other value as it is."""
+    is_constant = isinstance(value, dict) and value.get("class_name") == "Constant"
+    given = value["config"].get("value") if is_constant else None
+    return "zeros" if isinstance(given, dict | list) else value
