@@ -97,10 +97,12 @@ def run(name, limit):
 
 
 def first_line(error):
-    """Return the first line of an error, and the next where it only names a layer."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    only_names = lines and lines[0].startswith("Exception encountered when calling")
-    return " ".join(lines[: 2 if only_names else 1])[:300] or type(error).__name__
+    """Return the first line of an error that says more than where it was raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    where = ("Exception encountered when calling", "in user code:", "File ")
+    raised = [x for x in lines if not x.startswith(where)] or lines
+    types = [x for x in raised if "in user code:" in lines and "Error: " in x]
+    return [*types, *raised, type(error).__name__][0][:300]
 
 
 def show(row):
