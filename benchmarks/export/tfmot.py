@@ -207,7 +207,10 @@ def table(results):
 
 
 def _answer(row, stage):
-    return "yes" if stage in row["passed"] else "no"
+    """Return whether a stage passed; nothing where it was not reached."""
+    if stage in row["passed"]:
+        return "yes"
+    return "no" if STAGES.index(stage) == len(row["passed"]) else ""
 
 
 if __name__ == "__main__":
