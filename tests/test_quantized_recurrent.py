@@ -251,6 +251,7 @@ def test_what_stays_in_float_is_announced(reason):
     assert not any(row.layer == "cell" for row in quantization_report(model).rows)
 
 
+@pytest.mark.slow
 @every_cell
 def test_trains_saves_loads_clones_and_strips(cell, tmp_path):
     make, _ = CELLS[cell]
@@ -273,6 +274,7 @@ def test_trains_saves_loads_clones_and_strips(cell, tmp_path):
     assert 0 < np.abs(plain - found).mean() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("observer", [MovingAverage(), LearnedStepSize()])
 def test_directions_round_within_one_range(observer, tmp_path):
     layer = layers.Bidirectional(layers.GRU(4, return_sequences=True))

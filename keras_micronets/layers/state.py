@@ -39,7 +39,7 @@ class State(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)  # the owner has cast the inputs
+        super().__init__(**kwargs | {"autocast": False})  # the owner has cast inputs
 
     def reset(self) -> None:
         """Return to the state in which the owner computes as the plain layer does."""

@@ -51,15 +51,17 @@ def _layers_in_float(model):
 
 
 def _plain_operations(model):
-    """Return the operations in graphs that preparation has left as they are."""
+    """Return the operations in graphs that make floats and are not prepared."""
     every = dict.fromkeys(_keras_private.flatten_layers(model))
     graphs = filter(_keras_private.is_functional, every)
-    operations = (one for graph in graphs for one in _keras_private.operations(graph))
-    return [
-        one
-        for one in dict.fromkeys(operations)
-        if not isinstance(one, keras.Layer) and "call" not in vars(one)
-    ]
+    calls = (call for graph in graphs for call in _keras_private.graph_calls(graph))
+    found = {
+        call.operation: None
+        for call in calls
+        if not isinstance(call.operation, keras.Layer)
+        and keras.backend.is_float_dtype(call.outputs[0].dtype)
+    }
+    return [one for one in found if "call" not in vars(one)]
 
 
 def _marking(call: Callable) -> Callable:
