@@ -26,7 +26,8 @@ def copy_of(
     """
     if isinstance(layer, keras.layers.Lambda):  # Keras loads no function of memory
         return keras.layers.Lambda(**_keras_private.lambda_arguments(layer))
-    config = (layer.get_config() if config is None else config) | changed
+    given: dict[str, Any] = layer.get_config() if config is None else config
+    config = given | changed
     if changed:
         config = {name: _without_array(value) for name, value in config.items()}
     functions = {f.__name__: f for f in vars(layer).values() if isfunction(f)}
