@@ -119,3 +119,20 @@ def test_nothing_is_left_of_the_float_ends():
     assert {d["dtype"].__name__ for d in details} == {"int8"}
     (start, *_), (end, *_) = details[:1], details[-1:]
     assert [start["name"], end["name"]] == ["inputs_0", "Identity"]
+
+
+def test_bytes_are_not_cast_to_floats():
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling2D()(x)))
+    prepare(model, quantize=True)
+    set_quantizers(model, True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 3)).astype("uint8")
+    model(pixels, training=True)
+    file = TFLiteModel(convert(model, quantization="int8"), model.name)
+    assert [info.dtype for info in file.inputs] == ["uint8"]
+    (raw,) = file.run([pixels])
+    expected = file.outputs[0].quantize(model.predict(pixels, verbose=0))
+    np.testing.assert_array_equal(raw, expected)
+    types = read_flatbuffer(convert(model, quantization="int8")).operations
+    assert "CAST" not in types

@@ -14,8 +14,9 @@ def with_integer_ends(content: bytes) -> bytes:
     """Return a file whose inputs and outputs are the integers that it computes with.
 
     An input that the file rounds before it is read becomes the rounded tensor, and
-    operations in float read that one. An output made of integers becomes these
-    integers. Other inputs and outputs stay as they are.
+    operations in float read that one. Bytes that are rounded to all of their 256
+    values, as those of photographs are, are not cast to floats before. An output made
+    of integers becomes these integers. Other inputs and outputs stay as they are.
 
     The converter can do this, too, but it deletes the conversion between such an output
     and an operation in float, whose operand is then missing; LiteRT crashes on that.
@@ -27,6 +28,8 @@ def with_integer_ends(content: bytes) -> bytes:
     graph = model.subgraphs[0]
     remove_marks(graph)
     graph.inputs = [_rounded_input(model, index) for index in graph.inputs]
+    for index in graph.inputs:
+        _round_bytes(model, index)
     graph.outputs = [_rounded_output(model, index) for index in graph.outputs]
     read = {*graph.outputs, *(i for x in graph.operators for i in x.inputs)}
     dequantize = _code(model, "DEQUANTIZE")
@@ -58,6 +61,30 @@ def _rounded_input(model, index):
         graph.operators.insert(0, back)
     _swap_names(graph.tensors[rounded], graph.tensors[index])
     return rounded
+
+
+def _round_bytes(model, index):
+    """Let the file round the bytes of an input, if it rounds their floats to bytes.
+
+    To other ranges, it rounds integers otherwise than floats.
+    """
+    graph = model.subgraphs[0]
+    tensor, quantize = graph.tensors[index], _code(model, "QUANTIZE")
+    casts = [operator for operator in graph.operators if index in operator.inputs]
+    floats = [i for operator in casts for i in operator.outputs]
+    readers = [x for x in graph.operators if not {*floats}.isdisjoint(x.inputs)]
+    is_cast = {x.opcodeIndex for x in casts} == {_code(model, "CAST")}
+    is_rounded = {x.opcodeIndex for x in readers} == {quantize} and all(
+        _step(graph.tensors[x.outputs[0]]) == 1.0 for x in readers
+    )
+    if tensor.type != schema.TensorType.UINT8 or not (is_cast and is_rounded):
+        return
+    tensor.quantization = schema.QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = [1.0], [0]
+    for operator in readers:
+        operator.inputs = [index]
+    graph.operators = [x for x in graph.operators if x not in casts]
+    model.operatorCodes[quantize].version = 2  # which rounds integers too
 
 
 def _step(tensor):
