@@ -217,13 +217,13 @@ OPERATIONS = {
         lambda x: ops.take(x, [0, 2], axis=-1),
         lambda x: ops.max(x, axis=(1, 2)),
         lambda x: ops.min(x, axis=-1, keepdims=True),
-        lambda x: ops.max_pool(x, 2),
+        lambda x: ops.max_pool(x, 2, 2),
     ),
     "averages": each_of(
         lambda x: ops.mean(x, axis=(1, 2)),
         lambda x: ops.mean(x, axis=-1, keepdims=True),
         lambda x: ops.sum(x, axis=1),
-        lambda x: ops.average_pool(x, 2),
+        lambda x: ops.average_pool(x, 2, 2),
         lambda x: layers.Average()([x, conv(x), conv(x)]),
     ),
     "matrices": each_of(
@@ -260,7 +260,7 @@ def test_compiled_predictions_equal_others():
 POOLED = {
     "averages": lambda x: layers.AveragePooling2D(2)(x),
     "largest": lambda x: layers.MaxPooling2D(2)(x),
-    "averages of an operation": lambda x: ops.average_pool(x, 2),
+    "averages of an operation": lambda x: ops.average_pool(x, 2, 2),
 }
 
 
