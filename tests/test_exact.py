@@ -203,9 +203,7 @@ def test_origins_are_forgotten_with_their_tensors():
     assert len(provenance._ORIGINS) <= before
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "jax", reason="JAX has no 64-bit floats by default"
-)
+@pytest.mark.tensorflow
 def test_sums_of_many_terms_are_those_of_integers():
     """32-bit floats of 16,384 products that cancel would be off by some integers."""
     model = learned(lambda x: layers.Dense(8, use_bias=False)(x), shape=(16384,))

@@ -74,7 +74,10 @@ class MicroKernelLayer(MaskedLayer):
 
 
 class _ManyTerms(MicroKernelLayer):
-    """Mixin: inference adds many terms in 64 bits, since 32 are not exact enough."""
+    """Mixin: inference adds many terms in 64 bits, since 32 are not exact enough.
+
+    Only TensorFlow does: Keras's functions compute in 32 bits on the other backends.
+    """
 
     kernel: Any
 
@@ -85,7 +88,8 @@ class _ManyTerms(MicroKernelLayer):
     def predict_linear(self, inputs: Any) -> Any:
         quantizer, n_terms = quantizer_of(inputs), math.prod(self.kernel.shape[:-1])
         rounds = quantizer is not None and quantizer.constant is None
-        if not rounds or n_terms < MANY_TERMS:
+        can = keras.backend.backend() == "tensorflow"
+        if not (rounds and can) or n_terms < MANY_TERMS:
             return self.linear(inputs)
         return ops.cast(self.linear(to_float64(inputs)), inputs.dtype)
 
