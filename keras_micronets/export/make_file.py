@@ -133,14 +133,14 @@ def _inputs(model, file, samples):
         return [x[:N_COMPARED] for x in samples]
     rng = np.random.default_rng(0)
     return [
-        _noise(info, _limits(model, tensor), rng)
+        _noise(info, tensor.dtype, _limits(model, tensor), rng)
         for info, tensor in zip(file.inputs, model.inputs, strict=True)
     ]
 
 
-def _noise(info, limits, rng):
+def _noise(info, dtype, limits, rng):
     shape = (N_COMPARED, *info.shape[1:])
-    if np.issubdtype(info.dtype, np.integer) and not info.scale:
+    if keras.backend.is_int_dtype(dtype):
         lower, upper = limits or (0, 0)  # others may be out of the range of an index
         return rng.integers(lower, upper, shape, endpoint=True).astype(info.dtype)
     lower, upper = info.limits() or limits or (0.0, 1.0)
