@@ -1,6 +1,5 @@
 """Check that a cut model predicts what the whole one does without these channels."""
 
-from collections import defaultdict
 from typing import Any
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph
+from keras_micronets.channels.masking import read_mask, reading_nodes
 from keras_micronets.layers.micro.precision import full_precision
 from keras_micronets.layers.state import Mask, Quantizer
 
@@ -62,15 +62,10 @@ def check_cut(
 
 def _without_channels(graph, keep):
     """Return kernels with their values, zero where they read cut channels."""
-    readers = defaultdict(list)
-    for node in graph.nodes:
-        if node.role == "reads" and not keep[node.channels].all():
-            readers[id(node.weight)].append(node)
-    for nodes in readers.values():
-        values = ops.convert_to_numpy(nodes[0].weight)
-        for node in nodes:
-            values = values * node.broadcast(keep[node.channels])
-        yield nodes[0].weight, values.astype(nodes[0].weight.dtype)
+    for nodes in reading_nodes(graph).values():
+        kernel, mask = nodes[0].weight, read_mask(nodes, keep)
+        if not mask.all():
+            yield kernel, ops.convert_to_numpy(kernel) * mask
 
 
 def _without_state(model):

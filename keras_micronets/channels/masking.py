@@ -11,7 +11,7 @@ from keras_micronets.channels.graph.node import Node
 from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.kernels import Kernel, kernels
 
-__all__ = ["mask_channels", "masked_plan"]
+__all__ = ["mask_channels", "masked_plan", "read_mask", "reading_nodes"]
 
 
 def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
@@ -27,10 +27,29 @@ def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
     """
     keep = plan.kept_channels(graph)
     for kernel, nodes in _readers(model, graph):
-        mask = np.ones(nodes[0].weight.shape, bool)
-        for node in nodes:
-            mask &= node.broadcast(keep[node.channels])
-        kernel.assign_mask(mask)
+        kernel.assign_mask(read_mask(nodes, keep))
+
+
+def read_mask(nodes: list[Node], keep: np.ndarray) -> np.ndarray:
+    """Return the mask of a kernel that reads only kept channels.
+
+    Args:
+        nodes: The nodes of the axes that the kernel reads.
+        keep: Boolean array `(channels,)`.
+    """
+    mask = np.ones(nodes[0].weight.shape, bool)
+    for node in nodes:
+        mask &= node.broadcast(keep[node.channels])
+    return mask
+
+
+def reading_nodes(graph: ChannelGraph) -> dict[int, list[Node]]:
+    """Return the nodes of the axes that each kernel reads, by its variable's `id`."""
+    nodes = defaultdict(list)
+    for node in graph.nodes:
+        if node.role == "reads":
+            nodes[id(node.weight)].append(node)
+    return nodes
 
 
 def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
@@ -55,9 +74,6 @@ def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
 
 def _readers(model, graph) -> list[tuple[Kernel, list[Node]]]:
     """Return the kernels that have masks, each with the nodes of the axes it reads."""
-    nodes = defaultdict(list)
-    for node in graph.nodes:
-        if node.role == "reads":
-            nodes[id(node.weight)].append(node)
+    nodes = reading_nodes(graph)
     handles = ((kernel, id(kernel.variable)) for kernel in kernels(model))
     return [(kernel, nodes[key]) for kernel, key in handles if key in nodes]

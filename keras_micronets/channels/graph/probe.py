@@ -79,22 +79,21 @@ def _output_axes(call, axis_of, offset, length):
     flat = keras.tree.flatten((call.args, call.kwargs))
     inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
     subsets = _subsets(length, rng)
-    for magnitude in MAGNITUDES:
-        whole = [_random_values(x, magnitude, rng) for x in inputs]
-        try:
+    samples = [[_random_values(x, size, rng) for x in inputs] for size in MAGNITUDES]
+    try:
+        copies = [_rebuilt(call.operation) for _ in subsets]
+        for whole in samples:
             expected = _run(call, call.operation, whole)
-            for kept in subsets:
-                received = _run(
-                    call, _rebuilt(call.operation), _take(whole, kept, axis_of)
-                )
+            for kept, copy in zip(subsets, copies, strict=True):
+                received = _run(call, copy, _take(whole, kept, axis_of))
                 candidates = [
                     [axis for axis in axes if _equal(np.take(e, kept, axis), r)]
                     for axes, e, r in zip(candidates, expected, received, strict=True)
                 ]
                 if not all(candidates):
                     return None
-        except Exception:  # custom code and backends raise errors of any class
-            return None
+    except Exception:  # custom code and backends raise errors of any class
+        return None
     return [axes[0] for axes in candidates]
 
 
