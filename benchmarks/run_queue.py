@@ -112,7 +112,7 @@ def compare(task, seed, rows=(), part="all rows"):
     return Entry(
         f"ensembles, {task}, seed {seed}, {part}",
         (*command, *(["--rows", *rows] if rows else [])),
-        after=tuning(task) if task in TASKS else None,
+        after=tuning(task),
     )
 
 

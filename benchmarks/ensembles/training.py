@@ -112,10 +112,8 @@ class Run:
         name = f"member {index}, decay {decay:g}"
         path = self.folder / f"{name}.keras"
         if not path.exists():
-            model, batches = (
-                self.build(member=index),
-                self.batches(1000 * self.seed + index),
-            )
+            model = self.build(member=index)
+            batches = self.batches(1000 * self.seed + index)
             self.fit(model, decay=decay, batches=batches, name=name).save(path)
         return keras.saving.load_model(path, compile=False)
 
