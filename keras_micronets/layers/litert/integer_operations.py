@@ -34,6 +34,7 @@ __all__ = [
     "Rectifier",
     "Sum",
     "difference_of",
+    "leaky_of",
     "matrix_product_of",
     "mean_of",
     "product_of",
@@ -399,6 +400,12 @@ def quotient_of(first: Any, second: Any) -> IntegerOperation | None:
     if not isinstance(divisor, Constant) or not np.all(divisor.value):
         return None
     return product_of(first, np.float32(1) / divisor.value)
+
+
+def leaky_of(inputs: Any, slope: float) -> LeakyRectifier | None:
+    """Return the operation of a leaky rectifier, `None` if a tensor is not rounded."""
+    quantizer = quantizer_of(inputs)
+    return None if quantizer is None else LeakyRectifier(quantizer, slope)
 
 
 def mean_of(inputs: Any, axes: Iterable[int]) -> Mean | None:

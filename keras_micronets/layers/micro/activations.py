@@ -16,9 +16,9 @@ from keras_micronets.layers.litert.capabilities import (
 )
 from keras_micronets.layers.litert.float_islands import kept_in_float
 from keras_micronets.layers.litert.integer_operations import (
-    LeakyRectifier,
     Rectifier,
     difference_of,
+    leaky_of,
     mean_of,
     product_of,
     sum_of,
@@ -139,22 +139,29 @@ def _make(base, row):
 
 def _merged(layer, inputs):
     """Return two tensors to merge: the rounded result of all but the last, and it."""
-    result, *between, last = inputs
-    for number, tensor in enumerate(between, 1):
-        operation = _OPERATIONS[row_of(layer).rounding or ""](layer, [result, tensor])
-        result = tag(layer.keras_class.call(layer, [result, tensor]), operation)
-        result = layer.fake_quantize(f"partial_{number}", result)
-    return [result, last]
+    operation = _OPERATIONS[row_of(layer).rounding or ""]
+
+    def merge(*two):
+        return tag(layer.keras_class.call(layer, [*two]), operation(layer, [*two]))
+
+    *first, last = inputs
+    return [_fold(layer, first, merge), last]
 
 
 def _average(layer, inputs):
     """Add all, then multiply, as the converter does."""
-    total, n = inputs[0], len(inputs)
-    for number, tensor in enumerate(inputs[1:], 1):
-        total = tag(ops.add(total, tensor), sum_of(total, tensor))
-        total = layer.fake_quantize(f"partial_{number}", total)
-    share = tag(ops.multiply(total, 1 / n), product_of(total, 1 / n))
-    return layer.fake_quantize("output", share)
+    share = 1 / len(inputs)
+    total = _fold(layer, inputs, lambda *two: tag(ops.add(*two), sum_of(*two)))
+    mean = tag(ops.multiply(total, share), product_of(total, share))
+    return layer.fake_quantize("output", mean)
+
+
+def _fold(layer, tensors, merge):
+    """Merge tensors two at a time, and round each partial result."""
+    result, *others = tensors
+    for number, tensor in enumerate(others, 1):
+        result = layer.fake_quantize(f"partial_{number}", merge(result, tensor))
+    return result
 
 
 def rectify(layer: MicroLayer, inputs: Any) -> Any:
@@ -178,10 +185,8 @@ def _of_two(operation):
 
 
 def _leaky(layer, inputs):
-    quantizer = quantizer_of(inputs)
-    if quantizer is None or activation_of(layer) is not keras.activations.leaky_relu:
-        return None
-    return LeakyRectifier(quantizer, layer.negative_slope)
+    bends = activation_of(layer) is keras.activations.leaky_relu
+    return leaky_of(inputs, layer.negative_slope) if bends else None
 
 
 def _mean(layer, inputs):

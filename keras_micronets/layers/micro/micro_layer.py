@@ -21,8 +21,8 @@ from keras_micronets.layers.litert.capabilities import (
 from keras_micronets.layers.litert.float_islands import kept_in_float
 from keras_micronets.layers.litert.hard_swish import HardSwish
 from keras_micronets.layers.litert.integer_operations import (
-    LeakyRectifier,
     difference_of,
+    leaky_of,
     product_of,
     rectified,
 )
@@ -211,8 +211,8 @@ class MicroLayer(keras.layers.Layer):
         outputs = inputs if activation is None else activation(inputs)
         if row.fused:
             tag(outputs, rectified(inputs, row.limit, row.least))
-        elif row.rounding == "leaky" and quantizer is not None:
-            tag(outputs, LeakyRectifier(quantizer, LEAKY_SLOPE))
+        elif row.rounding == "leaky":
+            tag(outputs, leaky_of(inputs, LEAKY_SLOPE))
         elif row.rounding == "hard_swish" and quantizer is not None:
             tag(outputs, HardSwish(weakref.ref(inputs), quantizer))
         return self.fake_quantize("output", outputs)

@@ -16,9 +16,9 @@ from keras_micronets.layers.litert.capabilities import (
     row_of,
 )
 from keras_micronets.layers.litert.integer_operations import (
-    LeakyRectifier,
     Rectifier,
     difference_of,
+    leaky_of,
     matrix_product_of,
     mean_of,
     product_of,
@@ -104,12 +104,12 @@ class MicroOperation(MicroLayer):
     def _keep_scale(self, args, kwargs):
         x, quantizer, row = args[0], quantizer_of(args[0]), row_of(self)
         outputs = self.plain_operation.call(*args, **kwargs)
-        if quantizer is not None and row.values == "averaged":
-            return tag(quantizer.average(outputs), quantizer)
-        constant = quantizer is not None and quantizer.constant and not row.pools
-        if quantizer is not None and (constant or row.rounding == "clip"):
+        if quantizer is not None:
+            if row.values == "averaged":
+                return tag(quantizer.average(outputs), quantizer)
             # The converter loses the scale of one result that two operations read.
-            return keras.tree.map_structure(quantizer, outputs)
+            if row.rounding == "clip" or (quantizer.constant and not row.pools):
+                return keras.tree.map_structure(quantizer, outputs)
         operation = integer_operation_of(x)
         origin = operation if operation and operation.by_value else quantizer
         for output in keras.tree.flatten(outputs):
@@ -143,11 +143,6 @@ def _mean(operation, x):
     return mean_of(x, [axis % len(x.shape) for axis in axes])
 
 
-def _leaky(operation, x):
-    quantizer = quantizer_of(x)
-    return quantizer and LeakyRectifier(quantizer, operation.negative_slope)
-
-
 # The integer operation of an operation and its arguments, by the row's `rounding`.
 _INTEGER_OPERATIONS: dict[str, Callable] = {
     "sum": lambda _, x1, x2: sum_of(x1, x2),
@@ -159,7 +154,7 @@ _INTEGER_OPERATIONS: dict[str, Callable] = {
     "products": lambda _, x1, x2: matrix_product_of(x1, x2),
     "absolute": lambda _, x: quantizer_of(x) and Rectifier(quantizer_of(x)),
     "mean": _mean,
-    "leaky": _leaky,
+    "leaky": lambda operation, x: leaky_of(x, operation.negative_slope),
 }
 # LiteRT has integer multiplications, but neither negation nor squares.
 _EQUIVALENTS: dict[str, Callable] = {
