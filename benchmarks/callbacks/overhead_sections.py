@@ -58,6 +58,13 @@ def both():
     return pruning() + quantization()
 
 
+PEAKS = {
+    "nothing": list,
+    "WeightPruning": pruning,
+    "QuantizationAwareTraining": quantization,
+}
+
+
 def measure_weights(samples, steps, size):
     return _alternate(_variants(size, ("WeightPruning", pruning)), samples, steps, size)
 
@@ -90,7 +97,7 @@ def measure_jax(samples, steps, size):
     return _alternate(_variants(size, *makers), samples, steps, size)
 
 
-measure_torch = measure_jax
+measure_jax_small = measure_torch = measure_torch_small = measure_jax
 
 
 def measure_tfmot(samples, steps, size):
@@ -120,15 +127,16 @@ def measure_tfmot(samples, steps, size):
 def measure_memory(samples, steps, size):
     """Peaks of `fit` in processes of their own, and the bytes of the masks."""
     rows, n_weights = [], large(size).count_params()
-    peaks = {kind: [] for kind in ("plain", "pruned")}
+    peaks = {name: [] for name in PEAKS}
     for _ in range(3):
-        for kind, found in peaks.items():
-            found.append(_in_process("peak_of_fit", kind))
-    plain, pruned = (float(np.median(peaks[kind])) for kind in peaks)
-    added = (pruned - plain) / n_weights
+        for name, found in peaks.items():
+            found.append(_in_process("peak_of_fit", name))
+    plain, *others = (float(np.median(found)) for found in peaks.values())
     rows.append((f"peak of plain `fit`, {n_weights:,} weights", _megabytes(plain)))
-    rows.append(("peak of `fit` with WeightPruning", _megabytes(pruned)))
-    rows.append(("the difference, bytes a weight", f"{added:.2f}"))
+    for name, peak in zip(list(peaks)[1:], others, strict=True):
+        rows.append((f"peak of `fit` with {name}", _megabytes(peak)))
+        added = (peak - plain) / n_weights
+        rows.append(("the difference, bytes a weight", f"{added:.2f}"))
     masks = {}
     for backend in ("tensorflow", "jax", "torch"):
         masks[backend] = _in_process("bytes_of_masks", backend=backend)
@@ -260,11 +268,11 @@ def _predict_repeatedly(model, x):
         model.predict(x, batch_size=256, verbose=0)
 
 
-def peak_of_fit(kind):
+def peak_of_fit(name):
     rng = np.random.default_rng(0)
     model = _compiled(large(32))
     x, y = _images(rng, 5 * BATCH_SIZE, 32), rng.integers(0, 10, 5 * BATCH_SIZE)
-    _fit(Variant(kind, model, pruning if kind == "pruned" else list), x, y)
+    _fit(Variant(name, model, PEAKS[name]), x, y)
     return _peak()
 
 

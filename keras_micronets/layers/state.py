@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_micronets import _keras_private
-from keras_micronets._backend import read
+from keras_micronets._backend import read, runs_on_torch
 from keras_micronets._serialization import serializable
 
 __all__ = [
@@ -36,10 +36,25 @@ class State(keras.layers.Layer):
     Keras layers save a fixed list of their own weights and drop other state, but save
     nested layers. A file that a plain layer wrote has no such state: loading it calls
     `reset`.
+
+    Attributes:
+        reads_training: Boolean, whether `call` has the argument `training`.
     """
+
+    reads_training = False
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs | {"autocast": False})  # the owner has cast inputs
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        is_traced = keras.utils.is_keras_tensor(inputs) or not runs_on_torch(inputs)
+        if is_traced or not self.built:
+            return super().__call__(inputs, *args, **kwargs)
+        # All that Keras does around a call takes PyTorch as long as rounding a small
+        # image, and the owner's call has done it.
+        if self.reads_training and kwargs.get("training") is None:
+            kwargs["training"] = _keras_private.is_training()
+        return self.call(inputs, *args, **kwargs)
 
     def reset(self) -> None:
         """Return to the state in which the owner computes as the plain layer does."""

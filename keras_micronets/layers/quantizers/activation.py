@@ -73,6 +73,7 @@ class ActivationQuantizer(Quantizer):
     """
 
     shared_range: Any = None  # a `SharedRange`
+    reads_training = True
 
     def __init__(
         self,
