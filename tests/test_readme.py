@@ -37,7 +37,7 @@ def test_links_lead_somewhere(link):
         "callbacks.recipes",
         "callbacks.pruning_scope",
         "channels.cut",
-        "cifar10.compact",
+        "channels.compact",
         "cifar10.papers",
         "cifar10.pipeline",
         "cifar10.quantization",

@@ -25,6 +25,7 @@ LABELS = {
     "uniform, pressed": "uniform, regularised",
     "group norms, hardly pushed": "group norms, weakly regularised",
     "found widths": "widths found by Taylor",
+    "uniform, pressed, distilled": "uniform, regularised, distilled",
 }
 
 

@@ -1,4 +1,4 @@
-"""Table of `cifar10/compact.py`."""
+"""Tables of `channels/compact.py`."""
 
 import numpy as np
 
@@ -6,12 +6,18 @@ from benchmarks.lib.results import row_label
 
 
 def table(results):
-    """Return the results as a table for the documentation."""
+    """Return the results as tables for the documentation, one for each task."""
+    tasks = {}
+    for run in results["runs"]:
+        tasks.setdefault(run["task"], []).append(run)
+    return "\n\n".join(_table(task, runs) for task, runs in tasks.items())
+
+
+def _table(task, runs):
     lines = [
-        "| row | seeds | MACs | parameters | accuracy | minus uniform | NLL |",
+        f"| {task} | seeds | MACs | parameters | accuracy | minus uniform | NLL |",
         "|---|---|---|---|---|---|---|",
     ]
-    runs = results["runs"]
     for budget in dict.fromkeys(run["budget"] for run in runs):
         rows = {}
         for run in runs:
