@@ -2,7 +2,7 @@
 
     python -m benchmarks.channels.cut
 
-Four parts, each written to one results file as it completes:
+Five parts, each written to one results file as it completes:
 
 * `budgets`: the rates of papers, each requested in one call; counts are checked in
   the saved model and, operator by operator, in the file.
@@ -11,6 +11,8 @@ Four parts, each written to one results file as it completes:
   are compared with those of the masked model; the cut model is saved, loaded,
   exported to int8 and run, and the plan is compared with the counts of the loaded
   model and of the file.
+* `counts`: the multiply-accumulates that `count_macs` and the int8 files have, for the
+  networks of `export/parity.py`.
 * `graphs`: the same comparison for 500 small random networks with random budgets.
 * `latency`: int8 files in LiteRT, one thread, whole and cut interleaved; the median
   of the ratios of seven rounds.
@@ -24,12 +26,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 import keras_micronets as kmn
 from benchmarks.channels.cut_report import table
 from benchmarks.channels.random_graphs import random_graph
+from benchmarks.export import parity
+from benchmarks.export.parity_nets import NETS
 from benchmarks.lib import nets
+from benchmarks.lib.file_macs import macs_of_file
 from benchmarks.lib.results import RESULTS_FOLDER
 from keras_micronets import channels
 from keras_micronets.edge.bench import interleaved_medians
@@ -215,22 +219,6 @@ def zeroed(model, plan):
     return copy
 
 
-def macs_of_file(content):
-    """Count the multiply-accumulates of a file, operator by operator."""
-    model = schema.ModelT.InitFromPackedBuf(content)
-    names = {value: key for key, value in vars(schema.BuiltinOperator).items()}
-    (graph,) = model.subgraphs
-    total = 0
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-            kernel = graph.tensors[operator.inputs[1]].shape
-            made = graph.tensors[operator.outputs[0]].shape
-            total += int(np.prod(made[1:-1])) * int(np.prod(kernel))
-    return total
-
-
 def file_of(model, plan):
     """Save and load a model, export it to int8, and run the file."""
     data = inputs(model)
@@ -247,6 +235,23 @@ def file_of(model, plan):
             model.count_params() == plan.params[1] and macs == plan.macs[1]
         ),
     }
+
+
+def counts(done):
+    for name, make in NETS.items():
+        if name not in done:
+            yield name, count(make())
+
+
+def count(model):
+    """Count a network before it is exported, and its int8 file."""
+    parity.randomize(model, parity.inputs(model, parity.N_LEARNED_FROM, seed=1))
+    counted = channels.count_macs(model)
+    parity.learn_ranges(model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        parity.export(model, path)
+        return {"counted": counted, "file": macs_of_file(path.read_bytes())}
 
 
 def graphs(done):
@@ -347,6 +352,7 @@ LATENCY = {
 PARTS = {
     "budgets": budgets,
     "architectures": architectures,
+    "counts": counts,
     "graphs": graphs,
     "latency": latency,
 }

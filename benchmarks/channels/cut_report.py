@@ -5,8 +5,8 @@ import numpy as np
 
 def table(results):
     """Return the results as tables for the documentation."""
-    parts = (_budgets, _architectures, _graphs, _latency)
-    names = ("budgets", "architectures", "graphs", "latency")
+    parts = (_budgets, _architectures, _counts, _graphs, _latency)
+    names = ("budgets", "architectures", "counts", "graphs", "latency")
     lines = [
         part(results.get(name, {})) for part, name in zip(parts, names, strict=True)
     ]
@@ -48,6 +48,18 @@ def _architectures(rows):
             f"{row['seconds']:.1f}",
         ]
         yield f"| {' | '.join(cells)} |"
+
+
+def _counts(rows):
+    """Name the networks whose counts differ, and sum up the others."""
+    yield "| network | counted | in the int8 file | difference |"
+    yield "|---|---|---|---|"
+    unlike = {k: row for k, row in rows.items() if row["counted"] != row["file"]}
+    yield f"| {len(rows) - len(unlike)} of {len(rows)} networks | | | none |"
+    for name, row in unlike.items():
+        counted, found = row["counted"], row["file"]
+        share = f"{found / counted - 1:+.2%}"
+        yield f"| {name} | {counted:,} | {found:,} | {share} |"
 
 
 def _graphs(rows):
