@@ -7,9 +7,9 @@ The same code builds each network with Keras and with PyTorch. Weights are disti
 those of a cut network show which of the whole one's it kept. A cut is exact if it
 predicts what the whole network does with zeros in place of all other weights of
 kernels. Torch-Pruning removes half of the channels of each of its groups, ours those
-that leave half of the multiply-accumulates, or as few as can be reached. A channel counts as free if a cut may
-remove it: Torch-Pruning's share is twice what it removed. The channels of the outputs
-are not counted.
+that leave half of the multiply-accumulates, or as few as can be reached. A channel
+counts as free if a cut may remove it: Torch-Pruning's share is twice what it removed.
+The channels of the outputs are not counted.
 """
 
 import argparse
