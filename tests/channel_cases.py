@@ -120,6 +120,44 @@ def volumes(x):
     return layers.Dense(4)(layers.GlobalMaxPooling3D()(x))
 
 
+def split(x):
+    """Parts of channels, as in CSP and GhostNet, and a shortcut with new channels."""
+    x = conv(x, 12)
+    first, second = ops.split(x, 2, axis=-1)
+    x = ops.concatenate([conv(first, 6), second, x[..., 2:5]], axis=-1)
+    padded = ops.pad(conv(x, 5), [[0, 0], [0, 0], [0, 0], [1, 2]])
+    return head(conv(layers.Add()([padded, conv(x, 8)])))
+
+
+def shuffled(x):
+    """As in ShuffleNet, and channels that are reversed and repeated."""
+    x = layers.Reshape((8, 8, 2, 6))(conv(x, 12))
+    x = layers.Reshape((8, 8, 12))(layers.Permute((1, 2, 4, 3))(x))
+    x = ops.flip(conv(x, 6, groups=2), axis=-1)
+    return head(
+        conv(ops.tile(x, (1, 1, 1, 2)) + ops.repeat(conv(x), 2, axis=-1)[..., :12])
+    )
+
+
+def drawn(x):
+    """As in a generator: units become the channels of an image."""
+    x = layers.Reshape((4, 4, 6))(layers.Dense(96)(layers.Flatten()(conv(x))))
+    return head(layers.Conv2DTranspose(6, 3)(layers.ReLU()(x)))
+
+
+def recurrent(x):
+    x = layers.LSTM(8, return_sequences=True)(layers.Reshape((8, 24))(x))
+    x = layers.Bidirectional(layers.GRU(6, return_sequences=True))(x)
+    return layers.Dense(4)(layers.SimpleRNN(5)(x))
+
+
+def attention(x):
+    x = layers.Dense(12)(layers.Reshape((64, 3))(x))
+    x = layers.Add()([x, layers.MultiHeadAttention(4, 3, value_dim=2)(x, x)])
+    x = layers.Add()([x, layers.Dense(12)(layers.Dense(16, "gelu")(x))])
+    return layers.Dense(4)(layers.GlobalAveragePooling1D()(x))
+
+
 def several(x):
     x = conv(x)
     return [head(conv(x, 6)), layers.Softmax()(head(normalized(x)))]
@@ -130,7 +168,7 @@ MODELS = {
     for build in (
         *(plain, flattened, residual, excited, dense_block, sum_of_joined, depthwise),
         *(grouped, transposed, shared, nested, arithmetic, permuted, einsums, series),
-        *(volumes, several),
+        *(volumes, split, shuffled, drawn, recurrent, attention, several),
     )
 }
 

@@ -13,6 +13,7 @@ from keras import layers, ops
 
 from keras_micronets.channels import channel_graph, cut, importance, plan
 from keras_micronets.channels.cut import cut_by_graph
+from keras_micronets.channels.planner import Planner
 from keras_micronets.layers import kernels, prepare
 from keras_micronets.layers.optimizer_slots import slots_of
 
@@ -34,7 +35,13 @@ def test_cut_model_predicts_as_with_zeros(name):
     assert model.count_params() == chosen.params[0]
 
 
-@pytest.mark.parametrize("name", ["plain", "residual", "grouped", "nested", "excited"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("plain", "residual", "grouped", "nested", "excited", "split", "shuffled"),
+        *("drawn", "recurrent", "attention"),
+    ],
+)
 def test_cut_models_are_saved_and_loaded(name, tmp_path):
     model = build_model(MODELS[name])
     small = cut(model, half(model))
@@ -54,7 +61,10 @@ def test_the_model_is_not_changed():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["residual", "depthwise", "nested"])
+@pytest.mark.parametrize(
+    "name",
+    ["residual", "depthwise", "nested", "split", "drawn", "attention"],
+)
 def test_a_prepared_model_is_cut_to_a_plain_one(name):
     model, prepared = build_model(MODELS[name]), build_model(MODELS[name])
     prepare(prepared, quantize=True)
@@ -215,4 +225,224 @@ def test_a_wrong_cut_is_found(monkeypatch):
     nodes = tuple(wrong if one is node else one for one in graph.nodes)
     chosen = half(model)
     with pytest.raises(ValueError, match=r"outputs that differ by .* beginning at"):
+        cut_by_graph(model, replace(graph, nodes=nodes), chosen)
+
+
+def dense(units, name, **kwargs):
+    return layers.Dense(units, name=name, **kwargs)
+
+
+def stack(x, *parts):
+    return dense(2, "z")(layers.Concatenate()([dense(3, n)(y) for n, y in parts]))
+
+
+def split(x):
+    first, second, third = ops.split(dense(6, "a")(x), 3, axis=-1)
+    return stack(x, ("b", ops.concatenate([third, first], axis=-1)), ("c", second))
+
+
+def slices(x):
+    y = dense(6, "a")(x)
+    return stack(x, ("b", y[..., :4]), ("c", ops.concatenate([y[:, 2:], y[:, -5:]], 1)))
+
+
+def picked(x):
+    y = dense(6, "a")(x)
+    return stack(x, ("b", y), ("c", y[:, 3, None]))
+
+
+def padded(x):
+    y = ops.pad(dense(4, "a")(x), [[0, 0], [2, 1]], constant_values=1.0)
+    return stack(x, ("b", y), ("c", dense(7, "d")(x) * y))
+
+
+def repeated(x):
+    y = dense(3, "a")(x)
+    return stack(x, ("b", ops.tile(y, (1, 2))), ("c", ops.flip(ops.repeat(y, 2, 1), 1)))
+
+
+def image(x):
+    y = layers.Reshape((2, 2, 3))(dense(12, "a")(x))
+    return dense(2, "z")(layers.GlobalMaxPooling2D()(layers.Conv2D(4, 2, name="b")(y)))
+
+
+def heads(x):
+    attention = layers.MultiHeadAttention(3, 2, value_dim=4, name="a")
+    return dense(2, "z")(layers.Flatten()(attention(x, x)))
+
+
+def both_directions(x):
+    gru = layers.GRU(3, return_sequences=True)
+    return dense(2, "z")(layers.Flatten()(layers.Bidirectional(gru, name="a")(x)))
+
+
+def with_state(x):
+    y, h, c = layers.LSTM(3, return_state=True, name="a")(x)
+    z = layers.LSTM(3, name="b")(x, initial_state=[h, c])
+    return dense(2, "z")(layers.Concatenate()([y, z]))
+
+
+# A model with inputs (5,) or (4, 5), the channels kept of each group; where readers get
+# zeros: layer, number of the weight, rows; and the shapes of weights after the cut.
+PARTS = {
+    "split": (
+        (split, (5,), {"a": [0], "a#2": [0, 1], "a#3": [1]}),
+        [("b", 0, [0, 3])],  # channels 4 and 1 of `a`
+        {"a": [(5, 4), (4,)], "b": [(2, 3), (3,)], "c": [(2, 3), (3,)]},
+    ),
+    "slices": (
+        # boundaries at 1, 2 and 4: channels 0; 1; 2 and 3; 4 and 5
+        (slices, (5,), {"a#3": [1], "a#4": [0]}),
+        [("b", 0, [2]), ("c", 0, [0, 3, 5, 8])],
+        {"a": [(5, 4), (4,)], "b": [(3, 3), (3,)], "c": [(5, 3), (3,)]},
+    ),
+    "picked": (
+        (picked, (5,), {"a": [0, 2], "a#3": [1]}),
+        [("b", 0, [1, 4])],
+        {"a": [(5, 4), (4,)], "b": [(4, 3), (3,)], "c": [(1, 3), (3,)]},
+    ),
+    "padded": (
+        # new channels before and after, tied to those of `d`
+        (padded, (5,), {"d": [1], "a+d": [0, 2, 3]}),
+        [("b", 0, [0, 3]), ("c", 0, [0, 3])],
+        {"a": [(5, 3), (3,)], "d": [(5, 5), (5,)], "b": [(5, 3), (3,)]},
+    ),
+    "repeated": (
+        (repeated, (5,), {"a": [0, 2]}),
+        [("b", 0, [1, 4]), ("c", 0, [2, 3])],
+        {"a": [(5, 2), (2,)], "b": [(4, 3), (3,)], "c": [(4, 3), (3,)]},
+    ),
+    "image": (
+        (image, (5,), {"a": [0, 2]}),
+        [("b", 0, np.s_[:, :, 1])],
+        {"a": [(5, 8), (8,)], "b": [(2, 2, 2, 4), (4,)]},
+    ),
+    "heads": (
+        (heads, (4, 5), {"a": [0, 2]}),
+        [("a", 6, [1])],
+        {
+            "a": [
+                *((5, 2, 2), (2, 2), (5, 2, 2), (2, 2), (5, 2, 4), (2, 4)),
+                *((2, 4, 5), (5,)),
+            ]
+        },
+    ),
+    "both directions": (
+        (both_directions, (4, 5), {"a": [0, 2]}),
+        [
+            *(("a", 1, [1]), ("a", 4, [1])),
+            ("z", 0, [1, 4, 7, 10, 13, 16, 19, 22]),
+        ],
+        {
+            "a": [(5, 6), (2, 6), (2, 6)] * 2,
+            "z": [(16, 2), (2,)],
+        },
+    ),
+    "with state": (
+        (with_state, (4, 5), {"a+b": [1, 2]}),
+        [("a", 1, [0]), ("b", 1, [0]), ("z", 0, [0, 3])],
+        {name: [(5, 8), (2, 8), (8,)] for name in "ab"} | {"z": [(4, 2), (2,)]},
+    ),
+}
+
+
+def built(build, shape):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, build(inputs))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.7, w.shape) for w in model.weights])
+    return model
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_channels(name):
+    (build, shape, kept), zeros, shapes = PARTS[name]
+    model, whole = built(build, shape), built(build, shape)
+    x = np.random.default_rng(1).normal(size=(16, *shape)).astype("float32")
+    (before,) = outputs(whole, x)
+    for layer, number, rows in zeros:
+        weight = whole.get_layer(layer).weights[number]
+        values = ops.convert_to_numpy(weight).copy()
+        values[rows] = 0
+        weight.assign(values)
+    chosen = plan(model, params=1.0, round_to=1, min_channels=1)
+    chosen = replace(chosen, kept={n: tuple(k) for n, k in kept.items()})
+    small = cut(model, chosen)
+    (expected,), (found,) = outputs(whole, x), outputs(small, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(before - expected).max() > 0.1
+    for layer, expected_shapes in shapes.items():
+        weights = small.get_layer(layer).weights
+        assert [tuple(w.shape) for w in weights] == expected_shapes
+
+
+@pytest.mark.parametrize("cls", [layers.SimpleRNN, layers.GRU, layers.LSTM, "before"])
+def test_units_of_recurrent_layers(cls):
+    reset = {"reset_after": False} if cls == "before" else {}
+    cls = layers.GRU if reset else cls
+    n_gates = {layers.SimpleRNN: 1, layers.GRU: 3, layers.LSTM: 4}[cls]
+
+    def build(x):
+        x = cls(6, return_sequences=True, name="b", **reset)(x)
+        return dense(2, "z")(cls(4, name="a", **reset)(x))
+
+    model, whole = built(build, (7, 5)), built(build, (7, 5))
+    weights = [w.copy() for w in whole.get_weights()]
+    first, second, last = weights[:3], weights[3:6], weights[6:]
+    first[1][[0, 5]] = second[0][[0, 5]] = 0  # units 0 and 5 of b
+    second[1][2] = last[0][2] = 0  # unit 2 of a
+    whole.set_weights([*first, *second, *last])
+    chosen = plan(model, params=1.0, round_to=1, min_channels=1)
+    chosen = replace(chosen, kept={"b": (1, 2, 3, 4), "a": (0, 1, 3)})
+    small = cut(model, chosen)
+    x = np.random.default_rng(1).normal(size=(16, 7, 5)).astype("float32")
+    (expected,), (found,) = outputs(whole, x), outputs(small, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    kernel = ops.convert_to_numpy(small.get_layer("a").cell.kernel)
+    columns = np.delete(np.arange(4 * n_gates), [4 * g + 2 for g in range(n_gates)])
+    theirs = ops.convert_to_numpy(model.get_layer("a").cell.kernel)
+    np.testing.assert_array_equal(kernel, theirs[1:5][:, columns])
+
+
+def spatial(x):
+    y = dense(6, "a")(x)
+    mean, most = ops.mean(y, -1, keepdims=True), ops.max(y, axis=-1)
+    most = layers.Reshape((4, 1))(most)
+    weights = dense(1, "s", activation="sigmoid")(ops.concatenate([mean, most], -1))
+    return dense(2, "z")(y * weights)
+
+
+def test_spatial_attention_is_over_the_kept_channels():
+    model = built(spatial, (4, 5))
+    chosen = plan(model, params=1.0, round_to=1, min_channels=1)
+    small = cut(model, replace(chosen, kept={"a": (1, 2, 5)}))
+    x = np.random.default_rng(1).normal(size=(16, 4, 5)).astype("float32")
+    a, bias, s, shift, z, offset = model.get_weights()
+    y = (x @ a + bias)[..., [1, 2, 5]]
+    both = np.stack([y.mean(-1), y.max(-1)], axis=-1)
+    expected = (y / (1 + np.exp(-(both @ s + shift)))) @ z[[1, 2, 5]] + offset
+    np.testing.assert_allclose(outputs(small, x)[0], expected, rtol=1e-4, atol=1e-5)
+    prepare(model)
+    with pytest.raises(ValueError, match="takes a mean or maximum over them"):
+        Planner(model, masked=True, min_channels=1)
+
+
+@pytest.mark.parametrize("build", [spatial, "normalised"])
+def test_a_wrong_cut_of_averaged_channels_is_found(build):
+    if build == "normalised":
+
+        def build(x):
+            y = layers.LayerNormalization(name="n")(dense(6, "a")(x))
+            return dense(2, "z")(y)
+
+    model = built(build, (4, 5))
+    graph = channel_graph(model)
+    node = next(n for n in graph.nodes if n.layer.name == "z" and n.role == "reads")
+    wrong = replace(node, channels=np.roll(node.channels, 1))
+    nodes = tuple(wrong if one is node else one for one in graph.nodes)
+    chosen = plan(model, params=1.0, round_to=1, min_channels=1)
+    chosen = replace(chosen, kept={"a": (0, 1, 4)})
+    cut_by_graph(model, graph, chosen)
+    with pytest.raises(ValueError, match="outputs that differ"):
         cut_by_graph(model, replace(graph, nodes=nodes), chosen)

@@ -75,7 +75,22 @@ MIXES = {
     "mean": layers.Lambda(lambda x: x - ops.mean(x, axis=-1, keepdims=True)),
     "array": layers.Lambda(lambda x: x * ops.arange(8, dtype="float32")),
     "Cumsum": lambda x: ops.cumsum(x, axis=-1),
-    "reshape": layers.Reshape((8, 8, 4, 2)),
+    "steps": lambda x: x[..., ::2],
+    "chosen": lambda x: ops.take(x, [3, 1, 2], axis=-1),
+    "roll": lambda x: ops.roll(x, 2, axis=-1),
+    "edges": lambda x: ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]], mode="edge"),
+    "masking": lambda x: layers.GlobalAveragePooling1D()(
+        layers.Masking()(layers.Reshape((64, 8))(x))
+    ),
+    "all axes": lambda x: x * ops.max(x),
+    "TimeDistributed": lambda x: layers.TimeDistributed(layers.Dense(3))(x),
+    "RNN": lambda x: layers.RNN(layers.LSTMCell(3))(layers.Reshape((64, 8))(x)),
+    "states": lambda x: layers.GRU(3)(
+        layers.Reshape((64, 8))(x), initial_state=np.ones((1, 3), "float32")
+    ),
+    "AdditiveAttention": lambda x: layers.AdditiveAttention()(
+        [layers.Reshape((64, 8))(x)] * 2
+    ),
     "Dot": lambda x: layers.Dot(axes=-1)([x, x]),
     "MultiHeadAttention": lambda x: layers.MultiHeadAttention(1, 4)(x, x),
     "ConvLSTM1D": lambda x: layers.ConvLSTM1D(3, 3)(x),
@@ -142,6 +157,8 @@ APART = {
     "resizing": lambda x: layers.Resizing(5, 5)(x),
     "rescaling": lambda x: layers.Rescaling(2.0, 1.0)(x),
     "slice": lambda x: x[:, 1:-1],
+    "mean": lambda x: ops.mean(x, axis=1, keepdims=True),
+    "in inference": lambda x: layers.Dropout(0.5)(x, training=True),
 }
 
 
@@ -204,7 +221,11 @@ def test_channels_first():
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "residual", "depthwise", "nested", "einsums"]
+    "name",
+    [
+        *("plain", "residual", "depthwise", "nested", "einsums"),
+        *("split", "recurrent", "attention"),
+    ],
 )
 @pytest.mark.parametrize("quantize", [False, True])
 def test_preparation_does_not_change_the_groups(name, quantize):

@@ -1,4 +1,7 @@
-"""Small random networks: sums, concatenations, gates, shared layers, nested models."""
+"""Small random networks: sums, concatenations, gates, shared layers, nested models.
+
+Also parts of channels, padded and repeated ones, recurrent layers and attention.
+"""
 
 import keras
 import numpy as np
@@ -46,6 +49,13 @@ class GraphMaker:
             self.call_shared,
             self.inner,
             self.grouped,
+            self.split,
+            self.shuffle,
+            self.pad,
+            self.repeat,
+            self.draw,
+            self.recur,
+            self.attend,
             lambda x: self.add(x, tensors),
             lambda x: self.join(x, tensors),
             lambda x: layers.AveragePooling2D(3, 1, padding="same")(x),
@@ -79,6 +89,61 @@ class GraphMaker:
         channels = x.shape[-1]
         groups = channels if self.rng.random() < 0.5 else 2 - channels % 2
         return layers.Conv2D(2 * channels, 3, padding="same", groups=groups)(x)
+
+    def split(self, x):
+        """Return one convolved part of the channels beside others."""
+        width = x.shape[-1]
+        at = int(self.rng.integers(1, width))
+        if self.rng.random() < 0.5:
+            first, second = keras.ops.split(x, [at], axis=-1)
+        else:
+            first, second = x[..., :at], x[..., int(self.rng.integers(at + 1)) :]
+        return keras.ops.concatenate([self.convolution(first), second], axis=-1)
+
+    def shuffle(self, x):
+        *sides, width = x.shape[1:]
+        groups = 2 if width % 2 == 0 else 1
+        x = layers.Reshape((*sides, groups, width // groups))(x)
+        return layers.Reshape((*sides, width))(layers.Permute((1, 2, 4, 3))(x))
+
+    def pad(self, x):
+        before, after = (int(n) for n in self.rng.integers(0, 4, 2))
+        value = float(self.rng.choice([0.0, 0.5]))
+        widths = [[0, 0], [0, 0], [0, 0], [before, after]]
+        return keras.ops.pad(x, widths, constant_values=value)
+
+    def repeat(self, x):
+        if x.shape[-1] > 12:  # which would grow without bound
+            return keras.ops.flip(x, axis=-1)
+        if self.rng.random() < 0.5:
+            return keras.ops.tile(x, (1, 1, 1, 2))
+        return keras.ops.repeat(x, 2, axis=-1)
+
+    def draw(self, x):
+        """Return an image of the units of a dense layer."""
+        filters = self.width()
+        x = layers.Dense(16 * filters)(layers.GlobalAveragePooling2D()(x))
+        return layers.UpSampling2D(2)(layers.Reshape((4, 4, filters))(x))
+
+    def steps(self, x):
+        x = layers.AveragePooling2D(2)(x)
+        return layers.Reshape((16, x.shape[-1]))(x)
+
+    def recur(self, x):
+        cls = (layers.SimpleRNN, layers.GRU, layers.LSTM)[self.rng.integers(3)]
+        layer = cls(self.width(), return_sequences=True)
+        if self.rng.random() < 0.5:
+            mode = str(self.rng.choice(["concat", "sum", "mul"]))
+            layer = layers.Bidirectional(layer, merge_mode=mode)
+        x = layer(self.steps(x))
+        return layers.UpSampling2D(2)(layers.Reshape((4, 4, x.shape[-1]))(x))
+
+    def attend(self, x):
+        x = self.steps(x)
+        n_heads, size = (int(n) for n in self.rng.integers(2, 5, 2))
+        y = layers.MultiHeadAttention(n_heads, size)(x, x)
+        x = layers.Add()([x, y])
+        return layers.UpSampling2D(2)(layers.Reshape((4, 4, x.shape[-1]))(x))
 
     def gate(self, x):
         channels = x.shape[-1]

@@ -1,5 +1,8 @@
 """Check that a cut model predicts what the whole one does without these channels."""
 
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -9,6 +12,7 @@ from keras import ops
 from keras_micronets import _keras_private
 from keras_micronets.channels.graph import ChannelGraph
 from keras_micronets.channels.masking import read_mask, reading_nodes
+from keras_micronets.layers.litert.capabilities import plain_operation
 from keras_micronets.layers.micro.precision import full_precision
 from keras_micronets.layers.state import Mask, Quantizer
 
@@ -20,36 +24,40 @@ TOLERANCE = 1e-4  # relative to the largest output
 
 
 def check_cut(
-    model: keras.Model, small: keras.Model, graph: ChannelGraph, keep: np.ndarray
+    model: keras.Model,
+    small: keras.Model,
+    graph: ChannelGraph,
+    keep: np.ndarray,
+    copies: Mapping[keras.Operation, keras.Operation],
 ) -> None:
     """Raise an error if a cut model differs from the whole one without the channels.
 
     Both predict random inputs of two magnitudes; kernels of the whole model read zeros
-    in place of the channels. Where a mean over channels would include these zeros, as
-    of a `LayerNormalization`, nothing can be compared.
+    in place of the channels. A mean over channels, as in a `LayerNormalization`, would
+    include them: it is taken over the kept channels in both.
 
     Args:
         model: The whole model, which is not changed.
         small: The cut model.
         graph: The `ChannelGraph` of the whole one.
         keep: Boolean array `(channels,)`, the channels that are kept.
+        copies: Dictionary from each layer and operation to its copy in the cut model.
 
     Raises:
         ValueError: If an output differs.
     """
-    averages = (node for node in graph.nodes if node.role == "averages")
-    if not all(keep[node.channels].all() for node in averages):
-        return
     rng = np.random.default_rng(0)
     values = [*_without_channels(graph, keep), *_without_state(model)]
     for magnitude in MAGNITUDES:
         x = keras.tree.map_structure(
             lambda tensor, by=magnitude: _random(model, tensor, by, rng), _inputs(model)
         )
-        with full_precision(model), full_precision(small):
+        averages = _averages_of_kept(graph, keep, copies)
+        with full_precision(model), full_precision(small), averages:
             whole = _predict(model, x, values)
             difference, largest = _difference(whole, _predict(small, x))
-        if not difference <= TOLERANCE * largest + TOLERANCE**2:
+            if difference <= TOLERANCE * largest + TOLERANCE**2:
+                continue
             layer = _begins(model, small, x, values)
             raise ValueError(
                 f"Expected {model.name!r} without channels to predict what it does "
@@ -75,6 +83,40 @@ def _without_state(model):
             yield layer.mask, np.ones(layer.mask.shape, bool)
         elif isinstance(layer, Quantizer):
             yield layer.active, np.zeros((), bool)
+
+
+@contextmanager
+def _averages_of_kept(graph, keep, copies):
+    """Let what averages over channels call its copy, with the kept channels only."""
+    originals = {plain_operation(original): original for original in copies}
+    taken = defaultdict(dict)
+    for node in graph.nodes:
+        if node.role == "averages":
+            taken[originals[node.layer]][node.axis] = keep[node.channels]
+    try:
+        for original, axes in taken.items():
+            # Past Keras's `__setattr__`, which would track the copy.
+            vars(original)["call"] = _call_of_kept(copies[original], axes)
+        yield
+    finally:
+        for original in taken:
+            vars(original).pop("call", None)
+
+
+def _call_of_kept(copy, axes):
+    def call(x, **_):
+        for axis, kept in axes.items():
+            x = ops.take(x, np.flatnonzero(kept), axis)
+        outputs = copy(x)
+        if isinstance(copy, keras.Layer):  # others have no such axis left
+            for axis, kept in axes.items():
+                zero = ops.zeros_like(ops.take(outputs, [0], axis))
+                index = np.where(kept, np.cumsum(kept), 0)
+                padded = ops.concatenate([zero, outputs], axis)
+                outputs = ops.take(padded, index, axis)
+        return outputs
+
+    return call
 
 
 def _inputs(model):

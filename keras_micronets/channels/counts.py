@@ -89,6 +89,7 @@ class Counts:
         lengths, products = [node.channels for node in graph.nodes], []
         for call, variable in zip(calls, self._call_variables, strict=True):
             fixed, rows = sizes[variable]
+            fixed, rows = (fixed, rows) if call.of_weight else (1, [])
             products.append((fixed * call.positions, [*rows]))
             for channels in call.axes:
                 products[-1][1].append(len(lengths))

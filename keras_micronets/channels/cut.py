@@ -13,6 +13,7 @@ from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.channels.masking import masked_plan
 from keras_micronets.channels.plans import Plan
 from keras_micronets.layers.clone import as_not_compiled, plain_copy
+from keras_micronets.layers.litert.capabilities import plain_operation
 from keras_micronets.layers.optimizer_slots import copy_slots
 from keras_micronets.layers.state import plain_variables
 
@@ -64,10 +65,12 @@ def _cut_weights(model, graph, plan):
     """Return a checked copy that is not compiled, and the indices of the weights."""
     keep = plan.kept_channels(graph)
     settings, indices = _changes(graph, keep)
-    small, sources = _copy_structure(model, settings), plain_variables(model)
+    copies: dict[keras.Operation, keras.Operation] = {}
+    small = _copy_structure(model, settings, copies)
+    sources = plain_variables(model)
     for target, source in zip(small.variables, sources, strict=True):
         target.assign(_take(source, indices[id(source)]))
-    check_cut(model, small, graph, keep)
+    check_cut(model, small, graph, keep, copies)
     return small, indices
 
 
@@ -111,21 +114,36 @@ def _compile_alike(small, model):
         )
 
 
-def _copy_structure(model, settings, inputs=None):
-    """Copy a model with new layers; nested models get new inputs of their new sizes."""
+def _copy_structure(model, settings, copies, inputs=None):
+    """Copy a model with new layers; nested models get new inputs of their new sizes.
+
+    The copies of layers and operations are added to the dictionary `copies`.
+    """
+    slices = {}
 
     def copy(layer):
         if not _keras_private.is_functional(layer):
-            return _resized(layer, settings[layer])
+            changes = settings[plain_operation(layer)]
+            copies[layer] = copied = _resized(layer, changes)
+            slices[id(copied)] = changes
+            return copied
         tensors, _ = _keras_private.graph_tensors(layer)
         inputs = [_new_input(tensor, settings) for tensor in tensors]
         if not isinstance(layer, keras.Sequential):
             inputs = keras.tree.pack_sequence_as(layer.input, inputs)
-        return _copy_structure(layer, settings, inputs)
+        return _copy_structure(layer, settings, copies, inputs)
 
+    def call(operation, *args, **kwargs):
+        for name, path, bound in slices.get(id(operation), ()):
+            if name == "key":
+                args = (args[0], _replaced(args[1], path, bound))
+        return operation(*args, **kwargs)
+
+    # The layers of a sequential model have no other arguments than tensors.
+    function = {} if isinstance(model, keras.Sequential) else {"call_function": call}
     with as_not_compiled(model):
         return keras.models.clone_model(
-            model, input_tensors=inputs, clone_function=copy
+            model, input_tensors=inputs, clone_function=copy, **function
         )
 
 
@@ -156,14 +174,28 @@ def _changes(graph, keep):
 
 def _resized(layer, settings):
     """Return a plain copy of a layer with new configuration entries."""
-    changed = {}
+    changed, config = {}, plain_operation(layer).get_config()
     for name, index, length in settings:
-        old = changed.get(name, layer.get_config()[name])
-        if index is not None and not isinstance(old, int):
-            changed[name] = (*old[:index], length, *old[index + 1 :])
-        else:
-            changed[name] = length
+        if name in config:
+            old = changed.get(name, config[name])
+            if name == "indices_or_sections" and isinstance(old, int):
+                old = [0] * (old - 1)  # as many bounds
+            path = index if isinstance(index, tuple) else (index,)
+            changed[name] = _replaced(old, path, length)
     return plain_copy(layer, **changed)
+
+
+def _replaced(entry, path, value):
+    """Return a nested entry with another value at the end of a path."""
+    if path in ((), (None,)) or isinstance(entry, int):
+        return value
+    first, *rest = path
+    if isinstance(entry, slice):
+        bounds = {"start": entry.start, "stop": entry.stop, first: value}
+        return slice(bounds["start"], bounds["stop"])
+    copy = dict(entry) if isinstance(entry, dict) else list(entry)
+    copy[first] = _replaced(copy[first], tuple(rest), value)
+    return copy if isinstance(entry, dict) else tuple(copy)
 
 
 def _take(variable, indices):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import keras
 import numpy as np
@@ -42,7 +41,7 @@ class Planner:
         masked: bool = False,
     ):
         _check_arguments(allocation, round_to, min_channels)
-        self.model, self.allocation, self.round_to = model, allocation, round_to
+        self.model, self.allocation = model, allocation
         self.graph = _protect(
             channel_graph(model),
             layers_outside(scope, model),
@@ -52,7 +51,10 @@ class Planner:
         self.counts = Counts(model, self.graph)
         full = self.counts.full
         prunable = np.array([group.reason is None for group in self.graph.groups])
-        self.min_channels = np.where(prunable, np.minimum(full, min_channels), full)
+        sizes = _sizes(self.graph)
+        self.round_to = -(-round_to // sizes)
+        least = np.minimum(full, -(-min_channels // sizes))
+        self.min_channels = np.where(prunable, least, full)
 
     def plan(
         self,
@@ -128,11 +130,9 @@ def layers_outside(
         prepare(model)
     if isinstance(scope, Scope):
         scope = scope.explicit()  # channels go through all layers between two others
-    return _layer_names(kernels(model)) - _layer_names(scope(model))
-
-
-def _layer_names(handles: Sequence[Any]) -> set[str]:
-    return {kernel.layer.name for kernel in handles}
+    chosen = {id(kernel.layer) for kernel in scope(model)}
+    left_out = (kernel for kernel in kernels(model) if id(kernel.layer) not in chosen)
+    return {kernel.outermost.name for kernel in left_out}
 
 
 def _protect(graph, outside, masked):
@@ -152,7 +152,7 @@ def _protect(graph, outside, masked):
             return None
         for node in nodes:
             if node.role == "averages":
-                return f"{node.layer.name} takes a mean over them"
+                return f"{node.layer.name} takes a mean or maximum over them"
         for node in nodes:
             if node.role == "reads" and id(node.weight) not in masked:
                 return f"{node.layer.name} has no mask to leave them out"
@@ -162,10 +162,16 @@ def _protect(graph, outside, masked):
     return replace(graph, groups=tuple(groups))
 
 
+def _sizes(graph):
+    """Return the width of one channel of each group: for attention, that of a head."""
+    by_group = ([graph.nodes[i].size for i in group.nodes] for group in graph.groups)
+    return np.array([max(sizes, default=1) for sizes in by_group], int)
+
+
 def _ranked(graph, group, importance):
     """Sort in descending order; scale the mean to the number of producing layers."""
     nodes = [graph.nodes[index] for index in group.nodes]
-    n_producers = sum(node.role == "produces" for node in nodes)
+    n_producers = len({id(n.layer) for n in nodes if n.role == "produces"})
     mean = max(float(np.mean(importance)), 1e-12)
     return np.sort(importance)[::-1] / mean * max(n_producers, 1)
 

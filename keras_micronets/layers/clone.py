@@ -131,12 +131,13 @@ def as_not_compiled(model: keras.Model) -> Iterator[None]:
             layer.compiled = True
 
 
-def plain_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
+def plain_copy(layer: keras.Layer, /, **changed: Any) -> keras.Layer:
     """Return a new plain layer of the same configuration, except for some arguments."""
     layer = plain_operation(layer)
     config = layer.get_config()
     if isinstance(layer, MicroLayer):
         config = {k: v for k, v in config.items() if k not in layer.state_config()}
+    changed = _plain_config(changed)
     return copy_of(layer, plain_class(layer), _plain_config(config), **changed)
 
 

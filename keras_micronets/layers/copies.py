@@ -11,7 +11,7 @@ __all__ = ["copy_of"]
 
 
 def copy_of(
-    layer: Any, cls: Any = None, config: dict[str, Any] | None = None, **changed: Any
+    layer: Any, cls: Any = None, config: dict[str, Any] | None = None, /, **changed: Any
 ) -> Any:
     """Return a new layer or operation of a configuration, except for some arguments.
 
@@ -29,14 +29,19 @@ def copy_of(
     given: dict[str, Any] = layer.get_config() if config is None else config
     config = given | changed
     if changed:
-        config = {name: _without_array(value) for name, value in config.items()}
+        config = {name: _without_shapes(value) for name, value in config.items()}
     functions = {f.__name__: f for f in vars(layer).values() if isfunction(f)}
     with keras.saving.custom_object_scope(functions):
         return (cls or type(layer)).from_config(config)
 
 
-def _without_array(value):
-    """Return the initialiser of zeros for one of an array, any other value as it is."""
-    is_constant = isinstance(value, dict) and value.get("class_name") == "Constant"
-    given = value["config"].get("value") if is_constant else None
-    return "zeros" if isinstance(given, dict | list) else value
+def _without_shapes(value):
+    """Return zeros for an initialiser of an array, and nested layers unbuilt."""
+    if not isinstance(value, dict):
+        return value
+    if value.get("class_name") == "Constant":
+        given = value["config"].get("value")
+        return "zeros" if isinstance(given, dict | list) else value
+    nested = {name: _without_shapes(x) for name, x in value.items()}
+    nested.pop("build_config", None)
+    return nested

@@ -6,7 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["KernelCall", "Node", "TracedTensor"]
+__all__ = ["KernelCall", "Node", "Setting", "TracedTensor"]
+
+
+Setting = tuple[str, int | tuple | None] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,19 +23,23 @@ class Node:
         axis: Integer, the axis of the variable.
         channels: Integer array `(axis length,)`, the channel number of each index.
         setting: `(name, index)` of the configuration entry with the length, the index
-            `None` if the entry is a number; `None` if no entry has it.
+            `None` if the entry is a number, or the path to it in a nested entry. The
+            entry `"key"` is the argument of a slice. `None` if no entry has it.
         role: What the layer does with the channels. `"produces"`: its kernel makes
             them. `"reads"`: it sums over them, so zeros in their place remove them.
             `"averages"`: it takes a mean over them, which zeros would change.
             `"follows"`: it has one element for each channel that it receives.
+        size: Integer, the width of one index: that of an attention head. Defaults to
+            `1`.
     """
 
     layer: keras.Layer
     weight: Any
     axis: int
     channels: np.ndarray
-    setting: tuple[str, int | None] | None = None
+    setting: Setting = None
     role: str = "follows"
+    size: int = 1
 
     def broadcast(self, values: np.ndarray) -> np.ndarray:
         """Reshape an array `(axis length,)` so that it broadcasts to the weight."""
@@ -51,11 +58,14 @@ class KernelCall:
             without channels.
         axes: Channel arrays of the other axes along which it is applied, as after a
             `Permute`.
+        of_weight: Boolean, whether all weights of the kernel are multiplied. If not,
+            two tensors are, at these positions. Defaults to `True`.
     """
 
     weight: keras.Variable
     positions: int
     axes: tuple[np.ndarray, ...] = ()
+    of_weight: bool = True
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,9 +2,12 @@
 
 A rule is called as `rule(tracer, layer, shape, *tensors)`, with the output's shape and
 the traced inputs. It binds the layer's weights and returns the output's channels, by
-axis.
+axis. A rule of `call_rule_for` is called as `rule(tracer, layer, call, **arguments)`,
+with the arguments of the call by name, and returns the channels of each output. `None`
+instead means that the rule does not apply.
 """
 
+import inspect
 from collections.abc import Callable
 from string import ascii_uppercase
 from typing import Any
@@ -14,33 +17,69 @@ import numpy as np
 from keras import layers
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.litert.capabilities import plain_class
+from keras_micronets.channels.graph.node import TracedTensor
+from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 
-__all__ = ["rule_for", "rule_of"]
+__all__ = ["apply_rule", "call_rule_for", "rule_for"]
 
 _RULES: dict[Any, Callable] = {}
 FILTERS = ("filters", None)
 
 
 def rule_for(*classes: type) -> Callable:
-    """Register a function as the rule of layer or operation classes."""
+    """Register a function of the input tensors as the rule of classes."""
 
     def register(rule):
-        _RULES.update({cls: rule for cls in classes})
+        def apply(tracer, layer, call, tensors):
+            channels = rule(tracer, layer, call.outputs[0].shape, *tensors)
+            return None if channels is None else [channels]
+
+        _RULES.update(dict.fromkeys(classes, apply))
         return rule
 
     return register
 
 
-def rule_of(operation: keras.Operation) -> Callable | None:
-    """Return the rule of an operation, if any.
+def call_rule_for(*classes: type) -> Callable:
+    """Register a function of the arguments of a call as the rule of classes."""
 
-    Layers that Keras has quantised, or given LoRA weights, have none.
+    def register(rule):
+        def apply(tracer, layer, call, tensors):
+            return rule(tracer, layer, call, **_arguments(call, tensors))
+
+        _RULES.update(dict.fromkeys(classes, apply))
+        return rule
+
+    return register
+
+
+def _arguments(call, tensors):
+    """Return the arguments of a call by name, traced tensors for symbolic ones."""
+    traced = iter(tensors)
+    args, kwargs = keras.tree.map_structure(
+        lambda x: next(traced) if isinstance(x, keras.KerasTensor) else x,
+        (call.args, call.kwargs),
+    )
+    signature = inspect.signature(plain_class(call.operation).call)
+    _, *bound = signature.bind(None, *args, **kwargs).arguments.items()
+    return dict(bound)
+
+
+def apply_rule(
+    tracer: Any, call: Any, tensors: list[TracedTensor]
+) -> list[dict[int, np.ndarray]] | None:
+    """Return the channels of each output of a call by axis; `None` without a rule.
+
+    Layers that Keras has quantised, or given LoRA weights, have no rule.
     """
+    operation = call.operation
     altered = getattr(operation, "quantization_mode", None) or getattr(
         operation, "lora_enabled", False
     )
-    return None if altered else _RULES.get(plain_class(operation))
+    rule = None if altered else _RULES.get(plain_class(operation))
+    if rule is None:
+        return None
+    return rule(tracer, plain_operation(operation), call, tensors)
 
 
 def _kernel_rule(*classes, kernels=("kernel",), at_input=False):
@@ -181,61 +220,6 @@ def _letters(layer, rank):
     spare = [letter for letter in ascii_uppercase if letter not in layer.equation]
     batch = "".join(spare[: rank - len(read.replace("...", ""))])
     return read.replace("...", batch), weights, out.replace("...", batch)
-
-
-@rule_for(layers.Concatenate, *_keras_private.operation_classes("Concatenate").values())
-def _concatenate(tracer, operation, shape, *tensors):
-    joined_axis = operation.axis % len(shape)
-    out = {}
-    for axis in set().union(*(tensor.channels for tensor in tensors)):
-        channels = [tracer.channels(tensor, axis) for tensor in tensors]
-        if axis == joined_axis:
-            out[axis] = np.concatenate(channels)
-            continue
-        out[axis] = channels[0]
-        for other in channels[1:]:
-            tracer.ties.tie(channels[0], other)
-    return out
-
-
-@rule_for(
-    *(layers.Flatten, layers.Reshape),
-    *_keras_private.operation_classes("Reshape", "Ravel").values(),
-)
-def _reshape(tracer, layer, shape, tensor):
-    """One channel may become a run of indices, or part of one of several axes."""
-    if not tensor.channels:
-        return {}
-    moved = _reshaped_channels(layer, tensor, shape)
-    if moved is None:
-        tracer.protect(tensor, f"{layer.name} mixes their axis with others")
-        return {}
-    axis, channels = moved
-    for name, before in (("target_shape", 1), ("newshape", 0)):  # axes that it lacks
-        lengths = getattr(layer, name, None)
-        if lengths is not None and lengths[axis - before] != -1:
-            tracer.bind(layer, None, axis, channels, (name, axis - before))
-    return {axis: channels}
-
-
-def _reshaped_channels(layer, tensor, shape):
-    """Return the axis and the channels after a reshape; `None` if on several axes."""
-    sizes = tensor.shape[1:]
-    if None in (*sizes, *shape[1:]) or len(tensor.channels) > 1:
-        return None
-    ((axis, channels),) = tensor.channels.items()
-    broadcast_shape = [1] * len(sizes)
-    broadcast_shape[axis - 1] = -1
-    numbers = np.broadcast_to(channels.reshape(broadcast_shape), sizes)
-    if getattr(layer, "data_format", None) == "channels_first":
-        numbers = np.moveaxis(numbers, 0, -1)  # as Flatten does
-    numbers = numbers.reshape(shape[1:])
-    axes = range(numbers.ndim)
-    varying = [a for a in axes if (numbers != np.take(numbers, [0], a)).any()]
-    if len(varying) > 1:
-        return None
-    axis = varying[0] if varying else numbers.ndim - 1
-    return axis + 1, np.moveaxis(numbers, axis, -1)[(0,) * (numbers.ndim - 1)]
 
 
 @rule_for(layers.BatchNormalization)

@@ -13,11 +13,12 @@ from keras_micronets import _keras_private
 from keras_micronets.channels.graph.node import (
     KernelCall,
     Node,
+    Setting,
     TracedTensor,
     describe_operation,
 )
 from keras_micronets.channels.graph.probe import probe
-from keras_micronets.channels.graph.rules import rule_of
+from keras_micronets.channels.graph.rules import apply_rule
 from keras_micronets.channels.graph.run_count import count_by_run
 from keras_micronets.layers.litert.capabilities import plain_class, plain_operation
 from keras_micronets.layers.state import plain_variables
@@ -26,8 +27,6 @@ __all__ = ["ChannelTies", "Tracer"]
 
 # Operations and layers of Keras without weights that multiply matrices.
 _PRODUCTS = ("Matmul", "Dot", "Einsum", "Tensordot", "Attention", "AdditiveAttention")
-
-Setting = tuple[str, int | None] | None
 
 
 class ChannelTies:
@@ -108,11 +107,10 @@ class Tracer:
         if _keras_private.is_functional(operation):
             self._enter(operation, tensors)
             return self.trace(operation, tensors)
-        rule = rule_of(operation)
-        if rule is not None:
-            shape = call.outputs[0].shape
-            layer = plain_operation(operation)
-            return [TracedTensor(shape, rule(self, layer, shape, *tensors))]
+        channels = apply_rule(self, call, tensors)
+        if channels is not None:
+            pairs = zip(call.outputs, channels, strict=True)
+            return [TracedTensor(output.shape, by_axis) for output, by_axis in pairs]
         self._count(call)
         if not _has_weights(operation):
             return probe(self, call, tensors)
@@ -178,6 +176,7 @@ class Tracer:
         channels: np.ndarray,
         setting: Setting = None,
         role: str = "follows",
+        size: int = 1,
     ) -> None:
         """Add a `Node` of these attributes, or tie its channels if it exists."""
         key = (id(layer), axis if setting is None else setting)
@@ -187,7 +186,7 @@ class Tracer:
         if key in self.nodes:  # the layer is called again
             self.ties.tie(self.nodes[key].channels, channels)
         else:
-            self.nodes[key] = Node(layer, weight, axis, channels, setting, role)
+            self.nodes[key] = Node(layer, weight, axis, channels, setting, role, size)
 
     def add_kernel_call(
         self, weight: Any, shape: tuple, axes: Sequence[int], channels: Any = None
