@@ -9,7 +9,9 @@ predicts what the whole network does with zeros in place of all other weights of
 kernels. Torch-Pruning removes half of the channels of each of its groups, ours those
 that leave half of the multiply-accumulates, or as few as can be reached. A channel
 counts as free if a cut may remove it: Torch-Pruning's share is twice what it removed.
-The channels of the outputs are not counted.
+The channels of the outputs are not counted. Where a layer takes a mean over channels,
+as layer normalisation does, that of a cut network is over the kept ones, which zeros do
+not show: `channels.cut` compares such networks itself.
 """
 
 import argparse
@@ -78,6 +80,7 @@ def ours(make):
     return {
         "params": small.count_params() / model.count_params(),
         "difference": difference(found, expected),
+        "averages": averages(graph, plan),
         "free": touched(graph),
     }
 
@@ -90,6 +93,13 @@ def plan_of(model):
         except ValueError as error:
             refused = error
     raise refused
+
+
+def averages(graph, plan):
+    """Whether a layer takes a mean over channels of which some are cut."""
+    keep = plan.kept_channels(graph)
+    nodes = (node for node in graph.nodes if node.role == "averages")
+    return not all(keep[node.channels].all() for node in nodes)
 
 
 def theirs(make):
@@ -195,6 +205,7 @@ def _cells(row):
     if "error" in row:
         return ["error", "", ""]
     outcome = "exact" if row["difference"] < TOLERANCE else f"{row['difference']:.0e}"
+    outcome = "mean of the kept" if row.get("averages") else outcome
     return [outcome, f"{row['free']:.0%}", f"{row['params']:.0%}"]
 
 
