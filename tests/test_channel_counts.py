@@ -1,12 +1,14 @@
-"""Multiply-accumulates of layers without a channel rule, against formulas."""
+"""Multiply-accumulates of recurrent layers and others, against formulas."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_micronets.channels import channel_graph, count_macs, plan
-from keras_micronets.layers import prepare
+from keras_micronets.channels import channel_graph, count_macs, cut, plan
+from keras_micronets.channels.counts import Counts
+from keras_micronets.channels.plans import build_plan
+from keras_micronets.layers import Scope, prepare
 
 STEPS, FEATURES, UNITS = 10, 6, 5
 LSTM = STEPS * 4 * UNITS * (FEATURES + UNITS)
@@ -60,6 +62,59 @@ def test_what_a_layer_multiplies(name):
     inputs = keras.Input((STEPS, FEATURES))
     model = keras.Model(inputs, build(inputs))
     assert count_macs(model) == expected
+
+
+# What is left of a layer with 3 of its units, or 2 of its 4 heads.
+CUT = {
+    "LSTM": (layers.LSTM(UNITS), 3, STEPS * 4 * 3 * (FEATURES + 3)),
+    "GRU": (layers.GRU(UNITS), 3, STEPS * 3 * 3 * (FEATURES + 3)),
+    "Bidirectional": (
+        layers.Bidirectional(layers.SimpleRNN(UNITS)),
+        3,
+        2 * STEPS * 3 * (FEATURES + 3),
+    ),
+    "attention": (
+        lambda x: layers.MultiHeadAttention(4, 3, value_dim=2, name="attention")(x, x),
+        2,
+        # query and key, value and output; products of queries with keys, and of values
+        STEPS * FEATURES * 2 * (3 + 3 + 2 + 2) + STEPS**2 * 2 * (3 + 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_a_cut_layer_multiplies(name):
+    build, n, expected = CUT[name]
+    inputs = keras.Input((STEPS, FEATURES))
+    x = layers.Flatten()(build(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    chosen = plan(model, macs=1.0, round_to=1, min_channels=1)
+    group = next(name for name, kept in chosen.kept.items() if len(kept) in (4, UNITS))
+    # Another plan of this many units has these counts.
+    graph = channel_graph(model)
+    chosen = build_plan(graph, Counts(model, graph), {group: tuple(range(n))})
+    small = cut(model, chosen)
+    expected += int(np.prod(small.layers[-1].kernel.shape))
+    assert count_macs(small) == chosen.macs[1] == expected
+
+
+def test_heads_are_cut_in_widths_of_their_values():
+    """A head of 8 values is a multiple of 8 channels."""
+    inputs = keras.Input((STEPS, FEATURES))
+    x = layers.MultiHeadAttention(4, 8, name="attention")(inputs, inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+    chosen = plan(model, params=0.8)
+    assert 1 <= len(chosen.kept["attention"]) < 4
+
+
+def test_a_scope_without_a_projection_keeps_the_heads():
+    inputs = keras.Input((STEPS, FEATURES))
+    x = layers.MultiHeadAttention(4, 8, name="attention")(inputs, inputs)
+    x = layers.GlobalAveragePooling1D()(layers.Dense(16, name="wide")(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    chosen = plan(model, params=0.95, scope=Scope(without="attention/query"))
+    assert chosen.protected["attention"] == "outside the scope"
+    assert set(chosen.kept) == {"wide"}
 
 
 def test_a_prepared_model_costs_the_same():

@@ -246,11 +246,6 @@ def slices(x):
     return stack(x, ("b", y[..., :4]), ("c", ops.concatenate([y[:, 2:], y[:, -5:]], 1)))
 
 
-def picked(x):
-    y = dense(6, "a")(x)
-    return stack(x, ("b", y), ("c", y[:, 3, None]))
-
-
 def padded(x):
     y = ops.pad(dense(4, "a")(x), [[0, 0], [2, 1]], constant_values=1.0)
     return stack(x, ("b", y), ("c", dense(7, "d")(x) * y))
@@ -271,6 +266,12 @@ def heads(x):
     return dense(2, "z")(layers.Flatten()(attention(x, x)))
 
 
+def grouped_heads(x):
+    y = dense(6, "y")(x)
+    attention = layers.GroupQueryAttention(2, 6, 3, name="a")
+    return dense(2, "z")(layers.Flatten()(attention(y, y, use_causal_mask=True)))
+
+
 def both_directions(x):
     gru = layers.GRU(3, return_sequences=True)
     return dense(2, "z")(layers.Flatten()(layers.Bidirectional(gru, name="a")(x)))
@@ -282,6 +283,7 @@ def with_state(x):
     return dense(2, "z")(layers.Concatenate()([y, z]))
 
 
+GONE = [6 * step + channel for step in range(4) for channel in (2, 3, 5)]
 # A model with inputs (5,) or (4, 5), the channels kept of each group; where readers get
 # zeros: layer, number of the weight, rows; and the shapes of weights after the cut.
 PARTS = {
@@ -295,11 +297,6 @@ PARTS = {
         (slices, (5,), {"a#3": [1], "a#4": [0]}),
         [("b", 0, [2]), ("c", 0, [0, 3, 5, 8])],
         {"a": [(5, 4), (4,)], "b": [(3, 3), (3,)], "c": [(5, 3), (3,)]},
-    ),
-    "picked": (
-        (picked, (5,), {"a": [0, 2], "a#3": [1]}),
-        [("b", 0, [1, 4])],
-        {"a": [(5, 4), (4,)], "b": [(4, 3), (3,)], "c": [(1, 3), (3,)]},
     ),
     "padded": (
         # new channels before and after, tied to those of `d`
@@ -325,6 +322,19 @@ PARTS = {
                 *((5, 2, 2), (2, 2), (5, 2, 2), (2, 2), (5, 2, 4), (2, 4)),
                 *((2, 4, 5), (5,)),
             ]
+        },
+    ),
+    "grouped heads": (
+        # two queries for each of three keys; inputs and outputs are equally wide
+        (grouped_heads, (4, 5), {"a": [0, 2], "y+a": [0, 1, 4]}),
+        [("a", 6, [2, 3]), *(("a", n, [2, 3, 5]) for n in (0, 2, 4)), ("z", 0, GONE)],
+        {
+            "y": [(5, 3), (3,)],
+            "a": [
+                *((3, 4, 2), (4, 2), (3, 2, 2), (2, 2), (3, 2, 2), (2, 2)),
+                *((4, 2, 3), (3,)),
+            ],
+            "z": [(12, 2), (2,)],
         },
     ),
     "both directions": (

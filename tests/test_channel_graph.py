@@ -76,6 +76,7 @@ MIXES = {
     "array": layers.Lambda(lambda x: x * ops.arange(8, dtype="float32")),
     "Cumsum": lambda x: ops.cumsum(x, axis=-1),
     "steps": lambda x: x[..., ::2],
+    "place": lambda x: x * x[..., 3, None],
     "chosen": lambda x: ops.take(x, [3, 1, 2], axis=-1),
     "roll": lambda x: ops.roll(x, 2, axis=-1),
     "edges": lambda x: ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]], mode="edge"),
@@ -88,6 +89,10 @@ MIXES = {
     "states": lambda x: layers.GRU(3)(
         layers.Reshape((64, 8))(x), initial_state=np.ones((1, 3), "float32")
     ),
+    "gated attention": lambda x: layers.MultiHeadAttention(2, 3, use_gate=True)(
+        *[layers.Reshape((64, 8))(x)] * 2
+    ),
+    "merged batch": lambda x: ops.reshape(ops.reshape(x, (-1, 8)), (-1, 64, 8)),
     "AdditiveAttention": lambda x: layers.AdditiveAttention()(
         [layers.Reshape((64, 8))(x)] * 2
     ),

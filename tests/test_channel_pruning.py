@@ -66,7 +66,13 @@ def test_the_run_ends_at_its_budget(name):
     assert history[0] > 0.5
 
 
-@pytest.mark.parametrize("kind", ["residual", "depthwise", "excited", "nested"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("residual", "depthwise", "excited", "nested", "split", "drawn"),
+        *("recurrent", "attention"),
+    ],
+)
 def test_the_small_network_predicts_as_the_masked_one(kind):
     model = compiled(kind)
     callback = pruning(macs=0.6)

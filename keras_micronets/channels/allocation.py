@@ -22,7 +22,7 @@ def allocate(
     limits: Mapping[str, float],
     *,
     min_channels: np.ndarray,
-    round_to: int,
+    round_to: int | np.ndarray,
 ) -> np.ndarray:
     """Return how many channels of each group to keep for the highest importance.
 
@@ -37,8 +37,8 @@ def allocate(
             mean about 1.
         limits: Dictionary from `"params"` or `"macs"` to the largest number allowed.
         min_channels: Integer array `(groups,)`, how many channels have to stay.
-        round_to: Integer, the kept numbers are multiples of it where a group has
-            enough channels.
+        round_to: Integer, or an array of one for each group: the kept numbers are
+            multiples of it where a group has enough channels.
 
     Returns:
         Integer array `(groups,)`. It exceeds a limit only if nothing is left to remove.
@@ -52,7 +52,7 @@ def allocate_uniformly(
     limits: Mapping[str, float],
     *,
     min_channels: np.ndarray,
-    round_to: int,
+    round_to: int | np.ndarray,
 ) -> np.ndarray:
     """Return the widths at which every group keeps the same share of its channels."""
     kept, full = min_channels, counts.full

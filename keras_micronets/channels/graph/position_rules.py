@@ -4,6 +4,8 @@ A slice or a split of channels keeps, in a cut model, what is left between the s
 channels. So its bounds are settings: each is the number of channels kept before it.
 """
 
+from math import prod
+
 import numpy as np
 from keras import layers
 
@@ -58,7 +60,8 @@ def _reshape(tracer, layer, shape, tensor):
 def _reshaped_numbers(layer, tensor, shape):
     """Return the channel of each element after a reshape; `None` if unknown."""
     sizes = tensor.shape[1:]
-    if None in (*sizes, *shape[1:]) or len(tensor.channels) > 1:
+    is_known = None not in (*sizes, *shape[1:]) and len(tensor.channels) == 1
+    if not is_known or prod(sizes) != prod(shape[1:]):  # the batch may be merged
         return None
     ((axis, channels),) = tensor.channels.items()
     broadcast_shape = [1] * len(sizes)
@@ -71,24 +74,17 @@ def _reshaped_numbers(layer, tensor, shape):
 
 @call_rule_for(*_classes("GetItem"))
 def _get_item(tracer, operation, call, x, key):
-    axes, entries = iter(range(len(x.shape))), []
-    for path, entry in _entries(key, len(x.shape)):
-        if not (entry is None or isinstance(entry, int | slice)):
+    entries, axes = _entries(key, len(x.shape)), iter(range(len(x.shape)))
+    if not all(entry is None or isinstance(entry, int | slice) for _, entry in entries):
+        return None
+    of_axes = [None if e is None else x.channels.get(next(axes)) for _, e in entries]
+    traced = [(*pair, c) for pair, c in zip(entries, of_axes, strict=True)]
+    for _, entry, channels in traced:
+        if channels is not None and getattr(entry, "step", 0) not in (None, 1):
             return None
-        channels = None if entry is None else x.channels.get(next(axes))
-        if channels is not None and getattr(entry, "step", None) not in (None, 1):
-            return None
-        entries.append((path, entry, channels))
-    out, n_axes = {}, 0
-    for path, entry, channels in entries:
-        if isinstance(entry, int):
-            if channels is not None:
-                _pick(tracer, operation, channels, entry % len(channels), path)
-            continue
-        if channels is not None:
-            out[n_axes] = _slice(tracer, operation, channels, entry, path)
-        n_axes += 1
-    return [out]
+    left = enumerate(one for one in traced if not isinstance(one[1], int))
+    sliced = {axis: one for axis, one in left if one[2] is not None}
+    return [{axis: _slice(tracer, operation, *one) for axis, one in sliced.items()}]
 
 
 def _entries(key, rank):
@@ -102,12 +98,7 @@ def _entries(key, rank):
     return entries
 
 
-def _pick(tracer, operation, channels, index, path):
-    tracer.ties.protect(channels[index], f"{operation.name} reads its place")
-    _bind_bound(tracer, operation, channels, index, ("key", path))
-
-
-def _slice(tracer, operation, channels, entry, path):
+def _slice(tracer, operation, path, entry, channels):
     """Return the channels of a slice, and let its bounds be settings."""
     if entry == slice(None):
         return channels

@@ -75,36 +75,50 @@ def _bidirectional(tracer, layer, call, sequences, initial_state=None, **others)
     return [{axis: own} for own, _ in zip(units, call.outputs, strict=False)]
 
 
-@call_rule_for(layers.MultiHeadAttention)
-def _attention(tracer, layer, call, query, value, key=None, **others):
-    key = value if key is None else key
-    read = {"query": query, "key": key, "value": value}
-    if not all(isinstance(x, TracedTensor) for x in read.values()):
-        return None
+@call_rule_for(layers.MultiHeadAttention, layers.GroupQueryAttention)
+def _attention(
+    tracer, layer, call, query, value, key=None, attention_mask=None, **others
+):
+    """A head of keys and values is cut with all heads of queries that read it."""
+    read = {"query": query, "key": value if key is None else key, "value": value}
     axes, is_gated = _keras_private.attention_settings(layer)
-    output = layer.output_dense
-    ranks = {len(query.shape), len(key.shape), len(output.kernel.shape)}
-    if is_gated or axes != (1,) or ranks != {3}:
+    part = {one.name: one for one in _keras_private.flatten_layers(layer)}
+    output = part["attention_output"]
+    names_heads = len(getattr(attention_mask, "shape", ())) > 3
+    if is_gated or names_heads or axes != (1,) or len(output.kernel.shape) != 3:
         return None
-    heads = tracer.produce(layer, layer.query_dense.kernel, 1, None)
-    tracer.bind(layer, None, 0, heads, ("num_heads", None), size=layer.value_dim)
+    if not all(
+        isinstance(x, TracedTensor) and len(x.shape) == 3 for x in read.values()
+    ):
+        return None
+    heads = tracer.produce(layer, part["key"].kernel, 1, None)
+    readers = np.repeat(heads, output.kernel.shape[0] // len(heads))
     for name, tensor in read.items():
+        own, dense = readers if name == "query" else heads, part[name]
         reason = f"{layer.name} attends along their axis"
         tracer.protect(tensor, reason, except_axes=(2,))
-        dense = getattr(layer, f"{name}_dense")
         tracer.bind(layer, dense.kernel, 0, tracer.channels(tensor, 2), role="reads")
-        tracer.bind(layer, dense.kernel, 1, heads, role="produces")
+        tracer.bind(layer, dense.kernel, 1, own, role="produces")
         if dense.bias is not None:
-            tracer.bind(layer, dense.bias, 0, heads)
+            tracer.bind(layer, dense.bias, 0, own)
         tracer.add_kernel_call(dense.kernel, tensor.shape, [1])
-    tracer.bind(layer, output.kernel, 0, heads, role="reads")
-    out = tracer.produce(layer, output.kernel, -1, ("output_shape", None))
+    tracer.bind(layer, output.kernel, 0, readers, role="reads")
+    out = tracer.produce(layer, output.kernel, -1, None)
     if output.bias is not None:
         tracer.bind(layer, output.bias, 0, out)
     tracer.add_kernel_call(output.kernel, query.shape, [1])
-    n_products = prod(x.shape[1] or 1 for x in (query, key))
-    n_products *= layer.key_dim + layer.value_dim
-    products = KernelCall(output.kernel, n_products, (heads,), of_weight=False)
-    tracer.kernel_calls.append(products)
-    scores = {1: heads}
-    return [{2: out}, scores][: len(call.outputs)]
+    size = part["value"].kernel.shape[-1]
+    settings = {"num_query_heads": readers, "num_key_value_heads": heads}
+    if plain_class(layer) is layers.MultiHeadAttention:
+        settings = {"num_heads": heads, "output_shape": out}
+    else:  # whose queries, values and outputs are equally wide
+        for tensor in (query, value):
+            tracer.ties.tie(tracer.channels(tensor, 2), out)
+    for name, channels in settings.items():
+        width = 1 if name == "output_shape" else size
+        tracer.bind(layer, None, 0, channels, (name, None), size=width)
+    products = prod(x.shape[1] or 1 for x in (query, read["key"]))
+    products *= size + part["key"].kernel.shape[-1]
+    call_of_heads = KernelCall(output.kernel, products, (readers,), of_weight=False)
+    tracer.kernel_calls.append(call_of_heads)
+    return [{2: out}, {1: readers}][: len(call.outputs)]
