@@ -19,9 +19,9 @@ def count_macs(model: keras.Model) -> int:
     """Return the number of multiply-accumulates for one sample.
 
     One is the product of a kernel's weight and a value; masked weights count too.
-    Biases, normalisation and activations are not counted. Recurrent layers, attention,
-    wrappers, matrix products and custom layers are run on zeros, and the products of
-    `keras.ops` that they call are counted.
+    Biases, normalisation and activations are not counted. Wrappers, matrix products and
+    custom layers are run on zeros, and the products of `keras.ops` that they call are
+    counted.
 
     Args:
         model: A built functional or sequential model, prepared or not.

@@ -61,8 +61,8 @@ def plan(
         allocation: `"global"`: widths follow importance and cost. `"uniform"`: all
             groups keep the same share, as the tighter budget requires. Defaults to
             `"global"`.
-        round_to: Integer, the numbers of channels kept are multiples of it. Defaults
-            to `8`.
+        round_to: Integer, the numbers of channels kept are multiples of it. A head of
+            attention has as many channels as values. Defaults to `8`.
         min_channels: Integer, how many channels of each group stay at least. Defaults
             to `8`.
 

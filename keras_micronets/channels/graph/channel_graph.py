@@ -43,7 +43,7 @@ class ChannelGraph:
         unknown: Dictionary from the names of layers with weights but without a channel
             rule to their classes' names. Their channels are protected.
         other_macs: Integer, multiply-accumulates of operations whose channels are all
-            kept, such as recurrent layers and matrix products.
+            kept, such as custom layers and matrix products.
         uncounted: Tuple of names and classes of the operations that could not be run to
             count theirs.
         has_open_sizes: Boolean, whether the number of multiplications depends on input
@@ -74,7 +74,9 @@ def channel_graph(model: keras.Model) -> ChannelGraph:
 
     Nested models are traced, and shared layers are cut once for all their calls. Layers
     without weights are run on random values: those that keep channels apart pass them
-    on. Channels that reach any other operation are protected.
+    on. Channels are the units of recurrent layers and the heads of attention, too, and
+    may be sliced, split, padded, repeated and reshaped. Channels that reach any other
+    operation are protected.
 
     Args:
         model: A built functional or sequential model, prepared or not.

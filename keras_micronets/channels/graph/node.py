@@ -27,7 +27,7 @@ class Node:
             entry `"key"` is the argument of a slice. `None` if no entry has it.
         role: What the layer does with the channels. `"produces"`: its kernel makes
             them. `"reads"`: it sums over them, so zeros in their place remove them.
-            `"averages"`: it takes a mean over them, which zeros would change.
+            `"averages"`: it takes a mean or maximum of them, which zeros would change.
             `"follows"`: it has one element for each channel that it receives.
         size: Integer, the width of one index: that of an attention head. Defaults to
             `1`.

@@ -65,6 +65,8 @@ def _bidirectional(tracer, layer, call, sequences, initial_state=None, **others)
     has_state = layer.stateful or layer.return_state or initial_state is not None
     if has_state or not isinstance(sequences, TracedTensor):
         return None
+    if len({one.units for one in parts.values()}) > 1:
+        return None
     units = [_units(tracer, layer, one, sequences) for one in parts.values()]
     for name, own in zip(parts, units, strict=True):
         tracer.bind(layer, None, 0, own, (name, ("config", "units")))
@@ -87,38 +89,41 @@ def _attention(
     names_heads = len(getattr(attention_mask, "shape", ())) > 3
     if is_gated or names_heads or axes != (1,) or len(output.kernel.shape) != 3:
         return None
-    if not all(
-        isinstance(x, TracedTensor) and len(x.shape) == 3 for x in read.values()
-    ):
+    traced = [x for x in read.values() if isinstance(x, TracedTensor)]
+    if [len(x.shape) for x in traced] != [3, 3, 3]:
         return None
     heads = tracer.produce(layer, part["key"].kernel, 1, None)
     readers = np.repeat(heads, output.kernel.shape[0] // len(heads))
     for name, tensor in read.items():
-        own, dense = readers if name == "query" else heads, part[name]
-        reason = f"{layer.name} attends along their axis"
-        tracer.protect(tensor, reason, except_axes=(2,))
-        tracer.bind(layer, dense.kernel, 0, tracer.channels(tensor, 2), role="reads")
-        tracer.bind(layer, dense.kernel, 1, own, role="produces")
-        if dense.bias is not None:
-            tracer.bind(layer, dense.bias, 0, own)
-        tracer.add_kernel_call(dense.kernel, tensor.shape, [1])
+        own = readers if name == "query" else heads
+        _project(tracer, layer, part[name], tensor, own)
     tracer.bind(layer, output.kernel, 0, readers, role="reads")
     out = tracer.produce(layer, output.kernel, -1, None)
     if output.bias is not None:
         tracer.bind(layer, output.bias, 0, out)
-    tracer.add_kernel_call(output.kernel, query.shape, [1])
     size = part["value"].kernel.shape[-1]
-    settings = {"num_query_heads": readers, "num_key_value_heads": heads}
     if plain_class(layer) is layers.MultiHeadAttention:
-        settings = {"num_heads": heads, "output_shape": out}
+        tracer.bind(layer, None, 0, heads, ("num_heads", None), size=size)
+        tracer.bind(layer, None, 0, out, ("output_shape", None))
     else:  # whose queries, values and outputs are equally wide
+        tracer.bind(layer, None, 0, heads, ("num_key_value_heads", None), size=size)
+        tracer.bind(layer, None, 0, readers, ("num_query_heads", None), size=size)
         for tensor in (query, value):
             tracer.ties.tie(tracer.channels(tensor, 2), out)
-    for name, channels in settings.items():
-        width = 1 if name == "output_shape" else size
-        tracer.bind(layer, None, 0, channels, (name, None), size=width)
+    tracer.add_kernel_call(output.kernel, query.shape, [1])
     products = prod(x.shape[1] or 1 for x in (query, read["key"]))
     products *= size + part["key"].kernel.shape[-1]
-    call_of_heads = KernelCall(output.kernel, products, (readers,), of_weight=False)
-    tracer.kernel_calls.append(call_of_heads)
+    scores = KernelCall(output.kernel, products, (readers,), of_weight=False)
+    tracer.kernel_calls.append(scores)
     return [{2: out}, {1: readers}][: len(call.outputs)]
+
+
+def _project(tracer, layer, dense, tensor, heads):
+    """Bind a projection of an attention layer to its heads."""
+    reason = f"{layer.name} attends along their axis"
+    tracer.protect(tensor, reason, except_axes=(2,))
+    tracer.bind(layer, dense.kernel, 0, tracer.channels(tensor, 2), role="reads")
+    tracer.bind(layer, dense.kernel, 1, heads, role="produces")
+    if dense.bias is not None:
+        tracer.bind(layer, dense.bias, 0, heads)
+    tracer.add_kernel_call(dense.kernel, tensor.shape, [1])
