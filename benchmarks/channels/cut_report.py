@@ -66,17 +66,21 @@ def _graphs(rows):
     cut = [row for row in rows.values() if "refused" not in row]
     yield (
         "| random graphs | cut | rejected | changed predictions | wrong "
-        "| largest difference to masked | removable channels |"
+        "| largest difference to masked | removable channels | protected in vain |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     if cut:
-        wrong = [r for r in cut if r["difference"] > 1e-5 or not r["params_agree"]]
-        largest = max(row["difference"] for row in cut)
+        alike = [row for row in cut if not row["averages"]]
+        wrong = [r for r in cut if not r["params_agree"]]
+        wrong += [r for r in alike if r["params_agree"] and r["difference"] > 1e-5]
+        largest = max(row["difference"] for row in alike)
         touched = np.mean([row["touched"] for row in cut])
         changed = sum(row["of_whole"] > 0.01 for row in cut)
         cells = (len(rows), len(cut), len(rows) - len(cut), changed, len(wrong))
         text = " | ".join(map(str, cells))
-        yield f"| {text} | {largest:.0e} | {touched:.1%} |"
+        searched = [row["in_vain"] for row in cut if "in_vain" in row]
+        in_vain = f"{np.mean(searched):.2%}" if searched else ""
+        yield f"| {text} | {largest:.0e} | {touched:.1%} | {in_vain} |"
 
 
 def _latency(rows):

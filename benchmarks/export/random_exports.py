@@ -23,7 +23,7 @@ import numpy as np
 from keras import layers, ops
 
 import keras_micronets as kmn
-from benchmarks.channels.random_graphs import GraphMaker
+from benchmarks.lib.random_graphs import GraphMaker
 from benchmarks.lib.results import RESULTS_FOLDER, commit
 from keras_micronets.export.tflite_model import TFLiteModel
 
