@@ -153,7 +153,7 @@ def recurrent(x):
 
 def attention(x):
     x = layers.Dense(12)(layers.Reshape((64, 3))(x))
-    x = layers.Add()([x, layers.MultiHeadAttention(4, 3, value_dim=2)(x, x)])
+    x = layers.Add()([x, layers.MultiHeadAttention(4, 3)(x, x)])
     x = layers.Add()([x, layers.Dense(12)(layers.Dense(16, "gelu")(x))])
     return layers.Dense(4)(layers.GlobalAveragePooling1D()(x))
 

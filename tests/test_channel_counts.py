@@ -74,7 +74,7 @@ CUT = {
         2 * STEPS * 3 * (FEATURES + 3),
     ),
     "attention": (
-        lambda x: layers.MultiHeadAttention(4, 3, value_dim=2, name="attention")(x, x),
+        lambda x: layers.MultiHeadAttention(4, 3, 2, dropout=0.1)(x, x),
         2,
         # query and key, value and output; products of queries with keys, and of values
         STEPS * FEATURES * 2 * (3 + 3 + 2 + 2) + STEPS**2 * 2 * (3 + 2),

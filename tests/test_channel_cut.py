@@ -262,7 +262,7 @@ def image(x):
 
 
 def heads(x):
-    attention = layers.MultiHeadAttention(3, 2, value_dim=4, name="a")
+    attention = layers.MultiHeadAttention(3, 2, 4, dropout=0.1, name="a")
     return dense(2, "z")(layers.Flatten()(attention(x, x)))
 
 

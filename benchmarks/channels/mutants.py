@@ -30,7 +30,8 @@ from benchmarks.lib.sections import ROOT
 RESULTS = RESULTS_FOLDER / "mutants.json"
 FOLDER = ROOT / "keras_micronets" / "channels"
 FILES = ("check.py", "cut.py", "graph/channel_graph.py", "graph/probe.py")
-FILES += ("graph/rules.py", "graph/trace.py")
+FILES += ("graph/rules.py", "graph/position_rules.py", "graph/sequence_rules.py")
+FILES += ("graph/trace.py",)
 N_MUTANTS, LIMIT = 100, 600
 TESTS = "test_channel_*.py"
 
