@@ -92,6 +92,18 @@ MIXES = {
     "gated attention": lambda x: layers.MultiHeadAttention(2, 3, use_gate=True)(
         *[layers.Reshape((64, 8))(x)] * 2
     ),
+    "mask of heads": lambda x: layers.MultiHeadAttention(2, 3)(
+        *[layers.Reshape((64, 8))(x)] * 2,
+        attention_mask=np.ones((1, 2, 64, 64), "bool"),
+    ),
+    "states of directions": lambda x: layers.Concatenate()(
+        layers.Bidirectional(layers.GRU(2, return_state=True))(
+            layers.Reshape((64, 8))(x)
+        )
+    ),
+    "stateful": lambda x: layers.SimpleRNN(3, stateful=True)(
+        layers.Reshape((64, 8))(ops.reshape(x, (2, 8, 8, 8)))
+    ),
     "merged batch": lambda x: ops.reshape(ops.reshape(x, (-1, 8)), (-1, 64, 8)),
     "AdditiveAttention": lambda x: layers.AdditiveAttention()(
         [layers.Reshape((64, 8))(x)] * 2
