@@ -80,8 +80,13 @@ MIXES = {
     "chosen": lambda x: ops.take(x, [3, 1, 2], axis=-1),
     "roll": lambda x: ops.roll(x, 2, axis=-1),
     "edges": lambda x: ops.pad(x, [[0, 0], [0, 0], [0, 0], [1, 1]], mode="edge"),
-    "masking": lambda x: layers.GlobalAveragePooling1D()(
-        layers.Masking()(layers.Reshape((64, 8))(x))
+    "masking": lambda x: layers.Concatenate()(
+        [
+            layers.GlobalAveragePooling2D()(x),
+            layers.GlobalAveragePooling1D()(
+                layers.Masking()(layers.Reshape((64, 8))(x))
+            ),
+        ]
     ),
     "all axes": lambda x: x * ops.max(x),
     "TimeDistributed": lambda x: layers.TimeDistributed(layers.Dense(3))(x),
