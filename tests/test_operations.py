@@ -273,6 +273,20 @@ def test_a_rectifier_after_pooling(pool, limit, tmp_path):
     assert_equals_its_file(model, tmp_path)
 
 
+@pytest.mark.tensorflow
+def test_several_operations_read_a_tensor_that_was_moved(tmp_path):
+    """The converter loses the scale of what only moves integers."""
+
+    def build(x):
+        x = layers.Cropping2D(1)(conv(x))
+        leaky = ops.where(x > 0, x, 0.1 * x)
+        head = layers.Dense(4)(layers.Flatten()(layers.MaxPooling2D()(x)))
+        normalised = layers.BatchNormalization()(leaky), layers.BatchNormalization()(x)
+        return [*normalised, head]
+
+    assert_equals_its_file(learned(build), tmp_path)
+
+
 FLOATS = {
     "no kernel": lambda x: conv(ops.sin(conv(x))),
     "a slice of it": lambda x: conv(ops.sin(conv(x))[..., :2]),

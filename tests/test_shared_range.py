@@ -133,6 +133,10 @@ RESCALED = {
     "sigmoid and tanh": lambda x: conv(
         joined(conv(x, activation="sigmoid"), conv(x, activation="tanh"))
     ),
+    "largest of three": lambda x: largest(conv(x, activation="tanh"), conv(x), conv(x)),
+    "smallest of three": lambda x: layers.Minimum()(
+        [conv(x), conv(x, activation="sigmoid"), conv(x)]
+    ),
 }
 COPIES = (
     *("two blocks", "input read later", "in turn", "rectified twice"),

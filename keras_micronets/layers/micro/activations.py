@@ -73,13 +73,28 @@ class MicroConcatenate(_Joining, keras.layers.Concatenate):
     """
 
 
+class _JoiningPairs(_Joining):
+    def call(self, inputs):
+        parent: Any = super(_Joining, self)
+
+        def compute(tensors, quantizer):
+            result, *others = tensors
+            for number, tensor in enumerate(others, 1):
+                result = parent.call([result, tensor])
+                if quantizer is not None and number < len(others):
+                    result = quantizer(result)  # the file has each pair in its range
+            return result
+
+        return join(self, inputs, compute)
+
+
 @micro_class(keras.layers.Maximum)
-class MicroMaximum(_Joining, keras.layers.Maximum):
+class MicroMaximum(_JoiningPairs, keras.layers.Maximum):
     """A `Maximum` layer among integers of one range, see `MicroConcatenate`."""
 
 
 @micro_class(keras.layers.Minimum)
-class MicroMinimum(_Joining, keras.layers.Minimum):
+class MicroMinimum(_JoiningPairs, keras.layers.Minimum):
     """A `Minimum` layer among integers of one range, see `MicroConcatenate`."""
 
 
@@ -118,7 +133,13 @@ def _make(base, row):
         return self.fake_quantize("output", outputs)
 
     def move(self, inputs, *args, **kwargs):
-        return tag(base.call(self, inputs, *args, **kwargs), quantizer_of(inputs))
+        outputs, quantizer = (
+            base.call(self, inputs, *args, **kwargs),
+            quantizer_of(inputs),
+        )
+        if quantizer is not None and quantizer.constant and not row.pools:
+            return quantizer(outputs)  # the converter loses the scale of many readers
+        return tag(outputs, quantizer)
 
     def average(self, inputs, *args, **kwargs):
         outputs = base.call(self, inputs, *args, **kwargs)

@@ -40,6 +40,7 @@ __all__ = [
 # a bias of 1 overflows (measured with LiteRT 2.3). This range and
 # SMALLEST_KERNEL_RANGE keep the product above 6e-10.
 SMALLEST_RANGE = 5e-3
+FILE_BITS = 8  # also for fewer `bits`, which only training and inference simulate
 # In steps: moves averages off a half, yet distinguishes those of up to 500 integers.
 _NUDGE = 1e-3
 
@@ -60,7 +61,7 @@ class ActivationQuantizer(Quantizer):
             for a softmax's output; `None` to observe it. Defaults to `None`.
         observer: A value of `keras_micronets.observers`; `None` for
             `MovingAverage()`. Defaults to `None`.
-        bits: Integer from 2 to 8. Defaults to `8`.
+        bits: Integer from 2 to 8; files have 8. Defaults to `8`.
 
     Call arguments:
         inputs: Float tensor of any shape.
@@ -197,7 +198,8 @@ class ActivationQuantizer(Quantizer):
 
     def _quantize(self, inputs, lower, upper, **options):
         bounds = _widened(lower, upper)
-        return quantize_activation(inputs, *bounds, bits=self.bits, **options)
+        bits = self.bits if self.constant is None else FILE_BITS
+        return quantize_activation(inputs, *bounds, bits=bits, **options)
 
     def _on_device(self, inputs, bounds, rectify):
         """Round exactly as LiteRT does, with the gradients of `_quantize`."""

@@ -166,7 +166,8 @@ class QuantizationScheme(Configurable):
             `keras_micronets.observers`. Defaults to `MovingAverage()`.
         kernel_bits: Integer from 2 to 8. Use fewer for smaller files; files store 4 or
             8. Defaults to `8`.
-        activation_bits: Integer from 2 to 8. Defaults to `8`.
+        activation_bits: Integer from 2 to 8, simulated only: files have 8 in the same
+            ranges. Defaults to `8`.
 
     Raises:
         ValueError: If an argument has another type or is out of range.
