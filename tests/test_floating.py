@@ -167,6 +167,23 @@ def test_means_of_masked_steps_stay_in_float(tmp_path):
     assert_predicts_as(model, tmp_path / "model.tflite", x)
 
 
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_a_spectral_normalisation_is_announced_as_its_layer(activation, tmp_path):
+    inputs = keras.Input((8,))
+    x = layers.SpectralNormalization(layers.Dense(5, activation), name="norm")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    floating = prepare(model, quantize=True).floating
+    set_quantizers(model, True)
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    model(x, training=True)
+    report = export_tflite(model, tmp_path / "model.tflite", representative_data=x)
+    reason = "norm (SpectralNormalization): LiteRT has no integer softplus"
+    assert floating == ((reason,) if activation == "softplus" else ())
+    assert bool(report.float_operations) == bool(floating)
+    assert_predicts_as(model, tmp_path / "model.tflite", x)
+
+
 def warnings_of_the_callback(model):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

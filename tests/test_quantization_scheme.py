@@ -2,8 +2,10 @@ import keras
 import model_cases
 import numpy as np
 import pytest
+from exact_cases import assert_equals_its_file, conv, learned
 
 from keras_micronets import layers
+from keras_micronets.export.conversion import convert
 from keras_micronets.layers import (
     ActivationQuantizer,
     QuantizationScheme,
@@ -36,6 +38,24 @@ def test_quantisers_follow_the_scheme():
     assert schemes(quantised("residual")) == {4, (6, Percentile(99.0))}
     plain = quantised("residual", True)
     assert schemes(plain) == {8, (8, MovingAverage(0.99))}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("bits", [2, 6])
+def test_files_have_8_bits_of_activations(bits, tmp_path):
+    def build(x):
+        x = keras.layers.Activation("silu")(conv(x)) * 2 + 1
+        x = keras.layers.Reshape((64, 6))(x)
+        return keras.layers.Softmax()(keras.layers.MultiHeadAttention(2, 3)(x, x))
+
+    model = learned(build, scheme=QuantizationScheme(activation_bits=bits))
+    content = convert(model, quantization="int8")
+    for quantizer in quantizers(model):
+        if isinstance(quantizer, ActivationQuantizer):
+            assert quantizer.bits == bits
+            quantizer.bits = 8
+    assert convert(model, quantization="int8") == content
+    assert_equals_its_file(model, tmp_path)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])

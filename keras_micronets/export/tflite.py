@@ -66,12 +66,13 @@ def export_tflite(
             outputs; the file has them in the order of `model.inputs` and
             `model.outputs`.
         path: Path of the file; must end in `.tflite`. An older file is replaced.
-        quantization: `"int8"` (integers throughout, int8 input and output), `"int16"`
-            (int8 weights, int16 for everything else, input and output included;
-            always needs representative data), `"float16"` (weights), `"dynamic"`
-            (int8 weights, float computation) or `None` (float32). With `"int8"`,
-            kernels that learned 2 to 4 bits are packed in 4 bits, as `weight_bytes`
-            of the report shows. Defaults to `"int8"`.
+        quantization: `"int8"` (integers throughout, int8 input and output; with learned
+            ranges float ones, where an operation in float reads the input or makes the
+            output), `"int16"` (int8 weights, int16 for everything else, input and
+            output included; always needs representative data), `"float16"` (weights),
+            `"dynamic"` (int8 weights, float computation) or `None` (float32). With
+            `"int8"`, kernels that learned 2 to 4 bits are packed in 4 bits, as
+            `weight_bytes` of the report shows. Defaults to `"int8"`.
         representative_data: Some hundred typical inputs for post-training
             quantisation and for the comparison. An array `(samples, ...)`; for
             several inputs a tuple of arrays in the order of `model.inputs`, or a

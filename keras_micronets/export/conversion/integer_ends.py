@@ -13,10 +13,11 @@ __all__ = ["with_integer_ends"]
 def with_integer_ends(content: bytes) -> bytes:
     """Return a file whose inputs and outputs are the integers that it computes with.
 
-    An input that the file rounds before it is read becomes the rounded tensor, and
-    operations in float read that one. Bytes that are rounded to all of their 256
-    values, as those of photographs are, are not cast to floats before. An output made
-    of integers becomes these integers. Other inputs and outputs stay as they are.
+    An input that the file rounds before it is read becomes the rounded tensor, unless
+    operations in float read it, too, since Keras does not round what those read. Bytes
+    that are rounded to all of their 256 values, as those of photographs are, are not
+    cast to floats before. An output made of integers becomes these integers. Other
+    inputs and outputs stay as they are.
 
     The converter can do this, too, but it deletes the conversion between such an output
     and an operation in float, whose operand is then missing; LiteRT crashes on that.
@@ -48,7 +49,9 @@ def _rounded_input(model, index):
     graph = model.subgraphs[0]
     readers = [operator for operator in graph.operators if index in operator.inputs]
     rounding = [x for x in readers if x.opcodeIndex == _code(model, "QUANTIZE")]
-    if not rounding:
+    shape = _code(model, "SHAPE")  # reads no values
+    exact = [x for x in readers if x not in rounding and x.opcodeIndex != shape]
+    if exact or not rounding:
         return index
     # With several ranges the widest one, so that no reader loses values to clipping.
     widest = max(rounding, key=lambda x: _step(graph.tensors[x.outputs[0]]))

@@ -552,6 +552,8 @@ def reason_for_float(operation: Any) -> str | None:
     """
     if type(operation) in AUGMENTATIONS:
         return None
+    if type(operation) is layers.SpectralNormalization:  # in training only
+        return reason_for_float(operation.layer)
     if not has_micro_layer(operation):
         return UNKNOWN.reason
     if is_attention(operation) and not attends_in_integers(operation):

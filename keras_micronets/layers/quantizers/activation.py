@@ -163,11 +163,15 @@ class ActivationQuantizer(Quantizer):
         """Return the step size, the real value of one integer."""
         lower, upper = _widened(*self.bounds())
         span = ops.subtract(to_float64(upper), to_float64(lower))
-        return ops.cast(ops.divide(span, 2**self.bits - 1), "float32")
+        return ops.cast(ops.divide(span, 2**self._bits - 1), "float32")
+
+    @property
+    def _bits(self):
+        return self.bits if self.constant is None else FILE_BITS
 
     def zero_point(self) -> Any:
         """Return the signed integer that represents zero."""
-        return ops.subtract(-(2 ** (self.bits - 1)), self.smallest())
+        return ops.subtract(-(2 ** (self._bits - 1)), self.smallest())
 
     def smallest(self) -> Any:
         """Return the integer of the lower bound, counted from the zero point."""
@@ -198,8 +202,7 @@ class ActivationQuantizer(Quantizer):
 
     def _quantize(self, inputs, lower, upper, **options):
         bounds = _widened(lower, upper)
-        bits = self.bits if self.constant is None else FILE_BITS
-        return quantize_activation(inputs, *bounds, bits=bits, **options)
+        return quantize_activation(inputs, *bounds, bits=self._bits, **options)
 
     def _on_device(self, inputs, bounds, rectify):
         """Round exactly as LiteRT does, with the gradients of `_quantize`."""
