@@ -274,6 +274,21 @@ def test_a_rectifier_after_pooling(pool, limit, tmp_path):
 
 
 @pytest.mark.tensorflow
+def test_a_rectifier_after_a_gate_costs_no_operation(tmp_path):
+    """It is a part of the product, which LiteRT rounds once."""
+    model = learned(
+        lambda x: [
+            layers.ReLU()(layers.Activation("silu")(conv(x))),
+            ops.relu6(ops.silu(conv(x))),
+            layers.ReLU()(layers.Activation("tanh_shrink")(conv(x))),
+        ]
+    )
+    report = assert_equals_its_file(model, tmp_path)
+    each = {"CONV_2D": 3, "LOGISTIC": 2, "MUL": 2, "TANH": 1, "SUB": 1}
+    assert report.operations == each
+
+
+@pytest.mark.tensorflow
 def test_several_operations_read_a_tensor_that_was_moved(tmp_path):
     """The converter loses the scale of what only moves integers."""
 

@@ -142,8 +142,8 @@ class _Placer:
         )
         at_output = (
             {}
-            if row.keeps_scale or row.values == "compared" or _is_fused(call)
-            else _at_output(call.operation)
+            if row.keeps_scale or row.values == "compared"
+            else _at_output(call.operation, output=not _is_fused(call))
         )
         if self.share_ranges and row.values == "joined":
             inputs, at_output = inputs + _not_shared(call), {}
@@ -276,9 +276,9 @@ def _fixed_range(call):
     return activation_row(activation_of(call.operation)).fixed_range
 
 
-def _at_output(operation):
+def _at_output(operation, output=True):
     """Return the arguments of a `QuantizerSpec` for an activation and the output."""
     row = activation_row(activation_of(operation))
     separate = is_kernel_layer(operation) and not row.fused
     gate = row.gate is not None
-    return {"preactivation": separate, "gate": gate, "output": True}
+    return {"preactivation": separate, "gate": gate, "output": output}

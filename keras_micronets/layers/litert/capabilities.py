@@ -537,6 +537,8 @@ def limit_of(layer: Any) -> float | None:
 def fuses(operation: Any, reader: Any) -> bool:
     """Return whether LiteRT computes a reader within the operation before it."""
     before = row_of(operation)
+    if activation_row(activation_of(operation)).gate is not None:
+        return limit_of(reader) is not None  # of its product or difference
     if not is_linear(operation):
         return False
     if row_of(reader).normalizes:
