@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -80,6 +81,20 @@ def test_predict_members(bundle, images, expected, tmp_path, capsys):
 def test_bench(bundle, capsys):
     assert main(["bench", "--repeats", "2"], path=bundle) == 0
     assert "ensemble, threads" in capsys.readouterr().out
+
+
+def test_bench_of_operators(bundle, tmp_path, capsys):
+    path = tmp_path / "operators.json"
+    arguments = ["bench", "--operators", str(path), "--repeats", "1"]
+    assert main(arguments, path=bundle) == 0
+    assert str(path) in capsys.readouterr().out
+    assert all(row[-1] > 0 for row in json.loads(path.read_text())["rows"])
+    assert (
+        main(
+            [*arguments[:2], str(tmp_path / "none" / "x"), *arguments[3:]], path=bundle
+        )
+        == 2
+    )
 
 
 def test_subprocess_from_another_directory(bundle, images, expected, tmp_path):

@@ -38,6 +38,7 @@ def test_links_lead_somewhere(link):
         "callbacks.pruning_scope",
         "channels.cut",
         "channels.compact",
+        "channels.latency",
         "cifar10.papers",
         "cifar10.pipeline",
         "cifar10.quantization",

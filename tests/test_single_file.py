@@ -9,10 +9,10 @@ from tiny_tflite import CLASSES, SHAPE, samples, tiny_tflite
 
 from keras_micronets import EnsemblePruner
 from keras_micronets.edge import EnsembleRunner, Member, Preprocessing
+from keras_micronets.edge.operators import pack
 from keras_micronets.ensemble.export import choose_format
 from keras_micronets.export import BundleMember, write_bundle, write_single
 from keras_micronets.export.bundle import single_file
-from keras_micronets.export.flatbuffer import pack
 
 RULES = {"mean": None, "logit": None, "vote": None, "weights": [0.5, 0.3, 0.2]}
 

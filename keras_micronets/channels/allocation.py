@@ -35,7 +35,7 @@ def allocate(
         counts: The `Counts` of the model.
         importance: Float array `(channels,)` for each group, in descending order, the
             mean about 1.
-        limits: Dictionary from `"params"` or `"macs"` to the largest number allowed.
+        limits: Dictionary from a quantity of `Counts` to the largest number allowed.
         min_channels: Integer array `(groups,)`, how many channels have to stay.
         round_to: Integer, or an array of one for each group: the kept numbers are
             multiples of it where a group has enough channels.
@@ -120,15 +120,25 @@ class _Search:
         return (self.sums[group][kept] - self.sums[group][fewer]) / width**WIDTH_POWER
 
     def _distance(self, kept):
-        """Return how far all totals are below their limits; infinite if any is over."""
+        """Return how far all totals are below their limits; infinite if any is over.
+
+        Of equal totals, that of more channels is nearer: some cost no time.
+        """
         excess = self.excess(kept)
-        return -excess.sum() if excess.max() <= 0 else np.inf
+        return -excess.sum() - 1e-7 * kept.sum() if excess.max() <= 0 else np.inf
 
     def _moves(self, kept):
-        """Return the moves of one or two runs that use most by a linear estimate."""
-        n, shares = len(kept), self._shares(kept)
-        steps = np.stack([kept, self._fewer(kept), self._more(kept)]) - kept
-        changes = (steps[:, None] * shares).transpose(1, 0, 2).reshape(len(shares), -1)
+        """Return the moves in one or two groups that use most by an estimate."""
+        n, fewer, more = len(kept), self._fewer(kept), self._more(kept)
+        steps = np.stack([kept, fewer, more]) - kept
+        changes = steps * self._shares(kept)[:, None]
+        if self.counts.latency and "latency" in self.limits:  # it changes by blocks
+            further = np.stack([self._fewer(fewer), self._more(more)])
+            steps = np.concatenate([steps, further - kept])
+            changes = steps * self._shares(kept)[:, None]
+            times = self.counts.latency.total(kept + steps[..., None] * np.eye(n))
+            changes[[*self.limits].index("latency")] = np.log(times / times[0])
+        changes = changes.reshape(len(self.limits), -1)
         pairs = changes[:, :, None] + changes[:, None, :]
         excess = self.excess(kept)[:, None, None] + pairs
         distances = np.abs(excess).sum(axis=0)

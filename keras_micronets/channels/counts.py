@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
+from keras_micronets.channels.latency import Latency
 from keras_micronets.layers.state import plain_variables
 
 __all__ = ["Counts", "count_macs"]
@@ -66,12 +67,18 @@ class Counts:
     """Parameters and multiply-accumulates of a model, for any numbers of channels.
 
     Both are sums of terms. A term is a fixed factor times the lengths of some axes, and
-    the length of an axis is a weighted sum of the groups' numbers of channels.
+    the length of an axis is a weighted sum of the groups' numbers of channels. A
+    `Latency` adds milliseconds.
 
     Attributes:
         full: Integer array `(groups,)`, the number of channels of each group.
         variables: Dictionary from the `id` of a plain variable to its index.
+        axis_lengths: Float array `(axes, groups)`, how many indices of an axis one
+            channel of a group has; the axes of the graph's nodes come first.
+        latency: The `Latency` for `"latency"`. Defaults to `None`.
     """
+
+    latency: Latency | None = None
 
     def __init__(self, model: keras.Model, graph: ChannelGraph):
         counted = set(map(id, model.weights))  # seeds are variables, but no weights
@@ -94,13 +101,13 @@ class Counts:
             for channels in call.axes:
                 products[-1][1].append(len(lengths))
                 lengths.append(channels)
-        self._lengths = _lengths(graph, lengths)
+        self.axis_lengths = _lengths(graph, lengths)
         self._terms = {"params": self._stack(sizes), "macs": self._stack(products)}
 
     def _stack(self, terms):
         """Return arrays of factors and of rows of lengths, padded by a row of ones."""
         width = max((len(rows) for _, rows in terms), default=0)
-        one = len(self._lengths)
+        one = len(self.axis_lengths)
         padded = [[*rows, *[one] * (width - len(rows))] for _, rows in terms]
         factors = np.array([fixed for fixed, _ in terms], float)
         return factors, np.array(padded, int).reshape(len(terms), width)
@@ -109,9 +116,12 @@ class Counts:
         """Return the size or the cost of a model that keeps some channels.
 
         Args:
-            quantity: `"params"`, parameters, or `"macs"`, multiply-accumulates.
+            quantity: `"params"`, parameters, `"macs"`, multiply-accumulates, or
+                `"latency"`, milliseconds.
             kept: Array `(groups,)`, how many channels of each group are kept.
         """
+        if self.latency and quantity == "latency":
+            return float(self.latency.total(kept))
         other = self._other_macs if quantity == "macs" else 0
         return float(self._of_terms(quantity, kept).sum()) + other
 
@@ -130,17 +140,19 @@ class Counts:
 
     def lengths(self, kept: np.ndarray) -> np.ndarray:
         """Return the lengths of the axes of the nodes, then of the kernel calls."""
-        return np.append(self._lengths @ kept, 1.0)
+        return np.append(self.axis_lengths @ kept, 1.0)
 
     def marginal(self, quantity: str, kept: np.ndarray) -> np.ndarray:
         """Return the derivative of `total` by each group's number of channels."""
+        if self.latency and quantity == "latency":
+            return self.latency.marginal(kept)
         factors, rows = self._terms[quantity]
         lengths = self.lengths(kept)[rows]
-        slopes = np.zeros(len(self._lengths) + 1)
+        slopes = np.zeros(len(self.axis_lengths) + 1)
         for column in range(rows.shape[1]):
             others = np.delete(lengths, column, axis=1).prod(axis=1)
             np.add.at(slopes, rows[:, column], factors * others)
-        return slopes[:-1] @ self._lengths
+        return slopes[:-1] @ self.axis_lengths
 
 
 def _lengths(graph, axes):

@@ -1,5 +1,6 @@
-"""The public `plan`, and its budgets that are measured: file size and latency."""
+"""The public `plan`, and its budget of file size, which is measured."""
 
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,17 +11,16 @@ import numpy as np
 
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.importance import GroupNorm
+from keras_micronets.channels.operator_times import OperatorTimes
 from keras_micronets.channels.planner import Planner
 from keras_micronets.channels.plans import Plan
-from keras_micronets.edge.bench import interleaved_medians
 from keras_micronets.export.tflite import export_tflite
-from keras_micronets.export.tflite_model import TFLiteModel
 from keras_micronets.layers.kernels import Kernel
 
 __all__ = ["plan"]
 
-# Calibration samples, steps of the bisection, and repetitions of a measurement.
-N_SAMPLES, N_BISECTIONS, N_TIMES = 8, 6, 21
+# Calibration samples, and steps of the bisection.
+N_SAMPLES, N_BISECTIONS = 8, 6
 
 
 def plan(
@@ -30,6 +30,7 @@ def plan(
     macs: float | None = None,
     n_bytes: float | None = None,
     latency: float | None = None,
+    operator_times: str | os.PathLike | None = None,
     scope: Callable[[keras.Model], Sequence[Kernel]] | None = None,
     importance: Callable | Sequence[np.ndarray] | None = None,
     allocation: str = "global",
@@ -49,8 +50,11 @@ def plan(
             on pruning call FLOPs.
         n_bytes: The same for the size of the int8 `.tflite` file, measured on eight
             exported models.
-        latency: The same for that file's inference time on this machine with one
-            thread, measured in alternation with the whole model's.
+        latency: The same for that file's inference time with one thread, predicted
+            from the times of its operators. The plan has the milliseconds.
+        operator_times: Path of the file that `python bundle bench --operators` has
+            written on the device that `latency` is about. Defaults to `None`, this
+            machine, whose operators are then measured, in some seconds.
         scope: `layers.Scope`, or any function from a prepared model to kernel handles.
             Layers whose kernels are not chosen keep all channels that they read or
             produce. Defaults to `None`, all layers.
@@ -71,7 +75,8 @@ def plan(
 
     Raises:
         ValueError: If no budget is given, one lies outside (0, 1] or cannot be met,
-            the model has nothing to cut, or the scope names an unknown layer.
+            the model has nothing to cut, the scope names an unknown layer, or the file
+            of operator times is another one.
 
     Example:
 
@@ -80,67 +85,71 @@ def plan(
     print(plan)
     ```
     """
+    times = None
+    if operator_times is not None:
+        times = OperatorTimes(operator_times)
+    elif latency is not None:
+        times = OperatorTimes.of_this_machine()
     planner = Planner(
         model,
         allocation=allocation,
         round_to=round_to,
         min_channels=min_channels,
         scope=scope,
+        operator_times=times,
     )
     scores = GroupNorm() if importance is None else importance
     if callable(scores):
         scores = scores(model, planner.graph, None)
-    if n_bytes is None and latency is None:
-        return planner.plan(scores, params=params, macs=macs)
+    if n_bytes is None:
+        return planner.plan(scores, params=params, macs=macs, latency=latency)
 
     def plan_for(share):
-        largest = 1.0 if macs is None else macs
-        return planner.plan(scores, params=params, macs=min(share, largest))
+        share = share if macs is None else min(share, macs)
+        return planner.plan(scores, params=params, macs=share, latency=latency)
 
-    return _plan_by_measuring(planner, plan_for, n_bytes, latency)
+    return _plan_by_size(planner, plan_for, n_bytes)
 
 
-def _plan_by_measuring(planner, plan_for, n_bytes, latency):
-    """Find the largest share of multiply-accumulates whose int8 file is within budgets.
+def _plan_by_size(planner, plan_for, n_bytes):
+    """Find the largest share of multiply-accumulates whose int8 file is small enough.
 
     `plan_for` returns the plan of a share.
     """
     model, smallest = planner.model, planner.smallest_share("macs")
-    shares = [share for share in (n_bytes, latency) if share is not None]
-    if not all(0 < share <= 1 for share in shares):
+    if not 0 < n_bytes <= 1:
         raise ValueError(
-            "Expected `n_bytes` and `latency` as shares that may be kept, above 0 "
-            f"and at most 1. Received: {n_bytes=}, {latency=}."
+            "Expected `n_bytes` as the share that may be kept, above 0 and at most 1. "
+            f"Received: {n_bytes=}."
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
-        whole = _int8_file(model, path)
+        largest = n_bytes * _int8_size(model, path)
 
-        def ratios(plan):
-            part = _int8_file(cut_by_graph(model, planner.graph, plan), path)
-            return _ratios(part, whole, n_bytes, latency)
+        def ratio(plan):
+            part = cut_by_graph(model, planner.graph, plan)
+            return _int8_size(part, path) / largest
 
         best = plan_for(smallest)
-        ratio, budget = max((ratio, name) for name, ratio in ratios(best).items())
-        if ratio > 1:
+        if (excess := ratio(best) - 1) > 0:
             raise ValueError(
-                f"Expected a share of {budget} that {model.name!r} can meet. Received "
-                f"one that its smallest version exceeds by {ratio - 1:.0%}. Raise the "
+                f"Expected a share of n_bytes that {model.name!r} can meet. Received "
+                f"one that its smallest version exceeds by {excess:.0%}. Raise the "
                 "budget, or lower `min_channels`."
             )
         low, high = smallest, 1.0
         for _ in range(N_BISECTIONS):
             middle = (low + high) / 2
             plan = plan_for(middle)
-            if max(ratios(plan).values()) <= 1:
+            if ratio(plan) <= 1:
                 low, best = middle, plan
             else:
                 high = middle
     return best
 
 
-def _int8_file(model, path):
-    """Export with noise as calibration data, which affects neither size nor time."""
+def _int8_size(model, path):
+    """Export with noise as calibration data, which does not affect the size."""
     rng = np.random.default_rng(0)
     noise = [
         rng.normal(0, 1, (N_SAMPLES, *tensor.shape[1:])).astype("float32")
@@ -150,16 +159,4 @@ def _int8_file(model, path):
     with warnings.catch_warnings():  # about the calibration, which does not matter
         warnings.simplefilter("ignore")
         export_tflite(model, path, representative_data=data)
-    return path.read_bytes()
-
-
-def _ratios(part, whole, n_bytes, latency):
-    """Return the ratio of each measurement to its budget."""
-    ratios = {}
-    if n_bytes is not None:
-        ratios["n_bytes"] = len(part) / len(whole) / n_bytes
-    if latency is not None:
-        tasks = [TFLiteModel(file, "model").invocation() for file in (part, whole)]
-        part_time, whole_time = interleaved_medians(tasks, repeats=N_TIMES)
-        ratios["latency"] = part_time / whole_time / latency
-    return ratios
+    return path.stat().st_size

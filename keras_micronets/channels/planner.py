@@ -1,5 +1,6 @@
 """Plan which channels to keep within budgets of parameters and multiply-accumulates."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ import numpy as np
 from keras_micronets.channels.allocation import allocate, allocate_uniformly
 from keras_micronets.channels.counts import Counts, check_sizes
 from keras_micronets.channels.graph import channel_graph
+from keras_micronets.channels.latency import Latency
+from keras_micronets.channels.operator_times import OperatorTimes
 from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
@@ -23,6 +26,8 @@ class Planner:
 
     Args:
         model, allocation, round_to, min_channels, scope: As for `plan`.
+        operator_times: The `OperatorTimes` of a device, for a budget of latency.
+            Defaults to `None`.
         masked: Boolean, whether to protect channels that masks cannot leave out, since
             a layer without a mask reads them. Defaults to `False`.
 
@@ -38,6 +43,7 @@ class Planner:
         round_to: int = 8,
         min_channels: int = 8,
         scope: Callable[[keras.Model], Sequence[Kernel]] | None = None,
+        operator_times: OperatorTimes | None = None,
         masked: bool = False,
     ):
         _check_arguments(allocation, round_to, min_channels)
@@ -49,6 +55,9 @@ class Planner:
         )
         _check_prunable(model, self.graph)
         self.counts = Counts(model, self.graph)
+        if operator_times is not None:
+            lengths = self.counts.axis_lengths
+            self.counts.latency = Latency(model, self.graph, lengths, operator_times)
         full = self.counts.full
         prunable = np.array([group.reason is None for group in self.graph.groups])
         sizes = _sizes(self.graph)
@@ -62,14 +71,16 @@ class Planner:
         *,
         params: float | None = None,
         macs: float | None = None,
+        latency: float | None = None,
     ) -> Plan:
         """Return the plan of the highest importance within budgets.
 
         Args:
             importance: Float array `(channels,)` for each group of the graph.
-            params, macs: As for `plan`.
+            params, macs, latency: As for `plan`; the latency is the predicted one.
         """
-        groups, limits = self.graph.groups, self.limits(params=params, macs=macs)
+        groups = self.graph.groups
+        limits = self.limits(params=params, macs=macs, latency=latency)
         options = {"min_channels": self.min_channels, "round_to": self.round_to}
         if self.allocation == "uniform":
             kept = allocate_uniformly(self.counts, limits, **options)
@@ -90,22 +101,36 @@ class Planner:
         return all(getattr(plan, name)[1] <= limits[name] for name in limits)
 
     def smallest_share(self, quantity: str) -> float:
-        """Return the smallest share of `"params"` or `"macs"` that a plan can keep."""
+        """Return the smallest share of a quantity of `Counts` that a plan can keep."""
         total = self.counts.total
         return total(quantity, self.min_channels) / total(quantity, self.counts.full)
 
     def limits(
-        self, *, params: float | None = None, macs: float | None = None
+        self,
+        *,
+        params: float | None = None,
+        macs: float | None = None,
+        latency: float | None = None,
     ) -> dict[str, float]:
-        """Return the largest numbers within budgets, by `"params"` and `"macs"`."""
-        shares = {"params": params, "macs": macs}
+        """Return the largest numbers within budgets, by the names of the budgets."""
+        shares = {"params": params, "macs": macs, "latency": latency}
         shares = {name: share for name, share in shares.items() if share is not None}
         if not shares or not all(0 < share <= 1 for share in shares.values()):
             raise ValueError(
-                "Expected `params`, `macs` or both as shares that may be kept, above 0 "
-                f"and at most 1. Received: {shares or 'neither'}."
+                "Expected one or more of `params`, `macs` and `latency` as shares that "
+                f"may be kept, above 0 and at most 1. Received: {shares or 'none'}."
             )
-        if "macs" in shares:
+        if "latency" in shares and not self.counts.latency:
+            raise ValueError(
+                "Expected `operator_times` with a budget of latency. Received: None."
+            )
+        if "latency" in shares and self.graph.unknown:
+            warnings.warn(
+                f"The latency of {self.model.name!r} does not include that of "
+                f"{', '.join(self.graph.unknown)}, of which no times are known.",
+                stacklevel=3,
+            )
+        if shares.keys() & {"macs", "latency"}:
             check_sizes(self.model, self.graph)
         for name, share in shares.items():
             smallest = self.smallest_share(name)

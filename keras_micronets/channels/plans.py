@@ -70,6 +70,8 @@ class Plan(_Value):
             and after.
         protected: Dictionary from the name of a group that cannot be cut to the reason.
         notes: Tuple of strings, one for each budget that is not fully used.
+        latency: Predicted milliseconds of the whole model's int8 file, before and
+            after; `None` if no budget of latency was given.
     """
 
     kept: Mapping[str, tuple[int, ...]]
@@ -78,6 +80,7 @@ class Plan(_Value):
     macs: tuple[int, int]
     protected: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    latency: tuple[float, float] | None = None
 
     def kept_channels(self, graph: ChannelGraph) -> np.ndarray:
         """Return a Boolean array over the channel numbers of a graph, `True` if kept.
@@ -100,6 +103,10 @@ class Plan(_Value):
         title = f"{'layer':<28}{'channels':>15}{'parameters':>25}{'MACs':>29}"
         lines = [title, *(_line(row.layer, row) for row in self.rows)]
         lines.append(_line("all", PlanRow("all", (0, 0), self.params, self.macs)))
+        if self.latency is not None:
+            before, after = self.latency
+            share = f"{after / before:.1%} of the time"
+            lines.append(f"predicted: {before:.4g} > {after:.4g} ms, {share}")
         lines += [f"{name} is protected: {why}" for name, why in self.protected.items()]
         return "\n".join([*lines, *self.notes])
 
@@ -223,9 +230,10 @@ def build_plan(
 ) -> Plan:
     """Return the `Plan` that keeps chosen channels, and note unused limits."""
     kept = np.array([len(chosen.get(g.name, g.channels)) for g in graph.groups])
+    names = (*QUANTITIES, "latency") if counts.latency else QUANTITIES
     totals = {
-        name: (round(counts.total(name, counts.full)), round(counts.total(name, kept)))
-        for name in QUANTITIES
+        name: (counts.total(name, counts.full), counts.total(name, kept))
+        for name in names
     }
     notes = tuple(
         f"{name}: {totals[name][1] / totals[name][0]:.1%} kept, though "
@@ -235,4 +243,6 @@ def build_plan(
     )
     protected = {group.name: group.reason for group in graph.groups if group.reason}
     rows = plan_rows(graph, counts, kept)
-    return Plan(chosen, rows, totals["params"], totals["macs"], protected, notes)
+    latency = totals.pop("latency", None)
+    params, macs = ((round(a), round(b)) for a, b in totals.values())
+    return Plan(chosen, rows, params, macs, protected, notes, latency)

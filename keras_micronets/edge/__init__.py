@@ -1,7 +1,7 @@
 """The runtime for devices: it needs NumPy and ai-edge-litert, nothing else.
 
-`Gateway` and `Node`, which need paho-mqtt as well, are loaded on first use. The package
-is copied into every bundle as it is, so its imports are relative.
+`Gateway` and `Node`, which need paho-mqtt as well, and `time_operators` are loaded on
+first use. The package is copied into every bundle, so its imports are relative.
 """
 
 import importlib
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from .distributed.gateway import Gateway
     from .distributed.node import Node
     from .distributed.request import EnsembleResult, NoQuorumError
+    from .operators import time_operators
 
 _LAZY = {
-    "Broker": "broker",
-    "EnsembleResult": "request",
-    "Gateway": "gateway",
-    "NoQuorumError": "request",
-    "Node": "node",
-    "OverloadedError": "dispatcher",
+    "Broker": "distributed.broker",
+    "EnsembleResult": "distributed.request",
+    "Gateway": "distributed.gateway",
+    "NoQuorumError": "distributed.request",
+    "Node": "distributed.node",
+    "OverloadedError": "distributed.dispatcher",
+    "time_operators": "operators",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "choose_alarm",
     "combine",
     "spread",
+    "time_operators",
     "verify",
 ]
 
@@ -61,5 +64,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".distributed.{_LAZY[name]}", __name__)
+    module = importlib.import_module(f".{_LAZY[name]}", __name__)
     return getattr(module, name)

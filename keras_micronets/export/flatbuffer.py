@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from keras_micronets.edge.operators import pack
 
 __all__ = [
     "Flatbuffer",
     "gzip_size",
-    "pack",
     "read_bytes",
     "read_flatbuffer",
     "shorten_names",
@@ -24,9 +24,7 @@ _OPERATORS = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper
 _TYPES = {v: k.lower() for k, v in vars(schema.TensorType).items() if k.isupper()}
 _FLOATS = ("float16", "float32", "float64", "bfloat16")
 _INTEGERS = ("int4", "int8")  # of kernels; wider ones are biases, shapes, paddings
-_IDENTIFIER = b"TFL3"
 OPEN_SIZE = 32
-_ALIGNMENT = 16  # LiteRT maps constants from the file; Python's builder ignores that
 
 
 @dataclass(frozen=True)
@@ -184,20 +182,6 @@ def _layer(name):
 def _unique(name, seen):
     seen[name] += 1
     return name if seen[name] == 1 else f"{name}:{seen[name]}"
-
-
-def pack(model: schema.ModelT, size: int = 1024) -> bytes:
-    """Return the bytes of a `.tflite` file; `size` is an estimate of their number."""
-    builder = _AlignedBuilder(size)
-    builder.Finish(model.Pack(builder), _IDENTIFIER)
-    return bytes(builder.Output())
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    def StartVector(self, elemSize, numElems, alignment):  # noqa: N802
-        is_data = elemSize == 1
-        alignment = max(alignment, _ALIGNMENT) if is_data else alignment
-        return super().StartVector(elemSize, numElems, alignment)
 
 
 def gzip_size(content: bytes) -> int:

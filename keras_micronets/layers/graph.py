@@ -30,6 +30,7 @@ class GraphCall:
         args: Positional arguments; tensors are symbolic.
         inputs: List of the tensors that it reads, in the order of its arguments.
         dtypes: Their types, as `"float32"`.
+        shapes: Shapes of the outputs, the batch included.
         readers: List of `(call, position, index)` for each time that one of its
             outputs is read, `index` being that of the output.
         is_output: Whether one of its outputs is an output of the model.
@@ -43,6 +44,7 @@ class GraphCall:
     args: tuple = ()
     inputs: list[tuple["GraphCall", int]] = field(default_factory=list)
     dtypes: list[str] = field(default_factory=list)
+    shapes: list[tuple[int | None, ...]] = field(default_factory=list)
     readers: list[tuple["GraphCall", int, int]] = field(default_factory=list)
     is_output: bool = False
     is_float: bool = True
@@ -108,15 +110,18 @@ def unroll(model: keras.Model) -> list[GraphCall]:
                 dtypes = [x.dtype for x in node.arguments.keras_tensors]
                 call = add(node.operation, node.arguments.args, read, dtypes)
                 call.is_nested = nested is not model
+                call.shapes = [x.shape for x in node.outputs]
                 dtypes += [x.dtype for x in node.outputs]
                 call.is_float = any(map(keras.backend.is_float_dtype, dtypes))
                 made = [(call, index) for index in range(len(node.outputs))]
             known.update(zip(map(id, node.outputs), made, strict=False))
         return [known[id(tensor)] for tensor in results]
 
-    inputs, _ = _keras_private.graph_tensors(model)
-    operations = [_keras_private.producer(tensor)[0] for tensor in inputs]
-    for call, _ in run(model, [(add(one, (), []), 0) for one in operations]):
+    tensors, _ = _keras_private.graph_tensors(model)
+    inputs = [add(_keras_private.producer(tensor)[0], (), []) for tensor in tensors]
+    for call, tensor in zip(inputs, tensors, strict=True):
+        call.shapes = [tensor.shape]
+    for call, _ in run(model, [(call, 0) for call in inputs]):
         call.is_output = True
     for call in calls:
         call.n_calls = counts[call.operation]

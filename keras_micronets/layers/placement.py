@@ -7,7 +7,7 @@ import keras
 from keras.layers import Softmax
 
 from keras_micronets import _keras_private
-from keras_micronets.layers.graph import unroll
+from keras_micronets.layers.graph import GraphCall, unroll
 from keras_micronets.layers.litert.capabilities import (
     activation_of,
     activation_row,
@@ -26,7 +26,7 @@ from keras_micronets.layers.litert.capabilities import (
 from keras_micronets.layers.quantizers.scheme import QuantizerSpec
 from keras_micronets.layers.side_by_side import SideBySide
 
-__all__ = ["Placement", "place_quantizers"]
+__all__ = ["Placement", "is_fused", "place_quantizers"]
 
 
 # Inputs of layers that LiteRT merges two at a time, which need no partial results.
@@ -136,14 +136,14 @@ class _Placer:
         inputs = tuple(
             position
             for position, (producer, _) in enumerate(call.inputs)
-            if not (_is_rounded(producer) or _is_fused(producer))
+            if not (_is_rounded(producer) or is_fused(producer))
             and not _holds_indices(producer)
             and not _reads_integers(call, position)
         )
         at_output = (
             {}
             if row.keeps_scale or row.values == "compared"
-            else _at_output(call.operation, output=not _is_fused(call))
+            else _at_output(call.operation, output=not is_fused(call))
         )
         if self.share_ranges and row.values == "joined":
             inputs, at_output = inputs + _not_shared(call), {}
@@ -189,7 +189,7 @@ def _spec(layer, inputs, **arguments):
     return QuantizerSpec(row.has_kernel_scales, inputs=inputs, **arguments)
 
 
-def _is_fused(call):
+def is_fused(call: GraphCall) -> bool:
     """Whether a call is computed together with its readers.
 
     It has one reader, or several equal rectifiers, which the converter merges.

@@ -13,6 +13,7 @@ from ..bundle.integrity import verify
 from ..bundle.signature import SIGNATURE
 from ..runner import EnsembleRunner
 from . import distributed, predict
+from .reading import check_output
 
 __all__ = ["COMMANDS", "Command", "add_commands", "main", "run"]
 
@@ -113,12 +114,27 @@ def _add_bundle(parser, path):
 
 
 def _add_bench_arguments(parser):
-    parser.add_argument("--repeats", type=int, default=200, help="default: %(default)s")
+    parser.add_argument(
+        "--repeats", type=int, help="default: 200, and 20 with --operators"
+    )
+    parser.add_argument(
+        "--operators",
+        metavar="OUT.json",
+        help="measure single operators instead, for plans of networks for this device",
+    )
 
 
 def _bench(arguments):
+    check_output(arguments.operators)
     with EnsembleRunner(arguments.bundle, public_key=arguments.public_key) as runner:
-        print(bench(runner, repeats=arguments.repeats))
+        options = {} if arguments.repeats is None else {"repeats": arguments.repeats}
+        if arguments.operators is None:
+            print(bench(runner, **options))
+        else:
+            from ..operators import time_operators  # other commands need no flatbuffers
+
+            time_operators(arguments.operators, **options)
+            print(f"Wrote the times of operators to {arguments.operators}.")
 
 
 def _verify(arguments):

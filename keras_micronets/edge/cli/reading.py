@@ -24,7 +24,13 @@ from ..inputs import (
 from ..tensors import take_samples
 from .description import Description
 
-__all__ = ["InputLoop", "Predictions", "add_input_arguments", "check_inputs"]
+__all__ = [
+    "InputLoop",
+    "Predictions",
+    "add_input_arguments",
+    "check_inputs",
+    "check_output",
+]
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
     Raises:
         ValueError: If a folder has no images, or the output cannot be saved.
     """
-    _check_output(arguments.output)
+    check_output(arguments.output)
     return [
         source
         for path in arguments.inputs
@@ -214,7 +220,8 @@ def _format_json(index, source, row, predictions, describe):
     return json.dumps(values)
 
 
-def _check_output(path):
+def check_output(path: str | None) -> None:
+    """Raise a `ValueError` if a file cannot be saved at a path."""
     if path is None:
         return
     target = Path(os.path.realpath(path))

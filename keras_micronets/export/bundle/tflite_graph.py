@@ -9,8 +9,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from keras_micronets.edge.combine import EPSILON, MIN_PROBABILITY
+from keras_micronets.edge.operators import pack
 from keras_micronets.edge.tasks import PER_LABEL
-from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["TFLiteGraph", "add_combination", "add_predictions"]
 

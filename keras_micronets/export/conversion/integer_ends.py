@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from ai_edge_litert import schema_py_generated as schema
 
+from keras_micronets.edge.operators import pack
 from keras_micronets.export.conversion.float_islands import remove_marks
-from keras_micronets.export.flatbuffer import pack
 
 __all__ = ["with_integer_ends"]
 
