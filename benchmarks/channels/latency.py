@@ -36,7 +36,7 @@ from keras_micronets.edge.operators import time_operators
 from keras_micronets.export.tflite_model import TFLiteModel
 
 RESULTS = RESULTS_FOLDER / "latency.json"
-N_ROUNDS, N_RUNS, SECONDS = 41, 8, 0.002
+N_ROUNDS, N_RUNS, SECONDS = 41, 30, 0.002
 
 
 def mobilenet(alpha):
@@ -65,18 +65,20 @@ ASKED = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     arguments = parser.parse_args()
     operators = arguments.out.with_name("operator_times.json")
-    results = {"machine": machine(), "operators": {}, "nets": {}}
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    results |= {"machine": machine(), "nets": results.get("nets", {})}
     start = time.perf_counter()
     time_operators(operators)
     results["seconds"] = round(time.perf_counter() - start, 1)
     results["operators"] = errors(operators)
-    for name, make in NETS.items():
-        results["nets"][name] = net(make(), operators)
+    for name in arguments.nets:
+        results["nets"][name] = net(NETS[name](), operators)
         print(name, json.dumps(results["nets"][name]), flush=True)
+        arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     operators.unlink()
-    arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
 
 

@@ -35,7 +35,7 @@ OPERATORS: dict[str, tuple[int, str]] = {
     "HARD_SWISH": (25, "HardSwishOptions"),
 }
 SIDES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 32, 48, 56, 64, 96, 112)
-WIDTHS = (1, 3, 8, 8, 16, 16, 24, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512)
+WIDTHS = (1, 3, 4, 8, 12, 16, 20, 24, 32, 44, 48, 64, 96, 128, 192, 256, 384, 512)
 KERNELS = {"CONV_2D": (1, 1, 1, 3, 3, 5, 7), "DEPTHWISE_CONV_2D": (3, 3, 3, 5)}
 MAX_MACS, MAX_VALUES = 40e6, 5e5
 # Seconds that one measurement takes at least, in as many runs as that needs.
