@@ -35,6 +35,11 @@ PLAIN = {
         {"filters": 5, "kernel_size": 3},
         IMAGE,
     ),
+    "transpose1d": (
+        keras.layers.Conv1DTranspose,
+        {"filters": 5, "kernel_size": 3},
+        SERIES,
+    ),
 }
 _HEADS = {
     "equation": "abc,cde->abde",
@@ -57,6 +62,8 @@ VARIATIONS = {
     "separable-twofold": ("separable", {"depth_multiplier": 2}),
     "separable1d-twofold": ("separable1d", {"depth_multiplier": 2}),
     "transpose-output": ("transpose", {"strides": 2, "output_padding": 1}),
+    "transpose1d-output": ("transpose1d", {"strides": 3, "output_padding": 2}),
+    "transpose1d-same": ("transpose1d", {"strides": 2, "padding": "same"}),
 }
 for _name in (name for name in PLAIN if not name.endswith("1d") or name == "conv1d"):
     VARIATIONS[f"{_name}-relu"] = (_name, {"activation": "relu"})

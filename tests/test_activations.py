@@ -100,4 +100,8 @@ def test_ranges_that_litert_fixes(cls, arguments, expected):
 
 
 def test_every_row_has_a_micro_layer():
-    assert set(MICRO_LAYERS) == {*LAYERS, keras.Operation}
+    averaging = {
+        *(keras.layers.LayerNormalization, keras.layers.RMSNormalization),
+        keras.layers.GroupNormalization,
+    }
+    assert set(MICRO_LAYERS) == {*LAYERS, *averaging, keras.Operation}

@@ -10,6 +10,7 @@ from keras_micronets.callbacks import ChannelPruning, WeightPruning
 from keras_micronets.export import export_tflite
 from keras_micronets.layers import (
     MicroConv3D,
+    MicroConv3DTranspose,
     MicroEmbedding,
     QuantizationScheme,
     kernels,
@@ -26,6 +27,14 @@ def volumes():
     return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
 
 
+def transposed():
+    inputs = keras.Input((3, 3, 3, 2))
+    x = layers.Conv3DTranspose(4, 3, activation="relu", name="volume")(inputs)
+    x = layers.Conv3DTranspose(6, (1, 3, 3), strides=(1, 2, 2), name="second")(x)
+    x = layers.GlobalAveragePooling3D()(x)
+    return keras.Model(inputs, layers.Dense(3, name="head")(x))
+
+
 def words():
     inputs = keras.Input((7,), dtype="int32")
     x = layers.Embedding(12, 8, name="words")(inputs)
@@ -33,8 +42,12 @@ def words():
     return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
 
 
-MODELS = {"Conv3D": volumes, "Embedding": words}
-CLASSES = {"Conv3D": MicroConv3D, "Embedding": MicroEmbedding}
+MODELS = {"Conv3D": volumes, "Conv3DTranspose": transposed, "Embedding": words}
+CLASSES = {
+    "Conv3D": MicroConv3D,
+    "Conv3DTranspose": MicroConv3DTranspose,
+    "Embedding": MicroEmbedding,
+}
 every_layer = pytest.mark.parametrize("kind", MODELS)
 
 

@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
+from keras_micronets import observers, strip
 from keras_micronets.channels import channel_graph, cut, importance, plan
 from keras_micronets.channels.cut import cut_by_graph
 from keras_micronets.channels.planner import Planner
-from keras_micronets.layers import kernels, prepare
+from keras_micronets.layers import (
+    QuantizationScheme,
+    kernels,
+    prepare,
+    quantized_share,
+    set_quantizers,
+)
 from keras_micronets.layers.optimizer_slots import slots_of
 
 
@@ -77,6 +84,83 @@ def test_a_prepared_model_is_cut_to_a_plain_one(name):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def quantized(build):
+    """Return a model with random masks, and with quantisers that have seen data."""
+    model = build_model(build)
+    prepare(model, quantize=QuantizationScheme(observers.LearnedStepSize()))
+    rng = np.random.default_rng(2)
+    for kernel in kernels(model):
+        kernel.assign_mask(rng.random(kernel.mask.shape) < 0.7)
+    set_quantizers(model, True)
+    model(images(), training=True)
+    return model
+
+
+@pytest.mark.parametrize("name", ["depthwise", "grouped", "series"])
+def test_masks_and_ranges_are_cut_along(name):
+    """The copy computes with the masked weights, in the ranges of the model."""
+    model = quantized(MODELS[name])
+    chosen = half(model)
+    small, expected = cut(model, chosen), cut(strip(model), chosen)
+    by_path = {v.path: ops.convert_to_numpy(v) for v in model.variables}
+    scalars = [v for v in small.variables if len(v.shape) == 0]
+    assert any(v.path.endswith("output_quantizer/upper") for v in scalars)
+    for variable in scalars:
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(variable), by_path[variable.path]
+        )
+    assert quantized_share(small) == 1.0
+    set_quantizers(small, False)
+    for ours, theirs in zip(
+        outputs(small, images()), outputs(expected, images()), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_step_sizes_are_cut_with_their_channels():
+    """Channel `c` has steps `2 c` and `2 c + 1` of a twofold depthwise kernel."""
+    twofold = layers.DepthwiseConv2D(3, depth_multiplier=2)
+    model = quantized(lambda x: head(twofold(conv(x))))
+    for layer in model.layers:
+        if hasattr(layer, "kernel_quantizer"):
+            size = layer.kernel_quantizer.step.shape
+            values = np.arange(int(np.prod(size))).reshape(size) / 100
+            layer.kernel_quantizer.step.assign(values)
+    model.compile("adam", "mse", run_eagerly=True)
+    model.fit(images(), np.zeros((8, 4)), verbose=0)
+    step, momentum = _step_and_slot(model)
+    chosen = half(model)
+    small = cut(model, chosen)
+    (kept,) = (kept for name, kept in chosen.kept.items() if name == "conv2d")
+    assert 0 < len(kept) < 8
+    places = np.ravel([[2 * c, 2 * c + 1] for c in kept])
+    found = _step_and_slot(small)
+    np.testing.assert_array_equal(found[0], step[places])
+    np.testing.assert_array_equal(found[1], momentum[places])
+    assert np.ptp(found[1]) > 0
+
+
+def _step_and_slot(model):
+    """Return the step sizes of a depthwise kernel, and their momentum."""
+    step = model.get_layer("depthwise_conv2d").kernel_quantizer.step
+    trained = model.trainable_variables
+    index = next(i for i, v in enumerate(trained) if v is step)
+    slot = slots_of(model.optimizer, trained)[index][0]
+    return ops.convert_to_numpy(step), ops.convert_to_numpy(slot)
+
+
+def test_a_quantised_reshape_gets_its_new_size():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(3)(COPIES["reshape"](inputs)))
+    prepare(model, quantize=True)
+    set_quantizers(model, True)
+    x = np.random.default_rng(1).normal(size=(16, 8)).astype("float32")
+    model(x, training=True)
+    small = cut(model, plan(model, params=0.6, round_to=1, min_channels=1))
+    assert quantized_share(small) == 1.0
+    assert outputs(small, x)[0].shape == (16, 3)
+
+
 def trained(epochs):
     model = build_model(MODELS["plain"])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -131,7 +215,7 @@ def test_a_plan_with_too_many_channels_is_rejected():
 
 
 def test_layer_normalization_is_over_kept_channels():
-    """Zeros would count in its mean, so there is no mask to compare with."""
+    """Computed here with the means of the kept channels."""
     model = build_model(lambda x: head(conv(layers.LayerNormalization()(conv(x)))))
     chosen = half(model)
     chosen = replace(chosen, kept={"conv2d": chosen.kept["conv2d"]})
@@ -214,9 +298,12 @@ def test_layers_with_functions_and_arrays_of_memory_are_copied(kind):
     assert small.count_params() <= 0.6 * model.count_params()
 
 
-def test_a_wrong_cut_is_found(monkeypatch):
+@pytest.mark.parametrize(
+    "norm", [layers.Identity, layers.LayerNormalization, layers.RMSNormalization]
+)
+def test_a_wrong_cut_is_found(norm):
     """A rule that forgets a shift of channels would cut the wrong ones."""
-    model = build_model(lambda x: head(conv(conv(x))))
+    model = build_model(lambda x: head(conv(norm()(conv(x)))))
     graph = channel_graph(model)
     node = next(
         n for n in graph.nodes if n.role == "reads" and n.layer.name != "conv2d"

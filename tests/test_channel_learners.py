@@ -1,9 +1,12 @@
 """Compact learners: each is cut from the network in its own shape."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 from channel_cases import MODELS, build_model
+from tiny_keras import Interrupt
 
 import keras_micronets as kmn
 from keras_micronets.callbacks import Cycle, LearnerCycles, masks
@@ -65,9 +68,41 @@ def test_learners_are_quantized_together(trained, tmp_path):
     assert np.abs(whole - rounded).mean() < 0.05
 
 
-def test_learned_ranges_are_lost_by_the_cut():
-    with pytest.raises(ValueError, match="Quantise the pool"):
-        Cycle(compact=True, quantize=0.5)
+def quantised(path, epochs=4, *callbacks):
+    """Train two compact learners with quantisers in a pool."""
+    model = build_model(MODELS["plain"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    sampler = masks.Channels(macs=0.5, noise=1.0, round_to=2, min_channels=2)
+    cycle = Cycle(initial="parent", mask=sampler, compact=True, quantize=0.25)
+    pool = kmn.LearnerPool(path / "pool")
+    backup = keras.callbacks.BackupAndRestore(path / "backup")
+    cycles = LearnerCycles(pool, 2, cycle)
+    options = {"epochs": epochs, "batch_size": 32, "verbose": 0}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Expected a trained parent")
+        model.fit(*data(), callbacks=[cycles, backup, *callbacks], **options)
+    return pool
+
+
+@pytest.mark.tensorflow
+def test_learners_with_ranges_are_exported_without_data(tmp_path):
+    """They equal their files in every integer; the run resumed within a cycle."""
+    with pytest.raises(InterruptedError):
+        quantised(tmp_path, 4, Interrupt(1))
+    pool = quantised(tmp_path)
+    assert len(pool) == 2
+    x, _ = data()
+    for learner in pool:
+        model = learner.load()
+        assert kmn.layers.quantized_share(model) == 1.0
+        kmn.export_tflite(model, tmp_path / "learner.tflite")
+        member = kmn.edge.Member(tmp_path / "learner.tflite")
+        outputs = keras.ops.convert_to_numpy(model(x, training=False))
+        expected = kmn.edge.member.quantize(
+            outputs, "int8", *member.output_quantization
+        )
+        np.testing.assert_array_equal(member.predict_raw(x), expected)
 
 
 def test_rejects_negative_noise():

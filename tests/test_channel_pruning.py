@@ -3,16 +3,33 @@
 import keras
 import numpy as np
 import pytest
-from channel_cases import MODELS, build_model, outputs
-from keras import ops
+from channel_cases import MODELS, build_model, conv, head, outputs
+from keras import layers, ops
 from tiny_keras import Interrupt
 
 import keras_micronets as kmn
-from keras_micronets.callbacks import ChannelPruning, QuantizationAwareTraining
+from keras_micronets.callbacks import (
+    ChannelPruning,
+    DynamicSparseTraining,
+    QuantizationAwareTraining,
+    WeightPruning,
+)
 from keras_micronets.channels import compact, importance
-from keras_micronets.layers import kernels
+from keras_micronets.channels.planner import Planner
+from keras_micronets.layers import kernels, prepare, quantized_share, sparsity
 
 SIZES = {"round_to": 2, "min_channels": 2}
+
+
+def normalised(x):
+    """Four normalisations by means over channels, one over positions too."""
+    x = layers.LayerNormalization(axis=[1, 2, 3])(conv(layers.MaxPooling2D()(x)))
+    x = layers.GroupNormalization(2)(conv(x, activation="relu"))
+    x = layers.RMSNormalization()(conv(x))
+    return head(conv(layers.LayerNormalization()(conv(x))))
+
+
+STRUCTURES = {**MODELS, "normalised": normalised}
 
 
 def data(n=64):
@@ -23,7 +40,7 @@ def data(n=64):
 
 
 def compiled(structure="plain", **kwargs):
-    model = build_model(MODELS[structure])
+    model = build_model(STRUCTURES[structure])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(1e-3), loss, **kwargs)
     return model
@@ -66,11 +83,12 @@ def test_the_run_ends_at_its_budget(name):
     assert history[0] > 0.5
 
 
+@pytest.mark.filterwarnings("ignore:1 layers cannot be pruned")
 @pytest.mark.parametrize(
     "kind",
     [
         *("residual", "depthwise", "excited", "nested", "split", "drawn"),
-        *("recurrent", "attention"),
+        *("recurrent", "attention", "normalised", "series", "volumes"),
     ],
 )
 def test_the_small_network_predicts_as_the_masked_one(kind):
@@ -82,6 +100,10 @@ def test_the_small_network_predicts_as_the_masked_one(kind):
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
     assert compact(model).count_params() == callback.compact_.count_params()
+    assert not kernels(callback.compact_)
+    assert all(
+        type(x).__module__.startswith("keras.") for x in callback.compact_.layers
+    )
 
 
 @pytest.mark.parametrize("listed", ["before", "after"])
@@ -184,14 +206,68 @@ def test_a_second_fit_starts_with_the_masked_channels():
     assert history[-1] <= 0.4
 
 
-def test_pruning_works_with_quantization():
+@pytest.mark.tensorflow
+def test_the_small_network_has_the_observed_ranges(tmp_path):
+    """It is exported without calibration data, and equals its file in every integer."""
     model = compiled()
     callback = pruning()
     x, y = data()
     both = [callback, QuantizationAwareTraining(start=0.5)]
     model.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=both)
-    assert not kernels(callback.compact_)
-    assert kmn.channels.count_macs(callback.compact_) <= 0.5 * callback.plan_.macs[0]
+    small = callback.compact_
+    assert quantized_share(small) == 1.0
+    assert kmn.channels.count_macs(small) <= 0.5 * callback.plan_.macs[0]
+    kmn.export_tflite(small, tmp_path / "small.tflite")
+    member = kmn.edge.Member(tmp_path / "small.tflite")
+    expected = kmn.edge.member.quantize(
+        outputs(small, x)[0], "int8", *member.output_quantization
+    )
+    np.testing.assert_array_equal(member.predict_raw(x), expected)
+    assert np.ptp(expected.astype(int)) > 50
+    small.fit(x, y, verbose=0, callbacks=[QuantizationAwareTraining()])
+    assert np.isfinite(outputs(small, x)[0]).all()
+
+
+def test_weights_that_were_removed_stay_removed():
+    """Before: half of the weights. Within the kept channels they are the same half."""
+    model, x = compiled(), data()[0]
+    prepare(model)
+    first, second, _ = kernels(model)
+    rng = np.random.default_rng(3)
+    for kernel in (first, second):
+        kernel.set_mask(rng.random(kernel.mask.shape) < 0.5)
+    before = second.mask
+    callback = pruning()
+    fit(model, callback)
+    kept = callback.plan_.kept["conv2d"]
+    small = callback.compact_
+    outs = callback.plan_.kept["conv2d_1"]
+    np.testing.assert_array_equal(
+        kernels(small)[1].mask, before[:, :, list(kept)][..., list(outs)]
+    )
+    np.testing.assert_allclose(
+        outputs(small, x)[0], outputs(model, x)[0], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("other", ["WeightPruning", "DynamicSparseTraining"])
+def test_weights_and_channels_are_pruned_in_one_run(other):
+    x, y = data()
+    scope = kmn.layers.Scope(small=True)
+    weights = {
+        "WeightPruning": WeightPruning(0.6, scope=scope, frequency=2),
+        "DynamicSparseTraining": DynamicSparseTraining(
+            0.6, scope=scope, data=(x, y), frequency=3, end=1.0
+        ),
+    }[other]
+    model, callback = compiled(), pruning(end=0.5)
+    model.fit(x, y, batch_size=16, epochs=4, verbose=0, callbacks=[weights, callback])
+    small = callback.compact_
+    assert kmn.channels.count_macs(small) <= 0.5 * callback.plan_.macs[0]
+    assert 0.1 < sparsity(small) < sparsity(model)
+    np.testing.assert_allclose(
+        outputs(small, x)[0], outputs(model, x)[0], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,13 +293,41 @@ def test_invalid_arguments_are_rejected(options, message):
     outputs(model, data()[0])
 
 
-@pytest.mark.filterwarnings("ignore:2 layers cannot be pruned")
 def test_channels_that_cannot_be_masked_are_kept():
-    """Conv3DTranspose cannot mask its input channels; the Dense layer after it can."""
-    model, callback = compiled("volumes"), pruning(macs=0.9)
-    fit(model, callback)
-    assert set(callback.plan_.kept) == {"conv3d_transpose"}
-    assert "no mask" in callback.plan_.protected["conv3d"]
+    """`prepare` alone gives normalisations no masks of channels."""
+    model = compiled("normalised")
+    prepare(model)
+    reasons = {g.name: g.reason for g in Planner(model, masked=True).graph.groups}
+    assert reasons["conv2d_2"] == (
+        "rms_normalization takes a mean or maximum over them"
+    )
+    assert reasons["conv2d_4"] is None
+
+
+def test_an_interrupted_run_continues_its_average(tmp_path):
+    """The importance is reversed when the run resumes, but the past outweighs it."""
+
+    def run(slope, *callbacks):
+        model = compiled()
+        callback = pruning(
+            importance=lambda model, graph, gradients: [
+                np.linspace(1, 2, len(group.channels)) ** slope
+                for group in graph.groups
+            ],
+            decay=0.99,
+            end=0.9,
+        )
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        x, y = data()
+        callbacks = [callback, backup, *callbacks]
+        model.fit(x, y, batch_size=16, epochs=3, verbose=0, callbacks=callbacks)
+        return callback.plan_
+
+    with pytest.raises(InterruptedError):
+        run(1.0, Interrupt(2))
+    kept = run(-1.0).kept["conv2d"]
+    assert 0 < len(kept) < 16
+    assert kept == tuple(range(16 - len(kept), 16))
 
 
 def test_an_interrupted_run_ends_at_its_budget(tmp_path):

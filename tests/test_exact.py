@@ -42,6 +42,9 @@ MODELS = {
     "transposed": lambda x: layers.BatchNormalization()(
         layers.Conv2DTranspose(4, 3, strides=2)(x)
     ),
+    "transposed series": lambda x: layers.BatchNormalization()(
+        layers.Conv1DTranspose(4, 3, strides=2)(layers.Reshape((16, 12))(x))
+    ),
     "dense": lambda x: layers.Dense(7)(layers.Flatten()(x)),
     "normalised dense": lambda x: layers.Dense(4)(
         layers.ReLU()(layers.BatchNormalization()(layers.Dense(9)(layers.Flatten()(x))))

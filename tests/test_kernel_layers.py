@@ -215,7 +215,7 @@ def in_keras_layout(case, stored, shape):
     kind = case.split("-")[0]
     if kind in ("dense", "einsum"):  # (outputs, inputs)
         return stored.T.reshape(shape)
-    if kind == "transpose":  # (outputs, height, width, inputs)
+    if kind.startswith("transpose"):  # (outputs, height, width, inputs)
         return stored.transpose(1, 2, 0, 3).reshape(shape)
     if stored.shape[0] == 1:  # depthwise: (1, height, width, channels * multiplier)
         return stored.reshape(shape)

@@ -228,17 +228,26 @@ def begin_run_of_fit(callback: Any, epoch: int) -> str:
         callback: The callback, whose hook is called.
         epoch: Integer, the first epoch of this `fit`.
     """
+    role, backup = role_and_backup(callback)
+    return begin_run(callback.pool, callback.run, role=role, epoch=epoch, backup=backup)
+
+
+def role_and_backup(callback: keras.callbacks.Callback) -> tuple[str, Any]:
+    """Return what a run that resumes finds a callback and its files by.
+
+    Args:
+        callback: The callback, whose hook `fit` calls.
+
+    Returns:
+        Its class with its number among the callbacks of that class, and the folder of
+        `BackupAndRestore`, `None` without one.
+    """
     callbacks = _keras_private.callbacks_of_fit()
     same = [x for x in callbacks if type(x) is type(callback)]
     number = same.index(callback) if callback in same else 0
     backups = (x for x in callbacks if isinstance(x, keras.callbacks.BackupAndRestore))
-    return begin_run(
-        callback.pool,
-        callback.run,
-        role=f"{type(callback).__name__}-{number}",
-        epoch=epoch,
-        backup=next((x.backup_dir for x in backups), None),
-    )
+    folder = next((x.backup_dir for x in backups), None)
+    return f"{type(callback).__name__}-{number}", folder
 
 
 def check_fraction(name: str, value: float) -> None:

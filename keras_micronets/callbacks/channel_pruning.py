@@ -1,15 +1,26 @@
+import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_micronets._serialization import serializable
-from keras_micronets.callbacks.base import SparsityCallback, warn_of_early_best
+from keras_micronets.callbacks.base import (
+    SparsityCallback,
+    role_and_backup,
+    warn_of_early_best,
+)
 from keras_micronets.channels.cut import cut_by_graph, try_cut
 from keras_micronets.channels.importance import GroupNorm
-from keras_micronets.channels.masking import mask_channels, masked_plan
+from keras_micronets.channels.masking import (
+    mask_channels,
+    masked_plan,
+    prepare_normalizations,
+)
 from keras_micronets.channels.planner import Planner
+from keras_micronets.export.atomic import write_atomically
 from keras_micronets.layers.scope import Scope, ScopeFunction
 from keras_micronets.schedules import PolynomialDecay
 
@@ -24,17 +35,22 @@ class ChannelPruning(SparsityCallback):
     channels are masked, those with the lowest importance for their cost, until the
     budget is met. Until then a masked channel keeps its weights, and returns if its
     importance exceeds that of another. From `end` on the selection is final, and the
-    rest of the run trains the kept channels. `compact_` is then the small network: a
-    plain Keras model without the masked channels.
+    rest of the run trains the kept channels. `compact_` is then the small network,
+    without the masked channels.
 
-    A channel is masked in all kernels that read it, so that the model always predicts
-    what the small network would. At the end of each epoch, `logs["params"]` and
-    `logs["macs"]` are the shares that are left; list this callback before the loggers
-    that record them. It overwrites the masks of other callbacks: prune the weights of
-    the small network in a second `fit`.
+    A channel is masked in all kernels that read it, and left out of the means of layer,
+    group and RMS normalisation, so that the model always predicts what the small
+    network would. At the end of each epoch, `logs["params"]` and `logs["macs"]` are the
+    shares that are left; list this callback before the loggers that record them.
 
-    When a run resumes, masks are restored with the model, and the average of the
-    importance starts again.
+    Weights that other callbacks have masked, in this `fit` or before, stay masked, and
+    the weights of masked channels count in the sparsity of these callbacks. A channel
+    that returns has all weights that read it. With `QuantizationAwareTraining` in the
+    same `fit`, the small network has the observed ranges.
+
+    When a run resumes with `BackupAndRestore`, masks are restored with the model, and
+    the average of the importance as at the end of the last epoch. Its file lies in the
+    folder of the backup.
 
     Args:
         params, macs, round_to, min_channels: As for `channels.plan`.
@@ -58,7 +74,9 @@ class ChannelPruning(SparsityCallback):
     Attributes:
         compact_: The small network, after `fit`, cut by the masks that the model has
             when this attribute is first read: also those of an earlier epoch that
-            `EarlyStopping` restored, of which a warning tells if it misses a budget.
+            `EarlyStopping` restored, of which a warning tells if it misses a budget. It
+            is a plain Keras model, unless its quantisers are on or kept weights are
+            masked (see `channels.cut`).
         plan_: The `channels.Plan` that it follows.
 
     Raises:
@@ -119,6 +137,7 @@ class ChannelPruning(SparsityCallback):
 
     def prepare(self, model: keras.Model) -> None:
         super().prepare(model)
+        prepare_normalizations(model)
         self._planner = Planner(
             model,
             allocation=self.allocation or "global",
@@ -146,15 +165,20 @@ class ChannelPruning(SparsityCallback):
     def on_progress(self, step: int, progress: float) -> None:
         if self.is_first:  # by now the masks of a resumed run are restored
             self.plan_ = masked_plan(self.model, self._planner.graph)
+            if step:
+                self._restore_averages()
         if progress < self.end:
             super().on_progress(step, progress)
-        elif not self._is_final:
-            # A run that resumes after `end` has met its budgets before.
-            if not self._planner.meets(self.plan_, **self.budgets):
-                self.update(step, progress)
-            self._is_final = True
+            return
+        # A run that resumes after `end` has met its budgets before.
+        if not (self._is_final or self._planner.meets(self.plan_, **self.budgets)):
+            self.update(step, progress)
+        self._is_final, self._last_step = True, step
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if self._is_final:  # other callbacks may have grown weights that read a channel
+            mask_channels(self.model, self._planner.graph, self.plan_)
+        self._save_averages()
         if logs is not None:
             for kind in self.budgets:
                 before, after = getattr(self.plan_, kind)
@@ -234,6 +258,30 @@ class ChannelPruning(SparsityCallback):
                 for before, now in zip(self._averages, scores, strict=True)
             ]
         self._averages = scores
+
+    def _averages_file(self):
+        role, folder = role_and_backup(self)
+        if folder is None or "://" in str(folder):  # none, or not a local one
+            return None
+        return Path(folder) / f"{role}.npz"
+
+    def _save_averages(self):
+        file = self._averages_file()
+        if file is not None and self._averages is not None:
+            buffer = io.BytesIO()
+            np.savez(buffer, *self._averages)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, buffer.getvalue())
+
+    def _restore_averages(self):
+        """Continue the averages of the run that resumes, if they are of this model."""
+        file = self._averages_file()
+        if file is not None and file.is_file():
+            with np.load(file, allow_pickle=False) as arrays:
+                averages = list(arrays.values())
+            groups = self._planner.graph.groups
+            if [len(x) for x in averages] == [len(group.channels) for group in groups]:
+                self._averages = averages
 
     def _importance_function(self):
         return GroupNorm(strength=0.005) if self.importance is None else self.importance

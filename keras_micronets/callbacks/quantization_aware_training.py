@@ -45,7 +45,8 @@ class QuantizationAwareTraining(ProgressCallback):
             for `MovingAverage()`. Defaults to `None`.
         kernel_bits: Integer from 2 to 8. A file stores 2 to 4 bits in half a byte and
             more in a whole byte; kernels of 3, 5, 6 or 7 bits are rounded once more, to
-            4 or 8. With 4 bits or fewer, `Conv2DTranspose` uses 8. Defaults to `8`.
+            4 or 8. With 4 bits or fewer, `Conv1DTranspose` and `Conv2DTranspose` use 8.
+            Defaults to `8`.
         activation_bits: Integer from 2 to 8, simulated only: files have 8. Defaults to
             `8`.
         freeze_observers: Float in [`start`, 1], the progress from which ranges are

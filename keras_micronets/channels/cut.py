@@ -5,27 +5,33 @@ from collections import defaultdict
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_micronets import _keras_private
 from keras_micronets.channels.check import check_cut
 from keras_micronets.channels.graph import ChannelGraph, channel_graph
-from keras_micronets.channels.masking import masked_plan
+from keras_micronets.channels.masking import averaging_nodes, masked_plan
 from keras_micronets.channels.plans import Plan
+from keras_micronets.channels.state import copier, has_state, slices
 from keras_micronets.layers.clone import as_not_compiled, plain_copy
 from keras_micronets.layers.litert.capabilities import plain_operation
+from keras_micronets.layers.micro.normalization import MicroAveraging
+from keras_micronets.layers.micro.precision import keep_precision
 from keras_micronets.layers.optimizer_slots import copy_slots
-from keras_micronets.layers.state import plain_variables
 
 __all__ = ["compact", "cut"]
 
 
 def cut(model: keras.Model, plan: Plan) -> keras.Model:
-    """Return a plain Keras model without the channels that a plan leaves out.
+    """Return a model without the channels that a plan leaves out.
 
     Its predictions are those of `model` with zeros in place of these channels. Layer
-    names stay; masks and fake quantisers are removed. The copy of a compiled model is
-    compiled alike, with the optimizer state of the channels that are kept.
+    names stay. The copy of a compiled model is compiled alike, with the optimizer state
+    of the channels that are kept.
+
+    If a fake quantiser of `model` is on, or a mask removes weights of kept channels,
+    the copy is prepared alike: it has these masks, the ranges of the quantisers and
+    learned step sizes, so that it is trained further or exported without calibration
+    data. Otherwise it is a plain Keras model; `strip` makes one of any copy.
 
     Args:
         model: A built functional or sequential model, prepared or not. It is not
@@ -33,7 +39,7 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
         plan: A `Plan` of this model or of one of the same layers.
 
     Returns:
-        A new Keras model.
+        A new Keras model, prepared or plain.
 
     Raises:
         ValueError: If the plan is another model's, a layer cannot be copied, or the
@@ -51,42 +57,45 @@ def cut(model: keras.Model, plan: Plan) -> keras.Model:
 
 def cut_by_graph(model: keras.Model, graph: ChannelGraph, plan: Plan) -> keras.Model:
     """Cut a model whose graph is known."""
-    small, indices = _cut_weights(model, graph, plan)
-    sources = plain_variables(model)
+    small, sliced = _cut_weights(model, graph, plan)
     if getattr(model, "compiled", False):
         _compile_alike(small, model)
     if small.compiled:
-        pairs = {id(s): t for s, t in zip(sources, small.variables, strict=True)}
-        copy_slots(model, small, pairs, lambda slot, of: _take(slot, indices[id(of)]))
+        pairs = {id(source): target for source, target, _ in sliced}
+        takes = {id(source): take for source, _, take in sliced}
+        copy_slots(model, small, pairs, lambda slot, of: takes[id(of)](slot))
     return small
 
 
-def _cut_weights(model, graph, plan):
-    """Return a checked copy that is not compiled, and the indices of the weights."""
+def _cut_weights(model, graph, plan, *, prepared=False):
+    """Return a checked copy that is not compiled, and the `slices` of its variables."""
     keep = plan.kept_channels(graph)
     settings, indices = _changes(graph, keep)
+    prepared = prepared or has_state(model, indices)
     copies: dict[keras.Operation, keras.Operation] = {}
-    small = _copy_structure(model, settings, copies)
-    sources = plain_variables(model)
-    for target, source in zip(small.variables, sources, strict=True):
-        target.assign(_take(source, indices[id(source)]))
+    copy = copier(indices) if prepared else plain_copy
+    small = _copy_structure(model, settings, copy, copies)
+    sliced = slices(model, small, indices)
+    for source, target, take in sliced:
+        target.assign(take(source))
+    keep_precision(small)
     check_cut(model, small, graph, keep, copies)
-    return small, indices
+    return small, sliced
 
 
 def try_cut(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
-    """Raise a `ValueError` if a model cannot be cut as a plan says."""
-    _cut_weights(model, graph, plan)
+    """Raise a `ValueError` if a prepared model cannot be cut as a plan says."""
+    _cut_weights(model, graph, plan, prepared=True)
 
 
 def compact(model: keras.Model) -> keras.Model:
-    """Return a plain Keras model without the channels that no kernel reads.
+    """Return a model without the channels that no kernel reads.
 
     Args:
         model: A prepared model that `callbacks.ChannelPruning` has masked.
 
     Returns:
-        A new Keras model, as from `cut`.
+        A new Keras model, prepared or plain as from `cut`.
 
     Raises:
         ValueError: If the model is subclassed.
@@ -114,27 +123,27 @@ def _compile_alike(small, model):
         )
 
 
-def _copy_structure(model, settings, copies, inputs=None):
+def _copy_structure(model, settings, copy_layer, copies, inputs=None):
     """Copy a model with new layers; nested models get new inputs of their new sizes.
 
     The copies of layers and operations are added to the dictionary `copies`.
     """
-    slices = {}
+    keys = {}
 
     def copy(layer):
         if not _keras_private.is_functional(layer):
             changes = settings[plain_operation(layer)]
-            copies[layer] = copied = _resized(layer, changes)
-            slices[id(copied)] = changes
+            copied = copy_layer(layer, **_changed(layer, changes))
+            copies[layer], keys[id(copied)] = copied, changes
             return copied
         tensors, _ = _keras_private.graph_tensors(layer)
         inputs = [_new_input(tensor, settings) for tensor in tensors]
         if not isinstance(layer, keras.Sequential):
             inputs = keras.tree.pack_sequence_as(layer.input, inputs)
-        return _copy_structure(layer, settings, copies, inputs)
+        return _copy_structure(layer, settings, copy_layer, copies, inputs)
 
     def call(operation, *args, **kwargs):
-        for name, path, bound in slices.get(id(operation), ()):
+        for name, path, bound in keys.get(id(operation), ()):
             if name == "key":
                 args = (args[0], _replaced(args[1], path, bound))
         return operation(*args, **kwargs)
@@ -169,11 +178,15 @@ def _changes(graph, keep):
             settings[node.layer].append((*node.setting, len(kept)))
         if node.weight is not None:
             indices[id(node.weight)][node.axis] = kept
+    for layer, nodes in averaging_nodes(graph).items():
+        if isinstance(layer, MicroAveraging):
+            kept = {axis: np.flatnonzero(keep[x.channels]) for axis, x in nodes.items()}
+            indices[id(layer.channels_mask.mask)] = kept
     return settings, indices
 
 
-def _resized(layer, settings):
-    """Return a plain copy of a layer with new configuration entries."""
+def _changed(layer, settings):
+    """Return the new arguments of a layer or operation."""
     changed, config = {}, plain_operation(layer).get_config()
     for name, index, length in settings:
         if name in config:
@@ -182,7 +195,7 @@ def _resized(layer, settings):
                 old = [0] * (old - 1)  # as many bounds
             path = index if isinstance(index, tuple) else (index,)
             changed[name] = _replaced(old, path, length)
-    return plain_copy(layer, **changed)
+    return changed
 
 
 def _replaced(entry, path, value):
@@ -196,10 +209,3 @@ def _replaced(entry, path, value):
     copy = dict(entry) if isinstance(entry, dict) else list(entry)
     copy[first] = _replaced(copy[first], tuple(rest), value)
     return copy if isinstance(entry, dict) else tuple(copy)
-
-
-def _take(variable, indices):
-    values = ops.convert_to_numpy(variable)
-    for axis, kept in indices.items():
-        values = np.take(values, kept, axis)
-    return values

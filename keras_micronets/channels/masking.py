@@ -5,29 +5,81 @@ from collections import defaultdict
 import keras
 import numpy as np
 
+from keras_micronets import _keras_private
 from keras_micronets.channels.counts import Counts
-from keras_micronets.channels.graph import ChannelGraph
+from keras_micronets.channels.graph import ChannelGraph, channel_graph
 from keras_micronets.channels.graph.node import Node
 from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.kernels import Kernel, kernels
+from keras_micronets.layers.micro.micro_layer import micro_class_of
+from keras_micronets.layers.micro.normalization import (
+    MicroAveraging,
+    averaged_axes,
+    averaged_shape,
+)
+from keras_micronets.layers.prepare import prepare_averages
 
-__all__ = ["mask_channels", "masked_plan", "read_mask", "reading_nodes"]
+__all__ = [
+    "averaging_mask",
+    "averaging_nodes",
+    "mask_channels",
+    "masked_plan",
+    "prepare_normalizations",
+    "read_mask",
+    "reading_nodes",
+]
 
 
 def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
     """Mask the kernels of a prepared model so that they read only kept channels.
 
     The model then predicts what the cut model would. Raw weights stay as they are, so
-    that a channel can return with them.
+    that a channel can return with them. Masks of single weights that read a channel
+    stay as long as it does.
 
     Args:
         model: A prepared model.
         graph: Its `ChannelGraph`.
         plan: The `Plan`.
     """
-    keep = plan.kept_channels(graph)
+    keep, before = plan.kept_channels(graph), _kept_channels(model, graph)
     for kernel, nodes in _readers(model, graph):
-        kernel.assign_mask(read_mask(nodes, keep))
+        weights = kernel.mask | ~read_mask(nodes, before)
+        kernel.assign_mask(weights & read_mask(nodes, keep))
+    for layer, nodes in averaging_nodes(graph).items():
+        if isinstance(layer, MicroAveraging):
+            layer.channels_mask.mask.assign(averaging_mask(layer, nodes, keep))
+
+
+def prepare_normalizations(model: keras.Model) -> None:
+    """Give masks to the normalisations of a model that average channels, in place."""
+    prepare_averages(model, averaging_nodes(channel_graph(model)))
+
+
+def averaging_nodes(graph: ChannelGraph) -> dict[keras.Layer, dict[int, Node]]:
+    """Return the normalisations over channels, with nodes by the axes of their masks.
+
+    Other layers that take a mean over channels have no masks.
+    """
+    found = defaultdict(dict)
+    for node in graph.nodes:
+        micro = micro_class_of(node.layer) if node.role == "averages" else None
+        if micro is not None and issubclass(micro, MicroAveraging):
+            rank = len(_keras_private.build_shape(node.layer))
+            position = averaged_axes(node.layer, rank).index(node.axis)
+            found[node.layer][position] = node
+    return found
+
+
+def averaging_mask(
+    layer: keras.Layer, nodes: dict[int, Node], keep: np.ndarray
+) -> np.ndarray:
+    """Return the mask of a normalisation that leaves out channels that are not kept."""
+    mask = np.ones(averaged_shape(layer, _keras_private.build_shape(layer)), bool)
+    for axis, node in nodes.items():
+        by_axis = [-1 if i == axis else 1 for i in range(mask.ndim)]
+        mask &= keep[node.channels].reshape(by_axis)
+    return mask
 
 
 def read_mask(nodes: list[Node], keep: np.ndarray) -> np.ndarray:
@@ -54,22 +106,30 @@ def reading_nodes(graph: ChannelGraph) -> dict[int, list[Node]]:
 
 def masked_plan(model: keras.Model, graph: ChannelGraph) -> Plan:
     """Return the plan that keeps the channels that some kernel of a model reads."""
+    keep = _kept_channels(model, graph)
+    chosen = {
+        group.name: tuple(np.flatnonzero(keep[group.channels]).tolist())
+        for group in graph.prunable
+    }
+    return build_plan(graph, Counts(model, graph), chosen)
+
+
+def _kept_channels(model, graph):
+    """Return which channels some kernel reads, with all that are protected."""
     readers = _readers(model, graph)
     masked = {id(node.weight) for _, nodes in readers for node in nodes}
-    is_read = np.zeros(graph.n_channels, bool)
+    keep = np.zeros(graph.n_channels, bool)
     for node in graph.nodes:
         if node.role == "reads" and id(node.weight) not in masked:
-            is_read[node.channels] = True
+            keep[node.channels] = True
     for kernel, nodes in readers:
         mask = kernel.mask
         for node in nodes:
             others = tuple(axis for axis in range(mask.ndim) if axis != node.axis)
-            np.logical_or.at(is_read, node.channels, mask.any(axis=others))
-    chosen = {
-        group.name: tuple(np.flatnonzero(is_read[group.channels]).tolist())
-        for group in graph.prunable
-    }
-    return build_plan(graph, Counts(model, graph), chosen)
+            np.logical_or.at(keep, node.channels, mask.any(axis=others))
+    for group in graph.groups:
+        keep[group.channels] |= group.reason is not None
+    return keep
 
 
 def _readers(model, graph) -> list[tuple[Kernel, list[Node]]]:

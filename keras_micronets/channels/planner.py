@@ -15,6 +15,7 @@ from keras_micronets.channels.operator_times import OperatorTimes
 from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.clone import clone
 from keras_micronets.layers.kernels import Kernel, kernels
+from keras_micronets.layers.micro.normalization import MicroAveraging
 from keras_micronets.layers.prepare import prepare
 from keras_micronets.layers.scope import Scope
 
@@ -176,7 +177,7 @@ def _protect(graph, outside, masked):
         if masked is None:
             return None
         for node in nodes:
-            if node.role == "averages":
+            if node.role == "averages" and not isinstance(node.layer, MicroAveraging):
                 return f"{node.layer.name} takes a mean or maximum over them"
         for node in nodes:
             if node.role == "reads" and id(node.weight) not in masked:

@@ -11,9 +11,11 @@ from keras_micronets.layers.micro.composites import (
 )
 from keras_micronets.layers.micro.kernel_layers import (
     MicroConv1D,
+    MicroConv1DTranspose,
     MicroConv2D,
     MicroConv2DTranspose,
     MicroConv3D,
+    MicroConv3DTranspose,
     MicroDense,
     MicroDepthwiseConv1D,
     MicroDepthwiseConv2D,
@@ -52,9 +54,11 @@ __all__ = [
     "Layout",
     "Mask",
     "MicroConv1D",
+    "MicroConv1DTranspose",
     "MicroConv2D",
     "MicroConv2DTranspose",
     "MicroConv3D",
+    "MicroConv3DTranspose",
     "MicroDense",
     "MicroDepthwiseConv1D",
     "MicroDepthwiseConv2D",

@@ -24,6 +24,7 @@ __all__ = [
     "copy_state",
     "keeps_state",
     "plain_copy",
+    "same_copy",
     "strip",
 ]
 
@@ -78,7 +79,7 @@ def clone(model: keras.Model) -> keras.Model:
     Returns:
         A new model of the same layers, weights, masks and quantisers.
     """
-    copy = _copy_structure(model, _same_copy)
+    copy = _copy_structure(model, same_copy)
     targets = [layer for layer in _layers(copy) if not isinstance(layer, State)]
     sources = [layer for layer in _layers(model) if not isinstance(layer, State)]
     for target, source in zip(targets, sources, strict=True):
@@ -154,8 +155,12 @@ def _plain_config(config: Any) -> Any:
     return {name: _plain_config(value) for name, value in config.items()}
 
 
-def _same_copy(layer):
-    return type(layer).from_config(layer.get_config())
+def same_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
+    """Return a new layer like one, prepared if it is, except for some arguments."""
+    operation = plain_operation(layer)
+    if operation is layer:
+        return copy_of(layer, **changed)
+    return copy_of(layer, operation=plain_copy(operation, **changed))
 
 
 def _state_pairs(targets, sources):

@@ -9,6 +9,10 @@ import numpy as np
 __all__ = ["DEPTHWISE", "Layout", "layout_of"]
 
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_TRANSPOSED = (
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose),
+    keras.layers.Conv3DTranspose,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ def layout_of(layer: keras.Layer, name: str) -> Layout:
 
     * Dense, Embedding, Conv1D to Conv3D, recurrent layers, pointwise kernels of
       separable layers: unchanged.
-    * Conv2DTranspose: the last two axes of `(h, w, out, in)` are swapped.
+    * Conv1DTranspose to Conv3DTranspose: the last two axes of `(..., out, in)` are
+      swapped.
     * Depthwise kernels: `(h, w, channels, multiplier)` becomes
       `(h, w, 1, channels * multiplier)`, since each output has one input.
     * EinsumDense: `(inputs, outputs)`; the axes that the equation sums over are merged
@@ -69,7 +74,7 @@ def layout_of(layer: keras.Layer, name: str) -> Layout:
         return _einsum(layer)
     shape = _shape(layer, name)
     order = tuple(range(len(shape)))
-    if isinstance(layer, keras.layers.Conv2DTranspose):
+    if isinstance(layer, _TRANSPOSED):
         order = (*order[:-2], order[-1], order[-2])
         ordered = tuple(shape[axis] for axis in order)
         return Layout(order, ordered, ordered)

@@ -1,6 +1,7 @@
 """Preparation of a model for pruning and quantisation, in place."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
@@ -22,7 +23,7 @@ from keras_micronets.layers.quantizers.scheme import QuantizationScheme, Quantiz
 from keras_micronets.layers.quantizers.shared_range import share_ranges
 from keras_micronets.layers.side_by_side import members_of
 
-__all__ = ["PreparationReport", "prepare"]
+__all__ = ["PreparationReport", "prepare", "prepare_averages"]
 
 _PRUNABLE = ", ".join(cls.__name__ for cls, row in LAYERS.items() if row.kernels)
 
@@ -130,6 +131,19 @@ def prepare(
         return PreparationReport((), ())
     names = tuple(layer.name for layer in prepared)
     return PreparationReport(names, _skipped(layers, usable), floating, unfused)
+
+
+def prepare_averages(model: keras.Model, layers: Iterable[keras.Layer]) -> None:
+    """Give normalisations of a model masks of the channels that they average, in place.
+
+    Args:
+        model: A built model.
+        layers: Layers of the classes that have a subclass of `MicroAveraging`.
+    """
+    with distributed(model):
+        changed = [_prepare(layer, QuantizerSpec(), None) for layer in layers]
+    if any(changed):
+        _forget_compiled_steps(model)
 
 
 def _prepare(layer, quantizers, scheme):

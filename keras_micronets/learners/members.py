@@ -110,8 +110,9 @@ def _try(trial, member, compact, task, output):
     try:
         if task is None:  # the copy has no loss that tells
             task = infer_task(single_output(member, output))
-        copy = layers.clone(compact(member) if compact else member)
+        copy = layers.clone(member)
         layers.set_quantizers(copy, True)  # as callbacks may do later
+        copy = compact(copy) if compact else copy
         learner = trial.add(copy, task=task, output=output)
         learner.load()
     except (NotImplementedError, TypeError, ValueError) as error:

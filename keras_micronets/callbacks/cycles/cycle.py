@@ -40,13 +40,13 @@ class Cycle(Configurable):
         quantize: Float in [0, 1), the progress of the cycle at which its fake
             quantisers are switched on. `None` for no quantisers. Defaults to `None`.
         compact: Boolean, whether learners are saved without the channels that no
-            kernel reads, as `masks.Channels` leaves them. They are plain Keras models,
-            whose ranges are calibrated when they are converted to int8. Defaults to
-            `False`.
+            kernel reads, as `masks.Channels` leaves them. With `quantize` they have the
+            quantisers of the model, with their ranges; otherwise they are plain Keras
+            models, whose ranges are calibrated when they are converted to int8.
+            Defaults to `False`.
 
     Raises:
-        ValueError: If an argument is invalid, or `compact` is combined with
-            `quantize`.
+        ValueError: If an argument is invalid.
 
     Example:
 
@@ -72,12 +72,6 @@ class Cycle(Configurable):
             raise ValueError(
                 "Expected `quantize` in [0, 1), a share of the cycle, or `None`. "
                 f"Received: quantize={self.quantize}."
-            )
-        if self.compact and self.quantize is not None:
-            raise ValueError(
-                "Expected `quantize=None` with `compact=True`: compact learners have "
-                "no quantisers. Received: both. Quantise the pool instead: "
-                "`pool.quantize(representative_data)`."
             )
 
 

@@ -143,6 +143,9 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
         if quantize or self.cycle.mask is not None:
             layers.prepare(model, quantize=quantize).warn()
         mask: Any = self.cycle.mask
+        if hasattr(mask, "prepare"):
+            for member in layers.members_of(model):
+                mask.prepare(member)
         if hasattr(mask, "scope"):
             warn_of_frozen(model, mask.scope)
 
@@ -172,6 +175,7 @@ class LearnerCycles(ProgressCallback, PublishedCycles):
             output=self.output,
         )
         self._run: Any = None
+        self._is_quantized = False  # unknown after an interrupted run
         self._disagreement = float("nan")
         steps, compiled = self.steps_per_epoch, self._rate and self._rate.compiled
         self._warmup_rate, self._cycle_rate = (

@@ -15,7 +15,7 @@ from keras_micronets import layers
 from keras_micronets._serialization import Configurable, serializable
 from keras_micronets.callbacks.mask_updates import drop_and_regrow, prune
 from keras_micronets.channels.importance import GroupNorm
-from keras_micronets.channels.masking import mask_channels
+from keras_micronets.channels.masking import mask_channels, prepare_normalizations
 from keras_micronets.channels.planner import Planner
 from keras_micronets.layers.scope import ScopeFunction, select_kernels
 from keras_micronets.schedules import check_sparsity
@@ -116,6 +116,10 @@ class Channels(Configurable):
 
     def __post_init__(self) -> None:
         _check_noise(self.noise)
+
+    def prepare(self, model: keras.Model) -> None:
+        """Give masks to normalisations over channels; `LearnerCycles` calls this."""
+        prepare_normalizations(model)
 
     def __call__(self, model: keras.Model, index: int, seed: int) -> None:
         """Set the masks of a cycle."""

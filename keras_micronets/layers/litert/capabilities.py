@@ -284,9 +284,13 @@ LAYERS: dict[type, LayerRow] = {
     layers.DepthwiseConv2D: _kernel(_DEPTHWISE),
     layers.SeparableConv1D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
     layers.SeparableConv2D: LayerRow(kernels=_SEPARABLE, fuses_rectifier=True),
+    layers.Conv1DTranspose: _kernel(_ONE_SCALE_8_BITS),
     layers.Conv2DTranspose: _kernel(_ONE_SCALE_8_BITS),
     layers.Conv3D: LayerRow(
         reason="LiteRT has no integer Conv3D", kernels={"kernel": KernelRow()}
+    ),
+    layers.Conv3DTranspose: LayerRow(
+        reason="LiteRT has no integer Conv3DTranspose", kernels={"kernel": KernelRow()}
     ),
     # Beside an Embedding, the converter gives a concatenation the range of a tanh or
     # sigmoid that it reads: files then differ by some steps, of which an export warns.

@@ -15,8 +15,10 @@ from keras_micronets.layers.micro.micro_layer import micro_class
 
 __all__ = [
     "MicroConv1D",
+    "MicroConv1DTranspose",
     "MicroConv2D",
     "MicroConv2DTranspose",
+    "MicroConv3DTranspose",
     "MicroDense",
     "MicroDepthwiseConv1D",
     "MicroDepthwiseConv2D",
@@ -251,14 +253,7 @@ class MicroSeparableConv2D(_Separable, keras.layers.SeparableConv2D):
     """
 
 
-@micro_class(keras.layers.Conv2DTranspose)
-class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
-    """`Conv2DTranspose` with a mask and fake quantisers; one scale for the kernel.
-
-    LiteRT has no 4-bit kernel for it: a scheme with fewer than 5 bits gives this kernel
-    8 bits.
-    """
-
+class _Transposed(MicroKernelLayer):
     def linear(self, inputs: Any) -> Any:
         return ops.conv_transpose(
             inputs,
@@ -269,6 +264,45 @@ class MicroConv2DTranspose(MicroKernelLayer, keras.layers.Conv2DTranspose):
             dilation_rate=self.dilation_rate,
             data_format=self.data_format,
         )
+
+
+@micro_class(keras.layers.Conv2DTranspose)
+class MicroConv2DTranspose(_Transposed, keras.layers.Conv2DTranspose):
+    """`Conv2DTranspose` with a mask and fake quantisers; one scale for the kernel.
+
+    LiteRT has no 4-bit kernel for it: a scheme with fewer than 5 bits gives this kernel
+    8 bits.
+    """
+
+
+@micro_class(keras.layers.Conv1DTranspose)
+class MicroConv1DTranspose(MicroKernelLayer, keras.layers.Conv1DTranspose):
+    """`Conv1DTranspose` with a mask and fake quantisers, as `MicroConv2DTranspose`.
+
+    It computes a 2-D transposed convolution of height 1, the only one that LiteRT has.
+    """
+
+    def to_litert(self, name: str, kernel: Any) -> Any:
+        return ops.expand_dims(kernel, 0)
+
+    def linear(self, inputs: Any) -> Any:
+        axis = 1 if self.data_format == "channels_last" else 2
+        padding = self.output_padding
+        outputs = ops.conv_transpose(
+            ops.expand_dims(inputs, axis),
+            self.litert_kernel(),
+            strides=[1, *self.strides],
+            padding=self.padding,
+            output_padding=padding and (0, *padding),
+            dilation_rate=(1, *self.dilation_rate),
+            data_format=self.data_format,
+        )
+        return ops.squeeze(outputs, axis)
+
+
+@micro_class(keras.layers.Conv3DTranspose)
+class MicroConv3DTranspose(_Transposed, keras.layers.Conv3DTranspose):
+    """A `Conv3DTranspose` layer with a mask; files compute it in float."""
 
 
 def _flat_channels(kernel):

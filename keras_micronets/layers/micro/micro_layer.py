@@ -14,6 +14,7 @@ from keras_micronets.layers.graph import begin_call, call_number
 from keras_micronets.layers.litert.capabilities import (
     ACTIVATIONS,
     LAYERS,
+    UNKNOWN,
     activation_of,
     activation_row,
     plain_class,
@@ -46,7 +47,8 @@ __all__ = [
     "micro_class_of",
 ]
 
-# The micro layer of each Keras class in LiteRT's table.
+# The micro layer of each Keras class in LiteRT's table, and of normalisations without
+# a row.
 MICRO_LAYERS: dict[type, type] = {}
 
 LEAKY_SLOPE = 0.2  # of `keras.activations.leaky_relu`
@@ -67,7 +69,7 @@ def micro_class(base: type) -> Callable[[type], type]:
     def register(cls):
         serializable(name=f"Micro{base.__name__}")(cls)
         cls.keras_class, cls.__name__ = base, base.__name__
-        cls.kernel_names = tuple(LAYERS[base].kernels)
+        cls.kernel_names = tuple(LAYERS.get(base, UNKNOWN).kernels)
         MICRO_LAYERS[base] = cls
         return cls
 
