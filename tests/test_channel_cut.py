@@ -96,7 +96,9 @@ def quantized(build):
     return model
 
 
-@pytest.mark.parametrize("name", ["depthwise", "grouped", "series"])
+@pytest.mark.parametrize(
+    "name", ["depthwise", "grouped", "series", "split", "recurrent", "attention"]
+)
 def test_masks_and_ranges_are_cut_along(name):
     """The copy computes with the masked weights, in the ranges of the model."""
     model = quantized(MODELS[name])

@@ -42,7 +42,7 @@ def copier(indices: Indices) -> Callable[..., keras.Layer]:
     Normalisations become plain layers if their masks keep all channels that are left.
     """
 
-    def copy(layer, **changed):
+    def copy(layer, /, **changed):
         if isinstance(layer, MicroAveraging):
             mask = layer.channels_mask.mask
             if _take(mask, indices[id(mask)]).all():

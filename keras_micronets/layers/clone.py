@@ -155,7 +155,7 @@ def _plain_config(config: Any) -> Any:
     return {name: _plain_config(value) for name, value in config.items()}
 
 
-def same_copy(layer: keras.Layer, **changed: Any) -> keras.Layer:
+def same_copy(layer: keras.Layer, /, **changed: Any) -> keras.Layer:
     """Return a new layer like one, prepared if it is, except for some arguments."""
     operation = plain_operation(layer)
     if operation is layer:
