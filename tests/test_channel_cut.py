@@ -151,6 +151,16 @@ def _step_and_slot(model):
     return ops.convert_to_numpy(step), ops.convert_to_numpy(slot)
 
 
+def test_directions_share_the_range_that_they_had():
+    model = build_model(MODELS["recurrent"])
+    prepare(model, quantize=True)
+    set_quantizers(model, True)
+    model(images(), training=True)
+    small = cut(model, half(model))
+    assert quantized_share(small) == 1.0
+    assert np.isfinite(outputs(small, images())[0]).all()
+
+
 def test_a_quantised_reshape_gets_its_new_size():
     inputs = keras.Input((8,))
     model = keras.Model(inputs, layers.Dense(3)(COPIES["reshape"](inputs)))

@@ -80,7 +80,7 @@ class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
 
     def share_ranges(self) -> None:
         """Let the outputs of both directions share one range."""
-        if self.quantizers.output and self._shares:
+        if self.built and self.quantizers.output and self._shares:
             for number in range(len(self.quantizers.calls)):
                 share_range([x.quantizer("output", number) for x in self.directions])
 
