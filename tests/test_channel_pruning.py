@@ -207,9 +207,13 @@ def test_a_second_fit_starts_with_the_masked_channels():
 
 
 @pytest.mark.tensorflow
-def test_the_small_network_has_the_observed_ranges(tmp_path):
-    """It is exported without calibration data, and equals its file in every integer."""
-    model = compiled()
+@pytest.mark.parametrize("kind", ["plain", "split"])
+def test_the_small_network_has_the_observed_ranges(kind, tmp_path):
+    """It is exported without calibration data, and equals its file in every integer.
+
+    Operations become micro layers after the channels were read.
+    """
+    model = compiled(kind)
     callback = pruning()
     x, y = data()
     both = [callback, QuantizationAwareTraining(start=0.5)]

@@ -93,7 +93,8 @@ def _averages_of_kept(graph, keep, copies):
     taken = defaultdict(dict)
     for node in graph.nodes:
         if node.role == "averages":
-            taken[originals[node.layer]][node.axis] = keep[node.channels]
+            layer = originals[plain_operation(node.layer)]
+            taken[layer][node.axis] = keep[node.channels]
     try:
         for original, axes in taken.items():
             # Past Keras's `__setattr__`, which would track the copy.

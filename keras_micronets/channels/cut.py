@@ -175,7 +175,9 @@ def _changes(graph, keep):
     for node in graph.nodes:
         kept = np.flatnonzero(keep[node.channels])
         if node.setting is not None:
-            settings[node.layer].append((*node.setting, len(kept)))
+            # It may have become a micro layer since the graph was read.
+            layer = plain_operation(node.layer)
+            settings[layer].append((*node.setting, len(kept)))
         if node.weight is not None:
             indices[id(node.weight)][node.axis] = kept
     for layer, nodes in averaging_nodes(graph).items():
