@@ -153,9 +153,10 @@ def whole(experiment, macs):
     return experiment.fit(experiment.new())
 
 
-def pruned(importance, experiment, macs, **options):
+def pruned(importance, experiment, macs, *, allocation="global", **options):
     callback = ChannelPruning(
         macs=macs,
+        allocation=allocation,
         importance=importance,
         data=experiment.train,
         end=CUT_AT,
@@ -234,6 +235,7 @@ ROWS = {
     "uniform, pressed, distilled": pressed_distilled,
     "Taylor": partial(pruned, importance.Taylor()),
     "group norms": partial(pruned, None),
+    "group norms, uniform widths": partial(pruned, None, allocation="uniform"),
     "group norms, distilled": distilled,
     "group norms, hardly pushed": partial(pruned, importance.GroupNorm(strength=0.001)),
     "scales": partial(pruned, importance.NormalizationScale(strength=0.003)),
