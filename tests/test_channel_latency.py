@@ -45,7 +45,7 @@ def macs_table(tmp_path):
     return write_table(tmp_path / "table.json", by_macs)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sorted({*MODELS} - {"recurrent", "attention"}))
 def test_time_by_products_is_that_of_the_macs(name, macs_table):
     """The multiply-accumulates are counted by other code."""
     times = OperatorTimes(macs_table)
@@ -67,7 +67,10 @@ def test_layers_without_times_are_named(macs_table):
     )
     model = keras.Model(inputs, layers.Dense(3)(x))
     with pytest.warns(UserWarning, match="does not include that of memory"):
-        plan(model, latency=0.9, operator_times=macs_table)
+        found = plan(model, latency=0.9, operator_times=macs_table)
+    convolutions = 6 * 3 * 4 * 32 + 4 * 3 * 32 * 32
+    expected = OVERHEAD + 1e-6 * (convolutions + 3 * 8)
+    assert found.latency[0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_blocks_are_found_in_the_table(tmp_path):

@@ -55,12 +55,10 @@ def torch_pruning_version():
 
 
 def tried(cut, make):
-    start = time.perf_counter()
     try:
-        row = cut(make)
+        return cut(make)
     except Exception as error:
-        row = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
-    return {**row, "seconds": round(time.perf_counter() - start, 2)}
+        return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
 
 
 def ours(make):
@@ -68,9 +66,11 @@ def ours(make):
     model = net.model(*make(net))
     for weight in model.weights:
         weight.assign(distinct(weight.shape, weight.path))
+    start = time.process_time()
     graph = channels.channel_graph(model)
     plan = plan_of(model)
     small = channels.cut(model, plan)
+    seconds = time.process_time() - start
     whole = [keras.ops.convert_to_numpy(weight) for weight in model.weights]
     left = [keras.ops.convert_to_numpy(weight) for weight in small.weights]
     x = [inputs_of(tensor.shape[1:]) for tensor in model.inputs]
@@ -81,6 +81,7 @@ def ours(make):
         "params": small.count_params() / model.count_params(),
         "difference": difference(found, expected),
         "averages": averages(graph, plan),
+        "seconds": round(seconds, 2),
         "free": touched(graph),
     }
 
@@ -113,6 +114,7 @@ def theirs(make):
     x = [torch.tensor(inputs_of(symbol.shape)) for symbol in model.inputs]
     whole = {name: weight.clone() for name, weight in model.state_dict().items()}
     n_whole, made = n_params(model), n_made(model)
+    start = time.process_time()
     pruner = torch_pruning.pruner.BasePruner(
         model,
         tuple(x) if len(x) > 1 else x[0],
@@ -127,10 +129,12 @@ def theirs(make):
         prune_num_heads=False,
     )
     pruner.step()
+    seconds = time.process_time() - start
     with torch.no_grad():
         found = model(*x)
         left = model.state_dict()
         row = {
+            "seconds": round(seconds, 2),
             "params": n_params(model) / n_whole,
             "free": 2 * (made - n_made(model)) / made,
         }
@@ -189,9 +193,9 @@ def table(results):
     """Return the results as a table for the documentation."""
     rows = {(run["net"], run["library"]): run for run in results["runs"]}
     lines = [
-        "| architecture | ours: cut | free | parameters left "
-        "| Torch-Pruning: cut | free | parameters left |",
-        "|---|---|---|---|---|---|---|",
+        "| architecture | ours: cut | free | parameters left | s "
+        "| Torch-Pruning: cut | free | parameters left | s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(net for net, _ in rows):
         cells = [name]
@@ -203,10 +207,11 @@ def table(results):
 
 def _cells(row):
     if "error" in row:
-        return ["error", "", ""]
+        return ["error", "", "", ""]
     outcome = "exact" if row["difference"] < TOLERANCE else f"{row['difference']:.0e}"
     outcome = "mean of the kept" if row.get("averages") else outcome
-    return [outcome, f"{row['free']:.0%}", f"{row['params']:.0%}"]
+    shares = (f"{row[name]:.0%}" for name in ("free", "params"))
+    return [outcome, *shares, f"{row['seconds']:.1f}"]
 
 
 if __name__ == "__main__":

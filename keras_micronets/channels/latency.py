@@ -18,7 +18,13 @@ from keras_micronets.layers.litert.capabilities import (
 )
 from keras_micronets.layers.placement import is_fused
 
-__all__ = ["Latency"]
+__all__ = ["Latency", "without_times"]
+
+# Their files have other operators than kernels, several for each step.
+_WITHOUT_TIMES = (
+    *(keras.layers.RNN, keras.layers.Bidirectional),
+    *(keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention),
+)
 
 
 class Latency:
@@ -87,6 +93,12 @@ class Latency:
         return self.total(kept, in_blocks=False) - self.total(fewer, in_blocks=False)
 
 
+def without_times(graph: ChannelGraph) -> list[str]:
+    """Return the names of the layers whose operators no table has."""
+    found = (x.layer.name for x in graph.nodes if isinstance(x.layer, _WITHOUT_TIMES))
+    return [*graph.unknown, *dict.fromkeys(found)]
+
+
 def _padded(rows, one):
     width = max(map(len, rows))
     return np.array([[*row, *[one] * (width - len(row))] for row in rows], int)
@@ -100,6 +112,8 @@ def _kernel_operators(graph):
             axes[id(node.weight)][index] = node
     for call in graph.kernel_calls:
         nodes, shape = axes[id(call.weight)], call.weight.shape
+        if any(isinstance(node.layer, _WITHOUT_TIMES) for node in nodes.values()):
+            continue
         reads = [index for index, node in nodes.items() if node.role == "reads"]
         others = [index for index in nodes if index not in reads]
         taps = prod(shape) // prod(shape[node.axis] for node in nodes.values())

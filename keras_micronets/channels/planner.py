@@ -10,7 +10,7 @@ import numpy as np
 from keras_micronets.channels.allocation import allocate, allocate_uniformly
 from keras_micronets.channels.counts import Counts, check_sizes
 from keras_micronets.channels.graph import channel_graph
-from keras_micronets.channels.latency import Latency
+from keras_micronets.channels.latency import Latency, without_times
 from keras_micronets.channels.operator_times import OperatorTimes
 from keras_micronets.channels.plans import Plan, build_plan
 from keras_micronets.layers.clone import clone
@@ -125,10 +125,11 @@ class Planner:
             raise ValueError(
                 "Expected `operator_times` with a budget of latency. Received: None."
             )
-        if "latency" in shares and self.graph.unknown:
+        unknown = without_times(self.graph)
+        if "latency" in shares and unknown:
             warnings.warn(
                 f"The latency of {self.model.name!r} does not include that of "
-                f"{', '.join(self.graph.unknown)}, of which no times are known.",
+                f"{', '.join(unknown)}, of which no times are known.",
                 stacklevel=3,
             )
         if shares.keys() & {"macs", "latency"}:
