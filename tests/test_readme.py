@@ -39,6 +39,7 @@ def test_links_lead_somewhere(link):
         "channels.cut",
         "channels.compact",
         "channels.latency",
+        "channels.torch_pruning",
         "cifar10.papers",
         "cifar10.pipeline",
         "cifar10.quantization",

@@ -16,16 +16,15 @@ not show: `channels.cut` compares such networks itself.
 
 import argparse
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import keras
 import numpy as np
-import torch
-import torch_pruning
 
-from benchmarks.channels.both_frameworks import KerasBuilder, TorchBuilder
 from benchmarks.channels.cut import largest_difference, touched
 from benchmarks.channels.hard_nets import NETS
+from benchmarks.channels.keras_builder import KerasBuilder
 from benchmarks.lib.results import RESULTS_FOLDER, ResultsFile, commit
 from keras_micronets import channels
 
@@ -39,19 +38,13 @@ def main():
     options.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     options.add_argument("--out", type=Path, default=RESULTS)
     arguments = options.parse_args()
-    file = ResultsFile(arguments.out, {"torch_pruning": torch_pruning_version()})
+    file = ResultsFile(arguments.out, {"torch_pruning": version("torch-pruning")})
     for name in arguments.nets:
         for library, cut in (("ours", ours), ("Torch-Pruning", theirs)):
             about = {"net": name, "library": library}
             if not file.has(about):
                 file.add({**about, "commit": commit(), **tried(cut, NETS[name])})
     print(table(file.results))
-
-
-def torch_pruning_version():
-    from importlib.metadata import version
-
-    return version("torch-pruning")
 
 
 def tried(cut, make):
@@ -104,6 +97,11 @@ def averages(graph, plan):
 
 
 def theirs(make):
+    import torch  # needed here only: the table is made without
+    import torch_pruning
+
+    from benchmarks.channels.torch_builder import TorchBuilder
+
     net = TorchBuilder()
     inputs, outputs = make(net)
     model = net.model(inputs, outputs)
@@ -211,7 +209,7 @@ def _cells(row):
     outcome = "exact" if row["difference"] < TOLERANCE else f"{row['difference']:.0e}"
     outcome = "mean of the kept" if row.get("averages") else outcome
     shares = (f"{row[name]:.0%}" for name in ("free", "params"))
-    return [outcome, *shares, f"{row['seconds']:.1f}"]
+    return [outcome, *shares, f"{row['seconds']:.2f}"]
 
 
 if __name__ == "__main__":
