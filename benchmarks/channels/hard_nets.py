@@ -1,7 +1,7 @@
 """Small versions of architectures that are hard to cut, for both frameworks.
 
-Each is a function of a builder, `KerasBuilder` or `TorchBuilder`, that returns inputs and
-outputs.
+Each is a function of a builder, `KerasBuilder` or `TorchBuilder`, that returns inputs
+and outputs.
 """
 
 from functools import partial

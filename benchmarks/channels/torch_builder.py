@@ -1,4 +1,4 @@
-"""Builds the networks of `hard_nets.py` with PyTorch, as `keras_builder.py` with Keras."""
+"""Builds the networks of `hard_nets.py` with PyTorch; see `keras_builder.py`."""
 
 import torch
 from torch import nn
