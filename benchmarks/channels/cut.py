@@ -191,7 +191,7 @@ def compare(model, small, graph, plan):
     x = inputs(model)
     averages = any(node.role == "averages" for node in graph.nodes)
     whole, expected, found = (
-        predictions(one, x) for one in (model, zeroed(model, plan), small)
+        predictions(one, x) for one in (model, zeroed(model, graph, plan), small)
     )
     return {
         "params": plan.params[1] / plan.params[0],
@@ -217,7 +217,8 @@ def inputs(model):
 
 
 def predictions(model, x):
-    return [np.asarray(y) for y in keras.tree.flatten(model.predict(x, verbose=0))]
+    outputs = keras.tree.flatten(model(x, training=False))
+    return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
 def randomize(model, seed):
@@ -248,9 +249,8 @@ def normalize(model):
         layer.momentum = 0.99
 
 
-def zeroed(model, plan):
+def zeroed(model, graph, plan):
     """Return the whole model with zeros where kernels read what is cut."""
-    graph = channels.channel_graph(model)
     keep = plan.kept_channels(graph)
     values = {id(v): keras.ops.convert_to_numpy(v).copy() for v in model.variables}
     for node in graph.nodes:
@@ -321,7 +321,7 @@ def graph_row(seed):
         plan = channels.plan(model, **budget, **options)
     except ValueError as error:
         return {"refused": str(error)}
-    small = channels.cut(model, plan)
+    small = cut_by_graph(model, graph, plan)
     row = {**compare(model, small, graph, plan), "touched": touched(graph)}
     return row | ({"in_vain": in_vain(model, graph)} if seed < N_SEARCHED else {})
 
