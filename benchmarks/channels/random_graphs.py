@@ -100,7 +100,8 @@ class CutMaker(GraphMaker):
             lambda x: x + keras.ops.flip(x, axis=-1),
             lambda x: x - keras.ops.roll(x, 1, axis=-1),
         )
-        return functions[self.rng.integers(len(functions))](x)
+        y = functions[self.rng.integers(len(functions))](x)
+        return x if y.shape[-1] is None else y  # of some, Keras infers no shape
 
 
 @keras.saving.register_keras_serializable("benchmarks")
