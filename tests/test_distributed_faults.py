@@ -271,7 +271,7 @@ def play(gateway, site, tally):
             site.happen(*FAULTS[number])
         if number == WARM:
             before = {"gateway": resident(), "n4": site.nodes["n4"].rss()}
-        if number == N_REQUESTS - 350:
+        if number == N_REQUESTS - 200:  # five seconds after the last start
             before |= {name: node.rss() for name, node in site.nodes.items()}
         time.sleep(max(0.0, start + number / RATE - time.monotonic()))
         tally.submit(gateway, number)
