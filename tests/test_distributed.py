@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -99,8 +100,9 @@ def test_an_ensemble_over_two_nodes(bundle, broker, prefix, alone):
         for i, future in enumerate(futures):
             check(future.result(), alone, x[[i % 5]])
         assert gateway.nodes == {"one": ("m0", "m2"), "two": ("m1",)}
-    with pytest.raises(ConnectionError, match="closed"):
-        gateway.predict(x)
+    for call in (lambda: gateway.predict(x), lambda: gateway.wait(0)):
+        with pytest.raises(ConnectionError, match="closed"):
+            call()
 
 
 def test_without_all_members(bundle, broker, prefix, alone):
@@ -115,6 +117,8 @@ def test_without_all_members(bundle, broker, prefix, alone):
         assert answer.missing == ("m1",)
         check(answer, alone, x)
         one.close()
+        with pytest.raises(ConnectionError, match="closed"):
+            one.reload()
         until(lambda: not gateway.nodes)
         with pytest.raises(NoQuorumError, match="Expected responses of 2") as caught:
             gateway.predict(x, deadline=0.05)
@@ -397,6 +401,36 @@ def test_node_and_ask_on_the_command_line(bundle, broker, alone, tmp_path, capsy
         assert "Expected responses of 2 members" in capsys.readouterr().err
     finally:
         node.stop()
+
+
+def test_a_stream_survives_missed_deadlines(bundle, broker, prefix, alone, tmp_path):
+    x, output = samples(3), tmp_path / "out.npy"
+    command = [sys.executable, bundle, "ask", "-", "--broker", broker]
+    command += ["--prefix", prefix, "--deadline", "1", "--output", output]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([*map(str, command)], bufsize=0, **pipes)
+    watch = threading.Timer(30, process.kill)
+    watch.start()
+    try:
+        with Node(bundle, broker, name="one", prefix=prefix):
+            np.save(process.stdin, x[0])
+            assert process.stdout.readline().startswith(b"0: ")
+        np.save(process.stdin, x[1])
+        assert b"error: Expected responses of 2 members" in process.stderr.readline()
+        with Node(bundle, broker, name="two", prefix=prefix):
+            np.save(process.stdin, x[2])
+            assert process.stdout.readline().startswith(b"2: ")
+        _, errors = process.communicate(timeout=20)
+    finally:
+        watch.cancel()
+        process.kill()
+        process.communicate()
+    assert process.returncode == 2
+    summary = b"summary: 2 samples predicted, 1 bad rows or samples skipped"
+    assert errors.splitlines() == [summary]
+    saved = np.load(output)
+    np.testing.assert_array_equal(saved[[0, 2]], alone.predict(x[[0, 2]]))
+    assert np.isnan(saved[1]).all()
 
 
 @pytest.mark.parametrize(

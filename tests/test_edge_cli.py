@@ -105,8 +105,8 @@ def test_subprocess_from_another_directory(bundle, images, expected, tmp_path):
     np.testing.assert_array_equal(np.load(output), expected[0])
     relative = os.path.relpath(bundle, tmp_path)
     assert run(relative, "bench", "--repeats", 1, cwd=tmp_path).returncode == 0
-    after = (path for path in bundle.rglob("*") if "__pycache__" not in path.parts)
-    assert sorted(after) == before
+    assert sorted(bundle.rglob("*")) == before
+    assert main(["verify"], path=bundle) == 0
 
 
 def array(tmp_path, x):

@@ -127,16 +127,50 @@ def test_a_large_file_is_predicted_in_pieces(bundles, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "x.npy"]
 
 
-def test_an_incomplete_file_is_not_saved(bundles, tmp_path, capsys):
-    x = np.zeros((PIECE_SAMPLES + 3, *WINDOW), "float32")
-    x[-1, 0, 0] = np.nan
+@pytest.mark.parametrize("members", [False, True])
+def test_a_bad_sample_costs_itself_alone(bundles, tmp_path, capsys, members):
+    x = np.random.default_rng(0).normal(size=(5, *WINDOW)).astype("float32")
+    x[2, 0, 0] = np.nan
     np.save(tmp_path / "x.npy", x)
+    arguments = [tmp_path / "x.npy", "--output", tmp_path / "out.npy"]
+    arguments += ["--members"] * members
+    assert predict(bundles[WINDOW], *arguments) == 2
+    captured = capsys.readouterr()
+    assert [line[:2] for line in captured.out.splitlines()] == ["0:", "1:", "3:", "4:"]
+    error, summary = captured.err.splitlines()
+    assert error.startswith(f"error: {tmp_path / 'x.npy'}, sample 2: Expected finite")
+    assert summary == "summary: 4 samples predicted, 1 bad rows or samples skipped"
+    p = np.moveaxis(np.load(tmp_path / "out.npy"), -2, 0)
+    assert np.isnan(p[2]).all()
+    good = expected(bundles[WINDOW], np.delete(x, 2, axis=0), members=members)
+    np.testing.assert_array_equal(np.delete(p, 2, axis=0), np.moveaxis(good, -2, 0))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.npy"])
+def test_an_input_without_samples_is_an_error(bundles, tmp_path, capsys, name):
+    (tmp_path / "x.csv").write_text("x,y,z\n\n")
+    np.save(tmp_path / "x.npy", np.zeros((0, *WINDOW)))
+    assert predict(bundles[WINDOW], tmp_path / name) == 2
+    assert f"error: {tmp_path / name}: Expected at least" in capsys.readouterr().err
+
+
+def test_an_incomplete_file_is_not_saved(bundles, tmp_path, capsys, monkeypatch):
+    real, calls = EnsembleRunner.predict, []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise ValueError("no memory")
+        return real(*arguments)
+
+    monkeypatch.setattr(EnsembleRunner, "predict", failing)
+    np.save(tmp_path / "x.npy", np.zeros((PIECE_SAMPLES + 3, *WINDOW), "float32"))
     (tmp_path / "out.npy").write_text("an older one")
     arguments = [tmp_path / "x.npy", "--output", tmp_path / "out.npy"]
     assert predict(bundles[WINDOW], *arguments) == 2
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == PIECE_SAMPLES
-    assert captured.err.startswith(f"error: {tmp_path / 'x.npy'}: Expected finite")
+    assert captured.err == f"error: {tmp_path / 'x.npy'}: no memory\n"
     assert (tmp_path / "out.npy").read_text() == "an older one"
 
 
@@ -178,14 +212,19 @@ def test_a_table(bundles, tmp_path, capsys):
 
 
 def test_a_bad_line_of_a_table(bundles, tmp_path, capsys):
-    (tmp_path / "x.csv").write_text(rows(7)[1] + "1,2,x\n")
-    assert predict(bundles[WINDOW], tmp_path / "x.csv") == 2
+    x, text = rows(13)
+    lines = text.splitlines(keepends=True)
+    lines.insert(7, "1,2,x\n")
+    (tmp_path / "x.csv").write_text("".join(lines))
+    output = tmp_path / "out.npy"
+    assert predict(bundles[WINDOW], tmp_path / "x.csv", "--output", output) == 2
     captured = capsys.readouterr()
-    assert len(captured.out.splitlines()) == 1
-    assert captured.err == (
-        f"error: {tmp_path / 'x.csv'}, line 8: Expected finite numbers. "
-        "Received: 'x'.\n"
-    )
+    assert captured.err.splitlines() == [
+        f"error: {tmp_path / 'x.csv'}, line 8: Expected finite numbers. Received: 'x'.",
+        "summary: 2 samples predicted, 1 bad rows or samples skipped",
+    ]
+    windows = np.stack([x[:6], x[7:13]])[..., None]
+    np.testing.assert_array_equal(np.load(output), expected(bundles[WINDOW], windows))
 
 
 @pytest.fixture
@@ -256,12 +295,15 @@ def test_arrays_in_a_stream(start, bundles, tmp_path):
     )
 
 
-def test_ctrl_c_ends_a_stream_quietly(start, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_signals_end_a_stream_quietly(start, tmp_path, number, code):
     process = start("--output", tmp_path / "out.npy")
     process.stdin.write(rows(6)[1].encode())
     assert process.stdout.readline().startswith(b"0: ")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    process.send_signal(number)
+    assert process.wait(20) == code
     assert messages(process.stderr.readline) == []
     assert np.load(tmp_path / "out.npy").shape == (1, 3)
 

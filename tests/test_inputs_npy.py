@@ -139,8 +139,22 @@ def test_a_sample_that_is_not_finite_is_skipped():
     x[1, 0, 0] = np.nan
     first, second, third = read_arrays(stream(saved(x)), SHAPE)
     assert isinstance(second, SkippedSample)
-    assert "sample 1 of" in second.message
+    assert second.message.startswith("sample 1: Expected finite numbers")
     assert first.shape == third.shape == (1, *SHAPE)
+
+
+def test_samples_of_a_file_that_are_not_finite_are_skipped(tmp_path):
+    n = PIECE_SAMPLES + 6
+    x = np.arange(n * 6, dtype="float64").reshape(n, *SHAPE)
+    bad = [0, 4, 5, PIECE_SAMPLES + 1, n - 1]
+    x[bad, 1, 0] = [np.nan, np.inf, -np.inf, np.nan, np.nan]
+    np.save(tmp_path / "x.npy", x)
+    items = [*read_npy(tmp_path / "x.npy", SHAPE)]
+    skipped = [item for item in items if isinstance(item, SkippedSample)]
+    assert [int(item.message.split(":")[0].split()[1]) for item in skipped] == bad
+    assert {item.n_samples for item in skipped} == {1}
+    parts = [item for item in items if isinstance(item, np.ndarray)]
+    np.testing.assert_array_equal(np.concatenate(parts), np.delete(x, bad, axis=0))
 
 
 def test_fortran_order_in_a_stream():

@@ -108,6 +108,32 @@ def test_input_that_is_not_finite(runner, x):
         runner.predict(np.full(x.shape, np.nan))
 
 
+def test_a_closed_runner_says_so(bundle, x):
+    for options in ({}, {"num_threads": 1}):
+        runner = EnsembleRunner(bundle, **options)
+        runner.close()
+        runner.close()
+        assert runner.class_names == ("x", "y", "z")
+        for name in ("predict", "predict_early", "predict_members", "spread", "score"):
+            with pytest.raises(ValueError, match=r"open runner.*a closed one"):
+                getattr(runner, name)(x)
+        for call in (lambda: runner.preprocess(x), runner.reload):  # noqa: B023
+            with pytest.raises(ValueError, match="open runner"):
+                call()
+
+
+def test_closing_lets_predictions_finish(bundle, runner, x, monkeypatch):
+    expected, closing = runner.predict(x), EnsembleRunner(bundle, num_threads=3)
+
+    def submit(work):
+        closing.close()
+        return closing_submit(work)
+
+    closing_submit = closing._pool.submit
+    monkeypatch.setattr(closing._pool, "submit", submit)
+    np.testing.assert_array_equal(closing.predict(x), expected)
+
+
 def test_not_a_bundle(tmp_path):
     with pytest.raises(ValueError, match="Expected a bundle"):
         EnsembleRunner(tmp_path / "nowhere")

@@ -1,5 +1,6 @@
 """Run the ensemble of a bundle on this device."""
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -84,7 +85,7 @@ class EnsembleRunner:
         self._ensemble = self._load(path)
         if warm_up:
             _warm_up(self._ensemble)
-        self._reloading = threading.Lock()
+        self._reloading, self._closed = threading.Lock(), False
         self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="member")
 
     @property
@@ -120,10 +121,11 @@ class EnsembleRunner:
 
         Raises:
             ValueError: If `x` has another shape or non-finite values, only some
-                members are loaded, or an early exit is requested and there is none.
+                members are loaded, an early exit is requested and there is none, or
+                the runner is closed.
         """
         run = self._map if parallel else map
-        return self._ensemble.predict(x, run, early_exit=early_exit)
+        return self._open().predict(x, run, early_exit=early_exit)
 
     def predict_early(self, x: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the probabilities with early exit, and the number of members run.
@@ -133,7 +135,7 @@ class EnsembleRunner:
             combination of the members that were run, and an integer array of shape
             `(samples,)`, their number.
         """
-        return self._ensemble.predict_early(x)
+        return self._open().predict_early(x)
 
     def predict_members(self, x: Any, *, parallel: bool = True) -> np.ndarray:
         """Return the predictions of every member, arguments as for `predict`.
@@ -143,7 +145,7 @@ class EnsembleRunner:
         Returns:
             `float32` array of shape `(members, samples, *output_shape)`.
         """
-        return self._ensemble.predict_members(x, self._map if parallel else map)
+        return self._open().predict_members(x, self._map if parallel else map)
 
     def spread(self, x: Any) -> np.ndarray:
         """Return the standard deviation of the members' predictions, see `edge.spread`.
@@ -154,7 +156,7 @@ class EnsembleRunner:
             Array of shape `(samples, *output_shape)`; for the task
             `"reconstruction"` `(samples,)`.
         """
-        return self._ensemble.spread(x, self._map)
+        return self._open().spread(x, self._map)
 
     def score(self, x: Any) -> np.ndarray:
         """Return the mean squared error of each sample's reconstruction.
@@ -166,11 +168,11 @@ class EnsembleRunner:
         Raises:
             ValueError: If the bundle is not of the task `"reconstruction"`.
         """
-        return self._ensemble.score(x, self._map)
+        return self._open().score(x, self._map)
 
     def preprocess(self, x: Any) -> Any:
         """Return the inputs of the members, `float32`, for raw inputs `x`."""
-        return self._ensemble.preprocess(x)
+        return self._open().preprocess(x)
 
     def reload(self, path: str | os.PathLike | None = None) -> None:
         """Replace the bundle without an interruption.
@@ -182,9 +184,10 @@ class EnsembleRunner:
             path: The new bundle. Defaults to `None`, the path of the current one.
 
         Raises:
-            ValueError: As for the constructor, or if the shape of inputs or outputs
-                differs. The old bundle then stays in use.
+            ValueError: As for the constructor, if the shape of inputs or outputs
+                differs, or the runner is closed. The old bundle then stays in use.
         """
+        self._open()
         with self._reloading:
             path = self._path if path is None else path
             new = self._load(path)
@@ -198,7 +201,11 @@ class EnsembleRunner:
             self._path, self._ensemble = path, new
 
     def close(self) -> None:
-        """Stop the threads; the runner cannot predict any more."""
+        """Stop the threads, once the predictions in progress are done.
+
+        Later predictions raise a `ValueError`.
+        """
+        self._closed = True
         self._pool.shutdown()
 
     def __enter__(self) -> "EnsembleRunner":
@@ -206,6 +213,14 @@ class EnsembleRunner:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+    def _open(self):
+        if self._closed:
+            raise ValueError(
+                "Expected an open runner; create another EnsembleRunner. "
+                f"Received: a closed one, of {self._path}."
+            )
+        return self._ensemble
 
     def _map(self, function: Callable, members: Sequence) -> list:
         """Return `[*map(function, members)]`, run on this thread and on helpers."""
@@ -222,7 +237,10 @@ class EnsembleRunner:
                     return
                 results[index] = function(member)
 
-        futures = [self._pool.submit(work) for _ in range(n_helpers)]
+        futures = []
+        with contextlib.suppress(RuntimeError):  # closed meanwhile: no more helpers
+            for _ in range(n_helpers):
+                futures.append(self._pool.submit(work))
         try:
             work()
         finally:

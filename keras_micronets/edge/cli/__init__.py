@@ -39,7 +39,8 @@ def main(argv: list[str] | None = None, *, path: str | os.PathLike) -> int:
 
     Returns:
         Exit code: `0` for success, `2` for bad input, which is reported on stderr,
-        `130` after Ctrl-C, and `141` if the reader of stdout has gone.
+        `130` after Ctrl-C, `143` after SIGTERM, and `141` if the reader of stdout has
+        gone.
 
     Example:
 

@@ -1,16 +1,19 @@
 """The command `predict`: classify samples on this device."""
 
 import argparse
-import contextlib
-import signal
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..combine import combine
 from ..inputs import SkippedSample
 from ..runner import EnsembleRunner
-from .reading import InputLoop, Predictions, add_input_arguments, check_inputs
+from .reading import (
+    InputLoop,
+    Predictions,
+    add_input_arguments,
+    check_inputs,
+    on_signal,
+)
 
 __all__ = ["add_arguments", "run"]
 
@@ -38,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             yield _predict(runner, x, arguments.members)
 
         loop = InputLoop(arguments, predict, lambda: runner.manifest)
-        with _on_hangup(lambda *_: hangup.set()):
+        with on_signal("SIGHUP", lambda *_: hangup.set()):
             return loop.run()
 
 
@@ -56,17 +59,3 @@ def _reload(runner, loop):
         runner.reload()
     except (ValueError, OSError) as error:
         loop.report(SkippedSample(f"{error} The previous bundle stays in use."))
-
-
-@contextlib.contextmanager
-def _on_hangup(handler: Callable) -> Iterator[None]:
-    """Call a function on SIGHUP, unless there is no such signal or it is ignored."""
-    number = getattr(signal, "SIGHUP", None)
-    if number is None or signal.getsignal(number) == signal.SIG_IGN:  # as by nohup
-        yield
-        return
-    previous = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        signal.signal(number, previous)

@@ -1,9 +1,12 @@
 """Read inputs, print and save their predictions: shared by `predict` and `ask`."""
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +33,7 @@ __all__ = [
     "add_input_arguments",
     "check_inputs",
     "check_output",
+    "on_signal",
 ]
 
 
@@ -66,7 +70,9 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         "NAME=PATH for each of several inputs",
     )
     parser.add_argument(
-        "--output", metavar="OUT.npy", help="save the predictions, one row per sample"
+        "--output",
+        metavar="OUT.npy",
+        help="save the predictions, one row per sample; NaN for a bad sample of arrays",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object per line"
@@ -99,13 +105,16 @@ class InputLoop:
         manifest: Callable[[], Manifest],
     ) -> None:
         self.arguments, self.predict, self.manifest = arguments, predict, manifest
-        self.count = 0
-        self.kept: list[np.ndarray] = []
+        self.count = self.n_predicted = self.n_skipped = 0
+        self.kept: list[np.ndarray | int] = []  # numbers of missing samples, too
         self.has_failed = False
         self.is_whole = True  # no file was predicted in part
 
     def run(self) -> int:
         """Read all inputs, and return 0, or 2 if some of the input was bad.
+
+        SIGTERM ends the command as Ctrl-C does: of a stream, the predictions so far are
+        saved.
 
         Raises:
             ValueError: If an input or the path of the output is invalid.
@@ -116,12 +125,16 @@ class InputLoop:
         elif any(_is_image_file(source) for source in sources):
             check_images(shape)  # once for all files
         try:
-            for source in sources:
-                self._read(source)
+            with on_signal("SIGTERM", _terminate):
+                for source in sources:
+                    self._read(source)
         finally:  # Ctrl-C and a broken pipe are usual ends of a stream
-            if self.arguments.output and self.kept and self.is_whole:
-                rank = len(self.manifest().members[0].output.shape)
-                _save(self.arguments.output, self.kept, axis=-1 - rank)
+            if self.n_skipped:
+                summary = f"{self.n_predicted} samples predicted, "
+                summary += f"{self.n_skipped} bad rows or samples skipped"
+                print(f"summary: {summary}", file=sys.stderr, flush=True)
+            if self.arguments.output and self.is_whole:
+                self._save_predictions()
         return 2 if self.has_failed else 0
 
     def report(self, skipped: SkippedSample) -> None:
@@ -131,19 +144,17 @@ class InputLoop:
         print(f"{label}: {skipped.message}", file=sys.stderr, flush=True)
 
     def _read(self, source):
-        count_before = self.count
+        count_before, is_empty = self.count, True
         try:
             for item in self._samples(source):
+                is_empty = False
                 if isinstance(item, SkippedSample):
-                    self.report(item)
-                    continue
-                done = 0
-                for predictions in self.predict(item):
-                    end = done + len(predictions.ensemble)
-                    part = take_samples(item, slice(done, end))
-                    self._print(predictions, source, part)
-                    done = end
-        except (KeyboardInterrupt, BrokenPipeError):
+                    self._skip(item)
+                else:
+                    self._predict(item, source)
+            if is_empty:
+                raise ValueError("Expected at least one sample. Received: none.")
+        except (KeyboardInterrupt, SystemExit, BrokenPipeError):
             self.is_whole &= source == "-"
             raise
         except (ValueError, OSError) as error:
@@ -152,6 +163,25 @@ class InputLoop:
             self.report(SkippedSample(text))
             # Half a file could be mistaken for the whole; a stream has no fixed length.
             self.is_whole &= source == "-" or self.count == count_before
+
+    def _predict(self, x, source):
+        done = 0
+        try:
+            for predictions in self.predict(x):
+                end = done + len(predictions.ensemble)
+                self._print(predictions, source, take_samples(x, slice(done, end)))
+                done = end
+        except (ValueError, TimeoutError) as error:
+            if source != "-":
+                raise
+            self._skip(SkippedSample(f"{error}", n_samples=1))  # the stream goes on
+
+    def _skip(self, skipped):
+        self.report(skipped)
+        self.n_skipped += skipped.is_error
+        self.count += skipped.n_samples
+        if self.arguments.output:
+            self.kept.append(skipped.n_samples)
 
     def _samples(self, source):
         arguments = self.arguments
@@ -175,7 +205,18 @@ class InputLoop:
         for row in range(len(predictions.ensemble)):
             print(format_line(self.count, source, row, predictions, describe))
             self.count += 1
+        self.n_predicted += len(predictions.ensemble)
         sys.stdout.flush()
+
+    def _save_predictions(self):
+        """Save the predictions, and NaN in the places of missing samples."""
+        arrays = [kept for kept in self.kept if not isinstance(kept, int)]
+        if not arrays:
+            return
+        axis = -1 - len(self.manifest().members[0].output.shape)
+        nan = np.full_like(arrays[0].take([0], axis), np.nan)
+        parts = [nan.repeat(x, axis) if isinstance(x, int) else x for x in self.kept]
+        _save(self.arguments.output, parts, axis)
 
 
 def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
@@ -190,6 +231,28 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
         for path in arguments.inputs
         for source in (["-"] if path == "-" else list_files(path))
     ]
+
+
+@contextlib.contextmanager
+def on_signal(name: str, handler: Callable[..., Any]) -> Iterator[None]:
+    """Call a function on a signal of the system, unless there is none or it is ignored.
+
+    Signals reach the main thread only; on others this does nothing.
+    """
+    number = getattr(signal, name, None)
+    is_main = threading.current_thread() is threading.main_thread()
+    if number is None or not is_main or signal.getsignal(number) == signal.SIG_IGN:
+        yield  # as by nohup
+        return
+    previous = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, previous)
+
+
+def _terminate(number, _):
+    raise SystemExit(128 + number)
 
 
 def _format_text(index, source, row, predictions, describe):

@@ -113,7 +113,11 @@ class Gateway:
         """Wait up to `timeout` seconds, or without a limit, for a node for each member.
 
         Returns whether every member has one.
+
+        Raises:
+            ConnectionError: If the gateway is closed.
         """
+        self._check_open()
         needed = {member.name for member in self.manifest.members}
         registry = self._dispatcher.registry
         with self._changed:
@@ -171,9 +175,12 @@ class Gateway:
         self.close()
 
     def _submit(self, request, now):
+        self._check_open()
+        self._dispatcher.submit(request, now)
+
+    def _check_open(self):
         if self._closed:
             raise ConnectionError("The gateway is closed.")
-        self._dispatcher.submit(request, now)
 
     def _do(self, event: Callable[..., None], *arguments: Any) -> None:
         """Pass an event to the dispatcher, then do what it decides."""

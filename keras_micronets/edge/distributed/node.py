@@ -193,7 +193,10 @@ class Node:
 
         Raises:
             ValueError: If it is damaged. The old bundle then stays in use.
+            ConnectionError: If the node is closed or has failed.
         """
+        if self._stopping.is_set():
+            raise ConnectionError(self.failed or "The node is closed.")
         runner = self._load()
         with self._running:
             old, self._runner = self._runner, runner

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,19 @@ def read_file(
         **options: Options of `read_table`.
 
     Yields:
-        Arrays `(samples, *input_shape)`, and a `SkippedSample` for rows at the end of
-        a table that do not fill a window.
+        Arrays `(samples, *input_shape)`, and a `SkippedSample` in place of a bad row
+        or sample, and for rows at the end of a table that do not fill a window.
     """
     if is_image(path):
-        yield read_image(path, input_shape)
+        items = iter([read_image(path, input_shape)])
     elif path.suffix.lower() in TABLES:
-        yield from _read_table_file(path, input_shape, options)
+        items = _read_table_file(path, input_shape, options)
     else:
-        yield from read_npy(path, input_shape)
+        items = read_npy(path, input_shape)
+    for item in items:
+        if isinstance(item, SkippedSample):
+            item = replace(item, message=f"{path}, {item.message}")
+        yield item
 
 
 def read_files(
@@ -77,12 +82,13 @@ def read_files(
         **options: Options of `read_table`.
 
     Yields:
-        Dictionaries of arrays `(samples, *shape)`, and a `SkippedSample` as
-        `read_file` does.
+        Dictionaries of arrays `(samples, *shape)`, and a `SkippedSample` for rows at
+        the end of a table that do not fill a window.
 
     Raises:
-        ValueError: If the inputs differ in their number of samples, or as for
-            `read_file`.
+        ValueError: If the inputs differ in their number of samples, a row or sample is
+            bad, since the inputs of the later ones would no longer belong together, or
+            as for `read_file`.
     """
     readers = {
         name: _read_all(path, shapes[name], options) for name, path in paths.items()
@@ -131,15 +137,12 @@ def read_stream(
 
 def _read_all(path, input_shape, options):
     for file in list_files(path):
-        yield from read_file(file, input_shape, **options)
+        for item in read_file(file, input_shape, **options):
+            if isinstance(item, SkippedSample) and item.is_error:
+                raise ValueError(item.message)
+            yield item
 
 
 def _read_table_file(path, input_shape, options):
     with open(path, "rb") as file:
-        for item in read_table(read_lines(file), input_shape, **options):
-            if not isinstance(item, SkippedSample):
-                yield item
-            elif item.is_error:
-                raise ValueError(f"{path}, {item.message}")
-            else:
-                yield SkippedSample(f"{path}, {item.message}", is_error=False)
+        yield from read_table(read_lines(file), input_shape, **options)

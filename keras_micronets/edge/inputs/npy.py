@@ -1,6 +1,7 @@
 """Read the samples of `.npy` files, and of streams of arrays."""
 
 import io
+import itertools
 import math
 import os
 import struct
@@ -23,10 +24,13 @@ class SkippedSample:
     Args:
         message: What was expected and received.
         is_error: Whether it is an error, or only a note. Defaults to `True`.
+        n_samples: Number of samples that are missing at this place. Defaults to `0`,
+            unknown, as for rows of a table.
     """
 
     message: str
     is_error: bool = True
+    n_samples: int = 0
 
 
 MAGIC = b"\x93NUMPY"
@@ -65,13 +69,17 @@ class Header:
 
 def read_npy(
     path: str | os.PathLike, input_shape: tuple[int, ...]
-) -> Iterator[np.ndarray]:
+) -> Iterator[np.ndarray | SkippedSample]:
     """Yield the samples of a file in parts; the file is mapped, not loaded.
 
     Args:
         path: Path of a `.npy` file, of samples `(samples, *input_shape)` or of one
             sample `input_shape`.
         input_shape: Shape of a sample.
+
+    Yields:
+        Arrays `(samples, *input_shape)`, and a `SkippedSample` for each sample with
+        non-finite values.
 
     Raises:
         ValueError: If the file is not an array of numbers of that shape, or incomplete.
@@ -87,7 +95,7 @@ def read_npy(
     array = array.reshape(count, *input_shape)
     step = min(PIECE_SAMPLES, max(1, PIECE_VALUES // math.prod(input_shape)))
     for start in range(0, count, step):
-        yield np.asarray(array[start : start + step])
+        yield from _finite_parts(np.asarray(array[start : start + step]), start)
 
 
 def read_arrays(
@@ -119,7 +127,7 @@ def read_arrays(
         size = math.prod(input_shape) * header.dtype.itemsize
         for _ in range(count):
             values = np.frombuffer(_exactly(file, size), header.dtype)
-            yield _finite(values.reshape(1, *input_shape), number)
+            yield from _finite_parts(values.reshape(1, *input_shape), number)
             number += 1
 
 
@@ -179,13 +187,19 @@ def _count(shape, input_shape):
     )
 
 
-def _finite(sample, number):
-    if np.isfinite(sample).all():
-        return sample
-    return SkippedSample(
-        f"Expected finite numbers. Received: NaN or infinity in sample {number} of "
-        "the stream."
-    )
+def _finite_parts(samples, start):
+    """Yield the finite samples in parts; `start` is the number of the first one."""
+    is_good = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+    changes = np.flatnonzero(is_good[1:] != is_good[:-1]) + 1
+    for begin, end in itertools.pairwise([0, *changes.tolist(), len(samples)]):
+        if is_good[begin]:
+            yield samples[begin:end]
+            continue
+        for number in range(start + begin, start + end):
+            yield SkippedSample(
+                f"sample {number}: Expected finite numbers. Received: NaN or infinity.",
+                n_samples=1,
+            )
 
 
 def _exactly(file, size):
