@@ -151,7 +151,7 @@ def test_an_input_without_samples_is_an_error(bundles, tmp_path, capsys, name):
     (tmp_path / "x.csv").write_text("x,y,z\n\n")
     np.save(tmp_path / "x.npy", np.zeros((0, *WINDOW)))
     assert predict(bundles[WINDOW], tmp_path / name) == 2
-    assert f"error: {tmp_path / name}: Expected at least" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / name}: Expected ")
 
 
 def test_an_incomplete_file_is_not_saved(bundles, tmp_path, capsys, monkeypatch):
@@ -209,6 +209,40 @@ def test_a_table(bundles, tmp_path, capsys):
         f"note: {tmp_path / 'x.csv'}, 1 rows at the end, too few for a window of 6: "
         "skipped.\n"
     )
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_file_of_a_logger(bundles, tmp_path, capsys, json_lines):
+    x = rows(12)[0].astype("float64").round(3)
+    lines = ["Logger 7, 2024", "Zeit\tay\taz\tax\tt", "\tg\tg\tg\t1/min"]
+    for i, (a, b, c) in enumerate(x.tolist()):
+        cells = (f"12:00:{i:02}", b, c, a, 99)
+        lines.append("\t".join(map(str, cells)).replace(".", ","))
+    path = tmp_path / "x.tsv"
+    path.write_text("\n".join(lines), encoding="utf-16")
+    options = ["--columns", "ax,ay,az", "--time", "Zeit", "--skip", 1, "--decimal", ","]
+    options += ["--delimiter", "\\t"]
+    for used in (options, options[:-2]):  # a tab is the default of `.tsv`
+        assert predict(bundles[WINDOW], path, *used, *["--json"] * json_lines) == 0
+        lines = capsys.readouterr().out.splitlines()
+        p = expected(bundles[WINDOW], x.reshape(2, *WINDOW).astype("float32"))
+        if json_lines:
+            assert [json.loads(line)["time"] for line in lines] == [
+                "12:00:05",
+                "12:00:11",
+            ]
+            assert [json.loads(line)["class"] for line in lines] == [*p.argmax(axis=-1)]
+        else:
+            texts = [shown(row) for row in p]
+            assert lines == [f"0 at 12:00:05: {texts[0]}", f"1 at 12:00:11: {texts[1]}"]
+
+
+@pytest.mark.parametrize(
+    "options", [["--delimiter", "ab"], ["--decimal", ";"], ["--skip", "-1"]]
+)
+def test_bad_formats_are_rejected_first(bundles, tmp_path, capsys, options):
+    assert predict(bundles[WINDOW], tmp_path / "absent.csv", *options) == 2
+    assert options[0] in capsys.readouterr().err
 
 
 def test_a_bad_line_of_a_table(bundles, tmp_path, capsys):

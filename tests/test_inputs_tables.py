@@ -5,13 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_micronets.edge.inputs import SkippedSample, read_lines, read_table
+from keras_micronets.edge.inputs import (
+    SkippedSample,
+    TableFormat,
+    TimedArray,
+    read_lines,
+    read_table,
+)
 
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
-def table(text, shape, **options):
-    return [*read_table(text.splitlines(keepends=True), shape, **options)]
+def table(text, shape, *, hop=None, **options):
+    lines = text.splitlines(keepends=True)
+    return [*read_table(lines, shape, table_format=TableFormat(**options), hop=hop)]
 
 
 def written(rows, delimiter=","):
@@ -30,7 +37,7 @@ def slow_windows(rows, steps, hop):
 @given(
     steps=st.integers(1, 5),
     channels=st.integers(1, 3),
-    n_rows=st.integers(0, 20),
+    n_rows=st.integers(1, 20),
     hop=st.none() | st.integers(1, 8),
     header=st.booleans(),
     delimiter=st.sampled_from(",;\t|"),
@@ -106,6 +113,133 @@ def test_a_window_never_spans_a_bad_row(row, message):
     np.testing.assert_array_equal(second[0], [[4, 4], [5, 5]])
 
 
+LOGGER = """\
+# Logger 7
+time;ax;note;ay
+s;m/s²;;1/min
+# started
+2024-05-01 12:00:00;1,5;ok;-2
+2024-05-01 12:00:01;+,25;ok;3e1
+
+2024-05-01 12:00:02;x;ok;5
+2024-05-01 12:00:03;7;;8
+12:00:04;9;\x1b[1m;10
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("columns", "time"), [(("ay", "ax"), "time"), ((3, 1), 0), (("3", "ax"), "0")]
+)
+def test_files_of_loggers(encoding, end, columns, time):
+    file = io.BytesIO(LOGGER.replace("\n", end).encode(encoding))
+    layout = TableFormat(columns=columns, time=time, decimal=",")
+    first, error, second = read_table(read_lines(file), (2, 2), table_format=layout)
+    assert isinstance(first, TimedArray)
+    assert first.time == "2024-05-01 12:00:01"
+    np.testing.assert_array_equal(first.values, [[[-2, 1.5], [30, 0.25]]])
+    assert error.message == "line 8: Expected finite numbers. Received: 'x'."
+    assert second.time == "12:00:04"
+    np.testing.assert_array_equal(second.values, [[[8, 7], [10, 9]]])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_lines_of_utf_16_end_where_they_do(encoding):
+    # These letters have the byte of a line's end in their upper or lower half.
+    lines = ["\ufeff\u010aa\u0a01,\u0a0a\n", "1,2\r\n", "3,4"]
+    file = io.BytesIO("".join(lines).encode(encoding))
+    read = read_lines(file)
+    assert next(read) == lines[0][1:]
+    assert file.tell() == len(lines[0].encode(encoding))  # no byte of the next line
+    assert [*read] == lines[1:]
+
+
+def test_time_stamps_without_a_choice_of_columns():
+    first, second = table("12:00,1,2\n\x1b[1m,3,4,\n", (1, 2), time=0)
+    np.testing.assert_array_equal(
+        [first.values, second.values], [[[[1, 2]]], [[[3, 4]]]]
+    )
+    assert (first.time, second.time) == ("12:00", "\\x1b[1m")
+
+
+def test_time_stamps_in_the_last_column():
+    problem, x = table("1,12:00\n1,2,3,12:01\n", (3,), time=3)
+    assert "Expected 4 columns. Received: 2" in problem.message
+    assert (x.values.tolist(), x.time) == ([[1, 2, 3]], "12:01")
+
+
+def test_names_in_a_comment_and_after_other_text():
+    for start in ("# b,a\n", "Logger\nb,a\n", "Logger\nby us\nv1\nb,a\n"):
+        (row,) = table(f"{start}1,2\n", (2,), columns=["a", "b"])
+        np.testing.assert_array_equal(row, [[2, 1]])
+
+
+def test_any_number_of_spaces():
+    (window,) = table("  x   y\n 1   2\n3\t 4  \n", (2, 2), delimiter=" ")
+    np.testing.assert_array_equal(window[0], [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        ("1;2", {}, "Expected 2 columns. Received: 1; perhaps --delimiter ';'."),
+        ("1\t2", {}, r"Received: 1; perhaps --delimiter '\t'."),
+        ("1  2", {}, "Received: 1; perhaps --delimiter ' '."),
+        ("1.5;2", {"decimal": ","}, "Received: '1.5'; perhaps --decimal '.'."),
+        ("1,5;2,5", {}, "perhaps --delimiter ';' --decimal ','."),
+        ("12:00;1,5;2,5", {}, "perhaps --time 0 --delimiter ';' --decimal ','."),
+        ("1,5;2", {"delimiter": ";"}, "Received: '1,5'; perhaps --decimal ','."),
+        ("1", {}, "Received: 1; see --columns, --time, --skip, --delimiter and --d"),
+        ("1,2,3,4", {}, "Expected 2 columns. Received: 4; see --columns"),
+        ("12:00,2,3", {}, "Expected 2 columns. Received: 3; perhaps --time 0."),
+        ("Logger 7,7", {}, "Received: 'Logger 7'; see --columns"),
+        ("1,2,3", {"columns": [0, 3]}, "Expected 4 columns. Received: 3; see --col"),
+        ("1_0,2", {}, "Received: '1_0'"),
+    ],
+)
+def test_a_first_row_that_cannot_be_read_is_an_error(row, options, message):
+    mark = options.get("delimiter", ";" if "decimal" in options else ",")
+    width = 4 if "columns" in options else 2
+    text = f"{row}\n{mark.join('1234'[:width])}\n"
+    problem, window = table(text, (1, 2), **options)
+    assert problem.is_error
+    assert message in problem.message
+    assert problem.message.startswith("line 1: ")
+    assert window[0].tolist() == [[1, 4 if width == 4 else 2]]
+
+
+def test_a_column_that_holds_several():
+    (problem,) = table("1;2;3\n", (3,))
+    assert "Received: '1;2;3'; perhaps --delimiter ';'." in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("", {}, "rows of numbers; check --skip.*Received: 0 lines"),
+        ("x,y\n# 1,2\n\n", {}, "Received: 3 lines, none with numbers"),
+        ("1,2\n", {"skip": 1}, "Received: 1 lines"),
+        ("1,2\n", {"columns": ["x", "y"]}, r"names \['x', 'y'\] once.*Received: none"),
+        ("x,z\n1,2\n", {"columns": ["x", "y"]}, r"Received: \['x', 'z'\]"),
+        ("x,x\n1,2\n", {"columns": ["x", 1]}, r"Received: \['x', 'x'\]"),
+        ("x,y\n1,2\n", {"columns": ["x"]}, "Expected 2 --columns.* Received: 1"),
+        ("x,y\n1,2\n", {"time": 3}, "Expected --time up to 2. Received: 3"),
+        ("x,y\n1,2\n", {"time": "t"}, r"--skip, set --delimiter, or give indices"),
+    ],
+)
+def test_tables_without_the_right_rows_or_columns(text, options, message):
+    with pytest.raises(ValueError, match=message):
+        table(text, (1, 2), **options)
+
+
+@pytest.mark.parametrize("text", ["ERR,ERR\n" * 4, "a,b\n" * 3 + "ERR,ERR\n"])
+def test_a_header_has_few_lines(text):
+    problem, window = table(text + "1,2\n", (1, 2))
+    assert problem.message.startswith("line 4: ")
+    assert window[0].tolist() == [[1, 2]]
+
+
 def test_a_line_without_an_end_takes_little_memory():
     file = io.BytesIO(b"1" * (3 * 2**20))
     assert max(map(len, read_lines(file))) == 2**20
@@ -132,6 +266,8 @@ def test_a_window_is_yielded_with_its_last_row():
         ((4, 2), {"hop": 0}, "hop of at least one row"),
         ((4, 2), {"delimiter": ""}, "delimiter of one character"),
         ((4, 2), {"delimiter": "\n"}, "delimiter of one character"),
+        ((4, 2), {"decimal": ",", "delimiter": ","}, "other than the decimal mark"),
+        ((4, 2), {"decimal": "x"}, "point or comma"),
     ],
 )
 def test_bad_shapes_and_options(shape, options, message):

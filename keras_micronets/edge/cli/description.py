@@ -1,13 +1,16 @@
-"""Describe predictions in words and as JSON values, by the task of a bundle."""
+"""Describe predictions as lines of text and of JSON, by the task of a bundle."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..alarm import reconstruction_error
 from ..bundle.manifest import Manifest
+from ..inputs import is_image
 
-__all__ = ["Description"]
+__all__ = ["Description", "format_json", "format_text", "is_image_source"]
 
 
 class Description:
@@ -82,3 +85,43 @@ class Description:
         score = float(reconstruction_error(self._x[row : row + 1], values[None])[0])
         alarm = None if self.alarm is None else score > self.alarm.threshold
         return {"score": round(score, 9), "alarm": alarm}
+
+
+def format_text(
+    index: int, source: Any, row: int, predictions: Any, describe: Any, time: Any
+) -> str:
+    """Return the line for one row of predictions, sample `index` of all inputs."""
+    label = source if is_image_source(source) else index
+    label = label if time is None else f"{label} at {time}"
+    parts = [describe.text(row, predictions.ensemble[row])]
+    for name, values in predictions.members.items():
+        parts.append(f"{name}: {describe.text(row, values[row])}")
+    if predictions.answered:
+        missing = ", ".join(predictions.missing)
+        without = f"; without {missing}" if missing else ""
+        parts.append(f"({', '.join(predictions.answered)}{without})")
+    return f"{label}: {'  '.join(parts)}"
+
+
+def format_json(
+    index: int, source: Any, row: int, predictions: Any, describe: Any, time: Any
+) -> str:
+    """Return the same as a JSON object."""
+    file = source if isinstance(source, dict) else str(source)
+    file = None if source == "-" else file
+    values: dict[str, Any] = {"index": index, "file": file}
+    values |= {} if time is None else {"time": time}
+    values |= describe.fields(row, predictions.ensemble[row])
+    if predictions.members:
+        values["members"] = [
+            {"member": name, **describe.fields(row, outputs[row])}
+            for name, outputs in predictions.members.items()
+        ]
+    if predictions.answered:
+        values |= {"answered": predictions.answered, "missing": predictions.missing}
+    return json.dumps(values)
+
+
+def is_image_source(source: Any) -> bool:
+    """Return whether an input is the path of an image."""
+    return isinstance(source, Path) and is_image(source)

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import json
+import csv
 import os
 import signal
 import sys
@@ -17,15 +17,16 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..inputs import (
     SkippedSample,
+    TableFormat,
+    TimedArray,
     check_images,
-    is_image,
     list_files,
     read_file,
     read_files,
     read_stream,
 )
 from ..tensors import take_samples
-from .description import Description
+from .description import Description, format_json, format_text, is_image_source
 
 __all__ = [
     "InputLoop",
@@ -83,9 +84,31 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help="rows of a table from a window to the next; default: a window's rows",
     )
-    parser.add_argument(
-        "--delimiter", default=",", help="between columns; default: %(default)s"
+    group = parser.add_argument_group("tables of sensor readings")
+    group.add_argument(
+        "--columns",
+        metavar="NAME,NAME",
+        help="columns to read, in the model's order: names in the header, or indices "
+        "from 0; default: all",
     )
+    group.add_argument(
+        "--time",
+        metavar="NAME",
+        help="column of time stamps, shown with the prediction that ends there",
+    )
+    group.add_argument(
+        "--skip",
+        type=int,
+        default=0,
+        metavar="LINES",
+        help="lines to leave out before the header; default: %(default)s",
+    )
+    group.add_argument(
+        "--delimiter",
+        help="between columns; default: a tab (\\t) for .tsv, a semicolon with "
+        "--decimal ',', otherwise a comma",
+    )
+    group.add_argument("--decimal", default=".", help="mark; default: %(default)s")
 
 
 class InputLoop:
@@ -122,7 +145,7 @@ class InputLoop:
         sources, shape = check_inputs(self.arguments), self._shape()
         if isinstance(shape, dict):
             sources = [_named_paths(self.arguments.inputs, shape)]
-        elif any(_is_image_file(source) for source in sources):
+        elif any(is_image_source(source) for source in sources):
             check_images(shape)  # once for all files
         try:
             with on_signal("SIGTERM", _terminate):
@@ -150,6 +173,8 @@ class InputLoop:
                 is_empty = False
                 if isinstance(item, SkippedSample):
                     self._skip(item)
+                elif isinstance(item, TimedArray):
+                    self._predict(item.values, source, item.time)
                 else:
                     self._predict(item, source)
             if is_empty:
@@ -164,12 +189,13 @@ class InputLoop:
             # Half a file could be mistaken for the whole; a stream has no fixed length.
             self.is_whole &= source == "-" or self.count == count_before
 
-    def _predict(self, x, source):
+    def _predict(self, x, source, time=None):
         done = 0
         try:
             for predictions in self.predict(x):
                 end = done + len(predictions.ensemble)
-                self._print(predictions, source, take_samples(x, slice(done, end)))
+                part = take_samples(x, slice(done, end))
+                self._print(predictions, source, part, time)
                 done = end
         except (ValueError, TimeoutError) as error:
             if source != "-":
@@ -185,7 +211,7 @@ class InputLoop:
 
     def _samples(self, source):
         arguments = self.arguments
-        options = {"hop": arguments.hop, "delimiter": arguments.delimiter}
+        options = {"hop": arguments.hop, "table_format": _table_format(arguments)}
         shape = self._shape()
         if isinstance(source, dict):
             return read_files(source, shape, **options)
@@ -197,13 +223,13 @@ class InputLoop:
     def _shape(self):
         return self.manifest().members[0].input_shape
 
-    def _print(self, predictions, source, x):
+    def _print(self, predictions, source, x, time):
         if self.arguments.output:
             self.kept.append(predictions.saved)
         describe = Description(self.manifest(), x)
-        format_line = _format_json if self.arguments.json else _format_text
+        format_line = format_json if self.arguments.json else format_text
         for row in range(len(predictions.ensemble)):
-            print(format_line(self.count, source, row, predictions, describe))
+            print(format_line(self.count, source, row, predictions, describe, time))
             self.count += 1
         self.n_predicted += len(predictions.ensemble)
         sys.stdout.flush()
@@ -223,9 +249,11 @@ def check_inputs(arguments: argparse.Namespace) -> list[Path | str]:
     """Return the inputs, each a path or `"-"`, with folders replaced by their images.
 
     Raises:
-        ValueError: If a folder has no images, or the output cannot be saved.
+        ValueError: If a folder has no images, the output cannot be saved, or the format
+            of tables is invalid.
     """
     check_output(arguments.output)
+    _table_format(arguments)
     return [
         source
         for path in arguments.inputs
@@ -255,32 +283,15 @@ def _terminate(number, _):
     raise SystemExit(128 + number)
 
 
-def _format_text(index, source, row, predictions, describe):
-    """Return the line for one row of predictions, sample `index` of all inputs."""
-    label = source if _is_image_file(source) else index
-    parts = [describe.text(row, predictions.ensemble[row])]
-    for name, values in predictions.members.items():
-        parts.append(f"{name}: {describe.text(row, values[row])}")
-    if predictions.answered:
-        missing = ", ".join(predictions.missing)
-        without = f"; without {missing}" if missing else ""
-        parts.append(f"({', '.join(predictions.answered)}{without})")
-    return f"{label}: {'  '.join(parts)}"
-
-
-def _format_json(index, source, row, predictions, describe):
-    file = source if isinstance(source, dict) else str(source)
-    file = None if source == "-" else file
-    values: dict[str, Any] = {"index": index, "file": file}
-    values |= describe.fields(row, predictions.ensemble[row])
-    if predictions.members:
-        values["members"] = [
-            {"member": name, **describe.fields(row, outputs[row])}
-            for name, outputs in predictions.members.items()
-        ]
-    if predictions.answered:
-        values |= {"answered": predictions.answered, "missing": predictions.missing}
-    return json.dumps(values)
+def _table_format(arguments):
+    columns, mark = arguments.columns, arguments.delimiter
+    return TableFormat(
+        columns=columns and [*map(str.strip, next(csv.reader([columns])))],
+        time=arguments.time,
+        skip=arguments.skip,
+        delimiter="\t" if mark == "\\t" else mark,
+        decimal=arguments.decimal,
+    )
 
 
 def check_output(path: str | None) -> None:
@@ -323,7 +334,3 @@ def _label(source):
     if isinstance(source, dict):
         return " ".join(f"{name}={path}" for name, path in source.items())
     return "standard input" if source == "-" else str(source)
-
-
-def _is_image_file(source):
-    return isinstance(source, Path) and is_image(source)

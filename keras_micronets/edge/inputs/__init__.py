@@ -3,10 +3,13 @@
 from .files import is_image, list_files, read_file, read_files, read_stream
 from .images import check_images, read_image
 from .npy import SkippedSample, read_arrays, read_npy
-from .tables import read_lines, read_table
+from .rows import TableFormat, TimedArray, read_lines
+from .tables import read_table
 
 __all__ = [
     "SkippedSample",
+    "TableFormat",
+    "TimedArray",
     "check_images",
     "is_image",
     "list_files",

@@ -11,7 +11,8 @@ import numpy as np
 
 from .images import SUFFIXES, read_image
 from .npy import MAGIC, SkippedSample, read_arrays, read_npy
-from .tables import read_lines, read_table
+from .rows import TableFormat, TimedArray, read_lines
+from .tables import read_table
 
 __all__ = ["is_image", "list_files", "read_file", "read_files", "read_stream"]
 
@@ -43,18 +44,20 @@ def is_image(path: Path) -> bool:
 
 def read_file(
     path: Path, input_shape: tuple[int, ...], **options: Any
-) -> Iterator[np.ndarray | SkippedSample]:
+) -> Iterator[np.ndarray | TimedArray | SkippedSample]:
     """Yield the samples of a file in parts.
 
     Args:
         path: Path of an image, of a table (`.csv`, `.tsv`, `.txt`), or else of a
             `.npy` file.
         input_shape: Shape of a sample.
-        **options: Options of `read_table`.
+        **options: Options of `read_table`. By default a tab separates the columns of a
+            `.tsv`.
 
     Yields:
-        Arrays `(samples, *input_shape)`, and a `SkippedSample` in place of a bad row
-        or sample, and for rows at the end of a table that do not fill a window.
+        Arrays `(samples, *input_shape)`, or `TimedArray`s of a table, and a
+        `SkippedSample` in place of a bad row or sample, and for rows at the end of a
+        table that do not fill a window.
     """
     if is_image(path):
         items = iter([read_image(path, input_shape)])
@@ -82,8 +85,8 @@ def read_files(
         **options: Options of `read_table`.
 
     Yields:
-        Dictionaries of arrays `(samples, *shape)`, and a `SkippedSample` for rows at
-        the end of a table that do not fill a window.
+        Dictionaries of arrays `(samples, *shape)`, without time stamps, and a
+        `SkippedSample` for rows at the end of a table that do not fill a window.
 
     Raises:
         ValueError: If the inputs differ in their number of samples, a row or sample is
@@ -118,7 +121,7 @@ def read_files(
 
 def read_stream(
     file: io.BufferedReader, input_shape: tuple[int, ...], **options: Any
-) -> Iterator[np.ndarray | SkippedSample]:
+) -> Iterator[np.ndarray | TimedArray | SkippedSample]:
     """Yield the samples of a stream, each as soon as it is complete.
 
     Args:
@@ -128,7 +131,8 @@ def read_stream(
         **options: Options of `read_table`.
 
     Yields:
-        Arrays `(1, *input_shape)`, and a `SkippedSample` in place of a bad one.
+        Arrays `(1, *input_shape)`, or `TimedArray`s, and a `SkippedSample` in place of
+        a bad one.
     """
     if file.peek(1)[:1] == MAGIC[:1]:
         return read_arrays(file, input_shape)
@@ -140,9 +144,12 @@ def _read_all(path, input_shape, options):
         for item in read_file(file, input_shape, **options):
             if isinstance(item, SkippedSample) and item.is_error:
                 raise ValueError(item.message)
-            yield item
+            yield item.values if isinstance(item, TimedArray) else item
 
 
 def _read_table_file(path, input_shape, options):
+    table_format = options.get("table_format") or TableFormat()
+    if path.suffix.lower() == ".tsv" and table_format.delimiter is None:
+        options = options | {"table_format": replace(table_format, delimiter="\t")}
     with open(path, "rb") as file:
         yield from read_table(read_lines(file), input_shape, **options)

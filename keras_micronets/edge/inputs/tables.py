@@ -1,55 +1,47 @@
-"""Read windows of sensor readings from rows of comma-separated numbers."""
+"""Read windows of sensor readings from the rows of a table."""
 
-import csv
-import reprlib
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from .npy import SkippedSample
+from .rows import TableFormat, TimedArray, read_rows
 
-__all__ = ["read_lines", "read_rows", "read_table"]
-
-MAX_LINE = 2**20
-
-
-def read_lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines of a text file, each as soon as it is complete."""
-    for line in iter(lambda: file.readline(MAX_LINE), b""):
-        yield line.decode("utf-8", "replace").removeprefix("\ufeff")
+__all__ = ["read_table"]
 
 
 def read_table(
     lines: Iterable[str],
     input_shape: tuple[int, ...],
     *,
+    table_format: TableFormat | None = None,
     hop: int | None = None,
-    delimiter: str = ",",
-) -> Iterator[np.ndarray | SkippedSample]:
+) -> Iterator[np.ndarray | TimedArray | SkippedSample]:
     """Yield the samples of a table, each as soon as its last row is complete.
 
     Rows are time steps and columns are channels: an input of shape `(steps, channels)`,
     possibly with further dimensions of 1, is a window of `steps` rows. For an input of
     shape `(n,)` the first row decides: with `n` columns each row is a sample; with
-    one, `n` rows are a window. A first line without numbers is a header and skipped,
-    as are empty lines.
+    one, `n` rows are a window. Lines before the first row that are no numbers, such as
+    names and units, are skipped, as are empty lines and comments.
 
     Args:
         lines: The lines of the table.
         input_shape: Shape of a sample.
+        table_format: How the table is written, and the columns to read. Defaults to
+            `None`, a `TableFormat()`.
         hop: Number of rows between the starts of two windows. Defaults to `None`, the
             rows of a window, so that windows do not overlap.
-        delimiter: Character between columns. Defaults to `","`.
 
     Yields:
-        `float32` arrays `(1, *input_shape)`, and a `SkippedSample` in place of a bad
-        row and for rows at the end that do not fill a window. No window spans a bad
-        row.
+        `float32` arrays `(1, *input_shape)`, each in a `TimedArray` if the format has
+        a column of time stamps; and a `SkippedSample` in place of a bad row and for
+        rows at the end that do not fill a window. No window spans a bad row.
 
     Raises:
-        ValueError: If a table cannot hold such samples, or `hop` or `delimiter` is
-            invalid.
+        ValueError: If a table cannot hold such samples, has no rows or not the columns
+            of the format, or `hop` is invalid.
 
     Example:
 
@@ -61,36 +53,15 @@ def read_table(
     ```
     """
     steps = _steps_by_width(tuple(input_shape))
-    _check_options(hop, delimiter)
-    rows = read_rows(lines, set(steps), delimiter=delimiter)
+    if hop is not None and hop < 1:
+        raise ValueError(f"Expected a hop of at least one row. Received: hop={hop}.")
+    rows = read_rows(lines, set(steps), table_format or TableFormat())
     for item in _windows(rows, steps, hop):
-        is_sample = isinstance(item, np.ndarray)
-        yield item.reshape(1, *input_shape) if is_sample else item
-
-
-def read_rows(
-    lines: Iterable[str], widths: set[int], *, delimiter: str = ","
-) -> Iterator[np.ndarray | SkippedSample]:
-    """Yield the rows of a table as `float32` arrays, or a `SkippedSample`.
-
-    The first row decides which of the `widths`, numbers of columns, all rows have.
-    """
-    is_first = True
-    for number, line in enumerate(lines, 1):
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter), [])
-            if not any(map(str.strip, cells)):
-                continue
-            values, may_be_header = [*map(_number, cells)], is_first
-            is_first = False
-            if may_be_header and values == [None] * len(values):
-                continue
-            row = _as_row(values, cells, widths)
-        except (ValueError, csv.Error) as error:
-            yield SkippedSample(f"line {number}: {error}")
+        if isinstance(item, SkippedSample):
+            yield item
             continue
-        widths = {len(row)}
-        yield row
+        x = np.stack([row.values for row in item]).reshape(1, *input_shape)
+        yield x if item[-1].time is None else TimedArray(x, item[-1].time)
 
 
 def _windows(rows, steps, hop):
@@ -105,9 +76,9 @@ def _windows(rows, steps, hop):
         else:
             kept.append(row)
             n_new += 1
-            size = steps[len(row)]
+            size = steps[len(row.values)]
             if len(kept) == size:
-                yield np.stack(kept)
+                yield kept
                 step = hop or size
                 kept, n_new, n_skip = kept[step:], 0, max(0, step - size)
     if n_new:
@@ -126,30 +97,3 @@ def _steps_by_width(shape):
         "Expected a model for tables, with input shape (steps, channels) or "
         f"(features,); use images or .npy files. Received: input shape {shape}."
     )
-
-
-def _check_options(hop, delimiter):
-    if (hop is not None and hop < 1) or len(delimiter) != 1 or delimiter in '\r\n"':
-        raise ValueError(
-            "Expected a hop of at least one row, and a delimiter of one character. "
-            f"Received: hop={hop}, delimiter={delimiter!r}."
-        )
-
-
-def _as_row(values, cells, widths):
-    if len(cells) not in widths:
-        wanted = " or ".join(map(str, sorted(widths)))
-        raise ValueError(f"Expected {wanted} columns. Received: {len(cells)}.")
-    with np.errstate(over="ignore"):  # gives infinity, which is rejected
-        row = np.array(values, "float32")  # None becomes NaN
-    if not np.isfinite(row).all():
-        cell = cells[int(np.isfinite(row).argmin())]
-        raise ValueError(f"Expected finite numbers. Received: {reprlib.repr(cell)}.")
-    return row
-
-
-def _number(cell):
-    try:
-        return float(cell)
-    except ValueError:
-        return None
