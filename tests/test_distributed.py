@@ -426,7 +426,7 @@ def test_a_stream_survives_missed_deadlines(bundle, broker, prefix, alone, tmp_p
         process.kill()
         process.communicate()
     assert process.returncode == 2
-    summary = b"summary: 2 samples predicted, 1 bad rows or samples skipped"
+    summary = b"summary: 2 samples predicted, 1 rows or samples skipped"
     assert errors.splitlines() == [summary]
     saved = np.load(output)
     np.testing.assert_array_equal(saved[[0, 2]], alone.predict(x[[0, 2]]))

@@ -139,7 +139,7 @@ def test_a_bad_sample_costs_itself_alone(bundles, tmp_path, capsys, members):
     assert [line[:2] for line in captured.out.splitlines()] == ["0:", "1:", "3:", "4:"]
     error, summary = captured.err.splitlines()
     assert error.startswith(f"error: {tmp_path / 'x.npy'}, sample 2: Expected finite")
-    assert summary == "summary: 4 samples predicted, 1 bad rows or samples skipped"
+    assert summary == "summary: 4 samples predicted, 1 rows or samples skipped"
     p = np.moveaxis(np.load(tmp_path / "out.npy"), -2, 0)
     assert np.isnan(p[2]).all()
     good = expected(bundles[WINDOW], np.delete(x, 2, axis=0), members=members)
@@ -255,7 +255,7 @@ def test_a_bad_line_of_a_table(bundles, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err.splitlines() == [
         f"error: {tmp_path / 'x.csv'}, line 8: Expected finite numbers. Received: 'x'.",
-        "summary: 2 samples predicted, 1 bad rows or samples skipped",
+        "summary: 2 samples predicted, 1 rows or samples skipped",
     ]
     windows = np.stack([x[:6], x[7:13]])[..., None]
     np.testing.assert_array_equal(np.load(output), expected(bundles[WINDOW], windows))

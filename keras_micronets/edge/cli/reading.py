@@ -147,17 +147,12 @@ class InputLoop:
             sources = [_named_paths(self.arguments.inputs, shape)]
         elif any(is_image_source(source) for source in sources):
             check_images(shape)  # once for all files
-        try:
-            with on_signal("SIGTERM", _terminate):
+        with on_signal("SIGTERM", _terminate):
+            try:
                 for source in sources:
                     self._read(source)
-        finally:  # Ctrl-C and a broken pipe are usual ends of a stream
-            if self.n_skipped:
-                summary = f"{self.n_predicted} samples predicted, "
-                summary += f"{self.n_skipped} bad rows or samples skipped"
-                print(f"summary: {summary}", file=sys.stderr, flush=True)
-            if self.arguments.output and self.is_whole:
-                self._save_predictions()
+            finally:  # Ctrl-C and a broken pipe are usual ends of a stream
+                self._finish()
         return 2 if self.has_failed else 0
 
     def report(self, skipped: SkippedSample) -> None:
@@ -234,10 +229,13 @@ class InputLoop:
         self.n_predicted += len(predictions.ensemble)
         sys.stdout.flush()
 
-    def _save_predictions(self):
-        """Save the predictions, and NaN in the places of missing samples."""
+    def _finish(self):
+        """Count what was skipped; save the predictions, and NaN for missing samples."""
+        if self.n_skipped:
+            summary = f"{self.n_predicted} samples predicted, {self.n_skipped} rows or "
+            print(f"summary: {summary}samples skipped", file=sys.stderr, flush=True)
         arrays = [kept for kept in self.kept if not isinstance(kept, int)]
-        if not arrays:
+        if not arrays or not self.is_whole:
             return
         axis = -1 - len(self.manifest().members[0].output.shape)
         nan = np.full_like(arrays[0].take([0], axis), np.nan)
