@@ -32,10 +32,11 @@ class Mosquitto:
     """Run a broker in a folder; it keeps its sessions over a restart.
 
     With `secure`, a dict of a `ca`, `cert` and `key` in PEM and of passwords by user,
-    it runs the example configuration of the docs.
+    it runs the example configuration of the docs. The `settings` are further lines.
     """
 
-    def __init__(self, folder, secure=None):
+    def __init__(self, folder, secure=None, settings=()):
+        self.settings = settings
         self.folder, self.secure, self.port = Path(folder), secure, free_port()
         self.host = "localhost" if secure else "127.0.0.1"
         self.process = None
@@ -75,6 +76,7 @@ class Mosquitto:
         else:
             lines += [f"listener {self.port} 127.0.0.1", "allow_anonymous true"]
             lines.append("set_tcp_nodelay true")
+        lines += self.settings
         (self.folder / "mosquitto.conf").write_text("\n".join(lines) + "\n")
 
     def example(self):

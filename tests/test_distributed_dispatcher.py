@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,12 @@ from keras_micronets.edge.combine import combine
 from keras_micronets.edge.distributed.dispatcher import Dispatcher, OverloadedError
 from keras_micronets.edge.distributed.message import pack
 from keras_micronets.edge.distributed.protocol import NodeDescription, NodeResponse
-from keras_micronets.edge.distributed.request import NoQuorumError, Request, read_result
+from keras_micronets.edge.distributed.request import (
+    Batch,
+    NoQuorumError,
+    Request,
+    read_result,
+)
 from keras_micronets.edge.distributed.scheduler import PAUSE
 
 MEMBERS = ("a", "b", "c")
@@ -469,6 +475,30 @@ def test_any_subset_is_combined_as_the_bundle_defines(rule):
         assert made.members == tuple(MEMBERS[i] for i in indices)
 
 
+def test_the_parts_of_a_batch_are_joined():
+    random = np.random.default_rng(0)
+    values = {m: random.dirichlet(np.ones(CLASSES), 5) for m in MEMBERS}
+    batch = Batch(Future())
+    batch.parts = [Request(b"", n, 0.0, 1.5, batch) for n in (3, 2)]
+    first, last = batch.parts
+    for member in MEMBERS:
+        first.results[member] = ("one", values[member][:3])
+    for member in ("c", "a"):
+        last.results[member] = ("two", values[member][3:])
+    last.tried["b"].add("two")
+    joined = batch.join()
+    assert (joined.samples, joined.tried["b"]) == (5, {"two"})
+    result = read_result(joined, manifest("mean"), 2, 0.1)
+    assert (result.members, result.nodes) == (("a", "c"), {"a": "one", "c": "one"})
+    expected = (values["a"] + values["c"]) / 2
+    np.testing.assert_allclose(result.probabilities, expected, rtol=1e-5)
+    first.is_finished = True
+    assert not batch.is_finished
+    last.error = "too large"
+    with pytest.raises(ConnectionError, match="too large"):
+        read_result(batch.join(), manifest("mean"), 1, 0.1)
+
+
 def test_members_without_weight_are_no_result():
     request = Request(b"", 1, 0.0, 1.0)
     request.results["a"] = ("node", np.full((1, 2), 0.5, "float32"))
@@ -480,6 +510,8 @@ def test_fewer_than_the_quorum_are_no_result():
     request = Request(b"", 1, 0.0, 1.5)
     request.results["b"] = ("node", np.full((1, 2), 0.5, "float32"))
     request.tried["c"].add("pi-1")
-    with pytest.raises(NoQuorumError, match=r"2 members within 1.5 s.*pi-1") as caught:
+    request.refusals["pi-1"] = "too large"
+    expected = r"2 members within 1.5 s.*Errors of nodes: {'pi-1': 'too large'}"
+    with pytest.raises(NoQuorumError, match=expected) as caught:
         read_result(request, manifest("mean"), 2, 0.1)
     assert (caught.value.members, caught.value.missing) == (("b",), ("a", "c"))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from .broker import Broker
-from .message import MAX_PAYLOAD, Message
+from .message import MAX_PACKET, LRUCache, Message
 
 __all__ = ["Connection"]
 
@@ -23,13 +23,16 @@ TIMEOUT = 10.0
 RECONNECT_SECONDS = (0.25, 4)
 #: Largest number of messages that the broker has not acknowledged.
 IN_FLIGHT = 100
+#: How often the connection may be lost while the same message is being sent.
+MAX_BROKEN = 2
 
 
 class Connection:
     """Keep a connection to a broker, with MQTT 5 and quality of service 1.
 
     The first connection succeeds or raises. A lost one is retried until it succeeds;
-    the broker keeps the session and its subscriptions for a minute.
+    the broker keeps the session and its subscriptions for a minute. Messages that it
+    had not acknowledged are not sent again; `on_connect` repeats what is needed.
 
     Args:
         broker: The broker.
@@ -40,6 +43,9 @@ class Connection:
             `None`.
         on_message: Function called with every `Message`, in the client's thread.
         on_connect: Function called after every connection, once it can publish.
+        on_dropped: Function called with a message and the reason if the message is
+            larger than the broker accepts, or has a payload and Correlation Data and
+            was the largest being sent when the connection was lost, twice.
 
     Attributes:
         is_up: Whether it is connected.
@@ -54,11 +60,14 @@ class Connection:
         will: Message | None = None,
         on_message: Callable[[Message], None],
         on_connect: Callable[[], None],
+        on_dropped: Callable[[Message, str], None] = lambda message, reason: None,
     ) -> None:
         self.is_up, self._failed = False, ""
         self._name = name
         self._broker, self._topics = broker, topics
         self._on_message, self._on_connect = on_message, on_connect
+        self._on_dropped, self._limit = on_dropped, MAX_PACKET
+        self._broken = LRUCache()  # number of lost connections, by message
         self._settled, self._closing, self._refused = threading.Event(), False, ""
         self._mqtt = _import_paho()
         self._client = self._make_client(f"{name}-{secrets.token_hex(8)}")
@@ -69,7 +78,7 @@ class Connection:
         """Connect, or raise a `ConnectionError`."""
         connect = self._mqtt.Properties(self._mqtt.PacketTypes.CONNECT)
         connect.SessionExpiryInterval = SESSION_SECONDS
-        connect.MaximumPacketSize = MAX_PAYLOAD + 2**16
+        connect.MaximumPacketSize = MAX_PACKET
         broker = self._broker
         try:
             self._client.connect(
@@ -91,8 +100,31 @@ class Connection:
     def publish(self, message: Message) -> Any:
         """Publish a message, at once or after the next connection.
 
-        Returns the client's `MQTTMessageInfo`.
+        Returns the client's `MQTTMessageInfo`, or `None` if the message was dropped.
         """
+        properties, size = self._properties(message), self._size(message)
+        if size > self._limit:
+            self._drop(
+                message,
+                f"Expected at most {self._limit:,} bytes, which the broker "
+                f"{self._broker} accepts; send fewer samples at a time, or raise "
+                f"max_packet_size in its configuration. Received: {size:,} bytes.",
+            )
+            return None
+        return self._client.publish(
+            message.topic, message.payload, 1, message.retain, properties
+        )
+
+    def room(self, message: Message) -> int:
+        """Return how many more bytes the broker accepts in the payload of a message."""
+        return self._limit - self._size(message)
+
+    def _size(self, message):
+        properties = len(self._properties(message).pack())
+        topic = len(message.topic.encode())
+        return 9 + topic + properties + len(message.payload)  # 9: fixed header, lengths
+
+    def _properties(self, message):
         properties = self._mqtt.Properties(self._mqtt.PacketTypes.PUBLISH)
         if message.correlation:
             properties.CorrelationData = message.correlation
@@ -100,9 +132,7 @@ class Connection:
             properties.MessageExpiryInterval = message.expires
         if message.fields:
             properties.UserProperty = [*message.fields.items()]
-        return self._client.publish(
-            message.topic, message.payload, 1, message.retain, properties
-        )
+        return properties
 
     def confirm(self, published: Any) -> None:
         """Wait until the broker accepts what `publish` returned.
@@ -110,8 +140,9 @@ class Connection:
         Raises:
             ConnectionError: If it does not; the connection is then closed.
         """
-        published.wait_for_publish(TIMEOUT)
-        if self._refused or not published.is_published():
+        if published is not None:
+            published.wait_for_publish(TIMEOUT)
+        if self._refused or published is None or not published.is_published():
             self.close()
             raise ConnectionError(
                 f"Expected the right to publish; see the access rules of {self._broker}"
@@ -155,6 +186,7 @@ class Connection:
         if reason.is_failure:
             self._rejected(str(reason))
             return
+        self._limit = min(MAX_PACKET, _maximum_packet_size(properties))
         options = self._mqtt.SubscribeOptions(qos=1)
         client.subscribe([(topic, options) for topic in self._topics])
 
@@ -181,10 +213,36 @@ class Connection:
         was_up, self.is_up = self.is_up, False
         if self._closing:
             return
+        self._count_broken(_take_unacknowledged(client))
         if not self._settled.is_set():
             self._rejected(f"a closed connection ({reason})")
         elif was_up:
             log.warning("Lost the broker %s (%s); reconnecting.", self._broker, reason)
+
+    def _count_broken(self, messages):
+        """Drop the message that has broken the connection again.
+
+        A broker that closes the connection does not say because of which message. The
+        largest is the likely one; the others are innocent.
+        """
+        sent = [m for m in map(_from_paho, messages) if m.payload and m.correlation]
+        largest = max((len(message.payload) for message in sent), default=0)
+        for message in sent:
+            key = message.topic, message.correlation
+            count = (self._broken.get(key) or 0) + (len(message.payload) == largest)
+            self._broken.put(key, count)
+            if count == MAX_BROKEN:
+                self._drop(
+                    message,
+                    f"Expected a message that the broker {self._broker} accepts; send "
+                    "fewer samples at a time, and see the broker's log. Received: "
+                    f"{largest:,} bytes, while which were sent the connection was lost "
+                    f"{count} times.",
+                )
+
+    def _drop(self, message, reason):
+        log.error("Dropped a message to %s. %s", message.topic, reason)
+        self._on_dropped(message, reason)
 
     def _received(self, client, userdata, message):
         try:
@@ -196,10 +254,24 @@ class Connection:
         if reason.is_failure and not self._refused:
             self._refused = str(reason)
             log.error(
-                "The broker %s rejects messages: %s. Check its access rules.",
+                "The broker %s rejects messages: %s. See its access rules and limits.",
                 self._broker,
                 reason,
             )
+
+
+def _maximum_packet_size(properties):
+    return properties.__dict__.get("MaximumPacketSize", MAX_PACKET)
+
+
+def _take_unacknowledged(client):
+    """Return the messages being sent, which the client would send again for ever."""
+    from paho.mqtt.enums import MessageState
+
+    with client._out_message_mutex:  # `drop_out_messages` is missing in version 2.1
+        messages = [*client._out_messages.values()]
+        client._out_messages.clear()
+    return [m for m in messages if m.state == MessageState.MQTT_MS_WAIT_FOR_PUBACK]
 
 
 def _from_paho(message):

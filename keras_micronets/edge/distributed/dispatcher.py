@@ -59,18 +59,32 @@ class Dispatcher:
         finished, self.finished = self.finished, []
         return outgoing, finished
 
-    def submit(self, request: Request, now: float) -> None:
-        """Add a request, or raise an `OverloadedError` if too many are open."""
+    def submit(self, request: Request, now: float, *others: Request) -> None:
+        """Add a request, or raise an `OverloadedError` if too many are open.
+
+        The `others` are further parts of the same batch, which are always accepted.
+        """
         if len(self._open) >= self.max_pending:
             self.statistics["rejected"] += 1
             raise OverloadedError(
                 f"Expected at most {self.max_pending} requests at a time; wait for "
                 "results, or add nodes. Received: one more."
             )
-        self.statistics["requests"] += 1
-        self._open[request] = None
-        self._scheduler.schedule(request.deadline, partial(self._expire, request))
-        self._scheduler.assign(request, now)
+        for part in (request, *others):
+            self.statistics["requests"] += 1
+            self._open[part] = None
+            self._scheduler.schedule(part.deadline, partial(self._expire, part))
+            self._scheduler.assign(part, now)
+
+    def fail(self, id: bytes, reason: str, now: float) -> None:
+        """Finish the request of an assignment that cannot be sent."""
+        assignment = self._scheduler.assignments.get(id)
+        if assignment is not None:
+            self.statistics["dropped"] += 1
+            assignment.request.error = reason
+            self._scheduler.release(assignment)
+            self._finish(assignment.request)
+            self._scheduler.fill(self.registry.get(assignment.node), now)
 
     def add_node(
         self, name: str, description: NodeDescription, lease: float, now: float
@@ -154,6 +168,8 @@ class Dispatcher:
             )
         except ValueError:
             self.statistics["refused" if response.error else "invalid"] += 1
+            if response.error:
+                request.refusals[assignment.node] = response.error[:200]
             self._scheduler.handle_invalid(assignment, now)
             return
         self._answered.put(assignment.id, assignment.node)

@@ -17,9 +17,17 @@ from ..tensors import check_samples, count_samples
 from .broker import Broker
 from .connection import Connection
 from .dispatcher import Dispatcher
-from .message import Message, Topics, check_name, pack_inputs
+from .message import (
+    MAX_HEADER,
+    MAX_PAYLOAD,
+    Message,
+    Topics,
+    check_name,
+    pack_inputs,
+    split_samples,
+)
 from .protocol import MAX_SECONDS, NodeDescription, NodeRequest, NodeResponse
-from .request import EnsembleResult, Request, read_result
+from .request import Batch, EnsembleResult, Request, read_result
 
 __all__ = ["Gateway"]
 
@@ -41,7 +49,8 @@ class Gateway:
         name: Name of the gateway; with access rules, the user name. Defaults to
             `None`: the user name, or the host's with a random suffix.
         prefix: First part of the topics. Defaults to `"micronets"`.
-        max_pending: Largest number of open requests. Defaults to `256`.
+        max_pending: Largest number of open requests; a batch in parts is accepted as a
+            whole. Defaults to `256`.
 
     Attributes:
         name: The name.
@@ -89,6 +98,9 @@ class Gateway:
             [self._topics.node("+"), self._topics.answers(self.name, "+")],
             on_message=self._receive,
             on_connect=lambda: self._do(self._dispatcher.resume),
+            on_dropped=lambda message, reason: self._do(
+                self._dispatcher.fail, message.correlation, reason
+            ),
         )
         self._connection.open()
         self._timer = threading.Thread(
@@ -130,7 +142,9 @@ class Gateway:
         """Return the combined prediction of the members that answer in time.
 
         Args:
-            x: Raw inputs, as for `EnsembleRunner.predict`.
+            x: Raw inputs, as for `EnsembleRunner.predict`. A batch is sent in parts
+                that the broker accepts; each part is a request, and `nodes` of the
+                result are those of the first.
             deadline: Seconds for the prediction. Defaults to `None`, the gateway's.
 
         Returns:
@@ -139,9 +153,11 @@ class Gateway:
 
         Raises:
             NoQuorumError: If too few have answered at the deadline.
-            ValueError: If `x` has another shape or non-finite values, or is too large.
+            ValueError: If `x` has another shape or non-finite values, or one sample or
+                its prediction is larger than the broker accepts.
             OverloadedError: If too many requests are open.
-            ConnectionError: If the gateway is closed.
+            ConnectionError: If the gateway is closed, or the broker does not accept
+                the request after all.
         """
         return self.submit(x, deadline=deadline).result()
 
@@ -154,9 +170,20 @@ class Gateway:
         seconds = self.deadline if deadline is None else _check_deadline(deadline)
         future: Future[EnsembleResult] = Future()
         future.set_running_or_notify_cancel()
-        now = time.monotonic()
-        request = Request(pack_inputs(x), count_samples(x), now, now + seconds, future)
-        self._do(self._submit, request)
+        samples, most_members = self._split(x)
+        batch, now = Batch(future), time.monotonic()
+        batch.parts = [
+            Request(
+                pack_inputs(part),
+                count_samples(part),
+                now,
+                now + seconds,
+                batch,
+                most_members,
+            )
+            for part in samples
+        ]
+        self._do(self._submit, *batch.parts)
         return future
 
     def close(self) -> None:
@@ -174,9 +201,30 @@ class Gateway:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _submit(self, request, now):
+    def _split(self, x):
+        """Return parts of samples, and the number of members whose answer fits."""
+        names, node = self._dispatcher.members, "x" * 64  # the longest name
+        request = NodeRequest(bytes(16), self.name, names, MAX_SECONDS, b"")
+        answer = NodeResponse(bytes(16), names, self.manifest.digest)
+        room = self._connection.room(
+            answer.to_message(self._topics.answers(self.name, node), 3600)
+        )
+        room = min(room, MAX_PAYLOAD) - MAX_HEADER
+        each = 4 * math.prod(self._dispatcher.output_shape)
+        if each > room:
+            raise ValueError(
+                f"Expected predictions of at most {max(0, room):,} bytes a sample; "
+                "raise max_packet_size in the broker's configuration. Received: "
+                f"predictions of {each:,} bytes."
+            )
+        most_members = min(len(names), room // each)
+        size = self._connection.room(request.to_message(self._topics.requests(node)))
+        return split_samples(x, size, room // (each * most_members)), most_members
+
+    def _submit(self, request, *arguments):
         self._check_open()
-        self._dispatcher.submit(request, now)
+        *others, now = arguments
+        self._dispatcher.submit(request, now, *others)
 
     def _check_open(self):
         if self._closed:
@@ -188,12 +236,14 @@ class Gateway:
         with self._changed:
             event(*arguments, time.monotonic())
             outgoing, finished = dispatcher.take()
+            batches = {request.context for request in finished}
+            finished = [batch for batch in batches if batch.is_finished]
             if dispatcher.due() < self._next:
                 self._changed.notify_all()
         for assignment in outgoing:
             self._send(assignment)
-        for request in finished:
-            self._resolve(request)
+        for batch in finished:
+            self._resolve(batch)
 
     def _keep_time(self):
         while not self._closed:
@@ -243,12 +293,11 @@ class Gateway:
     def _count(self, key, now):
         self._dispatcher.statistics[key] += 1
 
-    def _resolve(self, request):
-        future = request.context
+    def _resolve(self, batch):
         try:
-            future.set_result(self._result(request))
+            batch.future.set_result(self._result(batch.join()))
         except Exception as error:
-            future.set_exception(error)
+            batch.future.set_exception(error)
 
     def _result(self, request):
         quorum = self._dispatcher.quorum

@@ -1,6 +1,7 @@
 """Define the MQTT messages: their topics, their arrays, and how to detect repeats."""
 
 import io
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..inputs.npy import read_header
+from ..tensors import count_samples, take_samples
 
 __all__ = [
     "LRUCache",
@@ -18,12 +20,15 @@ __all__ = [
     "check_name",
     "pack",
     "pack_inputs",
+    "split_samples",
     "unpack",
     "unpack_inputs",
 ]
 
 #: Largest payload in bytes.
 MAX_PAYLOAD = 64 * 2**20
+#: Largest MQTT packet that nodes and gateways accept.
+MAX_PACKET = MAX_PAYLOAD + 2**16
 MAX_HEADER = 512
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -131,6 +136,26 @@ def pack_inputs(x: Any) -> bytes:
             f"Received: {len(data):,} bytes."
         )
     return data
+
+
+def split_samples(x: Any, size: int, most: int) -> list[Any]:
+    """Split samples into parts of at most `most` samples and `size` packed bytes.
+
+    Raises:
+        ValueError: If one sample is too large.
+    """
+    arrays = [*x.values()] if isinstance(x, dict) else [x]
+    size = min(size, MAX_PAYLOAD) - MAX_HEADER * len(arrays)
+    each = sum(a.itemsize * math.prod(a.shape[1:]) for a in arrays)
+    if each > size:
+        raise ValueError(
+            f"Expected samples of at most {max(0, size):,} bytes; send them as uint8 "
+            "if that is what they are, or raise max_packet_size in the broker's "
+            f"configuration. Received: {each:,} bytes."
+        )
+    step = max(1, min(most, size // each))
+    starts = range(0, max(1, count_samples(x)), step)
+    return [take_samples(x, slice(start, start + step)) for start in starts]
 
 
 def unpack(data: bytes) -> np.ndarray:

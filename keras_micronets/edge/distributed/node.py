@@ -1,5 +1,6 @@
 """Queue the requests of a node, and remember its responses."""
 
+import dataclasses
 import itertools
 import logging
 import math
@@ -173,6 +174,7 @@ class Node:
             will=Message(self._topic, retain=True),
             on_message=self._receive,
             on_connect=self._connected,
+            on_dropped=self._dropped,
         )
         self._connection.open()
         self._connection.confirm(self._announced)
@@ -228,6 +230,14 @@ class Node:
     def _connected(self):
         self._description = self._describe()
         self._announce()
+
+    def _dropped(self, message, reason):
+        """Answer with an error in place of predictions that the broker rejects."""
+        if message.correlation and message.payload:
+            self.statistics["dropped"] += 1
+            fields = {**message.fields, "error": reason}
+            error = dataclasses.replace(message, payload=b"", fields=fields)
+            self._connection.publish(error)
 
     def _announce(self):
         message = self._description.to_message(self._topic, self._lease)
@@ -288,7 +298,8 @@ class Node:
             self.statistics["failed"] += 1
             response = self._error(request, f"{type(error).__name__}: {error}")
         self._inbox.done(request, response)
-        if response is not None:
+        # After a lost connection the gateway repeats its requests.
+        if response is not None and self._connection.is_up:
             self._connection.publish(response)
 
     def _predict(self, request):

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,14 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..combine import combine
 
-__all__ = ["Assignment", "EnsembleResult", "NoQuorumError", "Request", "read_result"]
+__all__ = [
+    "Assignment",
+    "Batch",
+    "EnsembleResult",
+    "NoQuorumError",
+    "Request",
+    "read_result",
+]
 
 
 class Request:
@@ -21,12 +29,16 @@ class Request:
         samples: Number of samples.
         started, deadline: Times in seconds, by the gateway's clock.
         context: Value that the gateway gets back with the result. Defaults to `None`.
+        most_members: Largest number of members in one assignment, so that the response
+            fits into a message. Defaults to `None`, no limit.
 
     Attributes:
         results: `(node, predictions)` by member, the latter of shape
             `(samples, *outputs)`.
         assignments: The unanswered `Assignment`s, by id.
         tried: Names of the nodes that were asked, by member.
+        refusals: Errors that nodes reported, by node.
+        error: Why the request cannot be sent, or `""`.
         is_finished: Whether the outcome has been decided. Assignments may remain open,
             since they still occupy the nodes.
     """
@@ -38,10 +50,13 @@ class Request:
         started: float,
         deadline: float,
         context: Any = None,
+        most_members: int | None = None,
     ) -> None:
         self.payload, self.samples = payload, samples
         self.started, self.deadline = started, deadline
-        self.context = context
+        self.context, self.most_members = context, most_members
+        self.refusals: dict[str, str] = {}
+        self.error = ""
         self.results: dict[str, tuple[str, np.ndarray]] = {}
         self.assignments: dict[bytes, Assignment] = {}
         self.tried: dict[str, set[str]] = defaultdict(set)
@@ -57,6 +72,46 @@ class Request:
                 for assignment in self.assignments.values()
             )
         )
+
+
+class Batch:
+    """Keep the requests into which the samples of one prediction were split.
+
+    Args:
+        future: Future of the `EnsembleResult`.
+
+    Attributes:
+        parts: The requests, in the order of the samples.
+    """
+
+    def __init__(self, future: "Future[EnsembleResult]") -> None:
+        self.future = future
+        self.parts: list[Request] = []
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the outcome of every part has been decided."""
+        return all(part.is_finished for part in self.parts)
+
+    def join(self) -> Request:
+        """Return one request with the results of the members that answered all parts.
+
+        Its `nodes` are those that answered the first part.
+        """
+        first = self.parts[0]
+        if len(self.parts) == 1:
+            return first
+        whole = Request(b"", 0, first.started, first.deadline)
+        for part in self.parts:
+            whole.samples += part.samples
+            whole.error = whole.error or part.error
+            whole.refusals |= part.refusals
+            for member, nodes in part.tried.items():
+                whole.tried[member] |= nodes
+        for member in set.intersection(*({*part.results} for part in self.parts)):
+            arrays = [part.results[member][1] for part in self.parts]
+            whole.results[member] = first.results[member][0], np.concatenate(arrays)
+        return whole
 
 
 @dataclass(eq=False)
@@ -127,9 +182,12 @@ def read_result(
 
     Raises:
         NoQuorumError: If fewer members answered than the quorum.
+        ConnectionError: If the request cannot be sent.
         ValueError: If the weights of those that answered are zero.
     """
     names, results = [m.name for m in manifest.members], request.results
+    if request.error:
+        raise ConnectionError(request.error)
     if len(results) < quorum:
         raise _no_quorum(request, names, quorum)
     answered = tuple(name for name in names if name in results)
@@ -166,10 +224,12 @@ def _no_quorum(request, names, quorum):
     answered = [name for name in names if name in request.results]
     tried = {n: sorted(request.tried[n]) for n in names if n not in answered}
     seconds = request.deadline - request.started
+    errors = f" Errors of nodes: {request.refusals}." if request.refusals else ""
     return NoQuorumError(
         f"Expected responses of {quorum} members within {seconds:g} s; check that "
         "nodes with the same bundle are running, or extend the deadline. Received: "
-        f"those of {answered}; the others, with the nodes that were asked: {tried}.",
+        f"those of {answered}; the others, with the nodes that were asked: {tried}."
+        f"{errors}",
         answered,
         tuple(tried),
     )

@@ -155,8 +155,11 @@ class Scheduler:
             else:
                 self._waiting[member].pop(request, None)
                 chosen.setdefault(node, []).append(member)
+        step = request.most_members or len(self.members)
         for node, members in chosen.items():
-            self._create(request, node, tuple(members), now)
+            for start in range(0, len(members), step):
+                some = tuple(members[start : start + step])
+                self._create(request, node, some, now)
 
     def fill(self, node: KnownNode | None, now: float) -> None:
         """Give a node with free slots the members that wait for one."""
