@@ -15,6 +15,7 @@ from keras_micronets.edge.combine import combine
 from keras_micronets.edge.distributed.dispatcher import Dispatcher, OverloadedError
 from keras_micronets.edge.distributed.message import pack
 from keras_micronets.edge.distributed.protocol import NodeDescription, NodeResponse
+from keras_micronets.edge.distributed.registry import PROBE_SECONDS
 from keras_micronets.edge.distributed.request import (
     Batch,
     NoQuorumError,
@@ -269,6 +270,94 @@ def test_another_replica_after_half_of_the_time():
     answer(it, hedge, 0.7)
     assert it.finished == [request]
     assert it.statistics["late"] == 1
+
+
+def answered_at(it, name, seconds, count=1):
+    """Answer some requests to a node after so many seconds."""
+    for _ in range(count):
+        submit(it, seconds=100)
+        for assignment in sends(it):
+            answer(it, assignment, seconds if assignment.node == name else 0.0)
+
+
+def test_the_faster_replica_is_chosen_until_it_is_busy():
+    it = ready({"one": "abc", "two": "abc"})
+    answered_at(it, "one", 0.04, 4)
+    assert it.registry.get("one").latency == pytest.approx(0.04)
+    chosen = []
+    for _ in range(3):
+        submit(it, seconds=100)
+        chosen.append({a.node for a in sends(it)})
+    assert chosen == [{"two"}, {"two"}, {"one"}]  # the capacity is 2
+
+
+def test_a_node_is_as_slow_as_its_oldest_unanswered_assignment():
+    it = ready({"one": "abc", "two": "abc"})
+    submit(it, seconds=100)
+    (open_one, other) = sends(it)
+    answer(it, other, 0.02)
+    submit(it, 1.0, seconds=100)
+    assert {a.node for a in sends(it)} == {other.node}
+    # A new connection does not make it better.
+    it.add_node(open_one.node, describe("abc", session="2"), 1e6, 1.1)
+    sends(it)
+    submit(it, 1.2, seconds=100)
+    assert {a.node for a in sends(it)} == {other.node}
+
+
+def test_a_missed_deadline_counts_as_its_latency():
+    it = ready({"one": "a", "two": "bc"})
+    submit(it, seconds=3.0)
+    assert {a.node for a in sends(it)} == {"one", "two"}
+    it.tick(1.5)
+    it.tick(3.0)
+    assert it.registry.get("one").latency == 3.0
+
+
+def test_a_demoted_node_is_probed_with_a_copy():
+    it = ready({"one": "abc", "two": "abc"})
+    answered_at(it, "one", 0.2, 2)
+    submit(it, PROBE_SECONDS - 0.1)
+    (only,) = sends(it)
+    answer(it, only, PROBE_SECONDS - 0.1)
+    submit(it, PROBE_SECONDS)
+    first, probe = sends(it)
+    assert (first.node, probe.node) == ("two", "one")
+    answer(it, first, PROBE_SECONDS)
+    assert len(it.finished) == 4
+    answer(it, probe, PROBE_SECONDS)
+    # 0.2 s, twice, then zero with a weight of 0.3.
+    assert it.registry.get("one").latency == pytest.approx(0.14)
+    assert it.statistics["probes"] == 1
+
+
+def test_another_replica_after_the_95th_percentile():
+    it = ready({"one": "abc", "two": "abc"})
+    for i in range(1, 21):
+        submit(it, seconds=100)
+        for assignment in sends(it):
+            answer(it, assignment, i / 100)
+    submit(it, 1.0, seconds=100)
+    first, second = sends(it)
+    answer(it, first, 1.0)
+    it.tick(1.199)
+    assert not sends(it)
+    it.tick(1.2)
+    (hedge,) = sends(it)
+    assert (hedge.members, hedge.node) == (second.members, first.node)
+    assert it.statistics["hedges"] == 1
+
+
+def test_hedges_are_limited():
+    it = dispatcher()
+    for name in ("one", "two"):
+        it.add_node(name, describe("abc", capacity=100), 1e6, 0.0)
+    answered_at(it, "one", 0.0, 20)
+    for _ in range(20):
+        submit(it, 1.0, seconds=100)
+    sends(it)
+    it.tick(1.5)
+    assert len(sends(it)) == it.statistics["hedges"] == 10
 
 
 def test_the_same_message_again_after_half_of_the_time():

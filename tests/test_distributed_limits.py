@@ -4,12 +4,13 @@ import time
 
 import numpy as np
 import pytest
-from distributed_cases import Client
+from distributed_cases import Client, until
 from mosquitto import Mosquitto, require_mosquitto
 from tiny_tflite import samples, tiny_tflite
 
 from keras_micronets.edge import Broker, EnsembleRunner, Gateway, Node
 from keras_micronets.edge.distributed import connection as connection_module
+from keras_micronets.edge.distributed import registry as registry_module
 from keras_micronets.edge.distributed.message import (
     MAX_PACKET,
     pack,
@@ -82,7 +83,7 @@ def broker(mosquitto):
 
 @pytest.fixture
 def prefix(request):
-    return request.node.name
+    return request.node.name.translate(str.maketrans("[]", "__"))[:64]
 
 
 def test_a_batch_larger_than_the_limit_is_sent_in_parts(bundle, broker, prefix):
@@ -208,3 +209,60 @@ def test_samples_are_split_by_size_and_number():
     assert len(split_samples(np.zeros((0, 3)), 10_000, 1)) == 1
     with pytest.raises(ValueError, match=r"at most 23 bytes.* 24 bytes"):
         split_samples(x, 2 * 512 + 23, 1)
+
+
+class LateNode(Node):
+    """Answer every request after its deadline, or never."""
+
+    seconds = 0.7
+
+    def _predict(self, request):
+        self._stopping.wait(self.seconds)
+        return super()._predict(request)
+
+
+class SilentNode(LateNode):
+    """Take requests and answer none."""
+
+    def _predict(self, request):
+        return None
+
+
+@pytest.mark.parametrize("bad", [LateNode, SilentNode])
+def test_a_replica_that_is_always_late_loses_its_place(bundle, broker, prefix, bad):
+    x, deadline = samples(1), 0.5
+    with (
+        EnsembleRunner(bundle) as alone,
+        bad(bundle, broker, name="bad", prefix=prefix) as node,
+        Node(bundle, broker, name="good", prefix=prefix),
+        Gateway(bundle, broker, prefix=prefix, deadline=deadline) as gateway,
+    ):
+        until(lambda: len(gateway.nodes) == 2)
+        expected, seconds = alone.predict(x), []
+        for _ in range(60):
+            answer = gateway.predict(x)
+            np.testing.assert_array_equal(answer.probabilities, expected)
+            assert {*answer.nodes.values()} == {"good"}
+            seconds.append(answer.seconds)
+        # Only requests before the first late answer wait for half of the deadline.
+        assert sum(s > deadline / 4 for s in seconds[:10]) <= 2
+        assert max(seconds[10:]) < deadline / 4
+        assert np.median(seconds) < 0.05
+        assert node.statistics["new"] <= 4
+
+
+def test_a_demoted_replica_is_probed_and_returns(bundle, broker, prefix, monkeypatch):
+    monkeypatch.setattr(registry_module, "PROBE_SECONDS", 0.05)
+    with (
+        LateNode(bundle, broker, name="bad", prefix=prefix) as node,
+        Node(bundle, broker, name="good", prefix=prefix),
+        Gateway(bundle, broker, prefix=prefix, deadline=0.5) as gateway,
+    ):
+        until(lambda: len(gateway.nodes) == 2)
+        for _ in range(10):
+            gateway.predict(samples(1))
+        node.seconds = 0.0
+        until(lambda: "bad" in gateway.predict(samples(1)).nodes.values())
+        assert gateway.statistics["probes"] > 0
+        seconds = [gateway.predict(samples(1)).seconds for _ in range(20)]
+        assert np.median(seconds) < 0.05

@@ -1,12 +1,14 @@
 """Decide when a request is finished."""
 
+import dataclasses
 from collections import Counter
 from functools import partial
 
 from .message import LRUCache
 from .protocol import BUSY, NodeDescription, NodeResponse
+from .registry import KnownNode
 from .request import Assignment, Request
-from .scheduler import KnownNode, Scheduler
+from .scheduler import Scheduler
 
 __all__ = ["Dispatcher", "OverloadedError"]
 
@@ -99,8 +101,12 @@ class Dispatcher:
         if node is not None and node.description == description:
             node.expires = now + lease
             return
-        assignments = node.assignments if node else {}
-        node = KnownNode(name, description, now + lease, assignments)
+        if node is None:
+            node = KnownNode(name, description, now + lease)
+        else:  # it keeps its assignments, and what is known of it
+            node = dataclasses.replace(
+                node, description=description, expires=now + lease, paused=0.0
+            )
         self.registry.put(node)
         self._scheduler.resend_to(node, now)
         self._scheduler.fill(node, now)
@@ -130,6 +136,7 @@ class Dispatcher:
             self.statistics["busy"] += 1
             self._scheduler.handle_busy(assignment, now)
         else:
+            self._scheduler.observe(assignment, now)
             self._read(assignment, response, now)
         self._scheduler.fill(self.registry.get(name), now)
 
@@ -181,6 +188,7 @@ class Dispatcher:
         for member in new:
             predictions = arrays[assignment.members.index(member)]
             request.results[member] = (assignment.node, predictions)
+            self._scheduler.record(request, member, now)
         self._finish_if_complete(request)
 
     def _finish_if_complete(self, request):
@@ -194,6 +202,7 @@ class Dispatcher:
         assignments = [*request.assignments.values()]
         nodes = [self.registry.get(assignment.node) for assignment in assignments]
         for assignment in assignments:
+            self._scheduler.observe(assignment, now)
             self._scheduler.release(assignment)
         for node in nodes:
             self._scheduler.fill(node, now)

@@ -123,6 +123,7 @@ class Assignment:
         request: The request.
         node: Name of the node.
         members: Names of the members.
+        sent: Time at which it was first sent.
         n_sent: Number of times it was sent: once, and again, up to three times in all,
             when half of the remaining time has passed and no other node can help.
             Repeats after a lost connection do not count.
@@ -134,6 +135,7 @@ class Assignment:
     request: Request
     node: str
     members: tuple[str, ...]
+    sent: float
     n_sent: int = 0
     is_trusted: bool = True
 

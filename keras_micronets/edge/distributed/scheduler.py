@@ -1,18 +1,17 @@
-"""Know the nodes, and decide which of them runs which members of a request."""
+"""Decide which nodes run which members of a request, and when others are asked."""
 
 import heapq
 import itertools
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 
-from .protocol import NodeDescription
+from .registry import KnownNode, Registry
 from .request import Assignment, Request
 
-__all__ = ["KnownNode", "Registry", "Scheduler"]
+__all__ = ["Scheduler"]
 
 #: Seconds without assignments for a node that responded that it is busy.
 PAUSE = 0.05
@@ -20,103 +19,9 @@ PAUSE = 0.05
 SUSPICION = 10.0
 #: How often one assignment is sent because of the time.
 MAX_SENT = 3
-
-
-@dataclass(eq=False)
-class KnownNode:
-    """Keep the state of one node.
-
-    Args:
-        name: Its name.
-        description: Its latest description.
-        expires: Time at which it is removed unless it describes itself again.
-        assignments: The assignments it has not answered, by id; each takes a slot.
-        paused: Time until which it gets no assignments, since it was busy.
-        suspect: Time until which others are preferred, since its response was invalid.
-        turn: Count at which it was last chosen.
-    """
-
-    name: str
-    description: NodeDescription
-    expires: float
-    assignments: dict[bytes, Assignment] = field(default_factory=dict)
-    paused: float = 0.0
-    suspect: float = 0.0
-    turn: int = 0
-
-    def has_room(self, now: float) -> bool:
-        """Return whether it can take another assignment."""
-        return self.paused <= now and len(self.assignments) < self.description.capacity
-
-
-class Registry:
-    """Keep the known nodes, and choose among them."""
-
-    def __init__(self) -> None:
-        self._nodes: dict[str, KnownNode] = {}
-        self._turns = itertools.count(1)
-        self.members: frozenset[str] = frozenset()  # those that some node serves
-
-    def __iter__(self) -> Iterator[KnownNode]:
-        return iter([*self._nodes.values()])
-
-    def get(self, name: str) -> KnownNode | None:
-        """Return a node, or `None` if it is unknown."""
-        return self._nodes.get(name)
-
-    def put(self, node: KnownNode) -> None:
-        """Add a node, or replace the one of the same name."""
-        self._nodes[node.name] = node
-        self._update_members()
-
-    def remove(self, name: str) -> None:
-        """Remove a node if it is known."""
-        self._nodes.pop(name, None)
-        self._update_members()
-
-    def serving(self, member: str, excluded: Collection[str] = ()) -> list[KnownNode]:
-        """Return the nodes that serve a member, except those excluded by name."""
-        return [
-            node
-            for node in self._nodes.values()
-            if member in node.description.members and node.name not in excluded
-        ]
-
-    def choose(
-        self,
-        member: str,
-        chosen: Collection[KnownNode],
-        excluded: Collection[str],
-        now: float,
-    ) -> KnownNode | None:
-        """Return the node for a member, or `None` if none has room.
-
-        The node with the fewest open assignments is chosen, the least recently chosen
-        of several, and one with a recent invalid response only if there is no other.
-        Nodes that were `chosen` for the same request need no further slot.
-        """
-        candidates = [
-            node
-            for node in self.serving(member, excluded)
-            if node in chosen or node.has_room(now)
-        ]
-
-        def rank(node):
-            load = len(node.assignments) + (node in chosen)
-            return node.suspect > now, load, node.turn
-
-        node = min(candidates, key=rank, default=None)
-        if node is not None:
-            node.turn = next(self._turns)
-        return node
-
-    def expired(self, now: float) -> list[str]:
-        """Return the names of the nodes whose description has expired."""
-        return [node.name for node in self if node.expires <= now]
-
-    def _update_members(self):
-        served = (node.description.members for node in self._nodes.values())
-        self.members = frozenset(itertools.chain.from_iterable(served))
+#: Share of answers, and largest number at once, that may be hedged before half of the
+#: time: requests that suddenly take longer must not double the load.
+HEDGES, MAX_HEDGES = 0.1, 10.0
 
 
 class Scheduler:
@@ -136,15 +41,18 @@ class Scheduler:
         self._waiting: dict[str, dict[Request, None]] = {m: {} for m in members}
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._order = itertools.count()
+        self._hedges = MAX_HEDGES  # number allowed before half of the time
 
     def assign(self, request: Request, now: float) -> None:
         """Choose nodes for the members that a request needs; without a node they wait.
 
-        Members that go to the same node share an assignment.
+        Members that go to the same node share an assignment. Now and then a demoted
+        node is sent a copy, for which the request does not wait.
         """
         if now >= request.deadline:
             return
         chosen: dict[KnownNode, list[str]] = {}
+        probes: dict[KnownNode, list[str]] = {}
         for member in self.members:
             if not request.needs(member):
                 continue
@@ -155,11 +63,18 @@ class Scheduler:
             else:
                 self._waiting[member].pop(request, None)
                 chosen.setdefault(node, []).append(member)
+                probe = self.registry.to_probe(member, {*tried, node.name}, now)
+                if probe is not None:
+                    probes.setdefault(probe, []).append(member)
         step = request.most_members or len(self.members)
         for node, members in chosen.items():
             for start in range(0, len(members), step):
                 some = tuple(members[start : start + step])
                 self._create(request, node, some, now)
+        for node, members in probes.items():
+            if node not in chosen:
+                self.statistics["probes"] += 1
+                self._create(request, node, tuple(members[:step]), now, is_probe=True)
 
     def fill(self, node: KnownNode | None, now: float) -> None:
         """Give a node with free slots the members that wait for one."""
@@ -190,6 +105,17 @@ class Scheduler:
         if any(self._has_no_other(request, member) for member in assignment.members):
             halfway = (now + request.deadline) / 2
             self.schedule(halfway, partial(self._try_again, assignment))
+
+    def observe(self, assignment: Assignment, now: float) -> None:
+        """Learn from the time that a node took, or had, to answer an assignment."""
+        node = self.registry.get(assignment.node)
+        if node is not None:
+            node.observe(now - assignment.sent)
+
+    def record(self, request: Request, member: str, now: float) -> None:
+        """Learn from the first result of a member when to ask another node."""
+        self._hedges = min(MAX_HEDGES, self._hedges + HEDGES)
+        self.registry.record(member, now - request.started)
 
     def resend_to(self, node: KnownNode, now: float) -> None:
         """Repeat the assignments of a node that was away, if it still serves them."""
@@ -240,8 +166,9 @@ class Scheduler:
         """Return the time of the next scheduled function, or infinity."""
         return self._timers[0][0] if self._timers else math.inf
 
-    def _create(self, request, node, members, now):
-        assignment = Assignment(os.urandom(16), request, node.name, members)
+    def _create(self, request, node, members, now, is_probe=False):
+        assignment = Assignment(os.urandom(16), request, node.name, members, now)
+        assignment.is_trusted, node.asked = not is_probe, now
         for table in (self.assignments, request.assignments, node.assignments):
             table[assignment.id] = assignment
         for member in members:
@@ -253,11 +180,29 @@ class Scheduler:
         self.statistics["sent_again" if assignment.n_sent else "sent"] += 1
         assignment.n_sent += 1
         halfway = (now + assignment.request.deadline) / 2
+        unusual = now + self.registry.usual_seconds(assignment.members)
+        if unusual < halfway and assignment.n_sent == 1 and assignment.is_trusted:
+            self.schedule(unusual, partial(self._hedge_early, assignment))
         self.schedule(halfway, partial(self._hedge, assignment))
 
     def _untry(self, assignment):
         for member in assignment.members:
             assignment.request.tried[member].discard(assignment.node)
+
+    def _hedge_early(self, assignment, now):
+        """Ask a fast node with room after the 95th percentile of the usual time."""
+        request, registry = assignment.request, self.registry
+        can_help = any(
+            node.has_room(now) and not registry.is_demoted(node, member, now)
+            for member in assignment.members
+            for node in registry.serving(member, request.tried[member])
+        )
+        is_open = assignment.id in self.assignments and not request.is_finished
+        if is_open and can_help and self._hedges >= 1:
+            self._hedges -= 1
+            self.statistics["hedges"] += 1
+            assignment.is_trusted = False
+            self.assign(request, now)
 
     def _hedge(self, assignment, now):
         """Ask other nodes after half of the time, or the same one if it is alone."""
