@@ -8,7 +8,7 @@ from distributed_cases import Client, until
 from mosquitto import Mosquitto, require_mosquitto
 from tiny_tflite import samples, tiny_tflite
 
-from keras_micronets.edge import Broker, EnsembleRunner, Gateway, Node
+from keras_micronets.edge import Broker, EnsembleRunner, Gateway, Node, NoQuorumError
 from keras_micronets.edge.distributed import connection as connection_module
 from keras_micronets.edge.distributed import registry as registry_module
 from keras_micronets.edge.distributed.message import (
@@ -193,11 +193,28 @@ def test_a_message_that_breaks_the_connection_is_dropped(
         assert gateway.wait(10)
         large = gateway.submit(samples(8000), deadline=60)
         small = gateway.submit(samples(1), deadline=60)
-        with pytest.raises(ConnectionError, match="connection was lost 2 times"):
+        with pytest.raises(ConnectionError, match="was lost 2 times"):
             large.result(30)
         assert small.result(30).members == ("m0", "m1")
         assert gateway.predict(samples(1), deadline=60).members == ("m0", "m1")
         assert gateway.statistics["dropped"] == 1
+
+
+def test_a_node_is_not_asked_again_for_a_response_that_breaks_the_connection(
+    wide_bundle, broker, prefix, monkeypatch
+):
+    x = np.ones((2000, 4), "float32")
+    monkeypatch.setattr(connection_module, "_maximum_packet_size", lambda _: MAX_PACKET)
+    with (
+        Node(wide_bundle, broker, name="one", prefix=prefix) as node,
+        Gateway(wide_bundle, broker, prefix=prefix) as gateway,
+    ):
+        assert gateway.wait(10)
+        with pytest.raises(NoQuorumError, match=r"'one': 'it was lost 2 times"):
+            gateway.predict(x, deadline=2.5)
+        assert node.statistics["new"] == 2
+        answer = gateway.predict(x[:2], deadline=30)
+        np.testing.assert_array_equal(answer.probabilities, np.full((2, 256), 2.0))
 
 
 def test_samples_are_split_by_size_and_number():

@@ -102,15 +102,11 @@ class Connection:
 
         Returns the client's `MQTTMessageInfo`, or `None` if the message was dropped.
         """
-        properties, size = self._properties(message), self._size(message)
-        if size > self._limit:
-            self._drop(
-                message,
-                f"Expected at most {self._limit:,} bytes, which the broker "
-                f"{self._broker} accepts; send fewer samples at a time, or raise "
-                f"max_packet_size in its configuration. Received: {size:,} bytes.",
-            )
+        n_broken = self._broken.get((message.topic, message.correlation)) or 0
+        if message.payload and (self.room(message) < 0 or n_broken >= MAX_BROKEN):
+            self._drop(message)
             return None
+        properties = self._properties(message)
         return self._client.publish(
             message.topic, message.payload, 1, message.retain, properties
         )
@@ -228,19 +224,26 @@ class Connection:
         sent = [m for m in map(_from_paho, messages) if m.payload and m.correlation]
         largest = max((len(message.payload) for message in sent), default=0)
         for message in sent:
-            key = message.topic, message.correlation
-            count = (self._broken.get(key) or 0) + (len(message.payload) == largest)
-            self._broken.put(key, count)
-            if count == MAX_BROKEN:
-                self._drop(
-                    message,
-                    f"Expected a message that the broker {self._broker} accepts; send "
-                    "fewer samples at a time, and see the broker's log. Received: "
-                    f"{largest:,} bytes, while which were sent the connection was lost "
-                    f"{count} times.",
-                )
+            if len(message.payload) == largest:
+                key = message.topic, message.correlation
+                count = (self._broken.get(key) or 0) + 1
+                self._broken.put(key, count)
+                if count >= MAX_BROKEN:
+                    self._drop(message)
 
-    def _drop(self, message, reason):
+    def _drop(self, message):
+        size = self._size(message)
+        reason = (
+            f"Expected at most {self._limit:,} bytes, which the broker {self._broker} "
+            "accepts; send fewer samples at a time, or raise max_packet_size in its "
+            f"configuration. Received: {size:,} bytes."
+        )
+        if size <= self._limit:
+            reason = (
+                f"Expected a message that the broker {self._broker} accepts; send "
+                f"fewer samples at a time, and see its log. Received: {size:,} bytes, "
+                f"during which the connection was lost {MAX_BROKEN} times."
+            )
         log.error("Dropped a message to %s. %s", message.topic, reason)
         self._on_dropped(message, reason)
 

@@ -119,7 +119,7 @@ class Dispatcher:
         self.registry.remove(name)
         assignments = [*node.assignments.values()]
         for assignment in assignments:
-            self._scheduler.withdraw(assignment)
+            self._scheduler.withdraw(assignment, is_lost=True)
         for assignment in assignments:
             self._scheduler.assign(assignment.request, now)
         for request in [*self._open]:

@@ -1,6 +1,6 @@
 """Keep the state of a gateway's request, and combine its result."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -38,6 +38,7 @@ class Request:
         assignments: The unanswered `Assignment`s, by id.
         tried: Names of the nodes that were asked, by member.
         refusals: Errors that nodes reported, by node.
+        lost: How often a node was lost while it had an assignment, by node.
         error: Why the request cannot be sent, or `""`.
         is_finished: Whether the outcome has been decided. Assignments may remain open,
             since they still occupy the nodes.
@@ -56,6 +57,7 @@ class Request:
         self.started, self.deadline = started, deadline
         self.context, self.most_members = context, most_members
         self.refusals: dict[str, str] = {}
+        self.lost: Counter[str] = Counter()
         self.error = ""
         self.results: dict[str, tuple[str, np.ndarray]] = {}
         self.assignments: dict[bytes, Assignment] = {}

@@ -19,6 +19,8 @@ PAUSE = 0.05
 SUSPICION = 10.0
 #: How often one assignment is sent because of the time.
 MAX_SENT = 3
+#: How often a node may be lost with a request before it is not asked again.
+MAX_LOST = 2
 #: Share of answers, and largest number at once, that may be hedged before half of the
 #: time: requests that suddenly take longer must not double the load.
 HEDGES, MAX_HEDGES = 0.1, 10.0
@@ -148,10 +150,19 @@ class Scheduler:
         if node is not None:
             node.assignments.pop(assignment.id, None)
 
-    def withdraw(self, assignment: Assignment) -> None:
-        """Free the slot of an assignment that the node cannot answer any more."""
+    def withdraw(self, assignment: Assignment, *, is_lost: bool = False) -> None:
+        """Free the slot of an assignment that the node cannot answer any more.
+
+        A node that is lost again with the same request may be lost because of it, and
+        is not asked again.
+        """
         self.release(assignment)
-        self._untry(assignment)
+        request, node = assignment.request, assignment.node
+        request.lost[node] += is_lost
+        if request.lost[node] < MAX_LOST:
+            self._untry(assignment)
+        else:
+            request.refusals[node] = f"it was lost {MAX_LOST} times with the request"
 
     def schedule(self, when: float, action: Callable[[float], None]) -> None:
         """Call a function with the time once `tick` reaches it."""
