@@ -33,7 +33,8 @@ class CutMaker(GraphMaker):
         )
         if self.rng.random() < 0.6:
             return super().step(tensors)
-        return steps[self.rng.integers(len(steps))](x)
+        y = steps[self.rng.integers(len(steps))](x)
+        return x if None in y.shape[1:] else y  # of some, Keras infers no shape
 
     def split(self, x):
         """Return one convolved part of the channels beside others."""
@@ -100,8 +101,7 @@ class CutMaker(GraphMaker):
             lambda x: x + keras.ops.flip(x, axis=-1),
             lambda x: x - keras.ops.roll(x, 1, axis=-1),
         )
-        y = functions[self.rng.integers(len(functions))](x)
-        return x if y.shape[-1] is None else y  # of some, Keras infers no shape
+        return functions[self.rng.integers(len(functions))](x)
 
 
 @keras.saving.register_keras_serializable("benchmarks")
