@@ -52,8 +52,10 @@ class State(keras.layers.Layer):
             return super().__call__(inputs, *args, **kwargs)
         # All that Keras does around a call takes PyTorch as long as rounding a small
         # image, and the owner's call has done it.
-        if self.reads_training and kwargs.get("training") is None:
-            kwargs["training"] = _keras_private.is_training()
+        training = kwargs.pop("training", None)  # models give it to every layer
+        if self.reads_training:
+            is_given = training is not None
+            kwargs["training"] = training if is_given else _keras_private.is_training()
         return self.call(inputs, *args, **kwargs)
 
     def reset(self) -> None:
