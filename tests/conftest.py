@@ -22,6 +22,20 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture
+def broker(mosquitto):
+    """Return the address of the module's `mosquitto`."""
+    from keras_micronets.edge import Broker
+
+    return Broker(mosquitto.host, mosquitto.port)
+
+
+@pytest.fixture
+def prefix(request):
+    """Return a unique prefix, so that tests do not share topics."""
+    return request.node.name.translate(str.maketrans("[]", "__"))[:64]
+
+
 @pytest.fixture(scope="session")
 def digits():
     """Return `((x, y), (x, y), (x, y))`: 1,000 to train, 300 to choose, 497 to test."""

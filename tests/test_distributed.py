@@ -63,17 +63,6 @@ def mosquitto(tmp_path_factory):
         yield mosquitto
 
 
-@pytest.fixture
-def broker(mosquitto):
-    return Broker(mosquitto.host, mosquitto.port)
-
-
-@pytest.fixture
-def prefix(request):
-    """Return a unique prefix, so that tests do not share topics."""
-    return request.node.name.translate(str.maketrans("[]", "__"))[:64]
-
-
 def check(answer, alone, x):
     """Check that a result is the combination of the members that it names."""
     indices = [int(name[1:]) for name in answer.members]

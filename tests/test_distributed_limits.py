@@ -76,16 +76,6 @@ def mosquitto(tmp_path_factory):
         yield mosquitto
 
 
-@pytest.fixture
-def broker(mosquitto):
-    return Broker(mosquitto.host, mosquitto.port)
-
-
-@pytest.fixture
-def prefix(request):
-    return request.node.name.translate(str.maketrans("[]", "__"))[:64]
-
-
 def test_a_batch_larger_than_the_limit_is_sent_in_parts(bundle, broker, prefix):
     count = 2_050_000 // samples(1).nbytes
     x = samples(count)

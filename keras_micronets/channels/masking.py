@@ -20,7 +20,6 @@ from keras_micronets.layers.micro.normalization import (
 from keras_micronets.layers.prepare import prepare_averages
 
 __all__ = [
-    "averaging_mask",
     "averaging_nodes",
     "mask_channels",
     "masked_plan",
@@ -48,7 +47,7 @@ def mask_channels(model: keras.Model, graph: ChannelGraph, plan: Plan) -> None:
         kernel.assign_mask(weights & read_mask(nodes, keep))
     for layer, nodes in averaging_nodes(graph).items():
         if isinstance(layer, MicroAveraging):
-            layer.channels_mask.mask.assign(averaging_mask(layer, nodes, keep))
+            layer.channels_mask.mask.assign(_averaging_mask(layer, nodes, keep))
 
 
 def prepare_normalizations(model: keras.Model) -> None:
@@ -71,7 +70,7 @@ def averaging_nodes(graph: ChannelGraph) -> dict[keras.Layer, dict[int, Node]]:
     return found
 
 
-def averaging_mask(
+def _averaging_mask(
     layer: keras.Layer, nodes: dict[int, Node], keep: np.ndarray
 ) -> np.ndarray:
     """Return the mask of a normalisation that leaves out channels that are not kept."""

@@ -125,8 +125,7 @@ class Planner:
             raise ValueError(
                 "Expected `operator_times` with a budget of latency. Received: None."
             )
-        unknown = without_times(self.graph)
-        if "latency" in shares and unknown:
+        if "latency" in shares and (unknown := without_times(self.graph)):
             warnings.warn(
                 f"The latency of {self.model.name!r} does not include that of "
                 f"{', '.join(unknown)}, of which no times are known.",

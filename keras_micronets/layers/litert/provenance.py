@@ -24,6 +24,7 @@ __all__ = [
     "integer_operation_of",
     "quantizer_of",
     "tag",
+    "tag_moved",
 ]
 
 SMALLEST_STEP = 1e-20
@@ -80,6 +81,21 @@ def tag(tensor: Any, origin: Any) -> Any:
             weakref.finalize(tensor, _ORIGINS.pop, key, None).atexit = False
         _ORIGINS[key] = origin
     return tensor
+
+
+def tag_moved(tensor: Any, quantizer: Any) -> Any:
+    """Tag a tensor of rounded values that were only moved, and return it.
+
+    For an export it is rounded again: the converter loses the scale of a tensor that
+    several operations read.
+
+    Args:
+        tensor: A tensor.
+        quantizer: The `ActivationQuantizer` that rounded its values, or `None`.
+    """
+    if quantizer is not None and quantizer.constant:
+        return quantizer(tensor)
+    return tag(tensor, quantizer)
 
 
 def quantizer_of(tensor: Any) -> Any:

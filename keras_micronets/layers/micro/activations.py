@@ -23,7 +23,7 @@ from keras_micronets.layers.litert.integer_operations import (
     product_of,
     sum_of,
 )
-from keras_micronets.layers.litert.provenance import quantizer_of, tag
+from keras_micronets.layers.litert.provenance import quantizer_of, tag, tag_moved
 from keras_micronets.layers.micro.micro_layer import (
     MicroLayer,
     make_micro_class,
@@ -133,13 +133,9 @@ def _make(base, row):
         return self.fake_quantize("output", outputs)
 
     def move(self, inputs, *args, **kwargs):
-        outputs, quantizer = (
-            base.call(self, inputs, *args, **kwargs),
-            quantizer_of(inputs),
-        )
-        if quantizer is not None and quantizer.constant and not row.pools:
-            return quantizer(outputs)  # the converter loses the scale of many readers
-        return tag(outputs, quantizer)
+        outputs = base.call(self, inputs, *args, **kwargs)
+        keep = tag if row.pools else tag_moved
+        return keep(outputs, quantizer_of(inputs))
 
     def average(self, inputs, *args, **kwargs):
         outputs = base.call(self, inputs, *args, **kwargs)

@@ -12,7 +12,7 @@ from keras_micronets.layers.litert.integer_operations import (
     matrix_product_of,
     product_of,
 )
-from keras_micronets.layers.litert.provenance import quantizer_of, tag
+from keras_micronets.layers.litert.provenance import quantizer_of, tag, tag_moved
 from keras_micronets.layers.micro.micro_layer import (
     MICRO_LAYERS,
     MicroLayer,
@@ -108,9 +108,7 @@ class MicroBidirectional(MicroComposite, keras.layers.Bidirectional):
         if self.return_sequences:
             second = ops.flip(second, axis=1)
         outputs = ops.concatenate([first, second], axis=-1)
-        # The converter loses the scale of a tensor that several operations read.
-        again = quantizer.constant or not self._shares
-        return quantizer(outputs) if again else tag(outputs, quantizer)
+        return tag_moved(outputs, quantizer) if self._shares else quantizer(outputs)
 
 
 class MicroAttention(MicroComposite):

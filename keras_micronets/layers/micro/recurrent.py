@@ -17,7 +17,7 @@ from keras_micronets.layers.litert.integer_operations import (
     product_of,
     sum_of,
 )
-from keras_micronets.layers.litert.provenance import quantizer_of, tag
+from keras_micronets.layers.litert.provenance import quantizer_of, tag, tag_moved
 from keras_micronets.layers.micro.masked_layer import MaskedLayer
 from keras_micronets.layers.micro.micro_layer import micro_class
 from keras_micronets.layers.quantizers.activation import union
@@ -203,8 +203,7 @@ class MicroSteps(MicroRecurrent):
 
     def _step(self, projected, number):
         step, quantizer = projected[:, number], self.quantizer("projection")
-        # The converter loses the scale of a tensor that several operations read.
-        return quantizer(step) if quantizer.constant else tag(step, quantizer)
+        return tag_moved(step, quantizer)
 
     def _loop(self, projected, cell, states):
         """Run the steps after the first in a loop of the backend."""
